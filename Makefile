@@ -1,0 +1,44 @@
+# Each target does all its own set-up: Python 3.11+, pip, git and make are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test check format bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY)  ## Make .venv with everything in it
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[development]'
+	@touch $@
+
+repro: $(READY)  ## Run the pipeline of params.yaml: datasets, sweeps, report
+	dvc repro
+	@echo "Read reports/index.html"
+
+test: $(READY)  ## Run the tests (a smoke run of the whole pipeline among them)
+	python -m pytest
+
+check: $(READY)  ## Lint, formatting, types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(READY)  ## Put the code into its one format
+	ruff check --fix .
+	ruff format .
+
+bench: $(READY)  ## Time the recurrences against torch.nn and a hand-unrolled loop, side by side
+	python -m benchmarks
+
+clean:  ## Remove the environment and caches; datasets, results and finished trials stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info

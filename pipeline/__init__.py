@@ -1,0 +1,1 @@
+"""Gradient dynamics of recurrent networks: datasets, recurrences, training, sweeps and reports."""

@@ -1,0 +1,214 @@
+"""Explicit backpropagation through time for a leading replica axis, as an ordinary autograd function.
+
+A cell supplies two pure loops over time (`forward`, `backward`); this module gives them the replica axis, the
+vmap rule and the taps. Everything that multiplies the weights at timestep t stands in one column,
+u_t = [h_{t-1}; x_t; 1], so input, recurrence and bias are one matrix product a timestep, and the gradient of
+the weights is one more, accumulated while its factors are still in the cache. (Large products outside the time
+loop need the pre-activations of all timesteps in memory twice; on a CPU that traffic costs more than it saves.)
+
+Shapes: T timesteps, R replicas, B batch, D input, H hidden, Z = H + D + 1 rows of u_t. Inside the loops the batch
+is the last axis, so that a gate, a block of rows, is contiguous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Forward:
+    """What a cell's forward loop works on; it fills the h rows of `u_TRZB[1:]`.
+
+    Attributes:
+        weight_RGZ: [W_hh | W_ih | b], the gates as blocks of H rows.
+        u_TRZB: u_1 .. u_T and, for h_T, one more; (T+1, R, Z, B).
+        c_0: Initial cell state (R, H, B) of an LSTM, else None.
+        taps: What is added to h_t (and to c_t), each (T, R, H, B) or None.
+        num_hidden: H.
+        num_kept: Timesteps whose activations are kept for the backward loop: T, or 1 when nothing is.
+    """
+
+    weight_RGZ: Tensor
+    u_TRZB: Tensor
+    c_0: Tensor | None
+    taps: tuple[Tensor | None, Tensor | None]
+    num_hidden: int
+    num_kept: int
+
+    def empty(self, num_rows: int, num_timesteps: int | None = None) -> Tensor:
+        """Return an uninitialised (timesteps, R, rows, B) buffer beside `u_TRZB`."""
+        _, num_replicas, _, num_examples = self.u_TRZB.shape
+        kept = self.num_kept if num_timesteps is None else num_timesteps
+        return self.u_TRZB.new_empty(kept, num_replicas, num_rows, num_examples)
+
+    def steps(self, *kept: Tensor) -> Any:
+        """Yield (t, u_t, h_t to be written, the slice of each kept buffer for t) in order of time."""
+        for t, (u_t, u_next) in enumerate(zip(self.u_TRZB[:-1].unbind(0), self.u_TRZB[1:].unbind(0), strict=True)):
+            yield t, u_t, u_next.narrow(1, 0, self.num_hidden), *(buffer[t % self.num_kept] for buffer in kept)
+
+
+@dataclass
+class Backward:
+    """What a cell's backward loop works on; it turns `grad_h_TRHB` from the direct into the total gradient.
+
+    Attributes:
+        weight_RGZ: As in `Forward`.
+        u_TRZB: As `Forward` left it.
+        saved: What the forward loop kept.
+        grad_h_TRHB: On entry the gradient that reaches h_t from the outputs; on exit dL/dh_t.
+        grad_c_TRHB: The same for c_t, or None where the cell has none or nobody asks.
+        grad_x_TRDB: To be filled with dL/dx_t, or None.
+        num_hidden: H.
+    """
+
+    weight_RGZ: Tensor
+    u_TRZB: Tensor
+    saved: Sequence[Tensor]
+    grad_h_TRHB: Tensor
+    grad_c_TRHB: Tensor | None
+    grad_x_TRDB: Tensor | None
+    num_hidden: int
+
+    def through_weights(self, t: int, rows: Tensor, columns: Tensor, grad_h_carry: Tensor | None) -> Tensor:
+        """Return dL/dh_{t-1}: what reached it directly, plus `grad_h_carry`, plus Wᵀ `rows`.
+
+        Args:
+            t: Timestep, counted from 0.
+            rows: dL/d(pre-activations of t), the rows that h_{t-1} enters; (R, rows, B).
+            columns: The transposed recurrent weights of those rows, (R, H, rows).
+            grad_h_carry: A path from h_t to h_{t-1} around the weights, or None.
+        """
+        if t == 0:
+            grad = torch.bmm(columns, rows)
+            return grad if grad_h_carry is None else grad.add_(grad_h_carry)
+        grad = self.grad_h_TRHB[t - 1]
+        if grad_h_carry is not None:
+            grad.add_(grad_h_carry)
+        return torch.baddbmm(grad, columns, rows, out=grad)
+
+
+ForwardLoop = Callable[[Forward], tuple[Tensor, ...]]
+"""Fills h and returns what the backward loop needs; an LSTM's first element is c, (kept + 1, R, H, B)."""
+BackwardLoop = Callable[[Backward], tuple[Tensor, Tensor, Tensor | None]]
+"""Returns the gradients of the weights (R, G, Z), of h_0 and of c_0, both (R, H, B)."""
+
+
+def time_first(tensor_RTBF: Tensor) -> Tensor:
+    """Return (R, T, B, F) as a (T, R, F, B) view: the layout of the loops."""
+    return tensor_RTBF.permute(1, 0, 3, 2)
+
+
+def replica_first(tensor_TRFB: Tensor) -> Tensor:
+    """Return (T, R, F, B) as a (R, T, B, F) view: the layout outside."""
+    return tensor_TRFB.permute(1, 0, 3, 2)
+
+
+def recurrence(
+    forward_loop: ForwardLoop, backward_loop: BackwardLoop, num_states: int
+) -> type[torch.autograd.Function]:
+    """Return the autograd function of a cell.
+
+    Its arguments are `(x, weight, h_0, c_0, tap_h, tap_c, keep)` of shapes (R, T, B, D), (R, G, Z), (R, B, H),
+    (R, B, H), (R, T, B, H), (R, T, B, H); c_0 and the taps may be None. It returns `(h, c, *kept)`, h and c of shape
+    (R, T, B, H), c an empty tensor where the cell has a single state. The gradient of a tap is dL/dh_t (dL/dc_t).
+
+    Args:
+        forward_loop: The cell's loop forward in time.
+        backward_loop: The cell's loop backward in time.
+        num_states: 1 for h alone, 2 for h and c.
+    """
+
+    class Recurrence(torch.autograd.Function):
+        @staticmethod
+        def forward(  # noqa: D102
+            x: Tensor,
+            weight: Tensor,
+            h_0: Tensor,
+            c_0: Tensor | None,
+            tap_h: Tensor | None,
+            tap_c: Tensor | None,
+            keep: bool,
+        ) -> tuple[Tensor, ...]:
+            num_hidden, num_timesteps = h_0.shape[-1], x.shape[1]
+            u = _augmented_state(x, h_0)
+            c_first = None if c_0 is None else c_0.transpose(1, 2)
+            taps = tuple(None if tap is None else time_first(tap) for tap in (tap_h, tap_c))
+            run = Forward(weight, u, c_first, taps, num_hidden, num_timesteps if keep else 1)  # type: ignore[arg-type]
+            kept = forward_loop(run)
+            h = replica_first(u[1:, :, :num_hidden])
+            c = replica_first(kept[0][1:]) if num_states == 2 else u.new_empty(x.shape[0], 0)  # noqa: PLR2004
+            return h, c, u, *kept
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
+            _, _, u, *kept = output
+            ctx.mark_non_differentiable(u, *kept, *((output[1],) if num_states == 1 else ()))
+            ctx.save_for_backward(inputs[1], u, *kept)
+            ctx.set_materialize_grads(False)
+            ctx.num_hidden = inputs[2].shape[-1]
+            ctx.input_size = inputs[0].shape[-1]
+
+        @staticmethod
+        def backward(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, *_: Any) -> Any:  # noqa: D102
+            weight, u, *saved = ctx.saved_tensors
+            x_needed, _, _, _, tap_h_needed, tap_c_needed, _ = ctx.needs_input_grad
+            shape = (u.shape[0] - 1, u.shape[1], ctx.num_hidden, u.shape[3])
+            grads = Backward(
+                weight,
+                u,
+                saved,
+                _own_copy(grad_h, u, shape),
+                _own_copy(grad_c, u, shape) if grad_c is not None or tap_c_needed else None,
+                u.new_empty(shape[0], shape[1], ctx.input_size, shape[3]) if x_needed else None,
+                ctx.num_hidden,
+            )
+            grad_weight, grad_h_0, grad_c_0 = backward_loop(grads)
+            return (
+                None if grads.grad_x_TRDB is None else replica_first(grads.grad_x_TRDB),
+                grad_weight,
+                grad_h_0.transpose(1, 2),
+                None if grad_c_0 is None else grad_c_0.transpose(1, 2),
+                replica_first(grads.grad_h_TRHB) if tap_h_needed else None,
+                replica_first(grads.grad_c_TRHB) if tap_c_needed and grads.grad_c_TRHB is not None else None,
+                None,
+            )
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+            """Fold vmap's axis into the replica axis: R replicas are one call, whatever made them."""
+            folded = [_fold(arg, dim, info.batch_size) for arg, dim in zip(args, in_dims, strict=True)]
+            h, c, *kept = Recurrence.apply(*folded)  # type: ignore[no-untyped-call]
+            outside = [tensor.unflatten(0, (info.batch_size, -1)) for tensor in (h, c)]
+            inside = [tensor.unflatten(1, (info.batch_size, -1)) for tensor in kept]
+            return (*outside, *inside), (0, 0, *([1] * len(inside)))
+
+    return Recurrence
+
+
+def _augmented_state(x: Tensor, h_0: Tensor) -> Tensor:
+    num_replicas, num_timesteps, num_examples, num_inputs = x.shape
+    num_hidden = h_0.shape[-1]
+    u = x.new_empty(num_timesteps + 1, num_replicas, num_hidden + num_inputs + 1, num_examples)
+    u[:-1, :, num_hidden:-1] = time_first(x)
+    u[:, :, -1] = 1.0
+    u[0, :, :num_hidden] = h_0.transpose(1, 2)
+    return u
+
+
+def _own_copy(grad_RTBH: Tensor | None, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if grad_RTBH is None:
+        return like.new_zeros(shape)
+    return time_first(grad_RTBH).clone(memory_format=torch.contiguous_format)
+
+
+def _fold(argument: Any, dim: int | None, size: int) -> Any:
+    if not isinstance(argument, Tensor):
+        return argument
+    if dim is None:
+        return argument.expand(size, *argument.shape).flatten(0, 1)
+    return argument.movedim(dim, 0).flatten(0, 1)

@@ -1,0 +1,28 @@
+"""params.yaml and configs/, read strictly into frozen dataclasses."""
+
+from pipeline.config.params import Params, Resources, Scale, Sizes, Tracking, load_params, load_scale, seeds_of
+from pipeline.config.paths import Paths
+from pipeline.config.strict import InvalidFieldError, build, read_yaml, require
+from pipeline.config.study import RawSetting, Selection, Study, expand, lengths_of, load_study
+
+__all__ = [
+    "InvalidFieldError",
+    "Params",
+    "Paths",
+    "RawSetting",
+    "Resources",
+    "Scale",
+    "Selection",
+    "Sizes",
+    "Study",
+    "Tracking",
+    "build",
+    "expand",
+    "lengths_of",
+    "load_params",
+    "load_scale",
+    "load_study",
+    "read_yaml",
+    "require",
+    "seeds_of",
+]

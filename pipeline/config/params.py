@@ -1,0 +1,124 @@
+"""params.yaml and the scale file it names, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config.paths import Paths
+from pipeline.config.strict import build, read_yaml, require
+from pipeline.errors import ConfigError, unknown_name
+
+
+@dataclass(frozen=True)
+class SeedRange:
+    """Seeds `start, start+1, ...`; `count: null` means as many as the scale says."""
+
+    start: int
+    count: int | None
+
+    def __post_init__(self) -> None:
+        require(self.start >= 0, "start", "an integer of at least 0", self.start)
+        require(self.count is None or self.count >= 1, "count", "null or an integer of at least 1", self.count)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial asks of Ray; fractions of a GPU let trials share one."""
+
+    cpus_per_trial: float
+    gpus_per_trial: float
+
+    def __post_init__(self) -> None:
+        require(self.cpus_per_trial > 0, "cpus_per_trial", "a number above 0", self.cpus_per_trial)
+        require(self.gpus_per_trial >= 0, "gpus_per_trial", "a number of at least 0", self.gpus_per_trial)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Weights & Biases: `auto` is online with a key and offline without one; `disabled` writes nothing."""
+
+    mode: Literal["auto", "online", "offline", "disabled"]
+    project: str
+    entity: str | None
+
+
+@dataclass(frozen=True)
+class Params:
+    """Everything in params.yaml."""
+
+    scale: str
+    seeds: SeedRange
+    datasets: tuple[str, ...]
+    studies: tuple[str, ...]
+    trial_store: str | None
+    resources: Resources
+    tracking: Tracking
+
+    def __post_init__(self) -> None:
+        for field in ("datasets", "studies"):
+            names = getattr(self, field)
+            require(len(names) > 0, field, "at least one name", list(names))
+            require(len(set(names)) == len(names), field, "each name once", list(names))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sequences in each split of a generated dataset (real datasets have the size they have)."""
+
+    num_train: int
+    num_validation: int
+    num_test: int
+
+    def __post_init__(self) -> None:
+        for field in ("num_train", "num_validation", "num_test"):
+            require(getattr(self, field) >= 1, field, "an integer of at least 1", getattr(self, field))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How big everything is: number of seeds and sizes of the generated datasets."""
+
+    num_seeds: int
+    datasets: Sizes
+    max_wall_time_s: float
+
+    def __post_init__(self) -> None:
+        require(self.num_seeds >= 1, "num_seeds", "an integer of at least 1", self.num_seeds)
+        require(self.max_wall_time_s > 0, "max_wall_time_s", "a number of seconds above 0", self.max_wall_time_s)
+
+
+def load_params(paths: Paths) -> Params:
+    """Return params.yaml, checked, with every study, dataset and scale it names known to exist.
+
+    Raises:
+        ConfigError: If params.yaml, or a file that it names, is missing or wrong.
+    """
+    params: Params = build(Params, read_yaml(paths.params), paths.params.name)
+    for kind, names, path_of in (
+        ("scale", (params.scale,), paths.scale_config),
+        ("dataset", params.datasets, paths.dataset_config),
+        ("study", params.studies, paths.study_config),
+    ):
+        for name in names:
+            if not path_of(name).is_file():
+                known = (path.stem for path in path_of(name).parent.glob("*.yaml"))
+                raise ConfigError(f"{paths.params.name}: {unknown_name(kind, name, known)}")
+    return params
+
+
+def load_scale(paths: Paths, name: str) -> Scale:
+    """Return the scale called `name`.
+
+    Raises:
+        ConfigError: If its file is missing or wrong.
+    """
+    path = paths.scale_config(name)
+    scale: Scale = build(Scale, read_yaml(path), str(path.relative_to(paths.root)))
+    return scale
+
+
+def seeds_of(params: Params, scale: Scale) -> tuple[int, ...]:
+    """Return the seeds of every trial: `params.seeds.count`, or else the scale's number, from the start."""
+    count = scale.num_seeds if params.seeds.count is None else params.seeds.count
+    return tuple(range(params.seeds.start, params.seeds.start + count))

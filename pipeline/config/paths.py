@@ -1,0 +1,58 @@
+"""The one place that knows where every file of a project lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """File names below a project's root folder (absolute, since Ray workers run elsewhere)."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: Path | str = ".") -> Paths:
+        """Return the paths of the project in `root`."""
+        return cls(Path(root).resolve())
+
+    @property
+    def params(self) -> Path:
+        """The parameters that a user edits first."""
+        return self.root / "params.yaml"
+
+    @property
+    def claims(self) -> Path:
+        """The rules by which claims are judged."""
+        return self.root / "configs" / "claims.yaml"
+
+    def dataset_config(self, name: str) -> Path:
+        """Return the file that describes dataset `name`."""
+        return self.root / "configs" / "datasets" / f"{name}.yaml"
+
+    def study_config(self, name: str) -> Path:
+        """Return the file that describes study `name`."""
+        return self.root / "configs" / "studies" / f"{name}.yaml"
+
+    def scale_config(self, name: str) -> Path:
+        """Return the file that describes scale `name`."""
+        return self.root / "configs" / "scales" / f"{name}.yaml"
+
+    def dataset(self, name: str) -> Path:
+        """Return the folder that holds prepared dataset `name`."""
+        return self.root / "data" / name
+
+    def results(self, study: str) -> Path:
+        """Return the folder that holds the result tables of `study`."""
+        return self.root / "results" / study
+
+    @property
+    def default_store(self) -> Path:
+        """The trial store where params.yaml names none."""
+        return self.root / ".trials"
+
+    @property
+    def reports(self) -> Path:
+        """The folder that the report stage writes."""
+        return self.root / "reports"

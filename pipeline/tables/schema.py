@@ -1,0 +1,139 @@
+"""The declared columns of every result table; checked on write and on read.
+
+Tables are long: one row an observation, with its trial, seed and step beside it. The seed is the only unit of
+replication and always a named column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from pipeline.errors import TableError
+
+STATUSES = ("ok", "diverged", "timed_out", "error")
+
+TRIALS: dict[str, pl.DataType] = {
+    # what was run: one row per (trial, seed); every spec field follows as a dotted column such as `model.cell`
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "dataset_digest": pl.String(),
+    "status": pl.String(),
+    "status_message": pl.String(),
+    "diverged_step": pl.Int64(),
+    "diverged_timestep": pl.Int64(),
+    "diverged_quantity": pl.String(),
+    # how it ended; loss columns are the dataset's loss, errors are shares in [0, 1]
+    "num_steps": pl.Int64(),
+    "best_step": pl.Int64(),
+    "best_validation_loss": pl.Float64(),
+    "best_validation_error": pl.Float64(),
+    "test_loss": pl.Float64(),
+    "test_error": pl.Float64(),
+    "baseline_loss": pl.Float64(),
+    "reached_criterion": pl.Boolean(),
+    "criterion_step": pl.Int64(),
+    "clipped_share": pl.Float64(),
+    "num_parameters": pl.Int64(),
+    "certificate_error": pl.Float64(),
+    # where and how fast; these columns differ between identical runs
+    "wall_time_s": pl.Float64(),
+    "step_time_s": pl.Float64(),
+    "diagnostics_time_share": pl.Float64(),
+    "peak_memory_bytes": pl.Int64(),
+    "device": pl.String(),
+    "hostname": pl.String(),
+    "torch_version": pl.String(),
+    "python_version": pl.String(),
+    "git_revision": pl.String(),
+}
+
+HOST_COLUMNS = (
+    "wall_time_s",
+    "step_time_s",
+    "diagnostics_time_share",
+    "peak_memory_bytes",
+    "device",
+    "hostname",
+    "torch_version",
+    "python_version",
+    "git_revision",
+)
+"""Columns of `trials` that say where and how fast; two runs of the same spec agree on all the others."""
+
+CURVES: dict[str, pl.DataType] = {
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "metric": pl.String(),
+    "value": pl.Float64(),
+}
+
+TRACES: dict[str, pl.DataType] = {
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "layer": pl.Int64(),
+    "direction": pl.String(),
+    "timestep": pl.Int64(),
+    "quantity": pl.String(),
+    "log10_norm": pl.Float64(),
+}
+
+EIGENVALUES: dict[str, pl.DataType] = {
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "layer": pl.Int64(),
+    "direction": pl.String(),
+    "gate": pl.String(),
+    "index": pl.Int64(),
+    "real": pl.Float64(),
+    "imag": pl.Float64(),
+}
+
+SETTINGS: dict[str, pl.DataType] = {
+    # the plan of a study: one row per (grid, setting); its axes follow as dotted columns
+    "study": pl.String(),
+    "grid": pl.String(),
+    "position": pl.Int64(),
+    "trial_id": pl.String(),
+    "label": pl.String(),
+    "selected": pl.Boolean(),
+}
+
+SCHEMAS: dict[str, dict[str, pl.DataType]] = {
+    "trials": TRIALS,
+    "curves": CURVES,
+    "traces": TRACES,
+    "eigenvalues": EIGENVALUES,
+    "settings": SETTINGS,
+}
+
+OPEN_TABLES = ("trials", "settings")
+"""Tables that carry further dotted columns, the fields of the spec."""
+
+
+def check(table: str, frame: pl.DataFrame, where: str) -> pl.DataFrame:
+    """Return `frame` with its columns in declared order.
+
+    Args:
+        table: A key of `SCHEMAS`.
+        frame: What is to be written, or was read.
+        where: The file, for the error.
+
+    Raises:
+        TableError: If a column is missing, undeclared or of another type.
+    """
+    declared: Mapping[str, pl.DataType] = SCHEMAS[table]
+    for column, dtype in declared.items():
+        if column not in frame.columns:
+            raise TableError(f"{where}: table {table!r} lacks column {column!r} ({dtype})")
+        if frame.schema[column] != dtype:
+            raise TableError(f"{where}: {table}.{column}: expected {dtype}, got {frame.schema[column]}")
+    extra = [column for column in frame.columns if column not in declared]
+    undeclared = [column for column in extra if table not in OPEN_TABLES or "." not in column]
+    if undeclared:
+        raise TableError(f"{where}: table {table!r} has undeclared column {undeclared[0]!r}")
+    return frame.select(*declared, *extra)

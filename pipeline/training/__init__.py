@@ -1,0 +1,21 @@
+"""Training of one setting with all its seeds: `run_trial`."""
+
+from pipeline.training.checkpoint import CheckpointSlot
+from pipeline.training.outcome import Status, TrialResult
+from pipeline.training.sink import MemorySink, Sink
+from pipeline.training.spec import TRIAL_VERSION, TrialSpec, canonical, columns, trial_id
+from pipeline.training.trial import run_trial
+
+__all__ = [
+    "TRIAL_VERSION",
+    "CheckpointSlot",
+    "MemorySink",
+    "Sink",
+    "Status",
+    "TrialResult",
+    "TrialSpec",
+    "canonical",
+    "columns",
+    "run_trial",
+    "trial_id",
+]

@@ -1,0 +1,35 @@
+"""Loss and error of every replica on a whole split."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.models import Replicas, loss, num_wrong
+
+CHUNK = 128
+"""Sequences evaluated at once: bounds memory, changes nothing else."""
+
+
+@torch.no_grad()
+def evaluate(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return mean loss (R,), and the share of wrong classes (R,) or None for real targets.
+
+    Args:
+        replicas: The pack.
+        flat_RP: Parameters.
+        inputs: The split's inputs, (N, T, D) or (N, T); every replica sees the same.
+        targets: The split's targets.
+    """
+    interface, parameters = replicas.interface, replicas.named(flat_RP)
+    total_loss = torch.zeros(replicas.num_replicas, dtype=torch.float64, device=flat_RP.device)
+    total_wrong = torch.zeros_like(total_loss)
+    for chunk_inputs, chunk_targets in zip(inputs.split(CHUNK), targets.split(CHUNK), strict=True):
+        predictions = replicas.predict(parameters, chunk_inputs, taps=None, shared=True)
+        for r, prediction in enumerate(predictions):
+            total_loss[r] += loss(interface, prediction, chunk_targets).double() * len(chunk_inputs)
+            if interface.target_kind == "class":
+                total_wrong[r] += num_wrong(prediction, chunk_targets)
+    if interface.target_kind == "value":
+        return total_loss / len(inputs), None
+    return total_loss / len(inputs), total_wrong / targets.numel()

@@ -1,0 +1,90 @@
+"""How a replica ends, and the row it leaves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    """The closed list of outcomes, mildest first; each has the sentence that a reader sees."""
+
+    OK = "ok"
+    TIMED_OUT = "timed_out"
+    DIVERGED = "diverged"
+    ERROR = "error"
+
+    @property
+    def sentence(self) -> str:
+        """What this outcome means."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.OK: "trained to its last step, or to the criterion",
+    Status.TIMED_OUT: "stopped by the time limit; results are of the step it had reached",
+    Status.DIVERGED: "loss or gradient stopped being finite; frozen at the step before, results are of its best step",
+    Status.ERROR: "the program failed; there are no results",
+}
+
+
+@dataclass
+class ReplicaOutcome:
+    """What is known of one replica so far; plain numbers, so that a checkpoint can hold it.
+
+    Losses are the dataset's; errors are shares of wrong classes, None for real targets.
+    """
+
+    seed: int
+    status: str = Status.OK
+    status_message: str | None = None
+    diverged_step: int | None = None
+    diverged_timestep: int | None = None
+    diverged_quantity: str | None = None
+    num_steps: int = 0
+    best_step: int | None = None
+    best_validation_loss: float | None = None
+    best_validation_error: float | None = None
+    criterion_step: int | None = None
+    num_clipped: int = 0
+    certificate_error: float = 0.0
+
+    def saw_validation(self, step: int, loss: float, error: float | None) -> bool:
+        """Take note of an evaluation; return whether it is the best so far."""
+        if not math.isfinite(loss) or (self.best_validation_loss is not None and loss >= self.best_validation_loss):
+            return False
+        self.best_step, self.best_validation_loss, self.best_validation_error = step, loss, error
+        return True
+
+    def diverge(self, step: int, timestep: int | None, quantity: str, message: str) -> None:
+        """Record that the update from `step` - 1 to `step` could not be made."""
+        self.status, self.status_message = Status.DIVERGED, message
+        self.diverged_step, self.diverged_timestep, self.diverged_quantity = step, timestep, quantity
+
+    def row(self, test_loss: float | None, test_error: float | None) -> dict[str, Any]:
+        """Return this replica's columns of the `trials` table."""
+        row = {key: value for key, value in vars(self).items() if key != "num_clipped"}
+        clipped_share = self.num_clipped / self.num_steps if self.num_steps else 0.0
+        reached = self.criterion_step is not None
+        return row | {
+            "status": str(self.status),
+            "test_loss": test_loss,
+            "test_error": test_error,
+            "reached_criterion": reached,
+            "clipped_share": clipped_share,
+        }
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial leaves besides the rows it wrote: one row a seed, and the worst of their outcomes."""
+
+    rows: list[dict[str, Any]]
+
+    @property
+    def status(self) -> str:
+        """The worst status over seeds."""
+        order = list(Status)
+        return max((Status(row["status"]) for row in self.rows), key=order.index)

@@ -1,0 +1,273 @@
+"""A trial: one setting, trained with all its seeds as replicas of one batched program.
+
+A plain function of (spec, dataset): no Ray, no W&B, no global state. The order of work is `Trial.run`.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.measures import locate
+from pipeline.models import Replicas, SequenceModel
+from pipeline.training.checkpoint import CheckpointSlot, Progress, pack, unpack
+from pipeline.training.clipping import Ledger
+from pipeline.training.data import Sequences, interface_of, to_device
+from pipeline.training.diagnostics import Diagnostics
+from pipeline.training.evaluation import evaluate
+from pipeline.training.ledger import LedgerBuffer
+from pipeline.training.outcome import ReplicaOutcome, Status, TrialResult
+from pipeline.training.randomness import BatchOrder, generator
+from pipeline.training.runtime import computing, keep_freed_memory, peak_memory_bytes, reset_peak_memory
+from pipeline.training.sink import Sink
+from pipeline.training.spec import TrialSpec
+
+if TYPE_CHECKING:
+    from pipeline.datasets import Dataset
+
+
+def run_trial(
+    spec: TrialSpec,
+    dataset: Dataset,
+    sink: Sink,
+    *,
+    checkpoints: CheckpointSlot | None = None,
+    device: str = "cpu",
+    num_threads: int = 1,
+    max_wall_time_s: float | None = None,
+    checkpoint_interval_s: float = 10.0,
+) -> TrialResult:
+    """Train every seed of `spec` and return one row a seed; curves and traces go to `sink`.
+
+    The rows depend on the spec and the data only. With a checkpoint slot, a trial that was killed goes on from its
+    last checkpoint and ends with the same rows, bit for bit. A replica that diverges is a row, not an exception.
+
+    Args:
+        spec: The setting and its seeds.
+        dataset: The prepared data that the spec names.
+        sink: Where curves, traces and eigenvalues are written.
+        checkpoints: Where progress is kept, for the caller to clear once the result is safe; None keeps none.
+        device: A torch device, "cpu" or "cuda".
+        num_threads: Torch threads on the CPU.
+        max_wall_time_s: Seconds after which unfinished replicas end as `timed_out`; None for no limit.
+        checkpoint_interval_s: Least seconds between checkpoints.
+
+    Raises:
+        CertificateError: If the training path's gradient is wrong at initialisation.
+    """
+    keep_freed_memory()
+    with computing(num_threads):
+        return Trial(
+            spec, dataset, sink, checkpoints, torch.device(device), max_wall_time_s, checkpoint_interval_s
+        ).run()
+
+
+class Trial:
+    """The state of a trial under way; use `run_trial`."""
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        dataset: Dataset,
+        sink: Sink,
+        checkpoints: CheckpointSlot | None,
+        device: torch.device,
+        max_wall_time_s: float | None,
+        checkpoint_interval_s: float,
+    ) -> None:
+        self.spec, self.sink, self.checkpoints, self.device = spec, sink, checkpoints, device
+        self.max_wall_time_s, self.checkpoint_interval_s = max_wall_time_s, checkpoint_interval_s
+        self.baseline_loss = dataset.baseline_loss
+        self.splits = {name: to_device(split, device) for name, split in dataset.splits.items()}
+        self.interface = interface_of(dataset)
+        self.replicas = Replicas([self._network(seed) for seed in spec.seeds])
+        flat = self.replicas.flat_RP.to(device)
+        outcomes = [ReplicaOutcome(seed) for seed in spec.seeds]
+        active = torch.ones(len(spec.seeds), dtype=torch.bool, device=device)
+        self.progress = Progress(0, flat, flat.clone(), active, outcomes)
+        self.optimiser = spec.optimiser.over(flat)
+        self.order = BatchOrder(spec.seeds, len(self.train.inputs), spec.training.batch_size)
+        probe = self.splits["validation"].first(spec.diagnostics.probe_size)
+        self.diagnostics = Diagnostics(
+            spec.diagnostics, spec.training.max_steps, self.replicas, probe, spec.seeds, sink
+        )
+        self.ledger = LedgerBuffer(spec.seeds, sink)
+
+    def run(self) -> TrialResult:
+        """Train to the end and return one row a seed."""
+        reset_peak_memory(self.device)
+        self.started = self.saved = time.perf_counter()
+        resumed = self._resume()
+        self.earlier_s = self.progress.wall_time_s
+        while True:
+            if not resumed:
+                stopping = self._evaluate_and_measure()
+                if stopping:
+                    break
+                self._checkpoint_if_due()
+            resumed = False
+            self._update()
+        return self._finish()
+
+    @property
+    def train(self) -> Sequences:
+        """The training split."""
+        return self.splits["train"]
+
+    def _network(self, seed: int) -> SequenceModel:
+        model = self.spec.model
+        start = generator(seed, "initialisation")
+        return SequenceModel(self.interface, model.cell, model.hidden_size, model.embedding_size, start)
+
+    def _evaluate_and_measure(self) -> bool:
+        """Do what is due between two updates; return whether the trial ends here."""
+        progress, training = self.progress, self.spec.training
+        before = self._active()
+        last = progress.step >= training.max_steps
+        if last or progress.step % training.evaluate_every == 0:
+            self.ledger.write(self.progress.step)
+            self._evaluate()
+        if self._out_of_time() and not last:
+            self._freeze(self._active(), Status.TIMED_OUT)
+        ended = [r for r in before if last or r not in self._active()]
+        finished = [r for r in ended if progress.outcomes[r].status != Status.DIVERGED]
+        if progress.step in self.diagnostics.steps:
+            self._measure([r for r in before if progress.outcomes[r].status != Status.DIVERGED], ending=bool(finished))
+        elif finished:
+            self._measure(finished, ending=True)
+        return last or not self._active()
+
+    def _evaluate(self) -> None:
+        """Validate; note each replica's best, and freeze those that reached the criterion."""
+        progress = self.progress
+        losses, errors = evaluate(self.replicas, progress.flat_RP, *self.splits["validation"])
+        losses_R = losses.tolist()
+        errors_R = [None] * len(losses_R) if errors is None else errors.tolist()
+        active = self._active()
+        self._write_curve("validation_loss", losses, active)
+        if errors is not None:
+            self._write_curve("validation_error", errors, active)
+        for r in active:
+            outcome, stop_below = progress.outcomes[r], self.spec.training.stop_below
+            if outcome.saw_validation(progress.step, losses_R[r], errors_R[r]):
+                progress.best_RP[r] = progress.flat_RP[r]
+            if stop_below is not None and losses_R[r] < stop_below:
+                outcome.criterion_step = progress.step
+                progress.active_R[r] = False
+
+    def _measure(self, which: list[int], ending: bool) -> None:
+        if not which:
+            return
+        started = time.perf_counter()
+        errors = self.diagnostics.measure(self.progress.step, self.progress.flat_RP, which, ending)
+        for r, error in zip(which, errors, strict=True):
+            self.progress.outcomes[r].certificate_error = max(self.progress.outcomes[r].certificate_error, error)
+        self.progress.diagnostics_time_s += time.perf_counter() - started
+
+    def _update(self) -> None:
+        """Make one update of every active replica; freeze those whose loss, gradient or parameters are not finite."""
+        started, progress = time.perf_counter(), self.progress
+        batch = self.train.take(self.order.indices(progress.step).to(self.device))
+        losses, grad_RP = self.replicas.gradients(progress.flat_RP, *batch)
+        clipped_RP, ledger = self.spec.clipping.clip(grad_RP)
+        self.ledger.add(progress.active_R, losses, ledger)
+        before_RP = progress.flat_RP.clone()
+        progress.flat_RP.grad = clipped_RP
+        self.optimiser.step()
+        progress.step += 1
+        finite_R = losses.isfinite() & ledger.grad_norm.isfinite() & progress.flat_RP.isfinite().all(dim=1)
+        failed_R = progress.active_R & ~finite_R
+        progress.active_R = progress.active_R & finite_R
+        progress.flat_RP[~progress.active_R] = before_RP[~progress.active_R]
+        if bool(failed_R.any()):
+            self._record_divergence(failed_R.nonzero().flatten().tolist(), before_RP, batch, losses, ledger)
+        self._count(ledger)
+        progress.training_time_s += time.perf_counter() - started
+
+    def _count(self, ledger: Ledger) -> None:
+        clipped = (ledger.clipped_grad_norm < ledger.grad_norm).tolist()
+        for r in self._active():
+            outcome = self.progress.outcomes[r]
+            outcome.num_steps = self.progress.step
+            outcome.num_clipped += clipped[r]
+
+    def _record_divergence(
+        self, which: list[int], before_RP: Tensor, batch: Sequences, losses: Tensor, ledger: Ledger
+    ) -> None:
+        for r in which:
+            place = locate(self.replicas, before_RP, *batch, replica=r)
+            message = (
+                f"loss {losses[r].item():.4g}, gradient norm {ledger.grad_norm[r].item():.4g}: "
+                f"{place.num_nonfinite} of {self.replicas.num_parameters} entries of the gradient are not finite"
+            )
+            self.progress.outcomes[r].diverge(self.progress.step, place.timestep, place.quantity, message)
+
+    def _active(self) -> list[int]:
+        return self.progress.active_R.nonzero().flatten().tolist()
+
+    def _freeze(self, which: list[int], status: Status) -> None:
+        for r in which:
+            self.progress.active_R[r] = False
+            self.progress.outcomes[r].status = status
+            self.progress.outcomes[r].status_message = f"{status.sentence} (limit {self.max_wall_time_s:g} s)"
+
+    def _out_of_time(self) -> bool:
+        return self.max_wall_time_s is not None and self._wall_time_s() > self.max_wall_time_s
+
+    def _wall_time_s(self) -> float:
+        return self.earlier_s + time.perf_counter() - self.started
+
+    def _write_curve(self, metric: str, values_R: Tensor, which: list[int]) -> None:
+        seeds = np.array(self.spec.seeds)[which]
+        values = values_R[which].double().cpu().numpy()
+        self.sink.write("curves", {"seed": seeds, "step": self.progress.step, "metric": metric, "value": values})
+
+    def _checkpoint_if_due(self) -> None:
+        if self.checkpoints is None or time.perf_counter() - self.saved < self.checkpoint_interval_s:
+            return
+        self.ledger.write(self.progress.step)
+        self.progress.wall_time_s = self._wall_time_s()
+        self.checkpoints.save(pack(self.progress, self.optimiser, self.sink.to_bytes()))
+        self.saved = time.perf_counter()
+
+    def _resume(self) -> bool:
+        data = None if self.checkpoints is None else self.checkpoints.load()
+        if data is None:
+            return False
+        self.progress, optimiser_state, rows = unpack(data, self.device)
+        self.optimiser = self.spec.optimiser.over(self.progress.flat_RP)
+        self.optimiser.load_state_dict(optimiser_state)
+        self.sink.restore(rows)
+        return True
+
+    def _finish(self) -> TrialResult:
+        progress = self.progress
+        self.ledger.write(progress.step)
+        losses, errors = evaluate(self.replicas, progress.best_RP, *self.splits["test"])
+        losses_R = losses.tolist()
+        errors_R = [None] * len(losses_R) if errors is None else errors.tolist()
+        progress.wall_time_s = self._wall_time_s()
+        common = self._common_columns()
+        rows = [o.row(losses_R[r], errors_R[r]) | common for r, o in enumerate(progress.outcomes)]
+        return TrialResult(rows)
+
+    def _common_columns(self) -> dict[str, object]:
+        progress = self.progress
+        working_s = progress.training_time_s + progress.diagnostics_time_s
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor() or "cpu"
+        return {
+            "baseline_loss": self.baseline_loss,
+            "num_parameters": self.replicas.num_parameters,
+            "wall_time_s": progress.wall_time_s,
+            "step_time_s": progress.training_time_s / max(progress.step, 1),
+            "diagnostics_time_share": progress.diagnostics_time_s / working_s if working_s else 0.0,
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "device": f"{self.device.type} ({name})" if name != self.device.type else name,
+            "torch_version": torch.__version__,
+            "python_version": platform.python_version(),
+        }

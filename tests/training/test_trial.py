@@ -1,0 +1,208 @@
+"""A trial as a whole: determinism, independence of replicas, exact resume, and how it ends."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.models import SequenceModel
+from pipeline.tables import HOST_COLUMNS
+from pipeline.training import MemorySink, TrialResult, run_trial
+from pipeline.training.diagnostics import CertificateError
+from pipeline.training.trial import Trial
+
+
+class Slot:
+    """A checkpoint slot in memory that counts, and may pull the plug after some saves."""
+
+    def __init__(self, die_after: int | None = None) -> None:
+        self.data: bytes | None = None
+        self.num_saves, self.die_after = 0, die_after
+
+    def load(self) -> bytes | None:
+        return self.data
+
+    def save(self, data: bytes) -> None:
+        self.data = data
+        self.num_saves += 1
+        if self.num_saves == self.die_after:
+            raise KeyboardInterrupt("the plug is pulled")
+
+    def clear(self) -> None:
+        self.data = None
+
+
+def rows_of(result: TrialResult) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in HOST_COLUMNS} for row in result.rows]
+
+
+def sorted_rows(sink: MemorySink, table: str, seeds: list[int] | None = None) -> list[tuple[Any, ...]]:
+    columns = sink.tables()[table]
+    rows = zip(*columns.values(), strict=True)
+    at = list(columns).index("seed")
+    return sorted(tuple(map(repr, row)) for row in rows if seeds is None or int(row[at]) in seeds)
+
+
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+def test_same_spec_twice_gives_the_same_rows(cell: str, adding: Any, spec_of: Any) -> None:
+    sinks = [MemorySink(), MemorySink()]
+    results = [run_trial(spec_of(model__cell=cell), adding, sink) for sink in sinks]
+    assert rows_of(results[0]) == rows_of(results[1])
+    for table in ("curves", "traces", "eigenvalues"):
+        assert sorted_rows(sinks[0], table) == sorted_rows(sinks[1], table)
+
+
+@pytest.mark.parametrize("cell", ["elman", "elman_relu", "lstm", "gru"])
+def test_a_replica_in_a_pack_of_8_equals_the_same_replica_alone(cell: str, adding: Any, spec_of: Any) -> None:
+    pack, alone = MemorySink(), MemorySink()
+    together = run_trial(spec_of(model__cell=cell, seeds=list(range(8))), adding, pack)
+    single = run_trial(spec_of(model__cell=cell, seeds=[5]), adding, alone)
+    assert rows_of(together)[5] == rows_of(single)[0]
+    for table in ("curves", "traces", "eigenvalues"):
+        assert sorted_rows(pack, table, [5]) == sorted_rows(alone, table)
+
+
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+def test_a_nan_planted_in_one_replica_leaves_the_others_bit_identical(
+    cell: str, adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(model__cell=cell, diagnostics__num_traces=1)
+    clean, poisoned = MemorySink(), MemorySink()
+    expected = run_trial(spec, adding, clean)
+    make = Trial._network
+
+    def plant(trial: Trial, seed: int) -> SequenceModel:
+        model = make(trial, seed)
+        if seed == 1:
+            with torch.no_grad():
+                model.recurrent.weight_hh_l0[0, 0] = math.nan
+        return model
+
+    monkeypatch.setattr(Trial, "_network", plant)
+    result = run_trial(spec, adding, poisoned)
+    assert [row["status"] for row in result.rows] == ["ok", "diverged", "ok"]
+    assert [rows_of(result)[r] for r in (0, 2)] == [rows_of(expected)[r] for r in (0, 2)]
+    for table in ("curves", "traces", "eigenvalues"):
+        assert sorted_rows(poisoned, table, [0, 2]) == sorted_rows(clean, table, [0, 2])
+    assert result.rows[1]["diverged_step"] == 1
+    assert result.rows[1]["diverged_timestep"] == 10  # the backward pass meets the last timestep first
+    assert result.rows[1]["best_validation_loss"] is None
+    assert result.status == "diverged"
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "momentum", "rmsprop", "adam"])
+def test_a_killed_trial_goes_on_from_its_checkpoint_bit_for_bit(optimiser: str, adding: Any, spec_of: Any) -> None:
+    fields = {
+        "sgd": {},
+        "momentum": {"momentum": 0.9},
+        "rmsprop": {"decay": 0.9},
+        "adam": {"beta1": 0.9, "beta2": 0.999},
+    }
+    spec = spec_of(optimiser={"name": optimiser, "learning_rate": 0.01, **fields[optimiser]})
+    whole, interrupted = MemorySink(), MemorySink()
+    expected = run_trial(spec, adding, whole)
+    slot = Slot(die_after=17)
+    with pytest.raises(KeyboardInterrupt, match="plug"):
+        run_trial(spec, adding, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
+    slot.die_after = None
+    result = run_trial(spec, adding, interrupted, checkpoints=slot, checkpoint_interval_s=math.inf)
+    assert rows_of(result) == rows_of(expected)
+    for table in ("curves", "traces", "eigenvalues"):
+        assert sorted_rows(interrupted, table) == sorted_rows(whole, table)
+
+
+@pytest.mark.parametrize("data", [b"not a checkpoint", b""])
+def test_a_damaged_checkpoint_is_refused(data: bytes, adding: Any, spec_of: Any) -> None:
+    slot = Slot()
+    slot.data = data
+    with pytest.raises(ValueError, match="not a readable checkpoint"):
+        run_trial(spec_of(), adding, MemorySink(), checkpoints=slot)
+
+
+def test_a_checkpoint_of_another_version_is_refused(adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot = Slot(die_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(spec_of(), adding, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
+    monkeypatch.setattr("pipeline.training.checkpoint.TRIAL_VERSION", 999)
+    with pytest.raises(ValueError, match="a checkpoint of trial version 1, expected 999"):
+        run_trial(spec_of(), adding, MemorySink(), checkpoints=slot)
+
+
+def test_a_diverging_replica_is_a_row_with_its_step_and_the_trial_goes_on(adding: Any, spec_of: Any) -> None:
+    spec = spec_of(
+        model__cell="elman_relu",
+        optimiser={"name": "sgd", "learning_rate": 3.0},
+        clipping={"name": "none"},
+        training__max_steps=60,
+    )
+    sink = MemorySink()
+    result = run_trial(spec, adding, sink)
+    diverged = [row for row in result.rows if row["status"] == "diverged"]
+    assert diverged, "the learning rate of this test should be too high for some seed"
+    for row in diverged:
+        assert row["num_steps"] == row["diverged_step"] - 1
+        assert "entries of the gradient are not finite" in row["status_message"]
+        curves = sink.tables()["curves"]
+        last = curves["step"][(curves["seed"] == row["seed"]) & (curves["metric"] == "training_loss")].max()
+        assert last == row["diverged_step"]  # the bad loss itself is recorded, nothing after it
+
+
+def test_a_replica_that_reached_the_criterion_is_frozen_and_traced_there(adding: Any, spec_of: Any) -> None:
+    sink = MemorySink()
+    spec = spec_of(training__stop_below=0.2, training__max_steps=400, diagnostics__num_traces=2)
+    result = run_trial(spec, adding, sink)
+    traces = sink.tables()["traces"]
+    for row in result.rows:
+        assert row["reached_criterion"]
+        assert row["best_validation_loss"] < 0.2
+        assert row["num_steps"] == row["criterion_step"] < 400
+        assert set(traces["step"][traces["seed"] == row["seed"]]) == {0, row["criterion_step"]}
+
+
+def test_time_limit_ends_a_trial_as_timed_out(adding: Any, spec_of: Any) -> None:
+    result = run_trial(spec_of(training__max_steps=10**6), adding, MemorySink(), max_wall_time_s=0.3)
+    assert {row["status"] for row in result.rows} == {"timed_out"}
+    assert "limit 0.3 s" in result.rows[0]["status_message"]
+    assert math.isfinite(result.rows[0]["test_loss"])
+
+
+def test_a_training_gradient_that_disagrees_at_initialisation_is_an_error(adding: Any, spec_of: Any) -> None:
+    with pytest.raises(CertificateError, match="certificate_tolerance allows 1.0e-12"):
+        run_trial(spec_of(diagnostics__certificate_tolerance=1e-12), adding, MemorySink())
+
+
+def test_seeds_are_paired_and_differ(adding: Any, spec_of: Any) -> None:
+    sink = MemorySink()
+    run_trial(spec_of(), adding, sink)
+    curves = sink.tables()["curves"]
+    first = curves["value"][(curves["metric"] == "training_loss") & (curves["step"] == 1)]
+    assert len(set(first)) == 3
+
+
+@pytest.mark.parametrize("embedding_size", [None, 3])
+def test_symbols_with_a_target_at_every_timestep_are_learned(
+    embedding_size: int | None, symbols: Any, spec_of: Any
+) -> None:
+    sink = MemorySink()
+    spec = spec_of(model__embedding_size=embedding_size, model__hidden_size=16, training__max_steps=150)
+    result = run_trial(spec, symbols, sink)
+    for row in result.rows:
+        assert row["test_error"] < 0.35 < 0.75  # chance is 0.75; the first timestep cannot be known
+        assert row["test_loss"] < math.log(4)
+
+
+def test_ledger_says_what_clipping_did(adding: Any, spec_of: Any) -> None:
+    sink = MemorySink()
+    result = run_trial(spec_of(clipping={"name": "global_norm", "threshold": 0.2}), adding, sink)
+    curves = sink.tables()["curves"]
+    before = curves["value"][curves["metric"] == "grad_norm"]
+    after = curves["value"][curves["metric"] == "clipped_grad_norm"]
+    assert len(before) == 3 * 30
+    np.testing.assert_allclose(after, np.minimum(before, 0.2), rtol=1e-5)
+    shares = [row["clipped_share"] for row in result.rows]
+    assert np.mean(shares) == pytest.approx((before > 0.2).mean(), abs=1e-9)
+    np.testing.assert_allclose(curves["value"][curves["metric"] == "clip_cosine"], 1.0, rtol=1e-5)
