@@ -1,0 +1,84 @@
+"""What a dataset is in memory: three splits of equally long sequences, and what a model of them must do.
+
+Shapes: N sequences, T timesteps, D input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Input sequences, and what a model should answer to them.
+
+    Attributes:
+        inputs: (N, T, D) float32 where inputs are real, (N, T) uint8 ids where they are tokens.
+        targets: (N, D_out) float32 for values; uint8 ids for classes, (N,) or (N, T).
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+
+
+@dataclass(frozen=True)
+class Task:
+    """What goes into a model, what must come out, and what the best memoryless answer costs.
+
+    Attributes:
+        length: What a study calls `dataset.length`; mostly, but not always, the number of timesteps.
+        input_kind: Real vectors, or ids of tokens.
+        input_size: D, or the number of different tokens.
+        target_kind: A value (mean squared error) or a class (cross-entropy in nats).
+        target_at: Whether the loss is at the last timestep or the mean over every timestep.
+        output_size: D_out, or the number of classes.
+        baseline_loss: Loss of the best answer that remembers nothing, in the unit of the loss.
+        baseline_name: What that answer is.
+    """
+
+    length: int
+    input_kind: Literal["real", "token"]
+    input_size: int
+    target_kind: Literal["value", "class"]
+    target_at: Literal["last", "every"]
+    output_size: int
+    baseline_loss: float | None
+    baseline_name: str | None
+
+
+@dataclass(frozen=True)
+class Dataset(Task):
+    """A task with its sequences; `digest` changes with any of them, but not with the name."""
+
+    name: str
+    digest: str
+    splits: Mapping[str, Split]
+
+    @property
+    def num_timesteps(self) -> int:
+        """T, the number of timesteps of every sequence."""
+        return int(self.splits["train"].inputs.shape[1])
+
+
+def assemble(name: str, task: Task, splits: Mapping[str, Split]) -> Dataset:
+    """Return the dataset that consists of `task` and `splits`, with its digest."""
+    return Dataset(**dataclasses.asdict(task), name=name, digest=_digest(task, splits), splits=splits)
+
+
+def _digest(task: Task, splits: Mapping[str, Split]) -> str:
+    """Return the sha256 of what the arrays say (type, shape, bytes) and of what `task` says about them."""
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(task), sort_keys=True, allow_nan=False).encode())
+    for split in SPLITS:
+        for array in (splits[split].inputs, splits[split].targets):
+            digest.update(f"{split} {array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,40 @@
+"""Every generator by name, and the reader of a dataset's configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.config.strict import build, read_yaml
+from pipeline.datasets.adding import Adding
+from pipeline.datasets.copy_memory import CopyMemory
+from pipeline.datasets.digits import Digits
+from pipeline.datasets.generator import Generator
+from pipeline.datasets.stdlib_text import StdlibText
+from pipeline.datasets.temporal_order import TemporalOrder
+from pipeline.errors import ConfigError, unknown_name
+
+GENERATORS: Mapping[str, type[Generator]] = {
+    "adding": Adding,
+    "copy_memory": CopyMemory,
+    "digits": Digits,
+    "stdlib_text": StdlibText,
+    "temporal_order": TemporalOrder,
+}
+
+
+def read_generator(config_path: Path) -> Generator:
+    """Return the generator that configs/datasets/<name>.yaml describes.
+
+    Raises:
+        ConfigError: If the file is missing or wrong, or names no known generator.
+    """
+    where = "/".join(config_path.parts[-3:])
+    config = read_yaml(config_path)
+    if not isinstance(config, Mapping) or "generator" not in config:
+        known = ", ".join(GENERATORS)
+        raise ConfigError(f"{where}: expected a mapping with a generator, one of {known}; got {config!r}")
+    if config["generator"] not in GENERATORS:
+        raise ConfigError(f"{where}.generator: {unknown_name('generator', config['generator'], GENERATORS)}")
+    generator: Generator = build(GENERATORS[config["generator"]], config, where)
+    return generator

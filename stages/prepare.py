@@ -1,0 +1,53 @@
+"""Make one dataset, data/<name>/, at every length that a study asks for: `python stages/prepare.py <dataset>`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.config import Paths, lengths_of, load_params, load_scale, load_study
+from pipeline.datasets import Manifest, prepare_dataset, read_manifest
+from pipeline.errors import PipelineError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prepare the dataset named on the command line; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset", help="a name under configs/datasets")
+    name: str = parser.parse_args(arguments).dataset
+    try:
+        prepare(Paths.at(ROOT), name)
+    except PipelineError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def prepare(paths: Paths, name: str) -> None:
+    """Prepare dataset `name` at the scale of params.yaml and say what was made."""
+    started = time.perf_counter()
+    params = load_params(paths)
+    sizes = load_scale(paths, params.scale).datasets
+    studies = {study: load_study(paths, study) for study in params.studies}
+    lengths = lengths_of(studies, params.scale, name)
+    prepare_dataset(name, paths.dataset_config(name), lengths, sizes, paths.dataset(name))
+    report(read_manifest(paths.dataset(name)), time.perf_counter() - started)
+
+
+def report(manifest: Manifest, wall_time_s: float) -> None:
+    """Print what was made: a line for each length, and one for the whole."""
+    variants = [manifest.variant(length) for length in manifest.lengths]
+    for variant in variants:
+        sequences = ", ".join(f"{num} {split}" for split, num in variant.num_sequences.items())
+        print(f"{manifest.name}, length {variant.length}: {sequences} sequences of {variant.num_timesteps} timesteps")
+    megabytes = sum(variant.num_bytes for variant in variants) / 1e6
+    print(f"{manifest.name}: {megabytes:.1f} MB in {wall_time_s:.1f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""The project's own files, and what happens when a user changes them."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import Params, Paths, build, expand, lengths_of, load_params, load_scale, load_study, seeds_of
+from pipeline.errors import ConfigError
+from pipeline.training import TrialSpec
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Paths:
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return Paths.at(tmp_path)
+
+
+def edit(path: Path, *keys: str, value: Any) -> None:
+    content = yaml.safe_load(path.read_text())
+    node = content
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    path.write_text(yaml.safe_dump(content))
+
+
+def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from leaves(value, (*path, key))
+    else:
+        yield path, node
+
+
+OTHER = {
+    ("scale",): "smoke",
+    ("seeds", "count"): 3,
+    ("trial_store",): "elsewhere",
+    ("datasets",): ["adding"],
+    ("studies",): ["another"],
+    ("tracking", "mode"): "disabled",
+    ("tracking", "entity"): "somebody",
+}
+
+
+@pytest.mark.parametrize("path", [path for path, _ in leaves(yaml.safe_load((ROOT / "params.yaml").read_text()))])
+def test_every_leaf_of_params_arrives(path: tuple[str, ...], project: Paths) -> None:
+    raw = yaml.safe_load(project.params.read_text())
+    before = build(Params, raw, "params.yaml")
+    changed = copy.deepcopy(raw)
+    node = changed
+    for key in path[:-1]:
+        node = node[key]
+    old = node[path[-1]]
+    node[path[-1]] = OTHER.get(path, f"{old}x" if isinstance(old, str) else 7)
+    assert build(Params, changed, "params.yaml") != before
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "cluster"])
+def test_every_study_expands_to_valid_specs_at_every_scale(scale: str) -> None:
+    paths = Paths.at(ROOT)
+    params = load_params(paths)
+    seeds = seeds_of(params, load_scale(paths, scale))
+    for name in params.studies:
+        settings = expand(load_study(paths, name), scale, name)
+        specs = [build(TrialSpec, {**s.spec, "seeds": seeds}, s.where) for s in settings]
+        assert len(set(map(repr, specs))) == len(specs) > 0
+
+
+def test_seeds_come_from_the_scale_unless_counted(project: Paths) -> None:
+    laptop = load_scale(project, "laptop")
+    assert seeds_of(load_params(project), laptop) == (0, 1, 2, 3, 4)
+    edit(project.params, "seeds", value={"start": 10, "count": 2})
+    assert seeds_of(load_params(project), laptop) == (10, 11)
+
+
+def test_a_new_length_is_written_in_the_study_alone(project: Paths) -> None:
+    before = load_study(project, "cells")
+    edit(
+        project.study_config("cells"), "grids", "adding", "axes", "dataset.length",
+        value=[*before.grids["adding"].axes["dataset.length"], 75],
+    )  # fmt: skip
+    after = load_study(project, "cells")
+    old, new = (lengths_of({"cells": study}, "laptop", "adding") for study in (before, after))
+    assert set(new) - set(old) == {75}
+    known = [setting.spec for setting in expand(before, "laptop", "")]
+    fresh = [setting for setting in expand(after, "laptop", "") if setting.spec not in known]
+    assert {setting.axes["dataset.length"] for setting in fresh} == {75}
+
+
+def test_a_scale_overrides_after_the_grid_and_before_the_axes(project: Paths) -> None:
+    study = load_study(project, "cells")
+    for setting in expand(study, "smoke", ""):
+        assert setting.spec["training"]["max_steps"] == 20
+        for axis, value in setting.axes.items():
+            section, field = axis.split(".")
+            assert setting.spec[section][field] == value
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value", "message"),
+    [
+        ("params.yaml", ["scale"], "laptp", r"params\.yaml: unknown scale 'laptp'; did you mean 'laptop'\?"),
+        ("params.yaml", ["studies"], ["cels"], r"params\.yaml: unknown study 'cels'; did you mean 'cells'\?"),
+        ("params.yaml", ["datasets"], ["ading"], r"params\.yaml: unknown dataset 'ading'; did you mean 'adding'\?"),
+        ("params.yaml", ["studies"], [], r"params\.yaml\.studies: expected at least one name"),
+        ("params.yaml", ["datasets"], ["adding", "adding"], r"params\.yaml\.datasets: expected each name once"),
+        ("params.yaml", ["seeds", "start"], -1, r"params\.yaml\.seeds\.start: expected an integer of at least 0"),
+        (
+            "params.yaml",
+            ["seeds", "count"],
+            0,
+            r"params\.yaml\.seeds\.count: expected null or an integer of at least 1",
+        ),
+        (
+            "params.yaml",
+            ["resources", "cpus_per_trial"],
+            0,
+            r"params\.yaml\.resources\.cpus_per_trial: expected a numb",
+        ),
+        ("params.yaml", ["resources", "gpus_per_trial"], -1, r"params\.yaml\.resources\.gpus_per_trial: expected a nu"),
+        ("params.yaml", ["tracking", "mode"], "offlin", r"params\.yaml\.tracking\.mode: unknown value 'offlin'; did"),
+        ("params.yaml", ["sede"], 1, r"params\.yaml: unknown key 'sede'; did you mean 'seeds'\?"),
+    ],
+)
+def test_mistakes_in_params_are_named(file: str, keys: list[str], value: Any, message: str, project: Paths) -> None:
+    edit(project.root / file, *keys, value=value)
+    with pytest.raises(ConfigError, match=message):
+        load_params(project)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["num_seeds"], 0, r"configs/scales/laptop\.yaml\.num_seeds: expected an integer of at least 1, got 0"),
+        (["datasets", "num_train"], 0, r"laptop\.yaml\.datasets\.num_train: expected an integer of at least 1, got 0"),
+        (["max_wall_time_s"], 0, r"laptop\.yaml\.max_wall_time_s: expected a number of seconds above 0"),
+    ],
+)
+def test_mistakes_in_a_scale_are_named(keys: list[str], value: Any, message: str, project: Paths) -> None:
+    edit(project.scale_config("laptop"), *keys, value=value)
+    with pytest.raises(ConfigError, match=message):
+        load_scale(project, "laptop")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["grids"], {}, r"cells\.yaml\.grids: expected at least one grid"),
+        (
+            ["grids", "adding", "axes", "model.cell"],
+            [],
+            r"grids\.adding\.axes\.model\.cell: expected at least one value",
+        ),
+        (["grids", "adding", "axes", "model.cell"], ["gru", "gru"], r"axes\.model\.cell: expected each value once"),
+        (
+            ["scales", "laptp"],
+            {"set": {}, "axes": {}},
+            r"cells\.yaml\.scales: unknown scale 'laptp'; did you mean 'lap",
+        ),
+        (
+            ["scales", "smoke", "axes"],
+            {"ading": {}},
+            r"scales\.smoke\.axes: unknown grid 'ading'; did you mean 'adding'",
+        ),
+        (
+            ["scales", "smoke", "axes"],
+            {"adding": {"model.cel": ["gru"]}},
+            r"scales\.smoke\.axes\.adding: unknown axis 'model\.cel'; did you mean 'model\.cell'",
+        ),
+        (
+            ["select", "over"],
+            ["optimiser.rate"],
+            r"select\.over: unknown axis 'optimiser\.rate'; did you mean 'optimiser",
+        ),
+    ],
+)
+def test_mistakes_in_a_study_are_named(keys: list[str], value: Any, message: str, project: Paths) -> None:
+    edit(project.study_config("cells"), *keys, value=value)
+    with pytest.raises(ConfigError, match=message):
+        load_study(project, "cells")
+
+
+def test_a_dotted_key_through_a_number_is_refused(project: Paths) -> None:
+    edit(project.study_config("cells"), "grids", "adding", "set", value={"training.max_steps.more": 1})
+    with pytest.raises(ConfigError, match=r"grids\.adding\.set: 'training\.max_steps\.more' runs through 'max_steps'"):
+        expand(load_study(project, "cells"), "laptop", "configs/studies/cells.yaml")

@@ -1,0 +1,119 @@
+"""Strict building of dataclasses: every mistake is named with its file, its key and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from pipeline.config import build, read_yaml, require
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Circle:
+    name: Literal["circle"]
+    radius: float
+
+    def __post_init__(self) -> None:
+        require(self.radius > 0, "radius", "a number above 0", self.radius)
+
+
+@dataclass(frozen=True)
+class Square:
+    name: Literal["square"]
+    side: int
+
+
+@dataclass(frozen=True)
+class Drawing:
+    title: str
+    shape: Circle | Square
+    sizes: tuple[int, ...]
+    visible: bool
+    scale: float | None
+    notes: Mapping[str, str]
+    mode: Literal["ink", "pencil"]
+
+
+GOOD: dict[str, Any] = {
+    "title": "a",
+    "shape": {"name": "circle", "radius": 2},
+    "sizes": [1, 2],
+    "visible": False,
+    "scale": None,
+    "notes": {"a": "b"},
+    "mode": "ink",
+}
+
+
+def test_a_good_mapping_becomes_the_dataclass() -> None:
+    drawing = build(Drawing, GOOD, "f.yaml")
+    assert drawing == Drawing("a", Circle("circle", 2.0), (1, 2), False, None, {"a": "b"}, "ink")
+    assert isinstance(drawing.shape.radius, float)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"titel": "a"}, r"f\.yaml: unknown key 'titel'; did you mean 'title'\? known: mode, notes"),
+        ({"title": None}, r"f\.yaml\.title: expected text, got None"),
+        ({"title": 3}, r"f\.yaml\.title: expected text, got 3"),
+        ({"visible": 1}, r"f\.yaml\.visible: expected true or false, got 1"),
+        ({"sizes": 3}, r"f\.yaml\.sizes: expected a list, got 3"),
+        ({"sizes": [1, "2"]}, r"f\.yaml\.sizes\[1\]: expected an integer, got '2'"),
+        ({"sizes": [True]}, r"f\.yaml\.sizes\[0\]: expected an integer, got True"),
+        ({"scale": "1e-3"}, r"f\.yaml\.scale: expected a number, got '1e-3' \(YAML reads 1e-3 as text; write 1\.0e-3"),
+        ({"scale": "big"}, r"f\.yaml\.scale: expected a number, got 'big'$"),
+        ({"notes": {"a": 1}}, r"f\.yaml\.notes\.a: expected text, got 1"),
+        ({"notes": {1: "a"}}, r"f\.yaml\.notes: expected text as a key, got 1"),
+        ({"notes": []}, r"f\.yaml\.notes: expected a mapping, got \[\]"),
+        ({"mode": "inc"}, r"f\.yaml\.mode: unknown value 'inc'; did you mean 'ink'\? known: ink, pencil"),
+        ({"shape": "circle"}, r"f\.yaml\.shape: expected a mapping with a name, one of circle, square; got 'circle'"),
+        ({"shape": {"name": "cirle"}}, r"f\.yaml\.shape\.name: unknown name 'cirle'; did you mean 'circle'\?"),
+        ({"shape": {"name": "circle"}}, r"f\.yaml\.shape: missing key 'radius' \(a number\)"),
+        ({"shape": {"name": "circle", "side": 1}}, r"f\.yaml\.shape: unknown key 'side'; known: name, radius"),
+        ({"shape": {"name": "circle", "radius": -1}}, r"f\.yaml\.shape\.radius: expected a number above 0, got -1\.0"),
+    ],
+)
+def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(Drawing, GOOD | changes, "f.yaml")
+
+
+def test_a_missing_key_and_something_that_is_no_mapping() -> None:
+    with pytest.raises(ConfigError, match=r"f\.yaml: missing key 'mode'"):
+        build(Drawing, {key: value for key, value in GOOD.items() if key != "mode"}, "f.yaml")
+    with pytest.raises(ConfigError, match=r"f\.yaml: expected a mapping with keys .*, got None"):
+        build(Drawing, None, "f.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: 1\na: 2\n", r"bad\.yaml: not valid YAML: key 'a' appears twice"),
+        (b"a: [1\n", r"bad\.yaml: not valid YAML"),
+        (b"a: \xff\n", r"bad\.yaml: not UTF-8 text \(invalid start byte at byte 3\)"),
+    ],
+)
+def test_unreadable_yaml_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        read_yaml(tmp_path / "bad.yaml")
+
+
+def test_a_missing_file_suggests_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "laptop.yaml").write_text("a: 1\n")
+    with pytest.raises(ConfigError, match=r"lptop\.yaml: no such file; unknown name 'lptop'; did you mean 'laptop'"):
+        read_yaml(tmp_path / "lptop.yaml")
+
+
+def test_nested_keys_are_checked_for_repetition_too(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("base: &base {a: 1}\nother:\n  <<: *base\n  b: {c: 1, c: 2}\n")
+    with pytest.raises(ConfigError, match="key 'c' appears twice"):
+        read_yaml(tmp_path / "f.yaml")
+    (tmp_path / "f.yaml").write_text("base: &base {a: 1}\nother:\n  <<: *base\n  b: 2\n")
+    assert read_yaml(tmp_path / "f.yaml")["other"] == {"a": 1, "b": 2}

@@ -1,0 +1,41 @@
+"""Small sizes, and small stand-ins for the files under configs/datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Sizes
+
+CONFIGS = {
+    "adding": "generator: adding\nseed: 0\nlengths: [6]\n",
+    "copy_memory": "generator: copy_memory\nseed: 0\nlengths: [4]\nnum_symbols: 8\nnum_copied: 10\n",
+    "temporal_order": "generator: temporal_order\nseed: 0\nlengths: [20]\nnum_distractors: 4\n",
+    "stdlib_text": (
+        "generator: stdlib_text\nseed: 0\nlengths: [30]\n"
+        "modules: {train: [textwrap.py, heapq.py], validation: [bisect.py], test: [queue.py]}\n"
+    ),
+    "permuted_digits": (
+        "generator: digits\nseed: 0\npermuted: true\nshares: {train: 0.7, validation: 0.15, test: 0.15}\n"
+    ),
+}
+
+
+@pytest.fixture
+def sizes() -> Sizes:
+    return Sizes(num_train=40, num_validation=10, num_test=20)
+
+
+@pytest.fixture
+def config_path(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that writes configs/datasets/<name>.yaml and returns its path."""
+
+    def write(name: str, text: str | None = None) -> Path:
+        path = tmp_path / "configs" / "datasets" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(CONFIGS[name] if text is None else text, encoding="utf-8")
+        return path
+
+    return write

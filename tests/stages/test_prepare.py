@@ -1,0 +1,75 @@
+"""The stage prepares what studies ask for, from any folder, and ends with a sentence and status 2 where it cannot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.datasets import load_dataset, read_manifest
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Return a copy of the project's stage and configuration, at the smoke scale."""
+    root = tmp_path / "project"
+    shutil.copytree(PROJECT / "configs", root / "configs")
+    (root / "stages").mkdir()
+    shutil.copy(PROJECT / "stages" / "prepare.py", root / "stages")
+    params = (PROJECT / "params.yaml").read_text(encoding="utf-8")
+    (root / "params.yaml").write_text(params.replace("scale: laptop", "scale: smoke"), encoding="utf-8")
+    return root
+
+
+def prepare(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the stage from another folder than the project's."""
+    return subprocess.run(
+        [sys.executable, str(root / "stages" / "prepare.py"), *arguments],
+        cwd=root.parent,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_lengths_of_the_studies_and_of_the_file_are_prepared(project):
+    ran = prepare(project, "adding")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    folder = project / "data" / "adding"
+    assert read_manifest(folder).lengths == (10, 20, 50)
+    assert load_dataset(folder, 10).splits["train"].inputs.shape == (64, 10, 2)
+    lines = ran.stdout.splitlines()
+    assert lines[0] == "adding, length 10: 64 train, 32 validation, 32 test sequences of 10 timesteps"
+    assert [line.split(":")[0] for line in lines] == [*(f"adding, length {n}" for n in (10, 20, 50)), "adding"]
+    assert lines[-1].startswith("adding: 0.1 MB in ")
+
+
+def test_a_dataset_that_no_study_uses_is_prepared_too(project):
+    ran = prepare(project, "copy_memory")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "length 100: 64 train, 32 validation, 32 test sequences of 120 timesteps" in ran.stdout
+    assert load_dataset(project / "data" / "copy_memory", 100).num_timesteps == 120
+
+
+def test_an_unknown_dataset(project):
+    ran = prepare(project, "ading")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "ading.yaml: no such file; unknown name 'ading'; did you mean 'adding'?" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not (project / "data").exists()
+
+
+def test_a_length_that_is_impossible(project):
+    config = project / "configs" / "datasets" / "temporal_order.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("[50]", "[5]"), encoding="utf-8")
+    ran = prepare(project, "temporal_order")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("dataset 'temporal_order': length 5 is impossible; ")
+    assert ran.stderr.count("\n") == 1
