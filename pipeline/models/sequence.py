@@ -80,6 +80,8 @@ class SequenceModel(nn.Module):
     def zero_taps(self, num_replicas: int, num_timesteps: int, num_examples: int, like: Tensor) -> States:
         """Return zeros for every state of R replicas, (R, T, B, H) each, to be differentiated by.
 
+        They are one zero, expanded: reading it costs no memory traffic.
+
         Args:
             num_replicas: R.
             num_timesteps: T.
@@ -87,7 +89,7 @@ class SequenceModel(nn.Module):
             like: Gives type and device.
         """
         shape = (num_replicas, num_timesteps, num_examples, self.recurrent.hidden_size)
-        return States(*(like.new_zeros(shape).requires_grad_() for _ in self.state_names))
+        return States(*(like.new_zeros(()).expand(shape).requires_grad_() for _ in self.state_names))
 
     @property
     def state_names(self) -> tuple[str, ...]:

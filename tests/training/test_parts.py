@@ -77,10 +77,14 @@ def test_cosine_of_opposite_and_orthogonal_gradients() -> None:
         ({"name": "momentum", "learning_rate": 0.1, "momentum": 0.5}, lambda g: 0.1 * g[0] + 0.1 * (0.5 * g[0] + g[1])),
         (
             {"name": "rmsprop", "learning_rate": 0.1, "decay": 0.9},
-            lambda g: 0.1 * g[0] / math.sqrt(0.1 * g[0] ** 2)
-            + 0.1 * g[1] / math.sqrt(0.09 * g[0] ** 2 + 0.1 * g[1] ** 2),
+            lambda g: (
+                0.1 * g[0] / math.sqrt(0.1 * g[0] ** 2) + 0.1 * g[1] / math.sqrt(0.09 * g[0] ** 2 + 0.1 * g[1] ** 2)
+            ),
         ),
-        ({"name": "adam", "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.999}, lambda g: 0.1 * np.sign(g[0]) + _adam(g)),
+        (
+            {"name": "adam", "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.999},
+            lambda g: 0.1 * np.sign(g[0]) + _adam(g),
+        ),
     ],
 )
 def test_two_updates_of_each_optimiser_by_hand(raw: dict[str, Any], update: Any) -> None:
@@ -182,9 +186,18 @@ def test_columns_are_dotted_and_without_seeds(spec_of: Any) -> None:
         ({"diagnostics__certificate_tolerance": 0.0}, r"diagnostics\.certificate_tolerance"),
         ({"seeds": []}, r"seeds: expected at least one seed"),
         ({"seeds": [1, 1]}, r"seeds: expected each seed once"),
-        ({"clipping": {"name": "global_norm", "threshold": 0.0}}, r"clipping\.threshold: expected a finite number above 0"),
-        ({"clipping": {"name": "global_nrm"}}, r"clipping\.name: unknown name 'global_nrm'; did you mean 'global_norm'"),
-        ({"optimiser": {"name": "sgd", "learning_rate": 0.0}}, r"optimiser\.learning_rate: expected a finite number above"),
+        (
+            {"clipping": {"name": "global_norm", "threshold": 0.0}},
+            r"clipping\.threshold: expected a finite number above 0",
+        ),
+        (
+            {"clipping": {"name": "global_nrm"}},
+            r"clipping\.name: unknown name 'global_nrm'; did you mean 'global_norm'",
+        ),
+        (
+            {"optimiser": {"name": "sgd", "learning_rate": 0.0}},
+            r"optimiser\.learning_rate: expected a finite number above",
+        ),
         (
             {"optimiser": {"name": "momentum", "learning_rate": 0.1, "momentum": 1.0}},
             r"optimiser\.momentum: expected a number in \[0, 1\)",

@@ -1,0 +1,112 @@
+"""The shape of the house: which way arrows point, and who may import what."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = ("config", "datasets", "cells", "models", "measures", "training")
+LAYERS = {
+    "errors": set(),
+    "config": {"errors"},
+    "datasets": {"errors", "config"},
+    "cells": set(),
+    "models": {"cells"},
+    "measures": {"cells", "models"},
+    "training": {"errors", "config", "datasets", "cells", "models", "measures"},
+    "tables": {"errors", "training"},
+    "statistics": {"errors", "tables"},
+    "figures": {"errors", "tables", "statistics"},
+    "tracking": {"errors", "config", "training", "tables", "statistics", "figures"},
+    "sweep": {"errors", "config", "datasets", "cells", "models", "training", "tables"},
+    "report": {"errors", "config", "training", "tables", "statistics", "figures"},
+}
+LIBRARIES = {"ray", "wandb", "dvc", "polars", "seaborn", "matplotlib", "pandas", "pyarrow"}
+
+
+def modules() -> Iterator[Path]:
+    yield from sorted((ROOT / "pipeline").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every imported module, full names; those under TYPE_CHECKING do not count."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT / "pipeline").parts[0].removesuffix(".py")
+
+
+def test_every_part_is_in_the_plan() -> None:
+    assert {part_of(path) for path in modules()} - {"__init__", "__main__"} == set(LAYERS)
+
+
+@pytest.mark.parametrize("part", LAYERS)
+def test_arrows_point_one_way(part: str) -> None:
+    for path in modules():
+        if part_of(path) != part:
+            continue
+        used = {name.split(".")[1] for name in imports(path) if name.startswith("pipeline.")}
+        assert used - {part} <= LAYERS[part], path.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("library", ["ray", "wandb"])
+def test_ray_and_wandb_are_each_imported_in_one_module(library: str) -> None:
+    users = [path for path in modules() if any(name.split(".")[0] == library for name in imports(path))]
+    assert len(users) == 1, [str(path.relative_to(ROOT)) for path in users]
+
+
+def test_drawing_libraries_are_imported_where_figures_are_drawn() -> None:
+    users = {
+        part_of(path) for path in modules() if {n.split(".")[0] for n in imports(path)} & {"seaborn", "matplotlib"}
+    }
+    assert users == {"figures"}
+
+
+def test_the_core_imports_torch_and_numpy_alone() -> None:
+    for path in modules():
+        if part_of(path) in CORE:
+            assert not {name.split(".")[0] for name in imports(path)} & LIBRARIES, path
+
+
+def test_the_core_trains_where_nothing_else_is_installed(tmp_path: Path) -> None:
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys({sorted(LIBRARIES)!r}))  # importing any of them fails, as where it is not installed
+from pathlib import Path
+from pipeline.config import Sizes, build
+from pipeline.datasets import load_dataset, prepare_dataset
+from pipeline.training import MemorySink, TrialSpec, run_trial
+from tests.training.conftest import RAW
+folder = Path({str(tmp_path)!r}) / "adding"
+prepare_dataset("adding", Path("configs/datasets/adding.yaml"), [10], Sizes(64, 16, 16), folder)
+result = run_trial(build(TrialSpec, RAW, "here"), load_dataset(folder, 10), MemorySink())
+assert result.status == "ok", result
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
+
+
+def test_nothing_draws_from_a_global_generator() -> None:
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in {"manual_seed", "seed"}:
+                assert ast.unparse(node) not in {"torch.manual_seed", "np.random.seed", "random.seed"}, path
