@@ -1,0 +1,198 @@
+"""The executor on Ray Tune: embedded in this process, or on the cluster that RAY_ADDRESS names.
+
+The only module that imports ray. Ray decides where a setting runs and starts it again when its worker is lost; what
+is finished is decided by the trial store alone, since `Tuner.fit` also returns normally after an interrupt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from pipeline.config import Resources
+from pipeline.errors import SweepError
+from pipeline.sweep.execution import LoadData, Watch, variant_of
+from pipeline.sweep.plan import Setting
+from pipeline.sweep.trial import Job, Outcome, train_setting
+
+MAX_FAILURES = 3
+"""So often a setting starts again after its worker was lost; it goes on from its checkpoint in the trial store."""
+
+PROBE_TIMEOUT_S = 3.0
+"""For a cluster's port to answer; `ray.init` itself would wait more than 100 s."""
+
+MAX_SOCKET_FOLDER = 30
+"""Characters of the temporary folder: Ray's socket paths below it must stay under 107 bytes."""
+
+_QUIET = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+class RayExecutor:
+    """Trains settings as Ray Tune trials.
+
+    Args:
+        resources: What one trial asks for.
+        address: A cluster's `host:port`, or `auto` for the one on this machine; None or `local` starts Ray here.
+    """
+
+    def __init__(self, resources: Resources, address: str | None) -> None:
+        self.resources, self.address = resources, address
+
+    def __call__(self, settings: Sequence[Setting], job: Job, load: LoadData, watch: Watch) -> None:
+        """Train `settings`, in this order as far as there is room, and return when none is running.
+
+        Raises:
+            SweepError: If the cluster cannot be reached or has no room for even one trial.
+        """
+        with connected(self.address) as embedded, tempfile.TemporaryDirectory(prefix="tune-") as folder:
+            _check_room(self.resources, embedded)
+            by_id = {setting.trial_id: setting for setting in settings}
+            variants = {variant_of(setting) for setting in settings}
+            refs = {variant: ray.put(load(*variant)) for variant in sorted(variants, key=str)}
+            work = tune.with_parameters(_work, job=job, by_id=by_id, refs=refs)
+            tuner = tune.Tuner(
+                tune.with_resources(work, {"cpu": self.resources.cpus_per_trial, "gpu": self.resources.gpus_per_trial}),
+                param_space={"trial_id": tune.grid_search(list(by_id))},
+                tune_config=tune.TuneConfig(reuse_actors=True),
+                run_config=tune.RunConfig(
+                    name="sweep",
+                    storage_path=folder,
+                    failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                    callbacks=[_Watching(watch, by_id)],
+                    verbose=0,
+                ),
+            )
+            tuner.fit()
+
+
+def _work(config: dict[str, Any], job: Job, by_id: dict[str, Setting], refs: dict[Any, Any]) -> None:
+    """Train one setting in a worker; only a few words travel back, the tables go to the store."""
+    setting = by_id[config["trial_id"]]
+    outcome = train_setting(job, setting, ray.get(refs[variant_of(setting)]))
+    tune.report({"outcome": asdict(outcome)})  # nested: Tune has a `trial_id` of its own
+
+
+class _Watching(tune.Callback):
+    """Passes on what Tune says; keyed by our own trial id, since Tune's order is not the plan's."""
+
+    def __init__(self, watch: Watch, by_id: dict[str, Setting]) -> None:
+        self.watch, self.by_id = watch, by_id
+        self.started_at: dict[str, float] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the watcher out of the files from which Tune could resume: a sweep resumes from the trial store."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tell that a setting trains, or trains again after its worker was lost."""
+        identity = trial.config["trial_id"]
+        self.started_at[identity] = time.perf_counter()
+        self.watch.started(self.by_id[identity])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Tell how a setting ended: its one report."""
+        outcome = Outcome(**result["outcome"])
+        self.watch.finished(self.by_id[outcome.trial_id], outcome)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tell that a setting was given up: its worker was lost too often, out of memory for instance."""
+        identity = trial.config["trial_id"]
+        reason = str(trial.get_error() or "no reason given").strip()
+        message = f"given up after {MAX_FAILURES + 1} attempts: {reason.splitlines()[0]}"
+        now = time.perf_counter()
+        wall_time_s = now - self.started_at.get(identity, now)
+        self.watch.finished(self.by_id[identity], Outcome(identity, "error", message, reason, None, wall_time_s))
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[bool]:
+    """Connect to Ray for the body, or use the connection that there is; yields whether Ray runs on this machine only.
+
+    Raises:
+        SweepError: If nothing answers at `address`.
+    """
+    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    embedded = address in (None, "", "local")
+    if ray.is_initialized():
+        yield embedded
+        return
+    folder = tempfile.mkdtemp(prefix="ray-", dir=_short_folder()) if embedded else None
+    try:
+        if folder is not None:
+            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **_SILENT)
+        else:
+            _join(str(address))
+        yield embedded
+    finally:
+        ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+_SILENT: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+
+
+def _join(address: str) -> None:
+    if address.startswith("ray://"):
+        raise SweepError(
+            f"RAY_ADDRESS={address}: a sweep is not driven through Ray Client; on a machine of the cluster use "
+            f"RAY_ADDRESS=auto, or from afar `ray job submit -- python stages/sweep.py <study>`"
+        )
+    if address != "auto":
+        _probe(address)
+    try:
+        ray.init(address=address, **_SILENT)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise SweepError(
+            f"RAY_ADDRESS={address}: Ray cannot be joined: {error}; is a cluster running (`ray status`), "
+            "and does it want RAY_AUTH_MODE=token? unset RAY_ADDRESS to run on this machine"
+        ) from error
+
+
+def _probe(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise SweepError(f"RAY_ADDRESS={address}: expected host:port, such as 10.0.0.1:6379, or auto")
+    try:
+        socket.create_connection((host, int(port)), PROBE_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise SweepError(
+            f"RAY_ADDRESS={address}: nothing answers there within {PROBE_TIMEOUT_S:.0f} s ({error}); "
+            "start the cluster, or unset RAY_ADDRESS to run on this machine"
+        ) from error
+
+
+def _check_room(resources: Resources, embedded: bool) -> None:
+    """Refuse what Ray would wait for without end; a cluster may still grow, this machine does not.
+
+    Raises:
+        SweepError: If this machine has no room for even one trial.
+    """
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for key, kind, asked in (
+        ("cpus_per_trial", "CPU", resources.cpus_per_trial),
+        ("gpus_per_trial", "GPU", resources.gpus_per_trial),
+    ):
+        if embedded and asked > there.get(kind, 0):
+            raise SweepError(
+                f"params.yaml: resources.{key}: expected at most {there.get(kind, 0):g}, the {kind}s of this machine; "
+                f"got {asked:g}"
+            )
+
+
+def _short_folder() -> Path:
+    folder = Path(tempfile.gettempdir())
+    return folder if len(str(folder)) <= MAX_SOCKET_FOLDER else Path("/tmp")  # noqa: S108

@@ -1,0 +1,210 @@
+"""The plan of a study: every setting as a checked spec with its trial id, and which of them are still to train.
+
+Everything that can be wrong is found here, before a second of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from pipeline.config import Params, Paths, RawSetting, Selection, Study, build, expand, load_scale, load_study, seeds_of
+from pipeline.datasets import SPLITS, Manifest, Variant, read_manifest
+from pipeline.datasets.manifest import array_path
+from pipeline.errors import ConfigError, DatasetError, unknown_name
+from pipeline.sweep.estimate import Workload, duration_s, memory_bytes
+from pipeline.tables.schema import TRIALS
+from pipeline.training.spec import TrialSpec, trial_id
+
+_SHORT_NAMES = {"dataset.length": "T", "model.hidden_size": "H", "optimiser.learning_rate": "lr"}
+_SAY_FIRST = ("model.cell", "model", "dataset.name", "dataset", "dataset.length")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of a study, ready to train.
+
+    Attributes:
+        study: Name of the study.
+        grid: Name of its grid.
+        position: Place in the plan, from 0, in the order of the study's file.
+        axes: The values that set it apart in its grid, by dotted key.
+        label: The same for people: `lstm, T=100, lr=0.003`.
+        spec: What to train.
+        trial_id: Made from spec and data; two settings that ask the same share it.
+        dataset_digest: Of the data that the spec names.
+        stored: Whether the trial store has it.
+        duration_s: A rough guess of the training time on one core.
+    """
+
+    study: str
+    grid: str
+    position: int
+    axes: Mapping[str, Any]
+    label: str
+    spec: TrialSpec
+    trial_id: str
+    dataset_digest: str
+    stored: bool
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every setting of a study in the order of its file, and how the study selects among them."""
+
+    study: str
+    settings: tuple[Setting, ...]
+    select: Selection | None
+
+    @property
+    def trials(self) -> tuple[Setting, ...]:
+        """One setting for each trial id, the first that has it."""
+        return tuple({setting.trial_id: setting for setting in reversed(self.settings)}.values())[::-1]
+
+    @property
+    def missing(self) -> tuple[Setting, ...]:
+        """What is to train, longest first: the last ones to finish are then short and no core waits for long."""
+        return tuple(sorted((s for s in self.trials if not s.stored), key=lambda s: -s.duration_s))
+
+    def with_stored(self, stored_ids: Collection[str]) -> Plan:
+        """Return the plan with `stored` set anew."""
+        settings = tuple(replace(s, stored=s.trial_id in stored_ids) for s in self.settings)
+        return replace(self, settings=settings)
+
+
+def check_studies(paths: Paths, params: Params) -> None:
+    """Read every study that params.yaml lists, and build each of its specs: a mistake in any shows at once.
+
+    Raises:
+        ConfigError: If a study's file is wrong.
+    """
+    for name in params.studies:
+        study = load_study(paths, name)
+        _check_selection(study, _where(paths, name))
+        for raw in expand(study, params.scale, _where(paths, name)):
+            _spec(raw, seeds=(0,))
+
+
+def plan_study(
+    paths: Paths, params: Params, name: str, stored_ids: Collection[str], memory_limit_bytes: int | None = None
+) -> Plan:
+    """Return the plan of study `name` at the scale of `params`.
+
+    Args:
+        paths: Where the files are.
+        params: What to run; must list the study.
+        name: The study.
+        stored_ids: What the trial store has.
+        memory_limit_bytes: Refuse a trial that needs more; None where the memory is another machine's.
+
+    Raises:
+        ConfigError: If the study or one of its settings is impossible.
+        DatasetError: If a dataset is not prepared, or not at the length asked.
+    """
+    if name not in params.studies:
+        raise ConfigError(f"{paths.params.name}: studies: {unknown_name('study', name, params.studies)}")
+    study, seeds = load_study(paths, name), seeds_of(params, load_scale(paths, params.scale))
+    _check_selection(study, _where(paths, name))
+    manifests: dict[str, Manifest] = {}
+    settings: list[Setting] = []
+    for raw in expand(study, params.scale, _where(paths, name)):
+        spec = _spec(raw, seeds)
+        variant = _variant(paths, spec, raw.where, manifests)
+        work = _check_fit(spec, variant, raw.where, memory_limit_bytes)
+        settings.append(_setting(name, raw, spec, variant.digest, len(settings), duration_s(spec, work)))
+    return Plan(name, tuple(settings), study.select).with_stored(stored_ids)
+
+
+def label_of(raw: RawSetting) -> str:
+    """Return «lstm, T=100, lr=0.003» from the axes of a setting; the grid's name where it has none."""
+    said_first = [axis for axis in _SAY_FIRST if axis in raw.axes]
+    parts = []
+    for axis in [*said_first, *(axis for axis in raw.axes if axis not in said_first)]:
+        value, short = raw.axes[axis], _SHORT_NAMES.get(axis, axis.rpartition(".")[2])
+        if isinstance(value, Mapping):
+            parts.append(str(value.get("name", dict(value))))
+        else:
+            parts.append(str(value) if isinstance(value, str) else f"{short}={value}")
+    return ", ".join(parts) or raw.grid
+
+
+def _where(paths: Paths, study: str) -> str:
+    return str(paths.study_config(study).relative_to(paths.root))
+
+
+def _spec(raw: RawSetting, seeds: tuple[int, ...]) -> TrialSpec:
+    spec: TrialSpec = build(TrialSpec, {**raw.spec, "seeds": list(seeds)}, raw.where)
+    return spec
+
+
+def _setting(study: str, raw: RawSetting, spec: TrialSpec, digest: str, position: int, duration: float) -> Setting:
+    return Setting(
+        study=study,
+        grid=raw.grid,
+        position=position,
+        axes=raw.axes,
+        label=label_of(raw),
+        spec=spec,
+        trial_id=trial_id(spec, digest),
+        dataset_digest=digest,
+        stored=False,
+        duration_s=duration,
+    )
+
+
+def _check_selection(study: Study, where: str) -> None:
+    metrics = [name for name, dtype in TRIALS.items() if dtype == pl.Float64]
+    if study.select is not None and study.select.metric not in metrics:
+        raise ConfigError(f"{where}.select.metric: {unknown_name('metric', study.select.metric, metrics)}")
+
+
+def _variant(paths: Paths, spec: TrialSpec, where: str, manifests: dict[str, Manifest]) -> Variant:
+    name = spec.dataset.name
+    if not paths.dataset_config(name).is_file():
+        known = (path.stem for path in paths.dataset_config(name).parent.glob("*.yaml"))
+        raise ConfigError(f"{where}.dataset.name: {unknown_name('dataset', name, known)}")
+    if not paths.dataset(name).is_dir():
+        raise DatasetError(f"{paths.dataset(name)}: dataset {name!r} is not prepared; run `dvc repro prepare@{name}`")
+    if name not in manifests:
+        manifests[name] = read_manifest(paths.dataset(name))
+    try:
+        return manifests[name].variant(spec.dataset.length)
+    except DatasetError as error:
+        raise DatasetError(f"{where}.dataset.length: {error}; `dvc repro prepare@{name}`") from None
+
+
+def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes: int | None) -> Workload:
+    """Check a spec against its data and the machine, and return the sizes that its cost follows from.
+
+    Raises:
+        ConfigError: If the data cannot feed such a trial, or the machine not hold it.
+    """
+    name, embedding_size = spec.dataset.name, spec.model.embedding_size
+    if variant.input_kind == "real" and embedding_size is not None:
+        raise ConfigError(
+            f"{where}.model.embedding_size: expected null, dataset {name!r} has real inputs; got {embedding_size}"
+        )
+    shapes = {split: variant.files[array_path(variant.length, split, "inputs")].shape for split in SPLITS}
+    for key, asked, split in (
+        ("training.batch_size", spec.training.batch_size, "train"),
+        ("diagnostics.probe_size", spec.diagnostics.probe_size, "validation"),
+    ):
+        if asked > shapes[split][0]:
+            raise ConfigError(
+                f"{where}.{key}: expected at most {shapes[split][0]}, the {split} sequences of dataset {name!r}; "
+                f"got {asked}"
+            )
+    features = variant.input_size if embedding_size is None else embedding_size
+    work = Workload(shapes["train"][1], features, variant.output_size, variant.num_bytes)
+    needed = memory_bytes(spec, work)
+    if memory_limit_bytes is not None and needed > memory_limit_bytes:
+        raise ConfigError(
+            f"{where}.model.hidden_size: expected a trial that fits into the {memory_limit_bytes / 2**30:.1f} GiB "
+            f"of memory that are free; {len(spec.seeds)} replicas with {spec.model.hidden_size} hidden units "
+            f"need about {needed / 2**30:.1f} GiB"
+        )
+    return work

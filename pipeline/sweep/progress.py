@@ -1,0 +1,196 @@
+"""How a sweep goes, for a person: a live table on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipeline.sweep.plan import Plan, Setting
+from pipeline.sweep.trial import Outcome
+
+QUIET_S = 5.0
+"""Between two plain lines that only say that something started."""
+
+SIGN_OF_LIFE_S = 60.0
+"""After so long without a line, one says that the sweep is still there."""
+
+SHOWN = 8
+"""Finished settings that the live table keeps in sight."""
+
+
+class Tally:
+    """What has been finished, what runs, and how long the rest may take.
+
+    Args:
+        plan: The plan, as it is before training.
+        clock: Seconds, only differences count.
+    """
+
+    def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
+        self.num_settings = len(plan.trials)
+        self.num_stored = self.num_settings - len(plan.missing)
+        self.running: dict[str, float] = {}
+        self.statuses: Counter[str] = Counter()
+        self._clock, self._begun = clock, clock()
+        self._first_started: float | None = None
+        self._asked_s, self._done_s = sum(setting.duration_s for setting in plan.missing), 0.0
+
+    def started(self, setting: Setting) -> None:
+        """Count a setting as running."""
+        self.running[setting.trial_id] = self._clock()
+        self._first_started = self.running[setting.trial_id] if self._first_started is None else self._first_started
+
+    def finished(self, setting: Setting, outcome: Outcome) -> None:
+        """Count a setting as finished."""
+        self.running.pop(setting.trial_id, None)
+        self.statuses[outcome.status] += 1
+        self._done_s += setting.duration_s
+
+    @property
+    def num_finished(self) -> int:
+        """Settings that need nothing more, stored ones included."""
+        return self.num_stored + self.statuses.total()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the sweep began."""
+        return self._clock() - self._begun
+
+    @property
+    def left_s(self) -> float:
+        """About how long the rest takes, from what the finished part took; 0 while nothing is known."""
+        if self._first_started is None or not self._done_s:
+            return 0.0
+        return (self._clock() - self._first_started) * (self._asked_s / self._done_s - 1)
+
+    def place(self) -> str:
+        """Return « 7/24»."""
+        return f"{self.num_finished:>{len(str(self.num_settings))}}/{self.num_settings}"
+
+    def counts(self) -> str:
+        """Return «2 running, 0 failed, 5 from the store, about 3 min left»."""
+        told = f"{len(self.running)} running, {self.statuses['error']} failed, {self.num_stored} from the store"
+        return told + (f", about {duration_text(self.left_s)} left" if self.left_s > 0.5 else "")
+
+    def summary(self) -> str:
+        """Return «24 settings: 5 from the store, 18 trained, 1 diverged, 0 failed, 141 s»."""
+        others = [f"{self.statuses['timed_out']} out of time"] if self.statuses["timed_out"] else []
+        counts = [f"{self.num_stored} from the store", f"{self.statuses['ok']} trained"]
+        counts += [f"{self.statuses['diverged']} diverged", *others, f"{self.statuses['error']} failed"]
+        return f"{self.num_settings} settings: {', '.join(counts)}, {duration_text(self.elapsed_s)}"
+
+
+class LineProgress:
+    """Writes a line for each finished setting, now and then one for what started, and a sign of life in between."""
+
+    def __init__(self, tally: Tally, stream: TextIO) -> None:
+        self.tally, self._stream, self._last_s = tally, stream, float("-inf")
+        self._closed = threading.Event()
+        threading.Thread(target=self._show_life, daemon=True).start()
+
+    def started(self, setting: Setting) -> None:
+        """Write that a setting trains, unless a line was written a moment ago."""
+        self.tally.started(setting)
+        if self.tally.elapsed_s - self._last_s >= QUIET_S:
+            self._say(f"[{self.tally.place()}] training {title(setting)} | {self.tally.counts()}")
+
+    def finished(self, setting: Setting, outcome: Outcome) -> None:
+        """Write how a setting ended."""
+        self.tally.finished(setting, outcome)
+        self._say(f"[{self.tally.place()}] done {title(setting)}  {result_text(outcome)} | {self.tally.counts()}")
+
+    def close(self) -> None:
+        """Write the summary."""
+        self._closed.set()
+        self._say(self.tally.summary())
+
+    def _show_life(self) -> None:
+        while not self._closed.wait(SIGN_OF_LIFE_S):
+            if self.tally.elapsed_s - self._last_s >= SIGN_OF_LIFE_S:
+                self._say(f"[{self.tally.place()}] {self.tally.counts()}")
+
+    def _say(self, line: str) -> None:
+        self._last_s = self.tally.elapsed_s
+        print(line, file=self._stream, flush=True)
+
+
+class LiveProgress:
+    """Keeps a table on the terminal: what ended last, what runs, and how far it is."""
+
+    def __init__(self, tally: Tally, console: Console) -> None:
+        self.tally, self._ended = tally, list[tuple[Setting, Outcome]]()
+        self._running: dict[str, Setting] = {}
+        self._console = console
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2)
+        self._live.start()
+
+    def started(self, setting: Setting) -> None:
+        """Show a setting as training."""
+        self.tally.started(setting)
+        self._running[setting.trial_id] = setting
+
+    def finished(self, setting: Setting, outcome: Outcome) -> None:
+        """Show how a setting ended."""
+        self.tally.finished(setting, outcome)
+        self._running.pop(setting.trial_id, None)
+        self._ended = [*self._ended, (setting, outcome)][-SHOWN:]
+
+    def close(self) -> None:
+        """Leave the last table on the screen, and the summary below it."""
+        self._live.stop()
+        self._console.print(self.tally.summary(), highlight=False)
+
+    def _table(self) -> Table:
+        table = Table(
+            "setting", "status", "validation loss", "time", caption=f"[{self.tally.place()}] {self._counts()}"
+        )
+        for setting, outcome in self._ended:
+            table.add_row(title(setting), outcome.status, loss_text(outcome), duration_text(outcome.wall_time_s))
+        for identity, setting in list(self._running.items()):
+            since_s = time.monotonic() - self.tally.running.get(identity, time.monotonic())
+            table.add_row(title(setting), "training", "", duration_text(since_s))
+        return table
+
+    def _counts(self) -> str:
+        return self.tally.counts()
+
+
+Progress = LineProgress | LiveProgress
+
+
+def follow(plan: Plan, stream: TextIO) -> Progress:
+    """Return the progress that suits `stream`: live on a terminal, lines elsewhere."""
+    tally, console = Tally(plan), Console(file=stream)
+    return LiveProgress(tally, console) if console.is_terminal else LineProgress(tally, stream)
+
+
+def title(setting: Setting) -> str:
+    """Return «adding: lstm, T=100, lr=0.01»."""
+    return setting.label if setting.label == setting.grid else f"{setting.grid}: {setting.label}"
+
+
+def result_text(outcome: Outcome) -> str:
+    """Return «ok  val 0.0012  12.3 s»."""
+    parts = [outcome.status, loss_text(outcome) and f"val {loss_text(outcome)}", duration_text(outcome.wall_time_s)]
+    return "  ".join(part for part in parts if part)
+
+
+def loss_text(outcome: Outcome) -> str:
+    """Return the validation loss in four digits, or nothing."""
+    return "" if outcome.validation_loss is None else f"{outcome.validation_loss:.4g}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return «12.3 s», «141 s», «7 min» or «3.2 h»."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 300:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,142 @@
+"""What a worker does with one setting: train it, put it into the store, say in a few words how it went.
+
+The same function runs in this process and in a Ray worker. An exception is caught and told as data, so that one bad
+setting costs neither the worker nor its neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import socket
+import statistics
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.datasets import Dataset
+from pipeline.errors import DatasetError
+from pipeline.sweep.archive import TRIAL_TABLES, StoredTrial
+from pipeline.sweep.plan import Setting
+from pipeline.sweep.store import CheckpointSlot, TrialStore
+from pipeline.tables.frames import long_frame, trials_frame
+from pipeline.training import MemorySink, run_trial
+from pipeline.training.spec import canonical
+
+
+class Result(Protocol):
+    """What a training function returns: `pipeline.training.TrialResult`, or anything like it."""
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One mapping per seed: the columns of `trials` that training knows."""
+
+    @property
+    def status(self) -> str:
+        """The worst over seeds."""
+
+
+Train = Callable[..., Result]
+"""`run_trial` or a stand-in with its signature; must be importable by the workers."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every trial of a sweep has in common; travels to the workers."""
+
+    store_url: str
+    git_revision: str | None
+    device: str
+    num_threads: int
+    max_wall_time_s: float
+    train: Train = run_trial
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one trial went, in a few words; its tables are in the store unless `status` is `error`."""
+
+    trial_id: str
+    status: str
+    message: str
+    traceback: str
+    validation_loss: float | None
+    wall_time_s: float
+
+
+def train_setting(job: Job, setting: Setting, dataset: Dataset) -> Outcome:
+    """Train one setting, from its checkpoint if it has one, and store it.
+
+    Args:
+        job: What all trials share.
+        setting: What to train.
+        dataset: Its data.
+
+    Returns:
+        The outcome; an exception becomes one with status `error`, and leaves no object in the store.
+    """
+    started = time.perf_counter()
+    try:
+        status, loss = _train_and_store(job, setting, dataset)
+        return Outcome(setting.trial_id, status, "", "", loss, time.perf_counter() - started)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the sweep reports it and goes on
+        return failure(setting, error, time.perf_counter() - started)
+
+
+def failure(setting: Setting, error: BaseException, wall_time_s: float) -> Outcome:
+    """Return the outcome of a trial that ended in an exception."""
+    message = f"{type(error).__name__}: {error}"
+    return Outcome(setting.trial_id, "error", message, "".join(traceback.format_exception(error)), None, wall_time_s)
+
+
+class _KeptUntilStored:
+    """A checkpoint slot that training cannot clear: a store that fails at the end must not cost the whole trial."""
+
+    def __init__(self, slot: CheckpointSlot) -> None:
+        self.load, self.save = slot.load, slot.save
+
+    def clear(self) -> None:
+        """Do nothing; the slot is cleared once the trial is stored."""
+
+
+def _train_and_store(job: Job, setting: Setting, dataset: Dataset) -> tuple[str, float | None]:
+    if dataset.digest != setting.dataset_digest:
+        raise DatasetError(f"dataset {dataset.name!r} changed after the sweep was planned; run the sweep again")
+    store, sink = TrialStore(job.store_url), MemorySink()
+    checkpoint = store.checkpoint(setting.trial_id)
+    result = job.train(
+        setting.spec,
+        dataset,
+        sink,
+        checkpoints=_KeptUntilStored(checkpoint),
+        device=job.device,
+        num_threads=job.num_threads,
+        max_wall_time_s=job.max_wall_time_s,
+    )
+    stored = stored_trial(setting, result, sink.tables(), job.git_revision)
+    store.put(setting.trial_id, stored)
+    checkpoint.clear()
+    return str(result.status), _median_loss(result)
+
+
+def stored_trial(setting: Setting, result: Result, tables: dict[str, Any], git_revision: str | None) -> StoredTrial:
+    """Return the finished trial with its frames as the schemas declare them."""
+    identity, digest = setting.trial_id, setting.dataset_digest
+    facts = {
+        "hostname": socket.gethostname(),
+        "git_revision": git_revision,
+        "platform": platform.platform(),
+        "num_cpus": os.cpu_count(),
+    }
+    frames = {table: long_frame(table, tables.get(table, {}), identity) for table in TRIAL_TABLES if table != "trials"}
+    frames["trials"] = trials_frame(result.rows, setting.spec, trial_id=identity, dataset_digest=digest, facts=facts)
+    return StoredTrial(identity, canonical(setting.spec), digest, facts, frames)
+
+
+def _median_loss(result: Result) -> float | None:
+    losses = [row.get("best_validation_loss") for row in result.rows]
+    finite = [loss for loss in losses if isinstance(loss, float) and math.isfinite(loss)]
+    return statistics.median(finite) if finite else None

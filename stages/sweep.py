@@ -1,0 +1,55 @@
+"""Train every setting of a study that the trial store lacks, then write results/<study>/.
+
+    python stages/sweep.py cells [--dry-run] [--executor ray|inline]
+
+Ray starts on this machine, or is the cluster that RAY_ADDRESS names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import sys
+
+from pipeline import sweep
+from pipeline.config import Paths, load_params, load_scale
+from pipeline.errors import PipelineError
+from pipeline.tracking import Publisher
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the stage in the current folder and return its exit status: 2 for an error that the user can mend."""
+    parser = argparse.ArgumentParser(description="Train what is missing of a study and write its result tables.")
+    parser.add_argument("study", help="a name under configs/studies, listed in params.yaml")
+    parser.add_argument("--dry-run", action="store_true", help="print every setting and what it would cost, train none")
+    parser.add_argument("--executor", choices=("ray", "inline"), default="ray", help="inline: in this process, no Ray")
+    try:
+        _sweep(parser.parse_args(arguments))
+    except PipelineError as error:
+        print(f"sweep: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _sweep(asked: argparse.Namespace) -> None:
+    paths = Paths.at()
+    params = load_params(paths)
+    sweep.check_studies(paths, params)
+    store = sweep.TrialStore(sweep.store_url(paths, params.trial_store))
+    if asked.dry_run:
+        print(sweep.describe_plan(sweep.current_plan(paths, params, asked.study, store)))
+        return
+    if os.environ.get("RAY_ADDRESS") and store.is_local:
+        print(f"sweep: trial_store is {store.url}: every node of the cluster must see that folder", file=sys.stderr)
+    limit_s = load_scale(paths, params.scale).max_wall_time_s
+    executor = sweep.executor_named(asked.executor, params)
+    with contextlib.closing(Publisher(paths, params)) as publisher:
+        publish = functools.partial(publisher.setting, asked.study)
+        sweep.run_sweep(paths, params, asked.study, executor, max_wall_time_s=limit_s, on_finished=publish)
+        publisher.study(asked.study)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

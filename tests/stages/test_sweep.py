@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import Paths, Sizes
+from pipeline.datasets import prepare_dataset
+from pipeline.tables import HOST_COLUMNS, SCHEMAS, read_table
+
+ROOT = Path(__file__).parents[2]
+SIZES = {"num_train": 16, "num_validation": 8, "num_test": 8}
+
+Stage = Callable[..., int]
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """The stage's `main`."""
+    spec = importlib.util.spec_from_file_location("sweep_stage", ROOT / "stages" / "sweep.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """The project's own study of cells, cut down to two tiny settings, as the current folder."""
+    paths = Paths.at(tmp_path)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    edit(ROOT / "params.yaml", paths.params, scale="smoke", datasets=["adding"], studies=["cells"])
+    edit(paths.params, paths.params, tracking={"mode": "disabled", "project": "test", "entity": None})
+    edit(paths.scale_config("smoke"), paths.scale_config("smoke"), datasets=SIZES)
+    study = paths.study_config("cells")
+    base = yaml.safe_load(study.read_text())["base"]
+    base["training"] |= {"batch_size": 8, "max_steps": 4, "evaluate_every": 2}
+    base["diagnostics"] |= {"num_traces": 2, "probe_size": 4}
+    base["dataset"]["length"] = 5
+    grids = {"adding": {"set": {}, "axes": {"model.cell": ["elman", "gru"]}}}
+    edit(study, study, base=base, grids=grids, select=None, scales={})
+    prepare_dataset("adding", paths.dataset_config("adding"), [5], Sizes(**SIZES), paths.dataset("adding"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return paths
+
+
+def edit(source: Path, target: Path, **changed: object) -> None:
+    target.write_text(yaml.safe_dump({**yaml.safe_load(source.read_text()), **changed}, sort_keys=False))
+
+
+def test_a_sweep_writes_the_tables_of_real_training(
+    project: Paths, stage: Stage, capsys: pytest.CaptureFixture
+) -> None:
+    assert stage(["cells", "--executor", "inline"]) == 0
+    assert "2 settings: 0 from the store, 2 trained" in capsys.readouterr().out
+    tables = {name: read_table(name, project.results("cells")) for name in SCHEMAS}
+    assert tables["trials"]["model.cell"].to_list() == ["elman", "elman", "gru", "gru"]
+    assert all(len(frame) > 0 for frame in tables.values())
+    shutil.rmtree(project.default_store)
+    assert stage(["cells", "--executor", "inline"]) == 0
+    for name, frame in tables.items():
+        again = read_table(name, project.results("cells"))
+        dropped = HOST_COLUMNS if name == "trials" else ()
+        assert again.drop(dropped).equals(frame.drop(dropped)), name
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(
+    project: Paths, stage: Stage, capsys: pytest.CaptureFixture
+) -> None:
+    assert stage(["cells", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "missing        4 steps  adding: gru" in told
+    assert "2 settings, 2 trials, 2 to train: 16 replica-steps" in told
+    assert not project.default_store.exists()
+    assert not project.results("cells").exists()
+
+
+def test_an_error_is_a_sentence_and_status_2(project: Paths, stage: Stage, capsys: pytest.CaptureFixture) -> None:
+    assert stage(["cell", "--dry-run"]) == 2
+    assert capsys.readouterr().err == (
+        "sweep: params.yaml: studies: unknown study 'cell'; did you mean 'cells'? known: cells\n"
+    )
+
+
+def test_a_cluster_with_a_local_store_is_warned_and_probed(
+    project: Paths, stage: Stage, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere")
+    assert stage(["cells"]) == 2
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning.endswith(".trials: every node of the cluster must see that folder")
+    assert error.startswith("sweep: RAY_ADDRESS=nowhere: expected host:port")

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from pipeline.config import Params, Paths, Selection
+from pipeline.datasets import load_dataset
+from pipeline.errors import StoreError
+from pipeline.sweep import Plan, TrialStore, plan_study
+from pipeline.sweep.consolidate import consolidate, median_scores, selected_positions
+from pipeline.sweep.trial import Job, train_setting
+from pipeline.tables import SCHEMAS, read_table
+
+from .fakes import FakeTrain, grid, write_project
+
+
+def trained(paths: Paths, params: Params, reverse: bool = False) -> tuple[Plan, TrialStore]:
+    """Return the plan of `cells` with every trial in the store, trained forwards or backwards."""
+    store = TrialStore(paths.root / f"store-{reverse}")
+    plan = plan_study(paths, params, "cells", stored_ids=())
+    job = Job(store.url, None, "cpu", 1, 60.0, FakeTrain())
+    for setting in plan.trials[:: -1 if reverse else 1]:
+        outcome = train_setting(job, setting, load_dataset(paths.dataset("adding"), setting.spec.dataset.length))
+        assert outcome.status == "ok", outcome.traceback
+    return plan, store
+
+
+def scores(*rows: tuple[str, str, float | None]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=["trial_id", "status", "best_validation_loss"], orient="row")
+
+
+def test_the_folder_holds_five_tables_and_nothing_else(project: tuple[Paths, Params], tmp_path: Path) -> None:
+    plan, store = trained(*project)
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "gates.parquet").write_bytes(b"of an older study")
+    consolidate(plan, store, folder, errors={})
+    assert {path.name for path in folder.iterdir()} == {f"{table}.parquet" for table in SCHEMAS}
+
+
+def test_rows_follow_the_plan_then_the_keys(project: tuple[Paths, Params], tmp_path: Path) -> None:
+    plan, store = trained(*project)
+    consolidate(plan, store, tmp_path, errors={})
+    ids = [setting.trial_id for setting in plan.settings]
+    trials, curves = read_table("trials", tmp_path), read_table("curves", tmp_path)
+    assert trials.select("trial_id", "seed").rows() == [(identity, seed) for identity in ids for seed in (0, 1)]
+    assert curves["trial_id"].unique(maintain_order=True).to_list() == ids
+    first = curves.filter(pl.col("trial_id") == ids[0])
+    assert first.select("seed", "step").rows() == sorted(first.select("seed", "step").rows())
+
+
+def test_the_same_bytes_again_and_the_same_tables_in_any_order_of_training(
+    project: tuple[Paths, Params], tmp_path: Path
+) -> None:
+    plan, forwards = trained(*project)
+    consolidate(plan, forwards, tmp_path / "first", errors={})
+    consolidate(plan, forwards, tmp_path / "again", errors={})
+    consolidate(plan, trained(*project, reverse=True)[1], tmp_path / "backwards", errors={})
+    for table in SCHEMAS:
+        first = (tmp_path / "first" / f"{table}.parquet").read_bytes()
+        assert first == (tmp_path / "again" / f"{table}.parquet").read_bytes()
+        if table != "trials":  # has wall times
+            assert first == (tmp_path / "backwards" / f"{table}.parquet").read_bytes()
+
+
+def test_settings_of_different_grids_have_null_where_an_axis_is_absent(tmp_path: Path) -> None:
+    optimisers = [{"name": "sgd", "learning_rate": 0.1}, {"name": "momentum", "learning_rate": 0.1, "momentum": 0.9}]
+    grids = {
+        "lengths": {"set": {}, "axes": {"dataset.length": [4, 6]}},
+        "optimisers": {"set": {}, "axes": {"optimiser": optimisers}},
+    }
+    plan, store = trained(*write_project(tmp_path / "project", grids=grids, select=None))
+    consolidate(plan, store, tmp_path / "results", errors={})
+    settings = read_table("settings", tmp_path / "results")
+    assert settings["dataset.length"].to_list() == [4, 6, None, None]
+    assert settings["optimiser.name"].to_list() == [None, None, "sgd", "momentum"]
+    assert settings["optimiser.momentum"].to_list() == [None, None, None, 0.9]
+    assert settings["position"].to_list() == [0, 1, 2, 3]
+    assert settings["selected"].to_list() == [True] * 4
+    assert settings["trial_id"][0] == settings["trial_id"][2]  # the base, asked for twice
+    trials = read_table("trials", tmp_path / "results")
+    assert len(trials) == 3 * 2
+    assert trials["model.embedding_size"].dtype == pl.Int64
+
+
+def test_a_failed_setting_has_rows_that_say_so(project: tuple[Paths, Params], tmp_path: Path) -> None:
+    plan, store = trained(*project)
+    failed = plan.settings[1].trial_id
+    store.objects.delete(f"{failed}.zip")
+    consolidate(plan, store, tmp_path, errors={failed: "RuntimeError: boom"})
+    rows = read_table("trials", tmp_path).filter(pl.col("trial_id") == failed)
+    assert rows["status"].to_list() == ["error", "error"]
+    assert rows["status_message"].to_list() == ["RuntimeError: boom"] * 2
+    assert rows["optimiser.learning_rate"].to_list() == [0.2, 0.2]
+    assert not read_table("settings", tmp_path)["selected"][1]
+
+
+def test_a_trial_that_is_gone_is_an_error(project: tuple[Paths, Params], tmp_path: Path) -> None:
+    plan, store = trained(*project)
+    store.objects.delete(f"{plan.settings[1].trial_id}.zip")
+    with pytest.raises(StoreError, match=rf"trial {plan.settings[1].trial_id} \(elman, lr=0.2\) is gone; run again"):
+        consolidate(plan, store, tmp_path, errors={})
+
+
+def test_a_seed_without_an_honest_number_counts_as_infinite() -> None:
+    table = scores(
+        ("fine", "ok", 0.1), ("fine", "ok", 0.2), ("fine", "diverged", 0.01),
+        ("bad", "ok", None), ("bad", "ok", math.nan), ("bad", "ok", 0.1),
+        ("even", "ok", 0.1), ("even", "timed_out", 0.1),
+    )  # fmt: skip
+    assert median_scores(table, "best_validation_loss") == {"fine": 0.2, "bad": math.inf, "even": math.inf}
+
+
+@pytest.mark.parametrize(
+    ("losses", "selected"),
+    [
+        ([0.2, 0.1, 0.3, 0.4], {1, 2}),
+        ([0.1, 0.1, 0.3, 0.3], {0, 2}),  # ties go to the first in the file
+        ([None, 0.5, None, None], {1, 2}),
+    ],
+)
+def test_each_arm_selects_its_lowest_median(
+    project: tuple[Paths, Params], losses: list[Any], selected: set[int]
+) -> None:
+    plan = plan_study(*project, "cells", stored_ids=())
+    rows = [(setting.trial_id, "ok", loss) for setting, loss in zip(plan.settings, losses, strict=True)]
+    assert plan.select == Selection(("optimiser.learning_rate",), "best_validation_loss")
+    assert selected_positions(plan, scores(*rows)) == selected
+
+
+def test_grids_select_apart(tmp_path: Path) -> None:
+    axes = grid(optimiser__learning_rate=[0.1, 0.2])["cells"]
+    plan = plan_study(*write_project(tmp_path, grids={"a": axes, "b": axes}), "cells", stored_ids=())
+    rows = [(setting.trial_id, "ok", 1.0 - setting.position) for setting in plan.trials]
+    assert selected_positions(plan, scores(*rows)) == {1, 3}

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.config import Params, Paths
+from pipeline.sweep import plan_study
+from pipeline.sweep.estimate import Workload, available_memory_bytes, duration_s, memory_bytes, num_parameters
+from pipeline.training import TrialSpec
+
+WORK = Workload(num_timesteps=10, num_features=2, num_outputs=1, num_data_bytes=100)
+
+
+@pytest.fixture
+def spec(project: tuple[Paths, Params]) -> TrialSpec:
+    return plan_study(*project, "cells", stored_ids=()).settings[0].spec
+
+
+@pytest.mark.parametrize(("cell", "exact"), [("elman", 3 * 7), ("lstm", 4 * 3 * 7), ("gru", 3 * 3 * 7)])
+def test_parameters_are_counted_with_two_biases_and_a_readout(spec: TrialSpec, cell: str, exact: int) -> None:
+    assert num_parameters(replace(spec, model=replace(spec.model, cell=cell)), WORK) == exact + 4
+
+
+def test_memory_grows_with_everything_that_is_held(spec: TrialSpec) -> None:
+    small = memory_bytes(spec, WORK)
+    more_seeds = replace(spec, seeds=tuple(range(20)))
+    larger = replace(spec, training=replace(spec.training, batch_size=64))
+    for changed, work in ((more_seeds, WORK), (larger, WORK), (spec, replace(WORK, num_timesteps=1000))):
+        assert memory_bytes(changed, work) > 2 * small
+    assert memory_bytes(spec, replace(WORK, num_data_bytes=200)) == small + 100
+
+
+def test_longer_wider_and_more_steps_take_longer(spec: TrialSpec) -> None:
+    steps = replace(spec, training=replace(spec.training, max_steps=2 * spec.training.max_steps))
+    wider = replace(spec, model=replace(spec.model, hidden_size=64))
+    assert duration_s(steps, WORK) == pytest.approx(2 * duration_s(spec, WORK))
+    assert duration_s(spec, replace(WORK, num_timesteps=20)) == pytest.approx(2 * duration_s(spec, WORK))
+    assert duration_s(wider, WORK) > duration_s(spec, WORK)
+
+
+def test_this_machine_has_some_memory() -> None:
+    assert 2**20 < available_memory_bytes() < 2**50

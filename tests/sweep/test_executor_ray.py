@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from pipeline.config import Params, Paths, Resources
+from pipeline.errors import SweepError
+from pipeline.sweep import TrialStore, current_plan
+from pipeline.tables import HOST_COLUMNS, SCHEMAS, read_table
+
+from . import fakes
+from .fakes import NUM_STEPS, STUDY, FakeTrain, grid, sweep, write_project, write_yaml
+
+executor_ray = pytest.importorskip("pipeline.sweep.executor_ray")
+
+Project = tuple[Paths, Params]
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> Path:
+    """The results of the same study, trained in this process without Ray."""
+    project = write_project(tmp_path / "undisturbed")
+    sweep(*project, FakeTrain())
+    return project[0].results("cells")
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A temporary folder for a driver that cannot tidy up; short enough for Ray's sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="driver-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def assert_same_tables(first: Path, second: Path) -> None:
+    for table in SCHEMAS:
+        frames = [read_table(table, folder) for folder in (first, second)]
+        if table == "trials":
+            frames = [frame.drop(HOST_COLUMNS) for frame in frames]
+        assert frames[0].equals(frames[1]), table
+
+
+def steps_made(journal: Path) -> list[str]:
+    return journal.read_text().splitlines() if journal.exists() else []
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_finishes_a_sweep_and_extends_it(project: Project, undisturbed: Path, tmp_path: Path) -> None:
+    paths, params = project
+    assert "4 settings: 0 from the store, 4 trained, 0 diverged, 0 failed" in sweep(paths, params, FakeTrain(), "ray")
+    assert_same_tables(paths.results("cells"), undisturbed)
+    assert "4 from the store, 0 trained" in sweep(paths, params, FakeTrain(fails_on="elman"), "ray")
+    wider = grid(model__cell=["elman", "lstm", "gru"], optimiser__learning_rate=[0.1, 0.2])
+    write_yaml(paths.study_config("cells"), {**STUDY, "grids": wider})
+    with pytest.raises(
+        SweepError, match=r"2 of 6 settings failed, the others are kept(.*\n)+RuntimeError: no kernel for gru"
+    ):
+        sweep(paths, params, FakeTrain(fails_on="gru", journal=tmp_path / "journal"), "ray")
+    assert steps_made(tmp_path / "journal") == []
+    assert read_table("trials", paths.results("cells"))["status"].to_list() == ["ok"] * 8 + ["error"] * 4
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_worker_goes_on_from_its_checkpoint(project: Project, undisturbed: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    shown = sweep(*project, FakeTrain(kill_at=3, journal=journal), "ray")
+    assert (tmp_path / "death-0").exists()
+    assert "4 trained, 0 diverged, 0 failed" in shown
+    assert len(steps_made(journal)) == len(set(steps_made(journal))) == 4 * NUM_STEPS
+    assert_same_tables(project[0].results("cells"), undisturbed)
+
+
+def test_a_worker_lost_too_often_is_an_error(project: Project, tmp_path: Path) -> None:
+    setting = current_plan(*project, "cells", TrialStore(tmp_path)).settings[0]
+    watch, trial = Mock(), Mock(config={"trial_id": setting.trial_id})
+    trial.get_error.return_value = "The worker died unexpectedly.\nno more is known"
+    executor_ray._Watching(watch, {setting.trial_id: setting}).on_trial_error(1, [], trial)
+    ((told, outcome), _) = watch.finished.call_args
+    assert told is setting
+    assert outcome.status == "error"
+    assert outcome.message == "given up after 4 attempts: The worker died unexpectedly."
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_driver_is_run_again(project: Project, undisturbed: Path, tmp_path: Path, short_folder: Path) -> None:
+    journal = tmp_path / "journal"
+    program = f"import sys; from {fakes.__name__} import drive; drive(*sys.argv[1:])"
+    command = [sys.executable, "-c", program, str(project[0].root), str(journal)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(short_folder)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+        wait_until(lambda: len(steps_made(journal)) >= 3)
+        driver.send_signal(signal.SIGKILL)
+    wait_until(lambda: is_still(journal))
+    assert list(project[0].default_store.glob("*.checkpoint"))
+    sweep(*project, FakeTrain(journal=journal), "ray")
+    assert len(steps_made(journal)) == len(set(steps_made(journal)))
+    assert not list(project[0].default_store.glob("*.checkpoint"))
+    assert_same_tables(project[0].results("cells"), undisturbed)
+
+
+def wait_until(condition, limit_s: float = 60.0) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def is_still(journal: Path) -> bool:
+    """Return whether nobody writes the journal: Ray's processes end soon after their driver."""
+    before = steps_made(journal)
+    time.sleep(1.0)
+    return steps_made(journal) == before
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        (Resources(64.0, 0.0), "resources.cpus_per_trial: expected at most 2, the CPUs of this machine; got 64"),
+        (Resources(1.0, 0.5), "resources.gpus_per_trial: expected at most 0, the GPUs of this machine; got 0.5"),
+    ],
+)
+def test_what_the_machine_has_not_is_refused(resources: Resources, message: str) -> None:
+    with pytest.raises(SweepError, match=message):
+        executor_ray.RayExecutor(resources, None)([], None, None, None)
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (
+            f"127.0.0.1:{closed_port()}",
+            r"RAY_ADDRESS=127.0.0.1:\d+: nothing answers there within 3 s .*unset RAY_ADDRESS",
+        ),
+        ("somewhere", r"RAY_ADDRESS=somewhere: expected host:port, such as 10.0.0.1:6379, or auto"),
+        ("ray://head:10001", r"RAY_ADDRESS=ray://head:10001: .*`ray job submit"),
+    ],
+)
+def test_an_address_without_a_cluster_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, address: str, message: str
+) -> None:
+    monkeypatch.setattr(executor_ray.ray, "is_initialized", lambda: False)
+    started = time.monotonic()
+    with pytest.raises(SweepError, match=message), executor_ray.connected(address):
+        pass
+    assert time.monotonic() - started < 5
+
+
+def test_a_port_that_is_not_rays_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: object) -> None:
+        raise ConnectionError("no Ray there")
+
+    monkeypatch.setattr(executor_ray.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(executor_ray.ray, "init", refuse)
+    with (
+        pytest.raises(SweepError, match=r"RAY_ADDRESS=auto: Ray cannot be joined: no Ray there"),
+        executor_ray.connected("auto"),
+    ):
+        pass

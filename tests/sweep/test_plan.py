@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Params, Paths, RawSetting
+from pipeline.errors import ConfigError, DatasetError
+from pipeline.sweep import check_studies, plan_study
+from pipeline.sweep.plan import label_of
+
+from .fakes import STUDY, grid, write_project, write_yaml
+
+Project = tuple[Paths, Params]
+
+
+def base(**changed: object) -> dict[str, object]:
+    """Return the study's base with some dotted keys (`__` for the point) changed."""
+    parts = {name: dict(value) for name, value in STUDY["base"].items()}
+    for key, value in changed.items():
+        part, field = key.split("__")
+        parts[part][field] = value
+    return parts
+
+
+def test_every_setting_is_planned_in_the_order_of_the_file(project: Project) -> None:
+    plan = plan_study(*project, "cells", stored_ids=())
+    assert [setting.label for setting in plan.settings] == [
+        "elman, lr=0.1",
+        "elman, lr=0.2",
+        "lstm, lr=0.1",
+        "lstm, lr=0.2",
+    ]
+    assert [setting.position for setting in plan.settings] == [0, 1, 2, 3]
+    assert len({setting.trial_id for setting in plan.settings}) == 4
+    assert plan.settings[0].spec.seeds == (0, 1)
+
+
+def test_missing_is_plan_minus_store_longest_first(project: Project) -> None:
+    plan = plan_study(*project, "cells", stored_ids=())
+    plan = plan_study(*project, "cells", stored_ids={plan.settings[2].trial_id})
+    assert [setting.stored for setting in plan.settings] == [False, False, True, False]
+    assert [setting.label for setting in plan.missing] == ["lstm, lr=0.2", "elman, lr=0.1", "elman, lr=0.2"]
+
+
+def test_settings_that_ask_the_same_share_a_trial(tmp_path: Path) -> None:
+    axes = grid(optimiser__learning_rate=[0.1, 0.2])["cells"]
+    project = write_project(tmp_path, grids={"first": axes, "second": axes})
+    plan = plan_study(*project, "cells", stored_ids=())
+    assert len(plan.settings) == 4
+    assert [setting.grid for setting in plan.trials] == ["first", "first"]
+    assert len(plan.missing) == 2
+
+
+def test_other_data_make_another_trial(project: Project, tmp_path: Path) -> None:
+    first = plan_study(*project, "cells", stored_ids=()).settings[0]
+    other = write_project(tmp_path / "other", base=base(dataset__length=6))
+    assert plan_study(*other, "cells", stored_ids=()).settings[0].trial_id != first.trial_id
+
+
+@pytest.mark.parametrize(
+    ("axes", "label"),
+    [
+        ({"dataset.length": 100, "model.cell": "lstm", "optimiser.learning_rate": 0.003}, "lstm, T=100, lr=0.003"),
+        ({"optimiser": {"name": "sgd", "learning_rate": 1.0}, "clipping.threshold": 0.5}, "sgd, threshold=0.5"),
+        ({"training.stop_below": None}, "stop_below=None"),
+        ({}, "adding"),
+    ],
+)
+def test_labels_are_short(axes: dict[str, object], label: str) -> None:
+    assert label_of(RawSetting("adding", axes, {}, "file")) == label
+
+
+def test_a_study_that_params_does_not_list(project: Project) -> None:
+    with pytest.raises(ConfigError, match=r"params.yaml: studies: unknown study 'cell'; did you mean 'cells'\?"):
+        plan_study(*project, "cell", stored_ids=())
+
+
+def test_a_mistake_names_file_grid_and_key(tmp_path: Path) -> None:
+    project = write_project(tmp_path, grids=grid(optimiser__learning_rte=[0.1]), select=None)
+    with pytest.raises(
+        ConfigError, match=r"configs/studies/cells.yaml.grids.cells.optimiser: unknown key 'learning_rte'"
+    ):
+        plan_study(*project, "cells", stored_ids=())
+
+
+def test_a_selection_by_an_unknown_metric(tmp_path: Path) -> None:
+    select = {"over": ["optimiser.learning_rate"], "metric": "best_validation_los"}
+    project = write_project(tmp_path, select=select)
+    message = r"cells.yaml.select.metric: unknown metric 'best_validation_los'; did you mean 'best_validation_loss'\?"
+    for act in (lambda: plan_study(*project, "cells", stored_ids=()), lambda: check_studies(*project)):
+        with pytest.raises(ConfigError, match=message):
+            act()
+
+
+def test_every_listed_study_is_checked(project: Project) -> None:
+    paths, params = project
+    write_yaml(paths.study_config("broken"), {**STUDY, "grids": grid(model__cell=["gruu"]), "select": None})
+    check_studies(paths, params)
+    with pytest.raises(ConfigError, match=r"configs/studies/broken.yaml.grids.cells.model.cell: .*did you mean 'gru'"):
+        check_studies(paths, replace(params, studies=("cells", "broken")))
+
+
+def test_a_dataset_without_a_file(tmp_path: Path) -> None:
+    project = write_project(tmp_path, base=base(dataset__name="ading"))
+    with pytest.raises(
+        ConfigError, match=r"grids.cells.dataset.name: unknown dataset 'ading'; did you mean 'adding'\?"
+    ):
+        plan_study(*project, "cells", stored_ids=())
+
+
+def test_a_dataset_that_is_not_prepared(project: Project) -> None:
+    shutil.rmtree(project[0].dataset("adding"))
+    with pytest.raises(DatasetError, match=r"dataset 'adding' is not prepared; run `dvc repro prepare@adding`"):
+        plan_study(*project, "cells", stored_ids=())
+
+
+def test_a_length_that_is_not_prepared(tmp_path: Path) -> None:
+    project = write_project(tmp_path, base=base(dataset__length=5))
+    message = r"cells.yaml.grids.cells.dataset.length: .*length 5 is not prepared; known: 4, 6.*prepare@adding"
+    with pytest.raises(DatasetError, match=message):
+        plan_study(*project, "cells", stored_ids=())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model__embedding_size": 3}, "model.embedding_size: expected null, dataset 'adding' has real inputs; got 3"),
+        ({"training__batch_size": 9}, "training.batch_size: expected at most 8, the train sequences of .*; got 9"),
+        (
+            {"diagnostics__probe_size": 5},
+            "diagnostics.probe_size: expected at most 4, the validation sequences .* got 5",
+        ),
+    ],
+)
+def test_what_the_data_cannot_feed(tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    project = write_project(tmp_path, base=base(**changed))
+    with pytest.raises(ConfigError, match=message):
+        plan_study(*project, "cells", stored_ids=())
+
+
+def test_a_model_that_memory_cannot_hold(tmp_path: Path) -> None:
+    project = write_project(tmp_path, base=base(model__hidden_size=100_000))
+    plan_study(*project, "cells", stored_ids=())  # no limit where another machine trains
+    message = (
+        r"model.hidden_size: expected a trial that fits into the 16.0 GiB .* 2 replicas with 100000 hidden units need"
+    )
+    with pytest.raises(ConfigError, match=message):
+        plan_study(*project, "cells", stored_ids=(), memory_limit_bytes=16 * 2**30)

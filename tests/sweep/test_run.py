@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline.config import Params, Paths
+from pipeline.datasets import load_dataset
+from pipeline.errors import DatasetError, SweepError
+from pipeline.sweep import Setting, StoredTrial, TrialStore, current_plan, describe_plan
+from pipeline.sweep.lock import sweep_lock
+from pipeline.sweep.run import git_revision
+from pipeline.sweep.trial import Job, train_setting
+from pipeline.tables import read_table
+
+from .fakes import NUM_STEPS, STUDY, FakeTrain, grid, sweep, write_project, write_yaml
+
+Project = tuple[Paths, Params]
+
+
+def lines(journal: Path) -> list[str]:
+    return journal.read_text().splitlines() if journal.exists() else []
+
+
+def test_a_sweep_trains_everything_once_and_writes_the_tables(project: Project, tmp_path: Path) -> None:
+    shown = sweep(*project, FakeTrain(journal=tmp_path / "journal"))
+    assert shown.splitlines()[-1].startswith("4 settings: 0 from the store, 4 trained, 0 diverged, 0 failed")
+    assert len(lines(tmp_path / "journal")) == 4 * NUM_STEPS
+    trials = read_table("trials", project[0].results("cells"))
+    assert trials["status"].to_list() == ["ok"] * 8
+    assert len(read_table("curves", project[0].results("cells"))) == 4 * 2 * NUM_STEPS
+
+
+def test_a_second_sweep_trains_nothing_and_writes_the_same_bytes(project: Project) -> None:
+    sweep(*project, FakeTrain())
+    results = project[0].results("cells")
+    before = {path.name: path.read_bytes() for path in results.iterdir()}
+    shown = sweep(*project, FakeTrain(fails_on="elman"))
+    assert shown.startswith("4 settings: 4 from the store, 0 trained")
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == before
+
+
+def test_one_more_value_trains_only_what_is_new(project: Project, tmp_path: Path) -> None:
+    sweep(*project, FakeTrain())
+    paths, params = project
+    wider = grid(model__cell=["elman", "gru", "lstm"], optimiser__learning_rate=[0.1, 0.2])
+    write_yaml(paths.study_config("cells"), {**STUDY, "grids": wider})
+    sweep(paths, params, FakeTrain(journal=tmp_path / "journal"))
+    assert {line.split()[0] for line in lines(tmp_path / "journal")} == {"gru"}
+    assert read_table("settings", paths.results("cells"))["model.cell"].to_list() == 2 * ["elman"] + 2 * ["gru"] + 2 * [
+        "lstm"
+    ]
+
+
+def test_a_failing_setting_is_told_and_the_others_are_kept(project: Project, tmp_path: Path) -> None:
+    message = (
+        r"2 of 4 settings failed, the others are kept; first cells: lstm, lr=0.1 .*\n(.*\n)+RuntimeError: no kernel"
+    )
+    with pytest.raises(SweepError, match=message):
+        sweep(*project, FakeTrain(fails_on="lstm"))
+    trials = read_table("trials", project[0].results("cells"))
+    assert trials["status"].to_list() == ["ok"] * 4 + ["error"] * 4
+    assert trials["status_message"][-1] == "RuntimeError: no kernel for lstm"
+    sweep(*project, FakeTrain(journal=tmp_path / "journal"))
+    assert {line.split()[0] for line in lines(tmp_path / "journal")} == {"lstm"}
+
+
+def test_divergence_is_data(project: Project) -> None:
+    assert "2 trained, 2 diverged, 0 failed" in sweep(*project, FakeTrain(diverges_on="lstm"))
+
+
+def test_an_interrupt_keeps_what_is_finished(project: Project, tmp_path: Path) -> None:
+    class Impatient(FakeTrain):
+        def __call__(self, spec, *arguments, **options):
+            if spec.model.cell == "elman":
+                raise KeyboardInterrupt
+            return super().__call__(spec, *arguments, **options)
+
+    message = (
+        "interrupted: 2 of 4 settings are missing, cells: elman, lr=0.1 among them; run again, finished ones are kept"
+    )
+    with pytest.raises(SweepError, match=message):
+        sweep(*project, Impatient())
+    assert not project[0].results("cells").exists()
+    assert "2 from the store, 2 trained" in sweep(*project, FakeTrain())
+
+
+def test_a_damaged_trial_trains_again(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    sweep(*project, FakeTrain())
+    victim = next(project[0].default_store.glob("*.zip"))
+    victim.write_bytes(b"torn")
+    with caplog.at_level(logging.WARNING):
+        assert "3 from the store, 1 trained" in sweep(*project, FakeTrain())
+    assert f"{victim.name}.damaged" in caplog.text
+
+
+def test_a_full_disk_is_the_trials_error_and_costs_no_training(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = TrialStore.put
+
+    def full(store: TrialStore, identity: str, stored: StoredTrial) -> None:
+        with monkeypatch.context() as broken:
+            if stored.spec["model"]["cell"] == "lstm":
+                broken.setattr(
+                    os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left"))
+                )
+            put(store, identity, stored)
+
+    monkeypatch.setattr(TrialStore, "put", full)
+    with pytest.raises(
+        SweepError, match=r"2 of 4 settings failed(.*\n)+.*StoreError: .*\.zip: cannot be written: No space"
+    ):
+        sweep(*project, FakeTrain(journal=tmp_path / "journal"))
+    assert len(list(project[0].default_store.glob("*.zip"))) == 2
+    assert not list(project[0].default_store.glob(".*.tmp"))
+    monkeypatch.undo()
+    assert "2 from the store, 2 trained" in sweep(*project, FakeTrain(journal=tmp_path / "journal"))
+    assert len(lines(tmp_path / "journal")) == 4 * NUM_STEPS  # none of them twice
+
+
+def test_a_study_that_is_being_swept_is_refused(project: Project) -> None:
+    lock = project[0].default_store / "cells.lock"
+    with sweep_lock(lock, "cells"), pytest.raises(SweepError, match="'cells' is being swept already by pid"):
+        sweep(*project, FakeTrain())
+
+
+def test_every_setting_is_announced_also_stored_and_shared_ones(tmp_path: Path) -> None:
+    axes = grid(optimiser__learning_rate=[0.1, 0.2])["cells"]
+    project = write_project(tmp_path, grids={"first": axes, "second": axes})
+    for _ in range(2):  # trained, then from the store
+        heard: list[tuple[str, str]] = []
+
+        def listen(setting: Setting, stored: StoredTrial, heard: list[tuple[str, str]] = heard) -> None:
+            assert stored.trial_id == setting.trial_id
+            assert stored.tables["trials"]["model.cell"].to_list() == ["elman", "elman"]
+            heard.append((setting.grid, setting.label))
+
+        sweep(*project, FakeTrain(), on_finished=listen)
+        assert sorted(heard) == [(name, f"lr={rate}") for name in ("first", "second") for rate in (0.1, 0.2)]
+
+
+def test_a_listener_that_raises_is_heard(project: Project) -> None:
+    def listen(setting: Setting, stored: StoredTrial) -> None:
+        raise ValueError(f"cannot publish {setting.label}")
+
+    with pytest.raises(ValueError, match="cannot publish lstm"):
+        sweep(*project, FakeTrain(), on_finished=listen)
+
+
+def test_data_that_changed_after_the_plan_are_refused(project: Project, tmp_path: Path) -> None:
+    paths, params = project
+    setting = current_plan(paths, params, "cells", TrialStore(tmp_path)).settings[0]
+    other = load_dataset(paths.dataset("adding"), 6)
+    outcome = train_setting(Job(str(tmp_path), None, "cpu", 1, 60.0, FakeTrain()), setting, other)
+    assert outcome.status == "error"
+    assert outcome.message.startswith(f"{DatasetError.__name__}: dataset 'adding' changed after the sweep was planned")
+
+
+def test_the_plan_can_be_read_without_training(project: Project) -> None:
+    paths, params = project
+    text = describe_plan(current_plan(paths, params, "cells", TrialStore(paths.default_store)))
+    assert "missing        6 steps  cells: elman, lr=0.1" in text
+    assert "4 settings, 4 trials, 4 to train: 48 replica-steps, very roughly" in text
+    assert not paths.default_store.exists()
+
+
+def test_resources_reach_the_training_function(project: Project) -> None:
+    seen = []
+
+    class Curious(FakeTrain):
+        def __call__(self, *arguments, **options):
+            seen.append((options["device"], options["num_threads"], options["max_wall_time_s"]))
+            return super().__call__(*arguments, **options)
+
+    paths, params = project
+    resources = replace(params.resources, cpus_per_trial=2.5, gpus_per_trial=0.25)
+    sweep(paths, replace(params, resources=resources), Curious())
+    assert set(seen) == {("cuda", 2, 60.0)}
+
+
+def test_the_revision_says_whether_files_differ(tmp_path: Path) -> None:
+    paths = Paths.at(tmp_path)
+    assert git_revision(paths) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "file").write_text("one")
+    for command in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *command], check=True)
+    revision = git_revision(paths)
+    assert revision is not None
+    assert len(revision) == 40
+    (tmp_path / "file").write_text("two")
+    assert git_revision(paths) == f"{revision}-dirty"
+
+
+def test_tables_name_host_and_revision(project: Project) -> None:
+    sweep(*project, FakeTrain())
+    trials = read_table("trials", project[0].results("cells"))
+    assert trials["hostname"].null_count() == 0
+    assert trials.schema["git_revision"] == pl.String
