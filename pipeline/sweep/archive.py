@@ -28,7 +28,7 @@ class StoredTrial:
         trial_id: The 16 digits under which the store keeps it.
         spec: The canonical spec, nested plain mappings, with `seeds`.
         dataset_digest: Of the data it was trained on.
-        facts: Where it ran: `hostname`, `git_revision`, `platform`, `num_cpus`.
+        facts: Where and how it ran: `hostname`, `git_revision`, `platform`, `num_cpus`, `max_wall_time_s`.
         tables: Frames by name, see `TRIAL_TABLES`, each as `pipeline.tables` declares it.
     """
 
@@ -37,6 +37,11 @@ class StoredTrial:
     dataset_digest: str
     facts: dict[str, Any]
     tables: dict[str, pl.DataFrame]
+
+    def is_final(self, max_wall_time_s: float) -> bool:
+        """Return whether it would end the same under this time limit: not if it ran out of a shorter one."""
+        ran_out = (self.tables["trials"]["status"] == "timed_out").any()
+        return not ran_out or self.facts["max_wall_time_s"] >= max_wall_time_s
 
 
 def pack(stored: StoredTrial) -> bytes:

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 
 from pipeline.cells import CELLS
+from pipeline.models import Interface, count_parameters
 from pipeline.training.spec import TrialSpec
 
 FLOATS_PER_PARAMETER = 6
@@ -30,39 +31,31 @@ class Workload:
 
     Attributes:
         num_timesteps: T of the input sequence.
-        num_features: D that the recurrent layer sees: the input size, the vocabulary, or the embedding size.
-        num_outputs: Of the readout.
+        interface: Kinds and sizes of inputs and targets.
         num_data_bytes: Of the dataset's arrays.
     """
 
     num_timesteps: int
-    num_features: int
-    num_outputs: int
+    interface: Interface
     num_data_bytes: int
-
-
-def num_parameters(spec: TrialSpec, work: Workload) -> int:
-    """Return about how many weights one replica has."""
-    hidden = spec.model.hidden_size
-    recurrent = len(CELLS[spec.model.cell].gates) * hidden * (hidden + work.num_features + 2)
-    return recurrent + (hidden + 1) * work.num_outputs
 
 
 def memory_bytes(spec: TrialSpec, work: Workload) -> int:
     """Return about how much memory the trial needs: float32 training and the float64 probe, all replicas at once."""
     num_replicas, hidden = len(spec.seeds), spec.model.hidden_size
+    parameters = num_replicas * count_parameters(work.interface, spec.model.cell, hidden, spec.model.embedding_size)
     states = work.num_timesteps * num_replicas * hidden * FLOATS_PER_STATE
-    training = 4 * (
-        num_replicas * num_parameters(spec, work) * FLOATS_PER_PARAMETER + states * spec.training.batch_size
-    )
-    probe = 8 * (num_replicas * num_parameters(spec, work) * 2 + states * spec.diagnostics.probe_size)
+    training = 4 * (parameters * FLOATS_PER_PARAMETER + states * spec.training.batch_size)
+    probe = 8 * (parameters * 2 + states * spec.diagnostics.probe_size)
     return training + probe + work.num_data_bytes
 
 
 def duration_s(spec: TrialSpec, work: Workload) -> float:
     """Return about how many seconds one core needs for the trial's `max_steps`."""
+    embedding_size = spec.model.embedding_size
+    num_features = work.interface.input_size if embedding_size is None else embedding_size
     hidden, batch = spec.model.hidden_size, spec.training.batch_size * len(spec.seeds)
-    products = len(CELLS[spec.model.cell].gates) * hidden * (hidden + work.num_features) * batch
+    products = len(CELLS[spec.model.cell].gates) * hidden * (hidden + num_features) * batch
     flops = 3 * 2 * products  # a product forward, two backward; a multiplication and an addition each
     return spec.training.max_steps * work.num_timesteps * (SECONDS_PER_TIMESTEP + flops / FLOPS_PER_SECOND)
 

@@ -12,11 +12,11 @@ from typing import Any
 import polars as pl
 
 from pipeline.config import Params, Paths, RawSetting, Selection, Study, build, expand, load_scale, load_study, seeds_of
-from pipeline.datasets import SPLITS, Manifest, Variant, read_manifest
-from pipeline.datasets.manifest import array_path
+from pipeline.datasets import Manifest, Variant, read_manifest
 from pipeline.errors import ConfigError, DatasetError, unknown_name
 from pipeline.sweep.estimate import Workload, duration_s, memory_bytes
 from pipeline.tables.schema import TRIALS
+from pipeline.training.data import interface_of
 from pipeline.training.spec import TrialSpec, trial_id
 
 _SHORT_NAMES = {"dataset.length": "T", "model.hidden_size": "H", "optimiser.learning_rate": "lr"}
@@ -188,18 +188,16 @@ def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes
         raise ConfigError(
             f"{where}.model.embedding_size: expected null, dataset {name!r} has real inputs; got {embedding_size}"
         )
-    shapes = {split: variant.files[array_path(variant.length, split, "inputs")].shape for split in SPLITS}
     for key, asked, split in (
         ("training.batch_size", spec.training.batch_size, "train"),
         ("diagnostics.probe_size", spec.diagnostics.probe_size, "validation"),
     ):
-        if asked > shapes[split][0]:
+        available = variant.num_sequences[split]
+        if asked > available:
             raise ConfigError(
-                f"{where}.{key}: expected at most {shapes[split][0]}, the {split} sequences of dataset {name!r}; "
-                f"got {asked}"
+                f"{where}.{key}: expected at most {available}, the {split} sequences of dataset {name!r}; got {asked}"
             )
-    features = variant.input_size if embedding_size is None else embedding_size
-    work = Workload(shapes["train"][1], features, variant.output_size, variant.num_bytes)
+    work = Workload(variant.num_timesteps, interface_of(variant), variant.num_bytes)
     needed = memory_bytes(spec, work)
     if memory_limit_bytes is not None and needed > memory_limit_bytes:
         raise ConfigError(

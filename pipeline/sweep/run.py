@@ -25,6 +25,7 @@ from pipeline.sweep.plan import Plan, Setting, plan_study
 from pipeline.sweep.progress import Progress, duration_text, follow, title
 from pipeline.sweep.store import TrialStore, store_url
 from pipeline.sweep.trial import Job, Outcome, Train
+from pipeline.tables import probe_writable
 from pipeline.training import run_trial
 
 
@@ -54,13 +55,16 @@ def run_sweep(
     Raises:
         SweepError: If another sweep of the study runs, if settings are missing after an interrupt, or if settings
             failed; the results of all others are written then.
+        StoreError: If the trial store cannot be written.
+        TableError: If the results folder cannot be written. This and the store are tried before any training.
     """
     store = TrialStore(store_url(paths, params.trial_store))
     store.probe_writable()
+    probe_writable(paths.results(study))
     revision = git_revision(paths)
     with sweep_lock(paths.default_store / f"{study}.lock", study):
         plan = current_plan(paths, params, study, store)
-        plan = plan.with_stored({s.trial_id for s in plan.trials if s.stored and store.get(s.trial_id) is not None})
+        plan = plan.with_stored(_final_ids(plan, store, max_wall_time_s))
         job = _job(params, store, revision, max_wall_time_s, train)
         with Announcer(plan, store, on_finished) as announcer:
             watch = _Watch(follow(plan, stream or sys.stdout), announcer)
@@ -142,6 +146,11 @@ def _train_missing(plan: Plan, executor: Executor, job: Job, load: LoadData, wat
     with contextlib.closing(watch), contextlib.suppress(KeyboardInterrupt):
         if plan.missing:
             executor(plan.missing, job, load, watch)
+
+
+def _final_ids(plan: Plan, store: TrialStore, max_wall_time_s: float) -> set[str]:
+    stored = {setting.trial_id: store.get(setting.trial_id) for setting in plan.trials if setting.stored}
+    return {identity for identity, trial in stored.items() if trial is not None and trial.is_final(max_wall_time_s)}
 
 
 def _job(params: Params, store: TrialStore, revision: str | None, max_wall_time_s: float, train: Train) -> Job:

@@ -6,6 +6,7 @@ setting costs neither the worker nor its neighbours.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import platform
@@ -23,8 +24,10 @@ from pipeline.sweep.archive import TRIAL_TABLES, StoredTrial
 from pipeline.sweep.plan import Setting
 from pipeline.sweep.store import CheckpointSlot, TrialStore
 from pipeline.tables.frames import long_frame, trials_frame
-from pipeline.training import MemorySink, run_trial
+from pipeline.training import CheckpointError, MemorySink, Status, run_trial
 from pipeline.training.spec import canonical
+
+_log = logging.getLogger(__name__)
 
 
 class Result(Protocol):
@@ -92,42 +95,44 @@ def failure(setting: Setting, error: BaseException, wall_time_s: float) -> Outco
     return Outcome(setting.trial_id, "error", message, "".join(traceback.format_exception(error)), None, wall_time_s)
 
 
-class _KeptUntilStored:
-    """A checkpoint slot that training cannot clear: a store that fails at the end must not cost the whole trial."""
-
-    def __init__(self, slot: CheckpointSlot) -> None:
-        self.load, self.save = slot.load, slot.save
-
-    def clear(self) -> None:
-        """Do nothing; the slot is cleared once the trial is stored."""
-
-
 def _train_and_store(job: Job, setting: Setting, dataset: Dataset) -> tuple[str, float | None]:
     if dataset.digest != setting.dataset_digest:
         raise DatasetError(f"dataset {dataset.name!r} changed after the sweep was planned; run the sweep again")
-    store, sink = TrialStore(job.store_url), MemorySink()
+    store = TrialStore(job.store_url)
     checkpoint = store.checkpoint(setting.trial_id)
+    try:
+        result, sink = _train(job, setting, dataset, checkpoint)
+    except CheckpointError as error:
+        _log.warning("trial %s: %s; it starts anew", setting.trial_id, error)
+        checkpoint.clear()
+        result, sink = _train(job, setting, dataset, checkpoint)
+    store.put(setting.trial_id, stored_trial(setting, result, sink.tables(), job))
+    if result.status != Status.TIMED_OUT:  # such a one goes on from there if it is ever given more time
+        checkpoint.clear()
+    return str(result.status), _median_loss(result)
+
+
+def _train(job: Job, setting: Setting, dataset: Dataset, checkpoint: CheckpointSlot) -> tuple[Result, MemorySink]:
+    sink = MemorySink()
     result = job.train(
         setting.spec,
         dataset,
         sink,
-        checkpoints=_KeptUntilStored(checkpoint),
+        checkpoints=checkpoint,
         device=job.device,
         num_threads=job.num_threads,
         max_wall_time_s=job.max_wall_time_s,
     )
-    stored = stored_trial(setting, result, sink.tables(), job.git_revision)
-    store.put(setting.trial_id, stored)
-    checkpoint.clear()
-    return str(result.status), _median_loss(result)
+    return result, sink
 
 
-def stored_trial(setting: Setting, result: Result, tables: dict[str, Any], git_revision: str | None) -> StoredTrial:
+def stored_trial(setting: Setting, result: Result, tables: dict[str, Any], job: Job) -> StoredTrial:
     """Return the finished trial with its frames as the schemas declare them."""
     identity, digest = setting.trial_id, setting.dataset_digest
     facts = {
         "hostname": socket.gethostname(),
-        "git_revision": git_revision,
+        "git_revision": job.git_revision,
+        "max_wall_time_s": job.max_wall_time_s,
         "platform": platform.platform(),
         "num_cpus": os.cpu_count(),
     }

@@ -1,6 +1,6 @@
 """The tables that are the truth of every result: schemas, Parquet files and frames."""
 
-from pipeline.tables.files import read_table, write_table
+from pipeline.tables.files import probe_writable, read_table, write_table
 from pipeline.tables.schema import HOST_COLUMNS, OPEN_TABLES, SCHEMAS, STATUSES, check
 
-__all__ = ["HOST_COLUMNS", "OPEN_TABLES", "SCHEMAS", "STATUSES", "check", "read_table", "write_table"]
+__all__ = ["HOST_COLUMNS", "OPEN_TABLES", "SCHEMAS", "STATUSES", "check", "probe_writable", "read_table", "write_table"]

@@ -31,6 +31,21 @@ def write_table(table: str, frame: pl.DataFrame, folder: Path) -> Path:
     return path
 
 
+def probe_writable(folder: Path) -> None:
+    """Make `folder` and write a small file there, so that a run fails before its work and not after it.
+
+    Raises:
+        TableError: If the folder cannot be made or written.
+    """
+    probe = folder / f".probe.{uuid.uuid4().hex}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"writable")
+        probe.unlink()
+    except OSError as error:
+        raise TableError(f"{folder}: results cannot be written there: {error.strerror or error}") from error
+
+
 def read_table(table: str, folder: Path) -> pl.DataFrame:
     """Return the table in `<folder>/<table>.parquet`, checked against its schema.
 

@@ -1,6 +1,6 @@
 """Training of one setting with all its seeds: `run_trial`."""
 
-from pipeline.training.checkpoint import CheckpointSlot
+from pipeline.training.checkpoint import CheckpointError, CheckpointSlot
 from pipeline.training.outcome import Status, TrialResult
 from pipeline.training.sink import MemorySink, Sink
 from pipeline.training.spec import TRIAL_VERSION, TrialSpec, canonical, columns, trial_id
@@ -8,6 +8,7 @@ from pipeline.training.trial import run_trial
 
 __all__ = [
     "TRIAL_VERSION",
+    "CheckpointError",
     "CheckpointSlot",
     "MemorySink",
     "Sink",

@@ -9,8 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pipeline.errors import PipelineError
 from pipeline.training.outcome import ReplicaOutcome
 from pipeline.training.spec import TRIAL_VERSION
+
+
+class CheckpointError(PipelineError):
+    """A checkpoint is damaged, or of another version; the trial can only start anew."""
 
 
 class CheckpointSlot(Protocol):
@@ -21,9 +26,6 @@ class CheckpointSlot(Protocol):
 
     def save(self, data: bytes) -> None:
         """Replace the checkpoint; readers see the old or the new one, never half of one."""
-
-    def clear(self) -> None:
-        """Forget it."""
 
 
 @dataclass
@@ -65,15 +67,15 @@ def unpack(data: bytes, device: torch.device) -> tuple[Progress, dict[str, Any],
     """Return the progress, the optimiser's state and the rows that `pack` was given.
 
     Raises:
-        ValueError: If the checkpoint is damaged, or of another `TRIAL_VERSION`.
+        CheckpointError: If the checkpoint is damaged, or of another `TRIAL_VERSION`.
     """
     try:
         state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
         version = state.pop("version")
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f"not a readable checkpoint: {error}") from error
+        raise CheckpointError(f"not a readable checkpoint: {error}") from error
     if version != TRIAL_VERSION:
-        raise ValueError(f"a checkpoint of trial version {version}, expected {TRIAL_VERSION}")
+        raise CheckpointError(f"a checkpoint of trial version {version}, expected {TRIAL_VERSION}")
     optimiser: dict[str, Any] = state.pop("optimiser")
     rows: bytes = state.pop("rows")
     outcomes = [ReplicaOutcome(**fields) for fields in state.pop("outcomes")]

@@ -11,7 +11,8 @@ from torch import Tensor
 from pipeline.models import Interface
 
 if TYPE_CHECKING:
-    from pipeline.datasets import Dataset, Split
+    from pipeline.datasets import Split
+    from pipeline.datasets.dataset import Task
 
 
 class Sequences(NamedTuple):
@@ -29,7 +30,7 @@ class Sequences(NamedTuple):
         return self.take(torch.arange(num_sequences, device=self.inputs.device))
 
 
-def interface_of(dataset: Dataset) -> Interface:
+def interface_of(dataset: Task) -> Interface:
     """Return what a model meets at the two ends of this dataset."""
     return Interface(
         dataset.input_kind, dataset.input_size, dataset.target_at, dataset.target_kind, dataset.output_size

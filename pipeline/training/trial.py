@@ -59,6 +59,7 @@ def run_trial(
 
     Raises:
         CertificateError: If the training path's gradient is wrong at initialisation.
+        CheckpointError: If the checkpoint in the slot cannot be read.
     """
     keep_freed_memory()
     with computing(num_threads):
@@ -109,7 +110,8 @@ class Trial:
                 stopping = self._evaluate_and_measure()
                 if stopping:
                     break
-                self._checkpoint_if_due()
+                if time.perf_counter() - self.saved >= self.checkpoint_interval_s:
+                    self._checkpoint()
             resumed = False
             self._update()
         return self._finish()
@@ -132,8 +134,9 @@ class Trial:
         if last or progress.step % training.evaluate_every == 0:
             self.ledger.write(self.progress.step)
             self._evaluate()
-        if self._out_of_time() and not last:
-            self._freeze(self._active(), Status.TIMED_OUT)
+        if not last and self._out_of_time():
+            self._checkpoint()  # with a higher limit the trial goes on from here
+            self._time_out(self._active())
         ended = [r for r in before if last or r not in self._active()]
         finished = [r for r in ended if progress.outcomes[r].status != Status.DIVERGED]
         if progress.step in self.diagnostics.steps:
@@ -210,11 +213,12 @@ class Trial:
     def _active(self) -> list[int]:
         return self.progress.active_R.nonzero().flatten().tolist()
 
-    def _freeze(self, which: list[int], status: Status) -> None:
+    def _time_out(self, which: list[int]) -> None:
         for r in which:
             self.progress.active_R[r] = False
-            self.progress.outcomes[r].status = status
-            self.progress.outcomes[r].status_message = f"{status.sentence} (limit {self.max_wall_time_s:g} s)"
+            self.progress.outcomes[r].status = Status.TIMED_OUT
+            sentence = f"{Status.TIMED_OUT.sentence} (limit {self.max_wall_time_s:g} s)"
+            self.progress.outcomes[r].status_message = sentence
 
     def _out_of_time(self) -> bool:
         return self.max_wall_time_s is not None and self._wall_time_s() > self.max_wall_time_s
@@ -227,8 +231,8 @@ class Trial:
         values = values_R[which].double().cpu().numpy()
         self.sink.write("curves", {"seed": seeds, "step": self.progress.step, "metric": metric, "value": values})
 
-    def _checkpoint_if_due(self) -> None:
-        if self.checkpoints is None or time.perf_counter() - self.saved < self.checkpoint_interval_s:
+    def _checkpoint(self) -> None:
+        if self.checkpoints is None:
             return
         self.ledger.write(self.progress.step)
         self.progress.wall_time_s = self._wall_time_s()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import subprocess
@@ -12,14 +13,16 @@ import pytest
 
 from pipeline.config import Params, Paths
 from pipeline.datasets import load_dataset
-from pipeline.errors import DatasetError, SweepError
+from pipeline.errors import DatasetError, SweepError, TableError
 from pipeline.sweep import Setting, StoredTrial, TrialStore, current_plan, describe_plan
+from pipeline.sweep.inline import train_inline
 from pipeline.sweep.lock import sweep_lock
-from pipeline.sweep.run import git_revision
+from pipeline.sweep.run import git_revision, run_sweep
 from pipeline.sweep.trial import Job, train_setting
 from pipeline.tables import read_table
+from pipeline.training import CheckpointError
 
-from .fakes import NUM_STEPS, STUDY, FakeTrain, grid, sweep, write_project, write_yaml
+from .fakes import NUM_STEPS, STUDY, FakeResult, FakeTrain, grid, sweep, write_project, write_yaml
 
 Project = tuple[Paths, Params]
 
@@ -35,6 +38,48 @@ def test_a_sweep_trains_everything_once_and_writes_the_tables(project: Project, 
     trials = read_table("trials", project[0].results("cells"))
     assert trials["status"].to_list() == ["ok"] * 8
     assert len(read_table("curves", project[0].results("cells"))) == 4 * 2 * NUM_STEPS
+
+
+def test_an_unwritable_results_folder_is_refused_before_any_training(project: Project, tmp_path: Path) -> None:
+    paths, _ = project
+    paths.results("cells").parent.write_text("a file where the folder should be")
+    with pytest.raises(TableError, match="results/cells: results cannot be written there: "):
+        sweep(*project, FakeTrain(journal=tmp_path / "journal"))
+    assert lines(tmp_path / "journal") == []
+
+
+def test_a_trial_that_ran_out_of_time_is_trained_on_under_a_higher_limit(project: Project, tmp_path: Path) -> None:
+    paths, params = project
+
+    def timed_out(*arguments, **options):
+        result = FakeTrain()(*arguments, **options)
+        return FakeResult([row | {"status": "timed_out"} for row in result.rows], "timed_out")
+
+    def run(train, limit_s: float) -> None:
+        run_sweep(paths, params, "cells", train_inline, max_wall_time_s=limit_s, train=train, stream=io.StringIO())
+
+    run(timed_out, limit_s=10.0)
+    assert set(read_table("trials", paths.results("cells"))["status"]) == {"timed_out"}
+    run(FakeTrain(fails_on="elman"), limit_s=10.0)  # the same limit: it would end the same, so nothing trains
+    run(FakeTrain(journal=tmp_path / "journal"), limit_s=20.0)
+    assert set(read_table("trials", paths.results("cells"))["status"]) == {"ok"}
+    assert lines(tmp_path / "journal") == []  # every step had been made: they go on from their checkpoints
+
+
+def test_a_damaged_checkpoint_starts_the_trial_anew(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    paths, params = project
+    store = TrialStore(paths.default_store)
+    plan = current_plan(paths, params, "cells", store)
+    store.checkpoint(plan.trials[0].trial_id).save(b"damaged")
+
+    def train(spec, dataset, sink, *, checkpoints, **options):
+        if checkpoints.load() == b"damaged":
+            raise CheckpointError("not a readable checkpoint")
+        return FakeTrain()(spec, dataset, sink, checkpoints=checkpoints, **options)
+
+    run_sweep(paths, params, "cells", train_inline, max_wall_time_s=9.0, train=train, stream=io.StringIO())
+    assert set(read_table("trials", paths.results("cells"))["status"]) == {"ok"}
+    assert "not a readable checkpoint; it starts anew" in caplog.text
 
 
 def test_a_second_sweep_trains_nothing_and_writes_the_same_bytes(project: Project) -> None:
@@ -87,7 +132,7 @@ def test_an_interrupt_keeps_what_is_finished(project: Project, tmp_path: Path) -
     )
     with pytest.raises(SweepError, match=message):
         sweep(*project, Impatient())
-    assert not project[0].results("cells").exists()
+    assert list(project[0].results("cells").iterdir()) == []
     assert "2 from the store, 2 trained" in sweep(*project, FakeTrain())
 
 

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.models import SequenceModel
 from pipeline.tables import HOST_COLUMNS
-from pipeline.training import MemorySink, TrialResult, run_trial
+from pipeline.training import CheckpointError, MemorySink, TrialResult, run_trial
 from pipeline.training.diagnostics import CertificateError
 from pipeline.training.trial import Trial
 
@@ -31,9 +31,6 @@ class Slot:
         self.num_saves += 1
         if self.num_saves == self.die_after:
             raise KeyboardInterrupt("the plug is pulled")
-
-    def clear(self) -> None:
-        self.data = None
 
 
 def rows_of(result: TrialResult) -> list[dict[str, Any]]:
@@ -119,7 +116,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint_bit_for_bit(optimiser: str, 
 def test_a_damaged_checkpoint_is_refused(data: bytes, adding: Any, spec_of: Any) -> None:
     slot = Slot()
     slot.data = data
-    with pytest.raises(ValueError, match="not a readable checkpoint"):
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         run_trial(spec_of(), adding, MemorySink(), checkpoints=slot)
 
 
@@ -128,7 +125,7 @@ def test_a_checkpoint_of_another_version_is_refused(adding: Any, spec_of: Any, m
     with pytest.raises(KeyboardInterrupt):
         run_trial(spec_of(), adding, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
     monkeypatch.setattr("pipeline.training.checkpoint.TRIAL_VERSION", 999)
-    with pytest.raises(ValueError, match="a checkpoint of trial version 1, expected 999"):
+    with pytest.raises(CheckpointError, match="a checkpoint of trial version 1, expected 999"):
         run_trial(spec_of(), adding, MemorySink(), checkpoints=slot)
 
 
@@ -168,6 +165,19 @@ def test_time_limit_ends_a_trial_as_timed_out(adding: Any, spec_of: Any) -> None
     assert {row["status"] for row in result.rows} == {"timed_out"}
     assert "limit 0.3 s" in result.rows[0]["status_message"]
     assert math.isfinite(result.rows[0]["test_loss"])
+
+
+def test_a_trial_that_ran_out_of_time_goes_on_under_a_higher_limit(adding: Any, spec_of: Any) -> None:
+    spec = spec_of(training__max_steps=400)
+    whole, continued, slot = MemorySink(), MemorySink(), Slot()
+    expected = run_trial(spec, adding, whole)
+    first = run_trial(spec, adding, MemorySink(), checkpoints=slot, max_wall_time_s=0.2)
+    assert first.status == "timed_out"
+    assert 0 < first.rows[0]["num_steps"] < 400
+    result = run_trial(spec, adding, continued, checkpoints=slot)
+    assert rows_of(result) == rows_of(expected)
+    assert sorted_rows(continued, "curves") == sorted_rows(whole, "curves")
+    assert sorted_rows(continued, "traces") == sorted_rows(whole, "traces")
 
 
 def test_a_training_gradient_that_disagrees_at_initialisation_is_an_error(adding: Any, spec_of: Any) -> None:
