@@ -21,8 +21,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[development]'
 	@touch $@
 
-repro: $(READY)  ## Run the pipeline of params.yaml: datasets, sweeps, report
+repro: $(READY)  ## Run the pipeline of params.yaml: datasets, sweeps, report; hand the figures to W&B
 	dvc repro
+	python stages/publish.py
 	@echo "Read reports/index.html"
 
 test: $(READY)  ## Run the tests (a smoke run of the whole pipeline among them)

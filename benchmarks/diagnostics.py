@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Paths, Sizes, build, expand, load_scale, load_study
-from pipeline.datasets import prepare_dataset, load_dataset
+from pipeline.datasets import load_dataset, prepare_dataset
 from pipeline.training import MemorySink, TrialSpec, run_trial
 
 ROOT = Path(__file__).parents[1]

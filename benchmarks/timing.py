@@ -24,7 +24,7 @@ class Timing(NamedTuple):
 
 
 def time_side_by_side(contenders: Mapping[str, Step], num_repeats: int) -> dict[str, Timing]:
-    """Return the timing of each contender; every round runs all of them, so that a slow spell of the machine hits all."""
+    """Return the timing of each contender; a round runs all of them, so that a slow spell of the machine hits all."""
     for step in contenders.values():
         step()
         step()

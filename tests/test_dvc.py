@@ -1,4 +1,4 @@
-"""dvc.yaml tells the truth: each stage lists its script and exactly the modules that it imports, through and through."""
+"""dvc.yaml tells the truth: each stage lists its script and exactly the modules that it imports."""
 
 from __future__ import annotations
 

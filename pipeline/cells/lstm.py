@@ -5,7 +5,7 @@
     c_t     = f · c_{t-1} + i · g
     h_t     = o · tanh(c_t)
 
-Source: Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (2000). Rows in the order of PyTorch: i, f, g, o.
+Source: Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (2000). Rows in the order i, f, g, o.
 """
 
 from __future__ import annotations

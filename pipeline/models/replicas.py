@@ -46,23 +46,14 @@ class Replicas:
         parts = flat_RP.split(sizes, dim=1)
         return {name: part.unflatten(1, shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
-    def predict(self, parameters: Mapping[str, Tensor], inputs: Tensor, taps: States | None, shared: bool) -> Tensor:
-        """Return every replica's predictions, (R, ...).
+    def predict(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """Return every replica's predictions for the same inputs (B, ...), (R, ...).
 
         Args:
             parameters: As `named` returns them.
-            inputs: (R, B, ...), or (B, ...) if all replicas see the same.
-            taps: (R, T, B, H) each, or None.
-            shared: Whether `inputs` has no replica axis.
+            inputs: (B, T, D) or (B, T).
         """
-
-        def one(parameters: dict[str, Tensor], inputs: Tensor, *taps: Tensor) -> Tensor:
-            tapped = States(*taps) if taps else None
-            return functional_call(self.model, parameters, (inputs, tapped))
-
-        wanted = [] if taps is None else [tap for tap in taps if tap is not None]
-        in_dims = (0, None if shared else 0, *(0 for _ in wanted))
-        return torch.vmap(one, in_dims=in_dims)(dict(parameters), inputs, *wanted)
+        return torch.vmap(self._call, in_dims=(0, None))(dict(parameters), inputs)
 
     def losses(
         self,
@@ -72,10 +63,26 @@ class Replicas:
         taps: States | None = None,
         shared: bool = False,
     ) -> Tensor:
-        """Return the mean loss of every replica, (R,); arguments as for `predict`."""
-        predictions = self.predict(parameters, inputs, taps, shared)
-        target_dim = None if shared else 0
-        return torch.vmap(lambda p, t: loss(self.interface, p, t), in_dims=(0, target_dim))(predictions, targets)
+        """Return the mean loss of every replica, (R,).
+
+        Args:
+            parameters: As `named` returns them.
+            inputs: (R, B, ...), or (B, ...) if all replicas see the same.
+            targets: With or without a replica axis, as `inputs`.
+            taps: (R, T, B, H) each, or None.
+            shared: Whether inputs and targets have no replica axis.
+        """
+
+        def one(parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor, *taps: Tensor) -> Tensor:
+            return loss(self.interface, self._call(parameters, inputs, *taps), targets)
+
+        wanted = [] if taps is None else [tap for tap in taps if tap is not None]
+        data_dim = None if shared else 0
+        in_dims = (0, data_dim, data_dim, *(0 for _ in wanted))
+        return torch.vmap(one, in_dims=in_dims)(dict(parameters), inputs, targets, *wanted)
+
+    def _call(self, parameters: dict[str, Tensor], inputs: Tensor, *taps: Tensor) -> Tensor:
+        return functional_call(self.model, parameters, (inputs, States(*taps) if taps else None))
 
     def gradients(
         self, flat_RP: Tensor, inputs: Tensor, targets: Tensor, shared: bool = False

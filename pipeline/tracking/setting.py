@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -98,15 +97,7 @@ def _summary(trials: pl.DataFrame) -> dict[str, Any]:
 
 
 def _draw_heatmap(traces: pl.DataFrame) -> bytes:
-    import matplotlib
-
-    matplotlib.use("agg")  # a sweep publishes in a thread of its own, where no window can be opened
-    from matplotlib import pyplot
-
     from pipeline.figures.gradient_heatmap import draw_for_setting
+    from pipeline.figures.style import to_png
 
-    figure = draw_for_setting(traces)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    pyplot.close(figure)
-    return buffer.getvalue()
+    return to_png(draw_for_setting(traces))

@@ -21,7 +21,7 @@ def view_study(paths: Paths, study: str) -> RunView:
         TableError: If the study has no result tables, or they do not have their columns.
     """
     settings, trials = (read_table(table, paths.results(study)) for table in ("settings", "trials"))
-    figures = sorted((paths.reports / "figures").glob("*.png"))
+    figures = sorted((paths.reports / "figures").glob(f"{study}_*.png"))
     return RunView(
         run_id=f"{study}-study",
         name=study,

@@ -25,7 +25,7 @@ def evaluate(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tenso
     total_loss = torch.zeros(replicas.num_replicas, dtype=torch.float64, device=flat_RP.device)
     total_wrong = torch.zeros_like(total_loss)
     for chunk_inputs, chunk_targets in zip(inputs.split(CHUNK), targets.split(CHUNK), strict=True):
-        predictions = replicas.predict(parameters, chunk_inputs, taps=None, shared=True)
+        predictions = replicas.predict(parameters, chunk_inputs)
         for r, prediction in enumerate(predictions):
             total_loss[r] += loss(interface, prediction, chunk_targets).double() * len(chunk_inputs)
             if interface.target_kind == "class":

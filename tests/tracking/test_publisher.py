@@ -117,14 +117,16 @@ def test_a_study_has_its_settings_figures_and_artifacts(publisher: Publisher, pa
     figures, dataset = paths.reports / "figures", paths.dataset("adding")
     for folder in (figures, dataset):
         folder.mkdir(parents=True)
-    (figures / "reach.png").write_bytes(_png())
+    (figures / "cells_reach.png").write_bytes(_png())
+    (figures / "another_reach.png").write_bytes(_png())
     (dataset / "manifest.json").write_text("{}")
     (dataset / "preview.txt").write_text("1 0 1")
     (dataset / "inputs.npy").write_bytes(b"large")
     publisher.study("cells")
     read = OfflineRun(*offline_folders(paths.root))
     assert (read.run["run_id"], read.run["job_type"], read.run["run_group"]) == ("cells-study", "study", "cells")
-    assert read.media("reach").read_bytes() == _png()
+    assert read.media("cells_reach").read_bytes() == _png()
+    assert not any("another" in picture.stem for picture in paths.root.rglob("media/images/*"))
     assert json.loads(read.media("settings").read_text())["data"][0][3] == TRIAL_IDS[0]
     artifacts = {artifact["name"]: artifact for artifact in read.artifacts}
     files = {name: {entry["path"] for entry in artifacts[name]["manifest"]["contents"]} for name in artifacts}

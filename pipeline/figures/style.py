@@ -1,0 +1,174 @@
+"""One look for all figures: 6.5 inches wide, and told apart by colour, dashes and marker, also in grey.
+
+Figures are plain `matplotlib.figure.Figure` objects: no pyplot, no backend, no global state. A function that draws is
+`styled`; what it draws is saved by `to_svg` and `to_png`, which give identical bytes for identical figures.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ParamSpec
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+
+WIDTH = 6.5
+PNG_DPI = 150
+INK, FAINT = "#22282e", "#8a929a"
+
+_RC: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same glyphs on every machine
+    "font.size": 8.5,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#5b636b",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e7ea",
+    "grid.linewidth": 0.6,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.color": INK,
+    "xtick.major.size": 3.0,
+    "ytick.major.size": 3.0,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.minor.size": 0.0,
+    "ytick.minor.size": 0.0,
+    "ytick.color": INK,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.8,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.0,
+    "text.color": INK,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "gradient-dynamics",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a series is drawn; each of the three tells it apart on its own."""
+
+    colour: str
+    dashes: Any
+    marker: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Arguments of a line."""
+        return {"color": self.colour, "linestyle": self.dashes}
+
+
+LOOKS = {
+    "elman": Look("#d1580b", "solid", "o"),
+    "lstm": Look("#12416e", (0, (6, 1.5)), "^"),
+    "lstm c": Look("#12416e", (0, (1, 1.2)), "D"),
+    "gru": Look("#58bab0", (0, (6, 1.5, 1, 1.5)), "s"),
+    "elman_relu": Look("#93308a", (0, (4, 1)), "v"),
+    "elman_leaky_relu": Look("#c79a2b", (0, (2, 1)), "P"),
+}
+"""A cell has one look in every figure; their lightness differs too, so that they survive a grey print."""
+
+_SPARE = (
+    Look("#4c2a85", "solid", "X"),
+    Look("#c2456d", (0, (5, 1)), "p"),
+    Look("#6b8f2a", (0, (3, 1, 1, 1)), "h"),
+    Look("#6f6f6f", (0, (1, 1)), "<"),
+    Look("#b9770e", (0, (8, 2)), ">"),
+    Look("#2e6fb7", (0, (2, 2)), "d"),
+)
+GATE_LOOKS = {
+    gate: Look(colour, dashes, marker)
+    for gates, colour, dashes, marker in (
+        ("hgn", "#d1580b", "solid", "o"),
+        ("ir", "#58bab0", (0, (6, 1.5)), "s"),
+        ("fz", "#12416e", (0, (6, 1.5, 1, 1.5)), "^"),
+        ("o", "#93308a", (0, (1, 1.2)), "D"),
+    )
+    for gate in gates
+}
+"""The tanh block of each cell (h, g, n) looks alike, so that cells can be compared."""
+
+
+def looks_of(names: Sequence[str]) -> dict[str, Look]:
+    """Return a look for each name: a cell's own, or the next spare one."""
+    strangers = [name for name in names if name not in LOOKS]
+    spare = {name: _SPARE[i % len(_SPARE)] for i, name in enumerate(strangers)}
+    return {name: LOOKS.get(name) or spare[name] for name in names}
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Return `draw` under the project's look, whatever rc parameters the caller has."""
+
+    @functools.wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with matplotlib.rc_context(sns.axes_style("ticks") | sns.plotting_context("paper") | _RC):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def canvas(
+    title: str, num_rows: int, num_columns: int, height: float, **kwargs: Any
+) -> tuple[Figure, np.ndarray[Any, Any]]:
+    """Return a figure of the common width with its finding as title, and its axes (rows, columns)."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.suptitle(textwrap.fill(title, 84), x=0.008, ha="left", fontsize=9, fontweight="bold")
+    axes = figure.subplots(num_rows, num_columns, squeeze=False, **kwargs)
+    return figure, axes
+
+
+def label_panels(axes: Sequence[Axes]) -> None:
+    """Put a, b, c … in front of the panels' titles."""
+    for letter, ax in zip("abcdefgh", axes, strict=False):
+        ax.set_title(f"{letter}  {ax.get_title(loc='left')}".rstrip(), loc="left")
+
+
+def decades(ax: Axes, axis: str = "y") -> None:
+    """Show the values of an axis, which are log10, as powers of ten."""
+    chosen = getattr(ax, f"{axis}axis")
+    chosen.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=7, integer=True))
+    chosen.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"$10^{{{value:.0f}}}$"))
+
+
+def to_svg_and_png(figure: Figure) -> tuple[bytes, bytes]:
+    """Return the figure in both formats; it is laid out once, which takes longer than drawing it."""
+    svg = to_svg(figure)
+    figure.set_layout_engine("none")
+    return svg, to_png(figure)
+
+
+def to_svg(figure: Figure) -> bytes:
+    """Return the figure as SVG, the same bytes for the same figure."""
+    return _saved(figure, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return the figure as PNG at 150 dots per inch, the same bytes for the same figure."""
+    return _saved(figure, format="png", dpi=PNG_DPI, metadata={"Software": None})
+
+
+def _saved(figure: Figure, **kwargs: Any) -> bytes:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_RC):
+        figure.savefig(buffer, **kwargs)
+    return buffer.getvalue()

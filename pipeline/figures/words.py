@@ -1,0 +1,86 @@
+"""How figures and reports say names, numbers and outcomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import polars as pl
+
+_NAMES = {
+    "elman": "Elman",
+    "elman_relu": "Elman (ReLU)",
+    "elman_leaky_relu": "Elman (leaky ReLU)",
+    "lstm": "LSTM",
+    "gru": "GRU",
+}
+_ENDED = {"diverged": "diverged", "timed_out": "ran out of time", "error": "failed with an error"}
+INTERVAL = "95 % Student-t interval"
+
+
+def name_of(arm: str) -> str:
+    """Return «LSTM» for the cell, «LSTM, threshold=1.0» for an arm with more axes."""
+    cell, comma, rest = arm.partition(",")
+    return f"{_NAMES.get(cell, cell)}{comma}{rest}"
+
+
+def the(arm: str) -> str:
+    """Return «the LSTM», «the Elman network»."""
+    name = name_of(arm)
+    return f"the {name} network" if arm in {"elman", "elman_relu", "elman_leaky_relu"} else f"the {name}"
+
+
+def series_name(arm: str, quantity: str) -> str:
+    """Return «LSTM c»: a state of a cell."""
+    return f"{name_of(arm)} {quantity}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a value with `digits` significant digits, or «n/a» where there is none."""
+    if value is None or math.isnan(value):
+        return "n/a"
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if 1e-3 <= abs(value) < 10**5:
+        places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        return f"{value:.{places}f}"
+    return f"{value:.{digits - 1}e}"
+
+
+def count(amount: int, noun: str) -> str:
+    """Return «1 seed», «5 seeds»."""
+    return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return «a, b and c»."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def seeds_of(frame: pl.DataFrame) -> str:
+    """Return «5 seeds» of a frame with a `num_seeds` column; «3 to 5 seeds» where they differ."""
+    low, high = frame["num_seeds"].min(), frame["num_seeds"].max()
+    if frame.is_empty() or not isinstance(low, int) or not isinstance(high, int):
+        return "no seeds"
+    return count(high, "seed") if low == high else f"{low} to {high} seeds"
+
+
+def outcomes(runs: pl.DataFrame, treatment: str) -> str:
+    """Return what happened to replicas that did not end `ok`, and what the figure does with them."""
+    bad = runs.filter(pl.col("status") != "ok")
+    if bad.is_empty():
+        return "The only replica ended ok." if runs.height == 1 else f"All {runs.height} replicas ended ok."
+    told = [
+        f"{bad.filter(pl.col('status') == status).height} {ending}"
+        for status, ending in _ENDED.items()
+        if status in bad["status"]
+    ]
+    return f"Of {count(runs.height, 'replica')}, {listed(told)}: {treatment}."
+
+
+def left_out(frame: pl.DataFrame) -> str:
+    """Return how many values of a drawn table were not finite, or nothing."""
+    total = int(frame["num_nonfinite"].sum())
+    return (
+        f" {count(total, 'value')} that {'is' if total == 1 else 'are'} not finite left out of means." if total else ""
+    )

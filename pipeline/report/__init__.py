@@ -1,0 +1,5 @@
+"""The report: one self-contained page, figures, tables and metrics, all made from result tables."""
+
+from pipeline.report.build import build_report
+
+__all__ = ["build_report"]

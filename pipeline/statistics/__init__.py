@@ -1,0 +1,17 @@
+"""Numbers over seeds: frames in, frames out. The seed is the only unit of replication."""
+
+from pipeline.statistics.grid import GridTables, grids_of
+from pipeline.statistics.intervals import CONFIDENCE, mean_interval, paired_difference, share_interval
+from pipeline.statistics.schedule import on_schedule
+from pipeline.statistics.slopes import decay_rates
+
+__all__ = [
+    "CONFIDENCE",
+    "GridTables",
+    "decay_rates",
+    "grids_of",
+    "mean_interval",
+    "on_schedule",
+    "paired_difference",
+    "share_interval",
+]

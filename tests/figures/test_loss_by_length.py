@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from pipeline.figures import loss_by_length
+from pipeline.statistics import GridTables
+from tests.figures.conftest import grids
+from tests.synthetic_results import Shape
+
+
+def test_mean_is_geometric_over_replicas_that_did_not_diverge(broken: list[GridTables]) -> None:
+    tables = broken[0]
+    row = loss_by_length.table(tables).filter(arm="elman", length=20).row(0, named=True)
+    sound = tables.runs.filter(pl.col("arm") == "elman", pl.col("length") == 20, pl.col("status") == "ok")
+    assert row["loss"] == pytest.approx(math.prod(sound["test_loss"]) ** (1 / 2))
+    assert row["num_seeds"] == 2
+    assert "1 diverged, 1 ran out of time and 3 failed with an error" in loss_by_length.caption(tables)
+
+
+@pytest.mark.parametrize(
+    ("patience", "title"),
+    [
+        ({"elman": 25, "lstm": 5}, "Most seeds solve up to T = 100 with the LSTM, up to T = 20 with the Elman network"),
+        ({"elman": 90, "lstm": 5}, "Most seeds solve up to T = 100 with the LSTM, no length with the Elman network"),
+        ({"elman": 5, "lstm": 5}, "Every cell solves every length that was tried, up to T = 100"),
+        ({"elman": 90, "lstm": 90}, "No cell reaches the criterion with most of its seeds, not even at T = 20"),
+    ],
+)
+def test_title_follows_the_shares(patience: dict[str, float], title: str) -> None:
+    shape = Shape(lengths=(20, 100), cells=("elman", "lstm"), digits_length=None, patience=patience)
+    assert loss_by_length.title(grids(shape)[0]) == title
+
+
+def test_title_without_a_criterion_is_about_the_loss(exact: list[GridTables]) -> None:
+    runs = exact[0].runs.with_columns(pl.lit(None, pl.Float64).alias("training.stop_below"))
+    runs = runs.with_columns(test_loss=pl.when(pl.col("arm") == "lstm").then(1e-4).otherwise(0.1))
+    assert loss_by_length.title(replace(exact[0], runs=runs)) == "At T = 20 the LSTM has the lowest mean test loss"

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import polars as pl
+import pytest
+
+from pipeline.config import Paths
+from pipeline.errors import TableError
+from tests.report.conftest import TROUBLED, build, project
+from tests.synthetic_results import Shape
+
+
+def contents(paths: Paths) -> dict[str, bytes]:
+    files = (path for path in paths.reports.rglob("*") if path.is_file())
+    return {str(path.relative_to(paths.reports)): path.read_bytes() for path in files}
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    for value in tree.values():
+        yield from leaves(value) if isinstance(value, dict) else [value]
+
+
+class Page(HTMLParser):
+    """Collects ids, what is loaded, and links."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.loaded: list[tuple[str, str]] = []
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if name == "id" and value:
+                self.ids.append(value)
+            elif name in {"src", "href", "xlink:href", "srcset", "data", "poster"} and value:
+                (self.links if tag == "a" else self.loaded).append((tag, value) if tag != "a" else value)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def page(built: Paths) -> str:
+    return (built.reports / "index.html").read_text(encoding="utf-8")
+
+
+def test_page_is_self_contained(page: str) -> None:
+    parsed = Page(page)
+    assert all(value.startswith(("#", "data:")) for _, value in parsed.loaded)
+    assert not re.search(r"<(script|link|iframe|object|embed)\b|@import|url\((?!#)", page)
+    assert page.count("<svg ") == len(list(re.finditer(r"</svg>", page))) == 3
+
+
+def test_every_reference_inside_the_page_leads_somewhere(page: str) -> None:
+    parsed = Page(page)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    targets = {value.removeprefix("#") for _, value in parsed.loaded if value.startswith("#")}
+    targets |= {value.removeprefix("#") for value in parsed.links} | set(re.findall(r"url\(#([^)]+)\)", page))
+    assert targets <= set(parsed.ids)
+
+
+def test_page_opens_with_the_finding_and_tells_what_failed(page: str) -> None:
+    assert "<h1>After training at T = 20 the gradient loses a factor 10 every" in page
+    assert "RuntimeError: &lt;the machine&gt; stopped" in page
+    assert "step 21, timestep 3, in h" in page
+    assert "lstm, T=10, lr=0.003 <small>(not selected)</small>" in page
+    assert "smoke run" not in page
+    assert "git revision</dt><dd>0123456789abcdef" in page
+
+
+def test_the_same_tables_give_the_same_bytes(built: Paths, tmp_path_factory: pytest.TempPathFactory) -> None:
+    again = project(tmp_path_factory.mktemp("again"), TROUBLED)
+    build(again)
+    first, second = contents(built), contents(again)
+    assert sorted(first) == sorted(second)
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_files_of_the_report(built: Paths) -> None:
+    names = sorted(contents(built))
+    assert {"index.html", "metrics.json", "tables/claims.csv", "tables/claim_checks.csv"} <= set(names)
+    assert {"plots/gradient_by_lag.csv", "plots/loss_by_length.csv", "plots/learning_curves.csv"} <= set(names)
+    assert {"figures/cells_adding_gradient_by_lag.svg", "figures/cells_adding_gradient_by_lag.png"} <= set(names)
+
+
+def test_metrics_are_strict_json_of_finite_numbers(built: Paths) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    found = json.loads((built.reports / "metrics.json").read_text(), parse_constant=refuse)
+    values = list(leaves(found))
+    assert all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in values)
+    assert found["cells"]["adding"]["num_not_ok"] == 1 + 3
+    assert found["cells"]["adding"]["lstm"]["decay_factor_c_end"] == pytest.approx(0.985, abs=0.01)
+    assert found["claims"]["num_not_tested"] == 0
+
+
+def test_plots_are_small_tables_of_finite_numbers(built: Paths) -> None:
+    drawn = pl.read_csv(built.reports / "plots" / "gradient_by_lag.csv")
+    assert drawn.columns[:7] == ["study", "grid", "cell", "quantity", "stage", "lag", "log10_relative_norm"]
+    assert drawn.filter(pl.col("lag") == 0)["log10_relative_norm"].unique().to_list() == [0.0]
+    assert drawn["lag"].max() == 19
+
+
+def test_summary_has_every_setting(built: Paths) -> None:
+    rows = pl.read_csv(built.reports / "tables" / "settings.csv")
+    assert rows.height == 2 * 2 * 2
+    failed = rows.filter(pl.col("label") == "lstm, T=10, lr=0.003").row(0, named=True)
+    assert (failed["status"], failed["num_ok"], failed["test_loss"], failed["solved_share"]) == ("error", 0, None, None)
+    diverged = rows.filter(pl.col("label") == "elman, T=20, lr=0.01").row(0, named=True)
+    assert (diverged["status"], diverged["num_ok"], diverged["num_seeds"]) == ("diverged", 2, 3)
+
+
+def test_a_study_without_a_finished_trial_is_reported(tmp_path: Any) -> None:
+    labels = [f"{cell}, T=10, lr=0.01" for cell in ("elman", "lstm")]
+    shape = Shape(lengths=(10,), learning_rates=(0.01,), cells=("elman", "lstm"), digits_length=None)
+    paths = project(tmp_path, Shape(**(vars(shape) | {"broken": dict.fromkeys(labels, "error")})))
+    page = build(paths, "smoke").read_text()
+    assert "No gradient was traced yet." in page
+    assert "smoke run" in page
+    assert "inconclusive" in page
+
+
+def test_missing_results_are_named(tmp_path: Any) -> None:
+    paths = project(tmp_path, Shape(lengths=(10,), cells=("gru",), digits_length=None))
+    (paths.results("cells") / "traces.parquet").unlink()
+    with pytest.raises(TableError, match="traces.parquet: no such table"):
+        build(paths)

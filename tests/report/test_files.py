@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.report.files import ReportError, write_files
+
+
+def test_only_the_reports_own_stale_files_go(tmp_path: Path) -> None:
+    for name in ("figures/old.svg", "figures/notes.txt", "tables/old.csv", "mine.csv", "plots/old.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("before")
+    write_files(tmp_path, {"figures/new.svg": b"<svg/>", "index.html": b"page"})
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"figures/new.svg", "figures/notes.txt", "mine.csv", "index.html"}
+    assert (tmp_path / "index.html").read_bytes() == b"page"
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "figures").write_text("a file where a folder should be")
+    with pytest.raises(ReportError, match=r"figures/new.svg: cannot be written: "):
+        write_files(tmp_path, {"figures/new.svg": b"<svg/>"})
