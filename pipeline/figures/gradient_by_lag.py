@@ -59,15 +59,12 @@ def title(tables: GridTables) -> str:
     end = rates(tables).filter(pl.col("stage") == "end").drop_nulls("mean").sort("mean", maintain_order=True)
     if end.is_empty():
         return "No replica finished training: only the initial gradient is known"
-    falling = end.filter(pl.col("high") < 0)
+    falling, after = end.filter(pl.col("high") < 0), f"After training at T = {tables.lengths[-1]}"
     if falling.is_empty():
         reason = "one seed has no interval" if end["num_seeds"].max() == 1 else "every interval contains zero or growth"
-        return f"Inconclusive: no decay of the gradient with lag is established ({reason})"
+        return f"{after} no cell's gradient is shown to decay with lag ({reason})"
     fast, slow = falling.row(0, named=True), falling.row(-1, named=True)
-    said = (
-        f"After training at T = {tables.lengths[-1]} the gradient loses a factor 10 every {_per_decade(fast)} timesteps"
-    )
-    said = f"{said} in {_state(fast)}"
+    said = f"{after} the gradient loses a factor 10 every {_per_decade(fast)} timesteps in {_state(fast)}"
     others = [_state(row) for row in end.iter_rows(named=True) if row["high"] is None or row["high"] >= 0]
     if others:
         return f"{said}; no decay is established in {listed(others)}"

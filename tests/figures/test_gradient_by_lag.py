@@ -41,10 +41,11 @@ def test_title_names_states_without_an_established_decay() -> None:
     assert gradient_by_lag.title(grids(shape)[0]).endswith("; no decay is established in the GRU's h")
 
 
-def test_title_of_growth_is_inconclusive() -> None:
+def test_title_of_growth_says_that_no_decay_is_shown() -> None:
     shape = Shape(cells=("elman",), digits_length=None, end_factors={"elman/h": 1.1})
     assert gradient_by_lag.title(grids(shape)[0]) == (
-        "Inconclusive: no decay of the gradient with lag is established (every interval contains zero or growth)"
+        "After training at T = 20 no cell's gradient is shown to decay with lag "
+        "(every interval contains zero or growth)"
     )
 
 
