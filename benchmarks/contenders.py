@@ -31,8 +31,7 @@ def batch(num_examples: int, num_timesteps: int) -> tuple[Tensor, Tensor]:
 def ours(cell: str, B: int, H: int, T: int, num_replicas: int, trace: bool) -> Step:
     """Return this project's step for R replicas at once; with `trace`, every dL/dh_t's norm is computed as well."""
     interface = Interface("real", INPUT_SIZE, "last", "value", 1)
-    seeds = [torch.Generator().manual_seed(seed) for seed in range(num_replicas)]
-    replicas = Replicas([SequenceModel(interface, cell, H, None, seed) for seed in seeds])
+    replicas = Replicas([SequenceModel(interface, cell, H, None, seed) for seed in range(num_replicas)])
     inputs, targets = (tensor.expand(num_replicas, *tensor.shape).contiguous() for tensor in batch(B, T))
     flat = replicas.flat_RP
     optimiser = torch.optim.Adam([flat], lr=1e-3)

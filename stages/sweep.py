@@ -38,12 +38,12 @@ def _sweep(asked: argparse.Namespace) -> None:
     params = load_params(paths)
     sweep.check_studies(paths, params)
     store = sweep.TrialStore(sweep.store_url(paths, params.trial_store))
+    limit_s = load_scale(paths, params.scale).max_wall_time_s
     if asked.dry_run:
-        print(sweep.describe_plan(sweep.current_plan(paths, params, asked.study, store)))
+        print(sweep.describe_plan(sweep.current_plan(paths, params, asked.study, store, limit_s)))
         return
     if os.environ.get("RAY_ADDRESS") and store.is_local:
         print(f"sweep: trial_store is {store.url}: every node of the cluster must see that folder", file=sys.stderr)
-    limit_s = load_scale(paths, params.scale).max_wall_time_s
     executor = sweep.executor_named(asked.executor, params)
     with contextlib.closing(Publisher(paths, params)) as publisher:
         publish = functools.partial(publisher.setting, asked.study)

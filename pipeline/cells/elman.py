@@ -43,7 +43,7 @@ LEAKY_RELU = Nonlinearity(
 )
 
 
-def step(x_t: Tensor, h: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor, nonlinearity: Nonlinearity) -> Tensor:
+def advance(x_t: Tensor, h: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor, nonlinearity: Nonlinearity) -> Tensor:
     """Return h_t of one example, as the textbook has it: the reference of the loops below.
 
     Args:
@@ -64,7 +64,7 @@ def loops(nonlinearity: Nonlinearity) -> tuple[ForwardLoop, BackwardLoop]:
         tap = run.taps[0]
         if tap is not None:  # h itself is needed for φ', and what leaves the cell is h + tap
             return (_forward_tapped(run, tap, nonlinearity),)
-        for _, u_t, h_t in run.steps():
+        for _, u_t, h_t in run.timesteps():
             torch.bmm(run.weight_RGZ, u_t, out=h_t)  # a_t
             nonlinearity.apply_(h_t)
         return ()
@@ -88,7 +88,7 @@ def loops(nonlinearity: Nonlinearity) -> tuple[ForwardLoop, BackwardLoop]:
 
 def _forward_tapped(run: Forward, tap: Tensor, nonlinearity: Nonlinearity) -> Tensor:
     h_TRHB = run.empty(run.num_hidden)
-    for t, u_t, out_t, h_t in run.steps(h_TRHB):
+    for t, u_t, out_t, h_t in run.timesteps(h_TRHB):
         torch.bmm(run.weight_RGZ, u_t, out=h_t)
         nonlinearity.apply_(h_t)
         torch.add(h_t, tap[t], out=out_t)

@@ -19,7 +19,7 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
-def step(x_t: Tensor, h: Tensor, W_ih: Tensor, W_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
+def advance(x_t: Tensor, h: Tensor, W_ih: Tensor, W_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
     """Return h_t of one example, gate by gate: the reference of the loops below.
 
     Args:
@@ -42,7 +42,7 @@ def forward(run: Forward) -> tuple[Tensor, ...]:
     H, W, tap = run.num_hidden, run.weight_RGZ, run.taps[0]
     W_rzn, W_x = W.narrow(1, 0, 3 * H), W[:, 3 * H :, H:]
     blocks = run.empty(4 * H)
-    for t, u_t, h_t, rznn in run.steps(blocks):
+    for t, u_t, h_t, rznn in run.timesteps(blocks):
         torch.bmm(W_rzn, u_t, out=rznn.narrow(1, 0, 3 * H))
         n = torch.bmm(W_x, u_t.narrow(1, H, W_x.shape[2]), out=rznn.narrow(1, 3 * H, H))
         rznn.narrow(1, 0, 2 * H).sigmoid_()

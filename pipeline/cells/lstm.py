@@ -19,7 +19,7 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
-def step(x_t: Tensor, h: Tensor, c: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def advance(x_t: Tensor, h: Tensor, c: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return h_t and c_t of one example, gate by gate: the reference of the loops below.
 
     Args:
@@ -43,7 +43,7 @@ def forward(run: Forward) -> tuple[Tensor, ...]:
     c = run.empty(H, T + 1)
     c[0] = 0.0 if run.c_0 is None else run.c_0
     gates, tanh_c = run.empty(4 * H), run.empty(H)
-    for t, u_t, h_t, ifgo, tanh_c_t in run.steps(gates, tanh_c):
+    for t, u_t, h_t, ifgo, tanh_c_t in run.timesteps(gates, tanh_c):
         torch.bmm(run.weight_RGZ, u_t, out=ifgo)
         ifgo.narrow(1, 0, 2 * H).sigmoid_()
         g = ifgo.narrow(1, 2 * H, H).tanh_()

@@ -46,7 +46,7 @@ class Forward:
         kept = self.num_kept if num_timesteps is None else num_timesteps
         return self.u_TRZB.new_empty(kept, num_replicas, num_rows, num_examples)
 
-    def steps(self, *kept: Tensor) -> Any:
+    def timesteps(self, *kept: Tensor) -> Any:
         """Yield (t, u_t, h_t to be written, the slice of each kept buffer for t) in order of time."""
         for t, (u_t, u_next) in enumerate(zip(self.u_TRZB[:-1].unbind(0), self.u_TRZB[1:].unbind(0), strict=True)):
             yield t, u_t, u_next.narrow(1, 0, self.num_hidden), *(buffer[t % self.num_kept] for buffer in kept)
@@ -93,7 +93,7 @@ class Backward:
 
 
 ForwardLoop = Callable[[Forward], tuple[Tensor, ...]]
-"""Fills h and returns what the backward loop needs; an LSTM's first element is c, (kept + 1, R, H, B)."""
+"""Fills h and returns what the backward loop needs; an LSTM's first element is c_0 .. c_T, (T + 1, R, H, B)."""
 BackwardLoop = Callable[[Backward], tuple[Tensor, Tensor, Tensor | None]]
 """Returns the gradients of the weights (R, G, Z), of h_0 and of c_0, both (R, H, B)."""
 

@@ -7,6 +7,7 @@ dotted key, what was expected, what came, and the nearest valid name.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,7 +113,7 @@ def _build_union(args: tuple[Any, ...], value: object, where: str) -> Any:
     if not all(dataclasses.is_dataclass(variant) for variant in variants):
         raise TypeError(f"{where}: a union of plain types cannot be told apart")  # a programmer's error
     by_name = {get_args(get_type_hints(variant)["name"])[0]: variant for variant in variants}
-    if not isinstance(value, Mapping) or "name" not in value:
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ConfigError(
             f"{where}: expected a mapping with a name, one of {', '.join(sorted(by_name))}; got {value!r}"
         )
@@ -133,6 +134,8 @@ def _build_mapping(args: tuple[Any, ...], value: object, where: str) -> dict[str
 def _build_scalar(cls: type, value: object, where: str) -> Any:
     if cls is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: expected {'a finite number' if cls is float else _type_name(cls)}, got {value}")
     if isinstance(value, cls) and isinstance(value, bool) == (cls is bool):
         return value
     hint = ""

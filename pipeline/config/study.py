@@ -26,10 +26,7 @@ class Grid:
     axes: Mapping[str, tuple[Any, ...]]
 
     def __post_init__(self) -> None:
-        for axis, values in self.axes.items():
-            require(len(values) > 0, f"axes.{axis}", "at least one value", list(values))
-            distinct = [value for i, value in enumerate(values) if value not in values[:i]]
-            require(len(distinct) == len(values), f"axes.{axis}", "each value once", list(values))
+        _require_values(self.axes, "axes")
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,10 @@ class ScaleOverride:
 
     set: Mapping[str, Any]
     axes: Mapping[str, Mapping[str, tuple[Any, ...]]]
+
+    def __post_init__(self) -> None:
+        for grid, axes in self.axes.items():
+            _require_values(axes, f"axes.{grid}")
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,13 @@ def lengths_of(studies: Mapping[str, Study], scale: str, dataset: str) -> tuple[
             if isinstance(length, int) and not isinstance(length, bool):
                 lengths.add(length)
     return tuple(sorted(lengths))
+
+
+def _require_values(axes: Mapping[str, tuple[Any, ...]], where: str) -> None:
+    for axis, values in axes.items():
+        require(len(values) > 0, f"{where}.{axis}", "at least one value", list(values))
+        distinct = [value for i, value in enumerate(values) if value not in values[:i]]
+        require(len(distinct) == len(values), f"{where}.{axis}", "each value once", list(values))
 
 
 def _assign(spec: dict[str, Any], key: str, value: Any, where: str) -> None:

@@ -46,7 +46,8 @@ def _log10_norm(vectors_RTN: Tensor) -> Tensor:
     """Return log10 of Euclidean norms, (R, T), right where the squares of the entries would underflow or overflow."""
     largest = vectors_RTN.abs().amax(dim=2, keepdim=True)
     scale = torch.where(largest > 0, largest, torch.ones_like(largest))
-    return ((vectors_RTN / scale).norm(dim=2)).log10() + scale.squeeze(2).log10()
+    logs = (vectors_RTN / scale).norm(dim=2).log10() + scale.squeeze(2).log10()
+    return torch.where(largest.squeeze(2).isinf(), torch.inf, logs)
 
 
 def certificate_error(fast_RP: Tensor, exact_RP: Tensor) -> Tensor:

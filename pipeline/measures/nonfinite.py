@@ -14,7 +14,7 @@ class Location(NamedTuple):
 
     Attributes:
         timestep: 1..T, or None where no timestep is to blame.
-        quantity: For instance "grad_h", "weight_hh_l0".
+        quantity: "grad_h" or "grad_c", a parameter such as "recurrent.weight_hh_l0", or "loss".
         num_nonfinite: Entries of the parameters' gradient that are not finite.
     """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ def recurrent_blocks(replicas: Replicas, flat_RP: Tensor) -> dict[str, Tensor]:
 
 def sigma_max(block_RHH: Tensor) -> Tensor:
     """Return the largest singular value, (R,): the most that one multiplication can lengthen a vector."""
-    return torch.linalg.matrix_norm(block_RHH, ord=2)
+    return _each(lambda block: torch.linalg.matrix_norm(block, ord=2), block_RHH)
 
 
 def eigenvalues(block_RHH: Tensor) -> Tensor:
@@ -25,11 +27,25 @@ def eigenvalues(block_RHH: Tensor) -> Tensor:
 
     Conjugate pairs share a modulus: the imaginary part orders them, so that the order is a function of the matrix.
     """
-    values = torch.linalg.eigvals(block_RHH)
-    by_imaginary = values.gather(1, values.imag.argsort(dim=1, stable=True))
-    return by_imaginary.gather(1, by_imaginary.abs().argsort(dim=1, descending=True, stable=True))
+    return _each(_eigenvalues_in_order, block_RHH)
 
 
 def spectral_radius(block_RHH: Tensor) -> Tensor:
     """Return the largest modulus of an eigenvalue, (R,): the rate at which many multiplications lengthen."""
-    return torch.linalg.eigvals(block_RHH).abs().amax(dim=1)
+    return _each(lambda block: torch.linalg.eigvals(block).abs().amax(), block_RHH)
+
+
+def _eigenvalues_in_order(block_HH: Tensor) -> Tensor:
+    values = torch.linalg.eigvals(
+        block_HH
+    ).tolist()  # Python's abs is one function; a vector's ends may round otherwise
+    return torch.tensor(sorted(values, key=lambda value: (-abs(value), value.imag)), dtype=torch.complex128)
+
+
+def _each(function: Callable[[Tensor], Tensor], block_RHH: Tensor) -> Tensor:
+    """Return `function` of each matrix, stacked.
+
+    Each is copied to memory of its own: LAPACK's last digits depend on how its input is aligned, and a replica's
+    numbers must not depend on its place in the pack.
+    """
+    return torch.stack([function(block.clone()) for block in block_RHH])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.cells import CELLS
 from pipeline.cells.layer import RecurrentLayer, States
+from pipeline.models.randomness import generator
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,21 @@ class SequenceModel(nn.Module):
         cell: A key of `CELLS`.
         hidden_size: H.
         embedding_size: For symbols: width of a learned embedding, or None for one-hot vectors.
-        generator: Where the initial weights come from.
+        seed: Where the initial weights come from; each part draws from a stream of its own.
     """
 
     def __init__(
-        self, interface: Interface, cell: str, hidden_size: int, embedding_size: int | None, generator: torch.Generator
+        self, interface: Interface, cell: str, hidden_size: int, embedding_size: int | None, seed: int
     ) -> None:
         super().__init__()
         self.interface = interface
         self.embedding = None
         if embedding_size is not None:
-            weight = torch.empty(interface.input_size, embedding_size).normal_(generator=generator)
+            weight = torch.empty(interface.input_size, embedding_size).normal_(generator=generator(seed, "embedding"))
             self.embedding = nn.Embedding.from_pretrained(weight, freeze=False)
         width = interface.input_size if embedding_size is None else embedding_size
-        self.recurrent = RecurrentLayer(cell, width, hidden_size, generator)
-        self.readout = _linear(hidden_size, interface.output_size, generator)
+        self.recurrent = RecurrentLayer(cell, width, hidden_size, generator(seed, "recurrent"))
+        self.readout = _linear(hidden_size, interface.output_size, generator(seed, "readout"))
 
     def forward(self, inputs: Tensor, taps: States | None = None) -> Tensor:
         """Return predictions, (B, O) at the last timestep or (B, T, O) at every one.
@@ -109,11 +110,11 @@ def num_wrong(predictions: Tensor, targets: Tensor) -> Tensor:
     return (predictions.argmax(-1) != targets).sum()
 
 
-def _linear(num_inputs: int, num_outputs: int, generator: torch.Generator) -> nn.Linear:
+def _linear(num_inputs: int, num_outputs: int, start: torch.Generator) -> nn.Linear:
     linear = nn.utils.skip_init(nn.Linear, num_inputs, num_outputs)
     bound = num_inputs**-0.5
     for parameter in linear.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        nn.init.uniform_(parameter, -bound, bound, generator=start)
     return linear
 
 

@@ -63,23 +63,28 @@ def run_sweep(
     probe_writable(paths.results(study))
     revision = git_revision(paths)
     with sweep_lock(paths.default_store / f"{study}.lock", study):
-        plan = current_plan(paths, params, study, store)
-        plan = plan.with_stored(_final_ids(plan, store, max_wall_time_s))
+        plan = current_plan(paths, params, study, store, max_wall_time_s)
         job = _job(params, store, revision, max_wall_time_s, train)
         with Announcer(plan, store, on_finished) as announcer:
             watch = _Watch(follow(plan, stream or sys.stdout), announcer)
             _train_missing(plan, executor, job, _reader(paths), watch)
         failed = {identity: outcome for identity, outcome in watch.outcomes.items() if outcome.status == "error"}
-        _check_complete(plan.with_stored(store.ids()), failed)
+        _check_complete(plan, watch.outcomes)
         messages = {identity: outcome.message for identity, outcome in failed.items()}
         consolidate(plan, store, paths.results(study), messages, revision)
         _check_failed(plan, failed)
 
 
-def current_plan(paths: Paths, params: Params, study: str, store: TrialStore) -> Plan:
-    """Return the plan of a study against what the store has, and against this machine's memory if it trains here."""
+def current_plan(paths: Paths, params: Params, study: str, store: TrialStore, max_wall_time_s: float) -> Plan:
+    """Return the plan of a study against what the store has, and against this machine's memory if it trains here.
+
+    A stored trial that ran out of a shorter time limit than `max_wall_time_s` counts as missing, as a damaged one does.
+    """
     trains_here = not os.environ.get("RAY_ADDRESS") and not params.resources.gpus_per_trial
-    return plan_study(paths, params, study, store.ids(), available_memory_bytes() if trains_here else None)
+    plan = plan_study(paths, params, study, store.ids(), available_memory_bytes() if trains_here else None)
+    stored = {setting.trial_id: store.get(setting.trial_id) for setting in plan.trials if setting.stored}
+    final = {identity for identity, trial in stored.items() if trial is not None and trial.is_final(max_wall_time_s)}
+    return plan.with_stored(final)
 
 
 def executor_named(name: str, params: Params) -> Executor:
@@ -148,11 +153,6 @@ def _train_missing(plan: Plan, executor: Executor, job: Job, load: LoadData, wat
             executor(plan.missing, job, load, watch)
 
 
-def _final_ids(plan: Plan, store: TrialStore, max_wall_time_s: float) -> set[str]:
-    stored = {setting.trial_id: store.get(setting.trial_id) for setting in plan.trials if setting.stored}
-    return {identity for identity, trial in stored.items() if trial is not None and trial.is_final(max_wall_time_s)}
-
-
 def _job(params: Params, store: TrialStore, revision: str | None, max_wall_time_s: float, train: Train) -> Job:
     return Job(
         store_url=store.url,
@@ -171,8 +171,8 @@ def _reader(paths: Paths) -> LoadData:
     return load
 
 
-def _check_complete(plan: Plan, failed: Mapping[str, Outcome]) -> None:
-    absent = [setting for setting in plan.missing if setting.trial_id not in failed]
+def _check_complete(plan: Plan, outcomes: Mapping[str, Outcome]) -> None:
+    absent = [setting for setting in plan.missing if setting.trial_id not in outcomes]
     if absent:
         raise SweepError(
             f"study {plan.study!r}: interrupted: {len(absent)} of {len(plan.trials)} settings are missing, "

@@ -107,7 +107,7 @@ def _train_and_store(job: Job, setting: Setting, dataset: Dataset) -> tuple[str,
         checkpoint.clear()
         result, sink = _train(job, setting, dataset, checkpoint)
     store.put(setting.trial_id, stored_trial(setting, result, sink.tables(), job))
-    if result.status != Status.TIMED_OUT:  # such a one goes on from there if it is ever given more time
+    if all(row["status"] != Status.TIMED_OUT for row in result.rows):  # else it goes on from there, given more time
         checkpoint.clear()
     return str(result.status), _median_loss(result)
 

@@ -37,6 +37,7 @@ class Progress:
         flat_RP: Parameters.
         best_RP: Parameters at each replica's best evaluation.
         active_R: Replicas that still train.
+        num_clipped_R: Updates that clipping shortened.
         outcomes: One a replica.
         training_time_s: Spent in updates.
         diagnostics_time_s: Spent in traces, certificates and spectra.
@@ -47,6 +48,7 @@ class Progress:
     flat_RP: Tensor
     best_RP: Tensor
     active_R: Tensor
+    num_clipped_R: Tensor
     outcomes: list[ReplicaOutcome]
     training_time_s: float = 0.0
     diagnostics_time_s: float = 0.0
@@ -70,7 +72,7 @@ def unpack(data: bytes, device: torch.device) -> tuple[Progress, dict[str, Any],
         CheckpointError: If the checkpoint is damaged, or of another `TRIAL_VERSION`.
     """
     try:
-        state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         version = state.pop("version")
     except Exception as error:  # torch raises many kinds for a damaged file
         raise CheckpointError(f"not a readable checkpoint: {error}") from error
@@ -79,4 +81,6 @@ def unpack(data: bytes, device: torch.device) -> tuple[Progress, dict[str, Any],
     optimiser: dict[str, Any] = state.pop("optimiser")
     rows: bytes = state.pop("rows")
     outcomes = [ReplicaOutcome(**fields) for fields in state.pop("outcomes")]
+    for name, value in state.items():
+        state[name] = value.to(device) if isinstance(value, Tensor) else value
     return Progress(outcomes=outcomes, **state), optimiser, rows

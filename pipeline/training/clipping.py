@@ -74,7 +74,7 @@ def norms(vectors_RP: torch.Tensor) -> torch.Tensor:
 
 
 def cosine(first_RP: torch.Tensor, second_RP: torch.Tensor) -> torch.Tensor:
-    """Return the cosine between rows, shape (R,); 1 where both are zero."""
+    """Return the cosine between rows, shape (R,); 1 where both are zero, NaN where one is, or is not finite."""
     dot = (first_RP.double() * second_RP).sum(dim=1)
-    product = norms(first_RP) * norms(second_RP)
-    return torch.where(product > 0, dot / product, torch.ones_like(dot))
+    first, second = norms(first_RP), norms(second_RP)
+    return torch.where((first == 0) & (second == 0), torch.ones_like(dot), dot / (first * second))

@@ -27,7 +27,7 @@ class Sequences(NamedTuple):
 
     def first(self, num_sequences: int) -> Sequences:
         """Return the first sequences of the split."""
-        return self.take(torch.arange(num_sequences, device=self.inputs.device))
+        return Sequences(self.inputs[:num_sequences], self.targets[:num_sequences])
 
 
 def interface_of(dataset: Task) -> Interface:

@@ -32,4 +32,5 @@ def evaluate(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tenso
                 total_wrong[r] += num_wrong(prediction, chunk_targets)
     if interface.target_kind == "value":
         return total_loss / len(inputs), None
-    return total_loss / len(inputs), total_wrong / targets.numel()
+    error = total_wrong / targets.numel()
+    return total_loss / len(inputs), torch.where(total_loss.isfinite(), error, torch.nan)  # argmax of NaN is no answer

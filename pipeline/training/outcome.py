@@ -23,9 +23,9 @@ class Status(StrEnum):
 
 
 _SENTENCES = {
-    Status.OK: "trained to its last step, or to the criterion",
-    Status.TIMED_OUT: "stopped by the time limit; results are of the step it had reached",
-    Status.DIVERGED: "loss or gradient stopped being finite; frozen at the step before, results are of its best step",
+    Status.OK: "trained to its last step, or to the criterion; results are of its best step",
+    Status.TIMED_OUT: "stopped by the time limit; results are of its best step",
+    Status.DIVERGED: "loss, gradient or parameters stopped being finite; results are of its best step before that",
     Status.ERROR: "the program failed; there are no results",
 }
 
@@ -48,8 +48,7 @@ class ReplicaOutcome:
     best_validation_loss: float | None = None
     best_validation_error: float | None = None
     criterion_step: int | None = None
-    num_clipped: int = 0
-    certificate_error: float = 0.0
+    certificate_error: float | None = None
 
     def saw_validation(self, step: int, loss: float, error: float | None) -> bool:
         """Take note of an evaluation; return whether it is the best so far."""
@@ -58,22 +57,25 @@ class ReplicaOutcome:
         self.best_step, self.best_validation_loss, self.best_validation_error = step, loss, error
         return True
 
+    def certify(self, error: float) -> None:
+        """Take note of how far the training gradient was from the exact one; the worst stays, and NaN is worst."""
+        old = self.certificate_error
+        self.certificate_error = error if old is None or math.isnan(error) or error > old else old
+
     def diverge(self, step: int, timestep: int | None, quantity: str, message: str) -> None:
-        """Record that the update from `step` - 1 to `step` could not be made."""
+        """Record that the update from `step` - 1 to `step` could not be made, or `step` could not be evaluated."""
         self.status, self.status_message = Status.DIVERGED, message
         self.diverged_step, self.diverged_timestep, self.diverged_quantity = step, timestep, quantity
 
-    def row(self, test_loss: float | None, test_error: float | None) -> dict[str, Any]:
-        """Return this replica's columns of the `trials` table."""
-        row = {key: value for key, value in vars(self).items() if key != "num_clipped"}
-        clipped_share = self.num_clipped / self.num_steps if self.num_steps else 0.0
-        reached = self.criterion_step is not None
-        return row | {
+    def row(self, test_loss: float | None, test_error: float | None, num_clipped: int) -> dict[str, Any]:
+        """Return this replica's columns of the `trials` table; no test results where no evaluation was finite."""
+        tested = self.best_step is not None
+        return vars(self) | {
             "status": str(self.status),
-            "test_loss": test_loss,
-            "test_error": test_error,
-            "reached_criterion": reached,
-            "clipped_share": clipped_share,
+            "test_loss": test_loss if tested else None,
+            "test_error": test_error if tested else None,
+            "reached_criterion": self.criterion_step is not None,
+            "clipped_share": num_clipped / self.num_steps if self.num_steps else 0.0,
         }
 
 

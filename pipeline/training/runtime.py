@@ -19,7 +19,8 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 def computing(num_threads: int) -> Iterator[None]:
     """Use `num_threads` torch threads and flush denormals to zero; put both back at the end.
 
-    A vanished gradient is full of denormal numbers, and a CPU step on them is five to ten times slower.
+    A vanished gradient is full of denormal numbers, and a CPU step on them is five to ten times slower. The flag is
+    each thread's own and inherited at its start: torch's further threads keep what held when they were first used.
     """
     threads, flushed = torch.get_num_threads(), denormals_are_flushed()
     torch.set_num_threads(num_threads)

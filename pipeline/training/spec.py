@@ -15,7 +15,7 @@ from pipeline.errors import unknown_name
 from pipeline.training.clipping import Clipping
 from pipeline.training.optimisers import Optimiser
 
-TRIAL_VERSION = 1
+TRIAL_VERSION = 2
 """Raised by hand when the same spec would give other results: every trial then trains anew."""
 
 
@@ -72,7 +72,7 @@ class DiagnosticsSpec:
     certificate_tolerance: float
 
     def __post_init__(self) -> None:
-        require(self.num_traces >= 1, "num_traces", "an integer of at least 1", self.num_traces)
+        require(self.num_traces >= 2, "num_traces", "at least 2 (step 0 and the last one)", self.num_traces)
         require(self.probe_size >= 1, "probe_size", "an integer of at least 1", self.probe_size)
         require(self.certificate_tolerance > 0, "certificate_tolerance", "above 0", self.certificate_tolerance)
 
@@ -92,6 +92,7 @@ class TrialSpec:
     def __post_init__(self) -> None:
         require(len(self.seeds) >= 1, "seeds", "at least one seed", list(self.seeds))
         require(len(set(self.seeds)) == len(self.seeds), "seeds", "each seed once", list(self.seeds))
+        require(min(self.seeds) >= 0, "seeds", "integers of at least 0", list(self.seeds))
 
 
 def canonical(spec: TrialSpec) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A plain function of (spec, dataset): no Ray, no W&B, no global state. The order 
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from typing import TYPE_CHECKING
@@ -13,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.errors import ConfigError
 from pipeline.measures import locate
 from pipeline.models import Replicas, SequenceModel
+from pipeline.training.batches import BatchOrder
 from pipeline.training.checkpoint import CheckpointSlot, Progress, pack, unpack
 from pipeline.training.clipping import Ledger
 from pipeline.training.data import Sequences, interface_of, to_device
@@ -22,7 +25,6 @@ from pipeline.training.diagnostics import Diagnostics
 from pipeline.training.evaluation import evaluate
 from pipeline.training.ledger import LedgerBuffer
 from pipeline.training.outcome import ReplicaOutcome, Status, TrialResult
-from pipeline.training.randomness import BatchOrder, generator
 from pipeline.training.runtime import computing, keep_freed_memory, peak_memory_bytes, reset_peak_memory
 from pipeline.training.sink import Sink
 from pipeline.training.spec import TrialSpec
@@ -60,6 +62,7 @@ def run_trial(
     Raises:
         CertificateError: If the training path's gradient is wrong at initialisation.
         CheckpointError: If the checkpoint in the slot cannot be read.
+        ConfigError: If a batch, or the probe, is larger than its split.
     """
     keep_freed_memory()
     with computing(num_threads):
@@ -86,11 +89,13 @@ class Trial:
         self.baseline_loss = dataset.baseline_loss
         self.splits = {name: to_device(split, device) for name, split in dataset.splits.items()}
         self.interface = interface_of(dataset)
+        self._check_sizes()
         self.replicas = Replicas([self._network(seed) for seed in spec.seeds])
         flat = self.replicas.flat_RP.to(device)
         outcomes = [ReplicaOutcome(seed) for seed in spec.seeds]
         active = torch.ones(len(spec.seeds), dtype=torch.bool, device=device)
-        self.progress = Progress(0, flat, flat.clone(), active, outcomes)
+        num_clipped = torch.zeros_like(active, dtype=torch.int64)
+        self.progress = Progress(0, flat, flat.clone(), active, num_clipped, outcomes)
         self.optimiser = spec.optimiser.over(flat)
         self.order = BatchOrder(spec.seeds, len(self.train.inputs), spec.training.batch_size)
         probe = self.splits["validation"].first(spec.diagnostics.probe_size)
@@ -121,55 +126,66 @@ class Trial:
         """The training split."""
         return self.splits["train"]
 
+    def _check_sizes(self) -> None:
+        for key, asked, split in (
+            ("training.batch_size", self.spec.training.batch_size, "train"),
+            ("diagnostics.probe_size", self.spec.diagnostics.probe_size, "validation"),
+        ):
+            available = len(self.splits[split].inputs)
+            if asked > available:
+                raise ConfigError(f"{key}: expected at most {available}, the {split} sequences; got {asked}")
+
     def _network(self, seed: int) -> SequenceModel:
         model = self.spec.model
-        start = generator(seed, "initialisation")
-        return SequenceModel(self.interface, model.cell, model.hidden_size, model.embedding_size, start)
+        return SequenceModel(self.interface, model.cell, model.hidden_size, model.embedding_size, seed)
 
     def _evaluate_and_measure(self) -> bool:
         """Do what is due between two updates; return whether the trial ends here."""
         progress, training = self.progress, self.spec.training
-        before = self._active()
-        last = progress.step >= training.max_steps
+        before, last = self._active(), progress.step >= training.max_steps
         if last or progress.step % training.evaluate_every == 0:
-            self.ledger.write(self.progress.step)
-            self._evaluate()
-        if not last and self._out_of_time():
-            self._checkpoint()  # with a higher limit the trial goes on from here
-            self._time_out(self._active())
-        ended = [r for r in before if last or r not in self._active()]
-        finished = [r for r in ended if progress.outcomes[r].status != Status.DIVERGED]
-        if progress.step in self.diagnostics.steps:
-            self._measure([r for r in before if progress.outcomes[r].status != Status.DIVERGED], ending=bool(finished))
-        elif finished:
-            self._measure(finished, ending=True)
-        return last or not self._active()
+            self.ledger.write(progress.step)
+            self._evaluate(before)
+        sound = [r for r in before if progress.outcomes[r].status != Status.DIVERGED]
+        active = [] if last else self._active()
+        ending = [r for r in sound if r not in active]
+        scheduled = progress.step in self.diagnostics.steps
+        self._measure(sound if scheduled else ending, ending)
+        if active and self._out_of_time():
+            self._checkpoint()  # under a higher limit the trial goes on from here
+            self._time_out(active)
+            self._measure([] if scheduled else active, active)
+            return True
+        return not active
 
-    def _evaluate(self) -> None:
-        """Validate; note each replica's best, and freeze those that reached the criterion."""
-        progress = self.progress
+    def _evaluate(self, active: list[int]) -> None:
+        """Validate; note each replica's best, and freeze those that reached the criterion or are not finite."""
+        progress, stop_below = self.progress, self.spec.training.stop_below
         losses, errors = evaluate(self.replicas, progress.flat_RP, *self.splits["validation"])
         losses_R = losses.tolist()
         errors_R = [None] * len(losses_R) if errors is None else errors.tolist()
-        active = self._active()
         self._write_curve("validation_loss", losses, active)
         if errors is not None:
             self._write_curve("validation_error", errors, active)
         for r in active:
-            outcome, stop_below = progress.outcomes[r], self.spec.training.stop_below
+            outcome = progress.outcomes[r]
+            outcome.num_steps = progress.step
             if outcome.saw_validation(progress.step, losses_R[r], errors_R[r]):
                 progress.best_RP[r] = progress.flat_RP[r]
-            if stop_below is not None and losses_R[r] < stop_below:
+            if not math.isfinite(losses_R[r]):
+                outcome.diverge(progress.step, None, "validation_loss", f"validation loss {losses_R[r]:g}")
+                progress.active_R[r] = False
+            elif stop_below is not None and losses_R[r] < stop_below:
                 outcome.criterion_step = progress.step
                 progress.active_R[r] = False
 
-    def _measure(self, which: list[int], ending: bool) -> None:
+    def _measure(self, which: list[int], ending: list[int]) -> None:
         if not which:
             return
         started = time.perf_counter()
         errors = self.diagnostics.measure(self.progress.step, self.progress.flat_RP, which, ending)
         for r, error in zip(which, errors, strict=True):
-            self.progress.outcomes[r].certificate_error = max(self.progress.outcomes[r].certificate_error, error)
+            self.progress.outcomes[r].certify(error)
         self.progress.diagnostics_time_s += time.perf_counter() - started
 
     def _update(self) -> None:
@@ -183,42 +199,37 @@ class Trial:
         progress.flat_RP.grad = clipped_RP
         self.optimiser.step()
         progress.step += 1
-        finite_R = losses.isfinite() & ledger.grad_norm.isfinite() & progress.flat_RP.isfinite().all(dim=1)
-        failed_R = progress.active_R & ~finite_R
-        progress.active_R = progress.active_R & finite_R
+        after_finite_R = progress.flat_RP.isfinite().all(dim=1)
+        failed_R = progress.active_R & ~(losses.isfinite() & ledger.grad_norm.isfinite() & after_finite_R)
+        progress.active_R = progress.active_R & ~failed_R
         progress.flat_RP[~progress.active_R] = before_RP[~progress.active_R]
-        if bool(failed_R.any()):
-            self._record_divergence(failed_R.nonzero().flatten().tolist(), before_RP, batch, losses, ledger)
-        self._count(ledger)
+        progress.num_clipped_R += progress.active_R & (ledger.clipped_grad_norm < ledger.grad_norm)
+        for r in failed_R.nonzero().flatten().tolist():
+            self._record_divergence(r, before_RP, batch, losses, ledger)
         progress.training_time_s += time.perf_counter() - started
 
-    def _count(self, ledger: Ledger) -> None:
-        clipped = (ledger.clipped_grad_norm < ledger.grad_norm).tolist()
-        for r in self._active():
-            outcome = self.progress.outcomes[r]
-            outcome.num_steps = self.progress.step
-            outcome.num_clipped += clipped[r]
-
-    def _record_divergence(
-        self, which: list[int], before_RP: Tensor, batch: Sequences, losses: Tensor, ledger: Ledger
-    ) -> None:
-        for r in which:
-            place = locate(self.replicas, before_RP, *batch, replica=r)
-            message = (
-                f"loss {losses[r].item():.4g}, gradient norm {ledger.grad_norm[r].item():.4g}: "
-                f"{place.num_nonfinite} of {self.replicas.num_parameters} entries of the gradient are not finite"
-            )
-            self.progress.outcomes[r].diverge(self.progress.step, place.timestep, place.quantity, message)
+    def _record_divergence(self, r: int, before_RP: Tensor, batch: Sequences, losses: Tensor, ledger: Ledger) -> None:
+        place = locate(self.replicas, before_RP, *batch, replica=r)
+        overflowed = math.isfinite(losses[r].item()) and place.num_nonfinite == 0
+        what = (
+            "the update overflowed: parameters are not finite"
+            if overflowed
+            else f"{place.num_nonfinite} of {self.replicas.num_parameters} entries of the gradient are not finite"
+        )
+        message = f"loss {losses[r].item():.4g}, gradient norm {ledger.grad_norm[r].item():.4g}: {what}"
+        quantity = "parameters" if overflowed else place.quantity
+        self.progress.outcomes[r].num_steps = self.progress.step - 1
+        self.progress.outcomes[r].diverge(self.progress.step, place.timestep, quantity, message)
 
     def _active(self) -> list[int]:
         return self.progress.active_R.nonzero().flatten().tolist()
 
     def _time_out(self, which: list[int]) -> None:
         for r in which:
+            outcome = self.progress.outcomes[r]
             self.progress.active_R[r] = False
-            self.progress.outcomes[r].status = Status.TIMED_OUT
-            sentence = f"{Status.TIMED_OUT.sentence} (limit {self.max_wall_time_s:g} s)"
-            self.progress.outcomes[r].status_message = sentence
+            outcome.status, outcome.num_steps = Status.TIMED_OUT, self.progress.step
+            outcome.status_message = f"{Status.TIMED_OUT.sentence} (limit {self.max_wall_time_s:g} s)"
 
     def _out_of_time(self) -> bool:
         return self.max_wall_time_s is not None and self._wall_time_s() > self.max_wall_time_s
@@ -257,7 +268,8 @@ class Trial:
         errors_R = [None] * len(losses_R) if errors is None else errors.tolist()
         progress.wall_time_s = self._wall_time_s()
         common = self._common_columns()
-        rows = [o.row(losses_R[r], errors_R[r]) | common for r, o in enumerate(progress.outcomes)]
+        clipped = progress.num_clipped_R.tolist()
+        rows = [o.row(losses_R[r], errors_R[r], clipped[r]) | common for r, o in enumerate(progress.outcomes)]
         return TrialResult(rows)
 
     def _common_columns(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What a researcher writes today: a loop over `step` with every state's gradient retained."""
+"""What a researcher writes today: a loop over `advance` with every state's gradient retained."""
 
 import torch
 from torch import Tensor
@@ -23,12 +23,12 @@ def unrolled(name: str, layer: RecurrentLayer, x_TBD: Tensor, initial: States) -
         states = []
         for x_t in x_TBD[:, b]:
             if name == "lstm":
-                h, c = lstm.step(x_t, h, c, W_ih, W_hh, b_ih + b_hh)
+                h, c = lstm.advance(x_t, h, c, W_ih, W_hh, b_ih + b_hh)
                 c.retain_grad()
             elif name == "gru":
-                h = gru.step(x_t, h, W_ih, W_hh, b_ih, b_hh)
+                h = gru.advance(x_t, h, W_ih, W_hh, b_ih, b_hh)
             else:
-                h = elman.step(x_t, h, W_ih, W_hh, b_ih + b_hh, PHI[name])
+                h = elman.advance(x_t, h, W_ih, W_hh, b_ih + b_hh, PHI[name])
             h.retain_grad()
             states.append(States(h, c))
         examples.append(states)

@@ -175,6 +175,11 @@ def test_mistakes_in_a_scale_are_named(keys: list[str], value: Any, message: str
         ),
         (
             ["scales", "smoke", "axes"],
+            {"adding": {"model.cell": []}},
+            r"smoke\.axes\.adding\.model\.cell: expected at least",
+        ),
+        (
+            ["scales", "smoke", "axes"],
             {"adding": {"model.cel": ["gru"]}},
             r"scales\.smoke\.axes\.adding: unknown axis 'model\.cel'; did you mean 'model\.cell'",
         ),

@@ -73,6 +73,13 @@ def test_a_good_mapping_becomes_the_dataclass() -> None:
         ({"notes": []}, r"f\.yaml\.notes: expected a mapping, got \[\]"),
         ({"mode": "inc"}, r"f\.yaml\.mode: unknown value 'inc'; did you mean 'ink'\? known: ink, pencil"),
         ({"shape": "circle"}, r"f\.yaml\.shape: expected a mapping with a name, one of circle, square; got 'circle'"),
+        (
+            {"shape": {"name": ["circle"]}},
+            r"f\.yaml\.shape: expected a mapping with a name, one of circle, square; got",
+        ),
+        ({"scale": float("nan")}, r"f\.yaml\.scale: expected a finite number, got nan"),
+        ({"scale": float("inf")}, r"f\.yaml\.scale: expected a finite number, got inf"),
+        ({"sizes": [float("inf")]}, r"f\.yaml\.sizes\[0\]: expected an integer, got inf"),
         ({"shape": {"name": "cirle"}}, r"f\.yaml\.shape\.name: unknown name 'cirle'; did you mean 'circle'\?"),
         ({"shape": {"name": "circle"}}, r"f\.yaml\.shape: missing key 'radius' \(a number\)"),
         ({"shape": {"name": "circle", "side": 1}}, r"f\.yaml\.shape: unknown key 'side'; known: name, radius"),

@@ -58,9 +58,14 @@ def test_a_trial_that_ran_out_of_time_is_trained_on_under_a_higher_limit(project
     def run(train, limit_s: float) -> None:
         run_sweep(paths, params, "cells", train_inline, max_wall_time_s=limit_s, train=train, stream=io.StringIO())
 
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
     run(timed_out, limit_s=10.0)
     assert set(read_table("trials", paths.results("cells"))["status"]) == {"timed_out"}
     run(FakeTrain(fails_on="elman"), limit_s=10.0)  # the same limit: it would end the same, so nothing trains
+    with pytest.raises(SweepError, match="interrupted: 4 of 4 settings are missing"):
+        run(interrupted, limit_s=20.0)
     run(FakeTrain(journal=tmp_path / "journal"), limit_s=20.0)
     assert set(read_table("trials", paths.results("cells"))["status"]) == {"ok"}
     assert lines(tmp_path / "journal") == []  # every step had been made: they go on from their checkpoints
@@ -69,7 +74,7 @@ def test_a_trial_that_ran_out_of_time_is_trained_on_under_a_higher_limit(project
 def test_a_damaged_checkpoint_starts_the_trial_anew(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     paths, params = project
     store = TrialStore(paths.default_store)
-    plan = current_plan(paths, params, "cells", store)
+    plan = current_plan(paths, params, "cells", store, 60.0)
     store.checkpoint(plan.trials[0].trial_id).save(b"damaged")
 
     def train(spec, dataset, sink, *, checkpoints, **options):
@@ -201,7 +206,7 @@ def test_a_listener_that_raises_is_heard(project: Project) -> None:
 
 def test_data_that_changed_after_the_plan_are_refused(project: Project, tmp_path: Path) -> None:
     paths, params = project
-    setting = current_plan(paths, params, "cells", TrialStore(tmp_path)).settings[0]
+    setting = current_plan(paths, params, "cells", TrialStore(tmp_path), 60.0).settings[0]
     other = load_dataset(paths.dataset("adding"), 6)
     outcome = train_setting(Job(str(tmp_path), None, "cpu", 1, 60.0, FakeTrain()), setting, other)
     assert outcome.status == "error"
@@ -210,7 +215,7 @@ def test_data_that_changed_after_the_plan_are_refused(project: Project, tmp_path
 
 def test_the_plan_can_be_read_without_training(project: Project) -> None:
     paths, params = project
-    text = describe_plan(current_plan(paths, params, "cells", TrialStore(paths.default_store)))
+    text = describe_plan(current_plan(paths, params, "cells", TrialStore(paths.default_store), 60.0))
     assert "missing        6 steps  cells: elman, lr=0.1" in text
     assert "4 settings, 4 trials, 4 to train: 48 replica-steps, very roughly" in text
     assert not paths.default_store.exists()

@@ -11,10 +11,11 @@ import torch
 
 from pipeline.config import build
 from pipeline.errors import ConfigError
+from pipeline.models.randomness import generator
 from pipeline.training import MemorySink, Status, TrialResult, canonical, columns, trial_id
+from pipeline.training.batches import BatchOrder
 from pipeline.training.clipping import NoClipping, clip_by_global_norm, cosine
 from pipeline.training.outcome import ReplicaOutcome
-from pipeline.training.randomness import BatchOrder, generator
 from pipeline.training.runtime import computing, denormals_are_flushed, peak_memory_bytes
 from pipeline.training.spec import TrialSpec
 from tests.training.conftest import RAW
@@ -68,6 +69,8 @@ def test_no_clipping_changes_nothing() -> None:
 def test_cosine_of_opposite_and_orthogonal_gradients() -> None:
     first, second = grads([1.0, 0.0], [1.0, 0.0], [0.0, 0.0]), grads([-2.0, 0.0], [0.0, 3.0], [0.0, 0.0])
     assert cosine(first, second).tolist() == [-1.0, 0.0, 1.0]
+    bad = cosine(grads([1.0, 0.0], [math.nan, 1.0], [math.inf, 1.0]), grads([0.0, 0.0], [1.0, 1.0], [1.0, 1.0]))
+    assert bad.isnan().all()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_streams_of_a_seed_are_independent_and_seed_0_is_a_seed() -> None:
     draws = {
         tuple(torch.rand(4, generator=generator(seed, stream, counter)).tolist())
         for seed in (0, 1)
-        for stream in ("initialisation", "data")
+        for stream in ("recurrent", "data")
         for counter in (0, 1)
     }
     assert len(draws) == 8
@@ -181,11 +184,15 @@ def test_columns_are_dotted_and_without_seeds(spec_of: Any) -> None:
         ({"model__hidden_size": 0}, r"model\.hidden_size: expected an integer of at least 1, got 0"),
         ({"model__embedding_size": 0}, r"model\.embedding_size: expected null or an integer"),
         ({"training__batch_size": -1}, r"training\.batch_size: expected an integer of at least 1, got -1"),
-        ({"diagnostics__num_traces": 0}, r"diagnostics\.num_traces"),
+        (
+            {"diagnostics__num_traces": 1},
+            r"diagnostics\.num_traces: expected at least 2 \(step 0 and the last one\), got",
+        ),
         ({"diagnostics__probe_size": 0}, r"diagnostics\.probe_size"),
         ({"diagnostics__certificate_tolerance": 0.0}, r"diagnostics\.certificate_tolerance"),
         ({"seeds": []}, r"seeds: expected at least one seed"),
         ({"seeds": [1, 1]}, r"seeds: expected each seed once"),
+        ({"seeds": [-1]}, r"seeds: expected integers of at least 0, got \[-1\]"),
         (
             {"clipping": {"name": "global_norm", "threshold": 0.0}},
             r"clipping\.threshold: expected a finite number above 0",
@@ -225,11 +232,22 @@ def test_peak_memory_is_that_of_a_process_with_torch_in_it() -> None:
 
 def test_the_worst_status_speaks_for_the_trial() -> None:
     def result(*statuses: Status) -> TrialResult:
-        return TrialResult([ReplicaOutcome(0, status=status).row(None, None) for status in statuses])
+        return TrialResult([ReplicaOutcome(0, status=status).row(None, None, 0) for status in statuses])
 
     assert result(Status.OK, Status.TIMED_OUT).status == "timed_out"
     assert result(Status.DIVERGED, Status.TIMED_OUT, Status.OK).status == "diverged"
     assert all(status.sentence for status in Status)
+
+
+def test_the_worst_certificate_stays_and_nan_is_worst() -> None:
+    outcome = ReplicaOutcome(0)
+    assert outcome.certificate_error is None
+    outcome.certify(0.2)
+    outcome.certify(0.1)
+    assert outcome.certificate_error == 0.2
+    outcome.certify(math.nan)
+    outcome.certify(0.3)
+    assert math.isnan(outcome.certificate_error)
 
 
 def test_the_best_evaluation_is_the_lowest_finite_one() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import ConfigError
 from pipeline.models import SequenceModel
 from pipeline.tables import HOST_COLUMNS
 from pipeline.training import CheckpointError, MemorySink, TrialResult, run_trial
@@ -56,8 +57,10 @@ def test_same_spec_twice_gives_the_same_rows(cell: str, adding: Any, spec_of: An
 @pytest.mark.parametrize("cell", ["elman", "elman_relu", "lstm", "gru"])
 def test_a_replica_in_a_pack_of_8_equals_the_same_replica_alone(cell: str, adding: Any, spec_of: Any) -> None:
     pack, alone = MemorySink(), MemorySink()
-    together = run_trial(spec_of(model__cell=cell, seeds=list(range(8))), adding, pack)
-    single = run_trial(spec_of(model__cell=cell, seeds=[5]), adding, alone)
+    dense = {"training__stop_below": 0.3, "training__evaluate_every": 5, "diagnostics__num_traces": 20}
+    together = run_trial(spec_of(model__cell=cell, seeds=list(range(8)), **dense), adding, pack)
+    single = run_trial(spec_of(model__cell=cell, seeds=[5], **dense), adding, alone)
+    assert len({row["num_steps"] for row in together.rows}) > 1, "some should reach the criterion before others"
     assert rows_of(together)[5] == rows_of(single)[0]
     for table in ("curves", "traces", "eigenvalues"):
         assert sorted_rows(pack, table, [5]) == sorted_rows(alone, table)
@@ -67,7 +70,7 @@ def test_a_replica_in_a_pack_of_8_equals_the_same_replica_alone(cell: str, addin
 def test_a_nan_planted_in_one_replica_leaves_the_others_bit_identical(
     cell: str, adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = spec_of(model__cell=cell, diagnostics__num_traces=1)
+    spec = spec_of(model__cell=cell)
     clean, poisoned = MemorySink(), MemorySink()
     expected = run_trial(spec, adding, clean)
     make = Trial._network
@@ -85,9 +88,9 @@ def test_a_nan_planted_in_one_replica_leaves_the_others_bit_identical(
     assert [rows_of(result)[r] for r in (0, 2)] == [rows_of(expected)[r] for r in (0, 2)]
     for table in ("curves", "traces", "eigenvalues"):
         assert sorted_rows(poisoned, table, [0, 2]) == sorted_rows(clean, table, [0, 2])
-    assert result.rows[1]["diverged_step"] == 1
-    assert result.rows[1]["diverged_timestep"] == 10  # the backward pass meets the last timestep first
-    assert result.rows[1]["best_validation_loss"] is None
+    row = result.rows[1]
+    assert (row["diverged_step"], row["diverged_quantity"]) == (0, "validation_loss")
+    assert row["best_validation_loss"] is row["test_loss"] is row["certificate_error"] is None
     assert result.status == "diverged"
 
 
@@ -125,7 +128,7 @@ def test_a_checkpoint_of_another_version_is_refused(adding: Any, spec_of: Any, m
     with pytest.raises(KeyboardInterrupt):
         run_trial(spec_of(), adding, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
     monkeypatch.setattr("pipeline.training.checkpoint.TRIAL_VERSION", 999)
-    with pytest.raises(CheckpointError, match="a checkpoint of trial version 1, expected 999"):
+    with pytest.raises(CheckpointError, match=r"a checkpoint of trial version \d+, expected 999"):
         run_trial(spec_of(), adding, MemorySink(), checkpoints=slot)
 
 
@@ -167,17 +170,45 @@ def test_time_limit_ends_a_trial_as_timed_out(adding: Any, spec_of: Any) -> None
     assert math.isfinite(result.rows[0]["test_loss"])
 
 
-def test_a_trial_that_ran_out_of_time_goes_on_under_a_higher_limit(adding: Any, spec_of: Any) -> None:
-    spec = spec_of(training__max_steps=400)
+@pytest.mark.parametrize("stop_at", [0, 2, 10, 13])  # an evaluation and a trace, a trace, an evaluation, neither
+def test_a_trial_that_ran_out_of_time_goes_on_under_a_higher_limit(
+    stop_at: int, adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, continued, slot = MemorySink(), MemorySink(), Slot()
-    expected = run_trial(spec, adding, whole)
-    first = run_trial(spec, adding, MemorySink(), checkpoints=slot, max_wall_time_s=0.2)
+    expected = run_trial(spec_of(), adding, whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trial, "_out_of_time", lambda trial: trial.progress.step == stop_at)
+        first = run_trial(spec_of(), adding, MemorySink(), checkpoints=slot, max_wall_time_s=1.0)
     assert first.status == "timed_out"
-    assert 0 < first.rows[0]["num_steps"] < 400
-    result = run_trial(spec, adding, continued, checkpoints=slot)
+    assert {row["num_steps"] for row in first.rows} == {stop_at}
+    result = run_trial(spec_of(), adding, continued, checkpoints=slot)
     assert rows_of(result) == rows_of(expected)
-    assert sorted_rows(continued, "curves") == sorted_rows(whole, "curves")
-    assert sorted_rows(continued, "traces") == sorted_rows(whole, "traces")
+    for table in ("curves", "traces", "eigenvalues"):
+        assert sorted_rows(continued, table) == sorted_rows(whole, table)
+
+
+def test_parameters_that_overflow_in_an_update_are_said_to(adding: Any, spec_of: Any) -> None:
+    spec = spec_of(optimiser={"name": "sgd", "learning_rate": 3.0e38}, clipping={"name": "none"})
+    rows = run_trial(spec, adding, MemorySink()).rows
+    overflowed = [row for row in rows if row["diverged_quantity"] == "parameters"]
+    assert overflowed, "the learning rate of this test should overflow float32 for some seed"
+    for row in overflowed:
+        assert (row["diverged_step"], row["num_steps"], row["best_step"]) == (1, 0, 0)
+        assert "the update overflowed" in row["status_message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training__batch_size": 257}, r"training\.batch_size: expected at most 256, the train sequences; got 257"),
+        ({"diagnostics__probe_size": 65}, r"diagnostics\.probe_size: expected at most 64, the validation sequences"),
+    ],
+)
+def test_portions_larger_than_the_data_are_refused(
+    changes: dict[str, Any], message: str, adding: Any, spec_of: Any
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_trial(spec_of(**changes), adding, MemorySink())
 
 
 def test_a_training_gradient_that_disagrees_at_initialisation_is_an_error(adding: Any, spec_of: Any) -> None:
@@ -185,12 +216,15 @@ def test_a_training_gradient_that_disagrees_at_initialisation_is_an_error(adding
         run_trial(spec_of(diagnostics__certificate_tolerance=1e-12), adding, MemorySink())
 
 
-def test_seeds_are_paired_and_differ(adding: Any, spec_of: Any) -> None:
-    sink = MemorySink()
-    run_trial(spec_of(), adding, sink)
-    curves = sink.tables()["curves"]
-    first = curves["value"][(curves["metric"] == "training_loss") & (curves["step"] == 1)]
-    assert len(set(first)) == 3
+def test_arms_are_paired_and_seeds_differ(adding: Any, spec_of: Any) -> None:
+    elman, gru = (
+        Trial(spec_of(model__cell=cell), adding, MemorySink(), None, torch.device("cpu"), None, 1.0)
+        for cell in ("elman", "gru")
+    )
+    readouts = [trial.replicas.named(trial.replicas.flat_RP)["readout.weight"] for trial in (elman, gru)]
+    assert torch.equal(*readouts)
+    assert not torch.equal(readouts[0][0], readouts[0][1])
+    assert torch.equal(elman.order.indices(20), gru.order.indices(20))
 
 
 @pytest.mark.parametrize("embedding_size", [None, 3])
