@@ -9,6 +9,12 @@ from pipeline.config.paths import Paths
 from pipeline.config.strict import build, read_yaml, require
 from pipeline.errors import ConfigError, unknown_name
 
+MAX_SEEDS = 10_000
+"""More replicas than this in one trial are a slip of the keyboard."""
+
+MIN_SHARE = 0.0001
+"""The smallest part of a CPU or GPU that Ray can keep apart."""
+
 
 @dataclass(frozen=True)
 class SeedRange:
@@ -19,7 +25,9 @@ class SeedRange:
 
     def __post_init__(self) -> None:
         require(self.start >= 0, "start", "an integer of at least 0", self.start)
-        require(self.count is None or self.count >= 1, "count", "null or an integer of at least 1", self.count)
+        expected = f"null or an integer from 1 to {MAX_SEEDS}"
+        require(self.count is None or 1 <= self.count <= MAX_SEEDS, "count", expected, self.count)
+        require(self.start <= 2**31, "start", "an integer of at most 2147483648", self.start)
 
 
 @dataclass(frozen=True)
@@ -30,8 +38,9 @@ class Resources:
     gpus_per_trial: float
 
     def __post_init__(self) -> None:
-        require(self.cpus_per_trial > 0, "cpus_per_trial", "a number above 0", self.cpus_per_trial)
-        require(self.gpus_per_trial >= 0, "gpus_per_trial", "a number of at least 0", self.gpus_per_trial)
+        cpus, gpus = self.cpus_per_trial, self.gpus_per_trial
+        require(cpus >= MIN_SHARE, "cpus_per_trial", f"a number of at least {MIN_SHARE}", cpus)
+        require(gpus == 0 or gpus >= MIN_SHARE, "gpus_per_trial", f"0 or a number of at least {MIN_SHARE}", gpus)
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Params:
     tracking: Tracking
 
     def __post_init__(self) -> None:
+        require(self.trial_store != "", "trial_store", "null, a folder or a URL", self.trial_store)
         for field in ("datasets", "studies"):
             names = getattr(self, field)
             require(len(names) > 0, field, "at least one name", list(names))
@@ -94,6 +104,8 @@ def load_params(paths: Paths) -> Params:
     Raises:
         ConfigError: If params.yaml, or a file that it names, is missing or wrong.
     """
+    if not paths.params.exists():
+        raise ConfigError(f"{paths.params}: no such file; run this in the project's folder")
     params: Params = build(Params, read_yaml(paths.params), paths.params.name)
     for kind, names, path_of in (
         ("scale", (params.scale,), paths.scale_config),

@@ -128,6 +128,9 @@ def lengths_of(studies: Mapping[str, Study], scale: str, dataset: str) -> tuple[
     """Return, sorted, every `dataset.length` that `studies` ask of `dataset` at `scale`.
 
     This is why a new length is written in one place only, the study: `prepare` makes what studies ask for.
+
+    Raises:
+        ConfigError: If a length is neither null nor an integer.
     """
     lengths: set[int] = set()
     for name, study in studies.items():
@@ -135,8 +138,8 @@ def lengths_of(studies: Mapping[str, Study], scale: str, dataset: str) -> tuple[
             wanted = setting.spec.get("dataset")
             if not isinstance(wanted, Mapping) or wanted.get("name") != dataset:
                 continue
-            length = wanted.get("length")
-            if isinstance(length, int) and not isinstance(length, bool):
+            length = build(int | None, wanted.get("length"), f"{setting.where}.dataset.length")
+            if length is not None:
                 lengths.add(length)
     return tuple(sorted(lengths))
 

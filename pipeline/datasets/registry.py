@@ -34,7 +34,7 @@ def read_generator(config_path: Path) -> Generator:
     if not isinstance(config, Mapping) or "generator" not in config:
         known = ", ".join(GENERATORS)
         raise ConfigError(f"{where}: expected a mapping with a generator, one of {known}; got {config!r}")
-    if config["generator"] not in GENERATORS:
+    if not isinstance(config["generator"], str) or config["generator"] not in GENERATORS:
         raise ConfigError(f"{where}.generator: {unknown_name('generator', config['generator'], GENERATORS)}")
     generator: Generator = build(GENERATORS[config["generator"]], config, where)
     return generator

@@ -45,7 +45,7 @@ def table(tables: GridTables) -> pl.DataFrame:
 def shares(tables: GridTables) -> pl.DataFrame:
     """Return the mean share of clipped steps over seeds, with its interval, by arm at the longest length."""
     by_seed = _updates(tables).group_by("arm", "seed", maintain_order=True).agg(clipped=pl.col("clipped").mean())
-    return mean_interval(by_seed, "clipped", ["arm"])
+    return mean_interval(by_seed, "clipped", ["arm"], bounds=(0.0, 1.0))
 
 
 def title(tables: GridTables) -> str:

@@ -41,7 +41,7 @@ def table(tables: GridTables) -> pl.DataFrame:
 def shares_outside(tables: GridTables) -> pl.DataFrame:
     """Return by stage the mean over seeds of the share of eigenvalues outside the unit circle, with its interval."""
     by_seed = table(tables).group_by("stage", "seed", maintain_order=True).agg(share=pl.col("outside").mean())
-    return mean_interval(by_seed, "share", ["stage"])
+    return mean_interval(by_seed, "share", ["stage"], bounds=(0.0, 1.0))
 
 
 def title(tables: GridTables) -> str:

@@ -19,7 +19,7 @@ def applies(tables: GridTables) -> bool:
 
 def table(tables: GridTables) -> pl.DataFrame:
     """Return the mean test error over seeds that did not diverge, by arm, with its interval, at the longest length."""
-    return mean_interval(_sound(tables), "test_error", ["arm"])
+    return mean_interval(_sound(tables), "test_error", ["arm"], bounds=(0.0, 1.0))
 
 
 def title(tables: GridTables) -> str:

@@ -79,7 +79,7 @@ def caption(tables: GridTables) -> str:
         f"Frobenius norm over the probe batch of ∂L/∂h (and ∂L/∂c of the LSTM) k timesteps before the last one, "
         f"relative to lag 0, at T = {tables.lengths[-1]} on {tables.dataset}; exact float64 backward pass. Lines are "
         f"means of log10 over {seeds_of(drawn)}, bands the {INTERVAL}. Factors per timestep are least-squares fits of "
-        f"the log10 norm, seed by seed. Each arm at its selected learning rate. "
+        f"the log10 norm, seed by seed. Where the study selects between settings, the selected one is shown. "
         f"{outcomes(tables.at_longest(tables.runs), treatment)}{left_out(drawn)}"
     )
 

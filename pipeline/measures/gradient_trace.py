@@ -50,6 +50,35 @@ def _log10_norm(vectors_RTN: Tensor) -> Tensor:
     return torch.where(largest.squeeze(2).isinf(), torch.inf, logs)
 
 
+def finite_difference_error(
+    replicas: Replicas, flat_RP: Tensor, grad_RP: Tensor, inputs: Tensor, targets: Tensor
+) -> Tensor:
+    """Return how far the gradient is from central differences of the loss along it, relative, (R,).
+
+    [L(θ + εu) - L(θ - εu)] / 2ε with u = g/‖g‖ should be ‖g‖: a witness that no backward pass takes part in. The best
+    of three ε counts, since too large a one sees curvature and too small a one rounding; where the gradient explodes,
+    none is right and this says nothing.
+
+    Args:
+        replicas: The pack.
+        flat_RP: Parameters.
+        grad_RP: Their gradient on the batch, float64.
+        inputs: (B, T, D) or (B, T), the same for all replicas.
+        targets: As the loss wants them.
+    """
+    real = inputs.double() if inputs.is_floating_point() else inputs
+    norm_R = grad_RP.norm(dim=1)
+    direction_RP = grad_RP / torch.where(norm_R > 0, norm_R, 1.0)[:, None]
+
+    @torch.no_grad()
+    def loss_at(offset: float) -> Tensor:
+        return replicas.losses(replicas.named(flat_RP.double() + offset * direction_RP), real, targets, shared=True)
+
+    slopes = [(loss_at(epsilon) - loss_at(-epsilon)) / (2 * epsilon) for epsilon in (1e-4, 1e-5, 1e-6)]
+    error_R = torch.stack([(slope_R - norm_R).abs() for slope_R in slopes]).amin(dim=0)
+    return torch.where(norm_R > 0, error_R / norm_R, error_R)
+
+
 def certificate_error(fast_RP: Tensor, exact_RP: Tensor) -> Tensor:
     """Return ‖fast - exact‖ / ‖exact‖ for every replica, (R,): how far the training path's gradient strays.
 

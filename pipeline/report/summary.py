@@ -30,7 +30,7 @@ def settings_summary(tables: GridTables) -> pl.DataFrame:
     solved = share_interval(answered, "reached_criterion", _KEYS).rename({"share": "mean"})
     parts = [
         _prefixed(losses, "test_loss", ("mean", "low", "high", "num_seeds", "num_nonfinite")),
-        _prefixed(mean_interval(sound, "test_error", _KEYS), "test_error", ("mean", "low", "high")),
+        _prefixed(mean_interval(sound, "test_error", _KEYS, bounds=(0.0, 1.0)), "test_error", ("mean", "low", "high")),
         _prefixed(solved, "solved_share", ("mean", "low", "high")),
         _plain(runs),
     ]

@@ -17,13 +17,16 @@ from pipeline.errors import TableError
 CONFIDENCE = 0.95
 
 
-def mean_interval(frame: pl.DataFrame, value: str, by: Sequence[str]) -> pl.DataFrame:
+def mean_interval(
+    frame: pl.DataFrame, value: str, by: Sequence[str], *, bounds: tuple[float, float] | None = None
+) -> pl.DataFrame:
     """Return the mean of `value` over seeds with its 95 % interval, mean ± t(0.975, n-1) s / √n, for each group.
 
     Args:
         frame: One row per group and seed, with columns `by`, `seed` and `value`.
         value: The column to average.
         by: The columns that tell groups apart.
+        bounds: What the quantity cannot leave, such as (0, 1) for a share; the interval is cut there.
 
     Returns:
         Columns `by`, `mean`, `low`, `high`, `num_seeds` (finite values), `num_nonfinite`, `num_missing`, in the order
@@ -44,7 +47,9 @@ def mean_interval(frame: pl.DataFrame, value: str, by: Sequence[str]) -> pl.Data
     quantiles = {count: _t_quantile(count - 1) for count in summary["num_seeds"].unique().to_list() if count > 1}
     quantile = pl.col("num_seeds").replace_strict(quantiles, default=None, return_dtype=pl.Float64)
     half = quantile * pl.col("deviation") / pl.col("num_seeds").sqrt()
-    return summary.with_columns(low=pl.col("mean") - half, high=pl.col("mean") + half).select(
+    least, most = bounds or (None, None)
+    low, high = (pl.col("mean") - half).clip(least, most), (pl.col("mean") + half).clip(least, most)
+    return summary.with_columns(low=low, high=high).select(
         *by, "mean", "low", "high", "num_seeds", "num_nonfinite", "num_missing"
     )
 

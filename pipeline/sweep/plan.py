@@ -11,7 +11,19 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.config import Params, Paths, RawSetting, Selection, Study, build, expand, load_scale, load_study, seeds_of
+from pipeline.config import (
+    Params,
+    Paths,
+    RawSetting,
+    Selection,
+    Study,
+    build,
+    expand,
+    load_scale,
+    load_study,
+    read_yaml,
+    seeds_of,
+)
 from pipeline.datasets import Manifest, Variant, read_manifest
 from pipeline.errors import ConfigError, DatasetError, unknown_name
 from pipeline.sweep.estimate import Workload, duration_s, memory_bytes
@@ -80,11 +92,19 @@ def check_studies(paths: Paths, params: Params) -> None:
     """Read every study that params.yaml lists, and build each of its specs: a mistake in any shows at once.
 
     Raises:
-        ConfigError: If a study's file is wrong.
+        ConfigError: If a study's file is wrong, or names a claim without a rule.
     """
+    rules = read_yaml(paths.claims)
+    claims = rules.get("claims", {}) if isinstance(rules, Mapping) else {}
     for name in params.studies:
         study = load_study(paths, name)
         _check_selection(study, _where(paths, name))
+        for claim in study.claims:
+            if claim not in claims:
+                raise ConfigError(
+                    f"{_where(paths, name)}.claims: {unknown_name('claim', claim, claims)}; "
+                    f"rules are in {paths.claims.relative_to(paths.root)}"
+                )
         for raw in expand(study, params.scale, _where(paths, name)):
             _spec(raw, seeds=(0,))
 

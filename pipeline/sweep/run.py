@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
+import torch
+
 from pipeline.config import Params, Paths
 from pipeline.datasets import Dataset, load_dataset
 from pipeline.errors import SweepError
@@ -88,8 +90,17 @@ def current_plan(paths: Paths, params: Params, study: str, store: TrialStore, ma
 
 
 def executor_named(name: str, params: Params) -> Executor:
-    """Return `inline`, which trains in this process, or `ray`, which trains here or on the cluster of RAY_ADDRESS."""
+    """Return `inline`, which trains in this process, or `ray`, which trains here or on the cluster of RAY_ADDRESS.
+
+    Raises:
+        SweepError: If `inline` is to use a GPU that is not there.
+    """
     if name == "inline":
+        if params.resources.gpus_per_trial > 0 and not torch.cuda.is_available():
+            raise SweepError(
+                "params.yaml: resources.gpus_per_trial: expected 0, this machine has no GPU that torch can use; "
+                f"got {params.resources.gpus_per_trial:g}"
+            )
         from pipeline.sweep.inline import train_inline
 
         return train_inline

@@ -60,7 +60,8 @@ class TrainingSpec:
 
     def __post_init__(self) -> None:
         for field in ("batch_size", "max_steps", "evaluate_every"):
-            require(getattr(self, field) >= 1, field, "an integer of at least 1", getattr(self, field))
+            require(1 <= getattr(self, field) <= 10**12, field, "an integer of at least 1", getattr(self, field))
+        require(self.stop_below is None or self.stop_below > 0, "stop_below", "null or above 0", self.stop_below)
 
 
 @dataclass(frozen=True)

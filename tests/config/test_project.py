@@ -115,12 +115,15 @@ def test_a_scale_overrides_after_the_grid_and_before_the_axes(project: Paths) ->
         ("params.yaml", ["datasets"], ["ading"], r"params\.yaml: unknown dataset 'ading'; did you mean 'adding'\?"),
         ("params.yaml", ["studies"], [], r"params\.yaml\.studies: expected at least one name"),
         ("params.yaml", ["datasets"], ["adding", "adding"], r"params\.yaml\.datasets: expected each name once"),
+        ("params.yaml", ["seeds", "start"], 2**40, r"seeds\.start: expected an integer of at most 2147483648"),
+        ("params.yaml", ["seeds", "count"], 10**9, r"seeds\.count: expected null or an integer from 1 to 10000"),
+        ("params.yaml", ["trial_store"], "", r"params\.yaml\.trial_store: expected null, a folder or a URL, got ''"),
         ("params.yaml", ["seeds", "start"], -1, r"params\.yaml\.seeds\.start: expected an integer of at least 0"),
         (
             "params.yaml",
             ["seeds", "count"],
             0,
-            r"params\.yaml\.seeds\.count: expected null or an integer of at least 1",
+            r"params\.yaml\.seeds\.count: expected null or an integer from 1 to 10000",
         ),
         (
             "params.yaml",
@@ -128,7 +131,7 @@ def test_a_scale_overrides_after_the_grid_and_before_the_axes(project: Paths) ->
             0,
             r"params\.yaml\.resources\.cpus_per_trial: expected a numb",
         ),
-        ("params.yaml", ["resources", "gpus_per_trial"], -1, r"params\.yaml\.resources\.gpus_per_trial: expected a nu"),
+        ("params.yaml", ["resources", "gpus_per_trial"], -1, r"params\.yaml\.resources\.gpus_per_trial: expected 0 or"),
         ("params.yaml", ["tracking", "mode"], "offlin", r"params\.yaml\.tracking\.mode: unknown value 'offlin'; did"),
         ("params.yaml", ["sede"], 1, r"params\.yaml: unknown key 'sede'; did you mean 'seeds'\?"),
     ],
@@ -137,6 +140,17 @@ def test_mistakes_in_params_are_named(file: str, keys: list[str], value: Any, me
     edit(project.root / file, *keys, value=value)
     with pytest.raises(ConfigError, match=message):
         load_params(project)
+
+
+def test_another_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"params\.yaml: no such file; run this in the project's folder"):
+        load_params(Paths.at(tmp_path))
+
+
+def test_a_length_that_is_no_number_is_named(project: Paths) -> None:
+    edit(project.study_config("cells"), "grids", "adding", "axes", "dataset.length", value=["x", 20])
+    with pytest.raises(ConfigError, match=r"grids\.adding\.dataset\.length: expected an integer, got 'x'"):
+        lengths_of({"cells": load_study(project, "cells")}, "laptop", "adding")
 
 
 @pytest.mark.parametrize(

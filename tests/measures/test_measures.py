@@ -11,6 +11,7 @@ import torch
 from pipeline.measures import (
     certificate_error,
     eigenvalues,
+    finite_difference_error,
     locate,
     log_spaced_steps,
     recurrent_blocks,
@@ -59,6 +60,17 @@ def test_trace_sees_what_float32_cannot() -> None:
     slope = (norms[:, 0] - norms[:, -1]) / 199
     np.testing.assert_allclose(slope, math.log10(np.float32(0.05)), rtol=1e-9)
     assert norms.min() < -250  # float32 ends at -45
+
+
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+def test_finite_differences_witness_a_right_gradient_and_a_wrong_one(cell: str) -> None:
+    replicas, (inputs, targets) = pack(cell), batch(7)
+    grad = trace_gradients(replicas, replicas.flat_RP, inputs, targets).grad_RP
+    arguments = (replicas, replicas.flat_RP)
+    assert finite_difference_error(*arguments, grad, inputs, targets).max() < 1e-7
+    wrong = grad.clone()
+    wrong[:, ::2] *= 1.1
+    assert finite_difference_error(*arguments, wrong, inputs, targets).min() > 1e-3
 
 
 def test_certificate_error_is_relative_and_zero_where_both_vanish() -> None:

@@ -63,6 +63,7 @@ def write_project(root: Path, **study: object) -> tuple[Paths, Params]:
     adding = {"generator": "adding", "seed": 1, "lengths": [4, 6]}
     write_yaml(paths.params, PARAMS)
     write_yaml(paths.scale_config("tiny"), SCALE)
+    write_yaml(paths.claims, {"min_seeds": 3, "claims": {"C1": {}}})
     write_yaml(paths.dataset_config("adding"), adding)
     write_yaml(paths.study_config("cells"), {**STUDY, **study})
     prepare_dataset("adding", paths.dataset_config("adding"), [4, 6], Sizes(8, 4, 4), paths.dataset("adding"))

@@ -95,6 +95,12 @@ def test_a_selection_by_an_unknown_metric(tmp_path: Path) -> None:
             act()
 
 
+def test_a_claim_without_a_rule_is_refused_before_training(tmp_path: Path) -> None:
+    paths, params = write_project(tmp_path / "project", claims=["C7"])
+    with pytest.raises(ConfigError, match=r"cells\.yaml\.claims: unknown claim 'C7'.* known: C1; rules are in"):
+        check_studies(paths, params)
+
+
 def test_every_listed_study_is_checked(project: Project) -> None:
     paths, params = project
     write_yaml(paths.study_config("broken"), {**STUDY, "grids": grid(model__cell=["gruu"]), "select": None})

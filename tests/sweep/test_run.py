@@ -11,13 +11,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline.config import Params, Paths
+from pipeline.config import Params, Paths, Resources
 from pipeline.datasets import load_dataset
 from pipeline.errors import DatasetError, SweepError, TableError
 from pipeline.sweep import Setting, StoredTrial, TrialStore, current_plan, describe_plan
 from pipeline.sweep.inline import train_inline
 from pipeline.sweep.lock import sweep_lock
-from pipeline.sweep.run import git_revision, run_sweep
+from pipeline.sweep.run import executor_named, git_revision, run_sweep
 from pipeline.sweep.trial import Job, train_setting
 from pipeline.tables import read_table
 from pipeline.training import CheckpointError
@@ -38,6 +38,12 @@ def test_a_sweep_trains_everything_once_and_writes_the_tables(project: Project, 
     trials = read_table("trials", project[0].results("cells"))
     assert trials["status"].to_list() == ["ok"] * 8
     assert len(read_table("curves", project[0].results("cells"))) == 4 * 2 * NUM_STEPS
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_training(project: Project) -> None:
+    params = replace(project[1], resources=Resources(1.0, 1.0))
+    with pytest.raises(SweepError, match="gpus_per_trial: expected 0, this machine has no GPU that torch can use"):
+        executor_named("inline", params)
 
 
 def test_an_unwritable_results_folder_is_refused_before_any_training(project: Project, tmp_path: Path) -> None:
@@ -221,7 +227,8 @@ def test_the_plan_can_be_read_without_training(project: Project) -> None:
     assert not paths.default_store.exists()
 
 
-def test_resources_reach_the_training_function(project: Project) -> None:
+def test_resources_reach_the_training_function(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # the fake trains on anything
     seen = []
 
     class Curious(FakeTrain):

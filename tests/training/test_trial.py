@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.models import SequenceModel
+from pipeline.models import Replicas, SequenceModel
 from pipeline.tables import HOST_COLUMNS
 from pipeline.training import CheckpointError, MemorySink, TrialResult, run_trial
 from pipeline.training.diagnostics import CertificateError
@@ -214,6 +214,21 @@ def test_portions_larger_than_the_data_are_refused(
 def test_a_training_gradient_that_disagrees_at_initialisation_is_an_error(adding: Any, spec_of: Any) -> None:
     with pytest.raises(CertificateError, match="certificate_tolerance allows 1.0e-12"):
         run_trial(spec_of(diagnostics__certificate_tolerance=1e-12), adding, MemorySink())
+
+
+def test_a_wrong_backward_pass_is_an_error_at_initialisation(
+    adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Replicas.state_gradients
+
+    def wrong(pack: Replicas, *arguments: Any, **options: Any) -> Any:
+        states, grad = right(pack, *arguments, **options)
+        return states, grad * 1.01
+
+    monkeypatch.setattr(Replicas, "state_gradients", wrong)
+    monkeypatch.setattr("pipeline.training.diagnostics.certificate_error", lambda fast, exact: torch.zeros(len(fast)))
+    with pytest.raises(CertificateError, match="from finite differences of the loss at step 0"):
+        run_trial(spec_of(), adding, MemorySink())
 
 
 def test_arms_are_paired_and_seeds_differ(adding: Any, spec_of: Any) -> None:
