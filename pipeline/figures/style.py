@@ -147,7 +147,7 @@ def decades(ax: Axes, axis: str = "y") -> None:
     """Show the values of an axis, which are log10, as powers of ten."""
     chosen = getattr(ax, f"{axis}axis")
     chosen.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=7, integer=True))
-    chosen.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"$10^{{{value:.0f}}}$"))
+    chosen.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"$10^{{{value:.3g}}}$"))
 
 
 def to_svg_and_png(figure: Figure) -> tuple[bytes, bytes]:
