@@ -61,6 +61,11 @@ def test_everything_listed_exists() -> None:
                 assert (ROOT / dep).exists(), dep
 
 
+def test_byte_code_makes_no_stage_stale() -> None:
+    ignored = (ROOT / ".dvcignore").read_text().splitlines()
+    assert "__pycache__" in ignored
+
+
 def test_the_lists_are_those_of_params() -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     assert STAGES["prepare"]["foreach"] == "${datasets}"
