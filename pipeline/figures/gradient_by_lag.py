@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -54,6 +56,10 @@ def rates(tables: GridTables) -> pl.DataFrame:
     return mean_interval(decay_rates(relative_norms(tables), _SERIES), "slope", _SERIES)
 
 
+_STEADY = -math.log10(0.99)
+"""A slope in decades per timestep below which, with its whole interval, the gradient keeps its size to 1 %."""
+
+
 def title(tables: GridTables) -> str:
     """Return how fast the gradient falls after training: where fastest, and where slowest or not at all."""
     end = rates(tables).filter(pl.col("stage") == "end").drop_nulls("mean").sort("mean", maintain_order=True)
@@ -65,10 +71,17 @@ def title(tables: GridTables) -> str:
         return f"{after} no cell's gradient is shown to decay with lag ({reason})"
     fast, slow = falling.row(0, named=True), falling.row(-1, named=True)
     said = f"{after} the gradient loses a factor 10 every {_per_decade(fast)} timesteps in {_state(fast)}"
-    others = [_state(row) for row in end.iter_rows(named=True) if row["high"] is None or row["high"] >= 0]
-    if others:
-        return f"{said}; no decay is established in {listed(others)}"
-    return said if falling.height == 1 else f"{said}, every {_per_decade(slow)} in {_state(slow)}"
+    others = end.filter((pl.col("high") >= 0).fill_null(value=True))
+    kept = others.filter(pl.col("low") > -_STEADY, pl.col("high") < _STEADY)
+    undecided = others.join(kept, on=_SERIES, how="anti", maintain_order="left")
+    if falling.height > 1:
+        said = f"{said}, every {_per_decade(slow)} in {_state(slow)}"
+    if not kept.is_empty():
+        said = f"{said}; it keeps its size in {listed([_state(row) for row in kept.iter_rows(named=True)])}"
+    if not undecided.is_empty():
+        names = listed([_state(row) for row in undecided.iter_rows(named=True)])
+        said = f"{said}; no decay is established in {names}"
+    return said
 
 
 def caption(tables: GridTables) -> str:

@@ -41,6 +41,11 @@ def test_title_names_states_without_an_established_decay() -> None:
     assert gradient_by_lag.title(grids(shape)[0]).endswith("; no decay is established in the GRU's h")
 
 
+def test_title_names_states_that_keep_the_gradient() -> None:
+    shape = Shape(cells=("elman", "gru"), digits_length=None, end_factors={"elman/h": 0.85, "gru/h": 1.001}, noise=0.0)
+    assert gradient_by_lag.title(grids(shape)[0]).endswith("; it keeps its size in the GRU's h")
+
+
 def test_title_of_growth_says_that_no_decay_is_shown() -> None:
     shape = Shape(cells=("elman",), digits_length=None, end_factors={"elman/h": 1.1})
     assert gradient_by_lag.title(grids(shape)[0]) == (
