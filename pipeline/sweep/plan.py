@@ -24,12 +24,13 @@ from pipeline.config import (
     read_yaml,
     seeds_of,
 )
+from pipeline.config.strict import InvalidFieldError
 from pipeline.datasets import Manifest, Variant, read_manifest
 from pipeline.errors import ConfigError, DatasetError, unknown_name
 from pipeline.sweep.estimate import Workload, duration_s, memory_bytes
 from pipeline.tables.schema import TRIALS
 from pipeline.training.data import interface_of
-from pipeline.training.spec import TrialSpec, trial_id
+from pipeline.training.spec import TrialSpec, check_portions, trial_id
 
 _SHORT_NAMES = {"dataset.length": "T", "model.hidden_size": "H", "optimiser.learning_rate": "lr"}
 _SAY_FIRST = ("model.cell", "model", "dataset.name", "dataset", "dataset.length")
@@ -208,15 +209,11 @@ def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes
         raise ConfigError(
             f"{where}.model.embedding_size: expected null, dataset {name!r} has real inputs; got {embedding_size}"
         )
-    for key, asked, split in (
-        ("training.batch_size", spec.training.batch_size, "train"),
-        ("diagnostics.probe_size", spec.diagnostics.probe_size, "validation"),
-    ):
-        available = variant.num_sequences[split]
-        if asked > available:
-            raise ConfigError(
-                f"{where}.{key}: expected at most {available}, the {split} sequences of dataset {name!r}; got {asked}"
-            )
+    try:
+        check_portions(spec, variant.num_sequences)
+    except InvalidFieldError as error:
+        told = f"expected {error.expected} of dataset {name!r}; got {error.got}"
+        raise ConfigError(f"{where}.{error.field}: {told}") from None
     work = Workload(variant.num_timesteps, interface_of(variant), variant.num_bytes)
     needed = memory_bytes(spec, work)
     if memory_limit_bytes is not None and needed > memory_limit_bytes:

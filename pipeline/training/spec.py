@@ -96,6 +96,24 @@ class TrialSpec:
         require(min(self.seeds) >= 0, "seeds", "integers of at least 0", list(self.seeds))
 
 
+def check_portions(spec: TrialSpec, num_sequences: Mapping[str, int]) -> None:
+    """Check that a batch, and the probe, are no larger than the split that they are taken from.
+
+    Args:
+        spec: What is to be trained.
+        num_sequences: N of each split.
+
+    Raises:
+        InvalidFieldError: If one is; the caller knows the file and the dataset.
+    """
+    for field, asked, split in (
+        ("training.batch_size", spec.training.batch_size, "train"),
+        ("diagnostics.probe_size", spec.diagnostics.probe_size, "validation"),
+    ):
+        available = num_sequences[split]
+        require(asked <= available, field, f"at most {available}, the {split} sequences", asked)
+
+
 def canonical(spec: TrialSpec) -> dict[str, Any]:
     """Return the spec as nested plain mappings: what is hashed, stored and sent to W&B."""
     return dataclasses.asdict(spec) | {"seeds": list(spec.seeds)}

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.config.strict import InvalidFieldError
 from pipeline.errors import ConfigError
 from pipeline.measures import locate
 from pipeline.models import Replicas, SequenceModel
@@ -27,7 +28,7 @@ from pipeline.training.ledger import LedgerBuffer
 from pipeline.training.outcome import ReplicaOutcome, Status, TrialResult
 from pipeline.training.runtime import computing, keep_freed_memory, peak_memory_bytes, reset_peak_memory
 from pipeline.training.sink import Sink
-from pipeline.training.spec import TrialSpec
+from pipeline.training.spec import TrialSpec, check_portions
 
 if TYPE_CHECKING:
     from pipeline.datasets import Dataset
@@ -89,7 +90,7 @@ class Trial:
         self.baseline_loss = dataset.baseline_loss
         self.splits = {name: to_device(split, device) for name, split in dataset.splits.items()}
         self.interface = interface_of(dataset)
-        self._check_sizes()
+        self._check_portions()
         self.replicas = Replicas([self._network(seed) for seed in spec.seeds])
         flat = self.replicas.flat_RP.to(device)
         outcomes = [ReplicaOutcome(seed) for seed in spec.seeds]
@@ -126,14 +127,11 @@ class Trial:
         """The training split."""
         return self.splits["train"]
 
-    def _check_sizes(self) -> None:
-        for key, asked, split in (
-            ("training.batch_size", self.spec.training.batch_size, "train"),
-            ("diagnostics.probe_size", self.spec.diagnostics.probe_size, "validation"),
-        ):
-            available = len(self.splits[split].inputs)
-            if asked > available:
-                raise ConfigError(f"{key}: expected at most {available}, the {split} sequences; got {asked}")
+    def _check_portions(self) -> None:
+        try:
+            check_portions(self.spec, {name: len(split.inputs) for name, split in self.splits.items()})
+        except InvalidFieldError as error:
+            raise ConfigError(f"{error.field}: expected {error.expected}; got {error.got}") from None
 
     def _network(self, seed: int) -> SequenceModel:
         model = self.spec.model
