@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,9 +21,27 @@ PATIENCE = {"elman": 25.0, "lstm": 9.0, "gru": 6.0}
 """Steps per timestep of length that a cell needs before its loss falls."""
 
 
+KEEPING = {"lstm": "f", "gru": "z"}
+"""The gate by which the old state is multiplied."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An arm with a free label: its cell, its factors per timestep of lag, and what else it sets."""
+
+    cell: str
+    start: float = 0.7
+    end: float = 0.9
+    backward_length: int | None = None
+
+
 @dataclass(frozen=True)
 class Shape:
-    """How large the study is, and what goes wrong in it: `broken` maps a label (or `label#seed`) to a status."""
+    """How large the study is, and what goes wrong in it: `broken` maps a label (or `label#seed`) to a status.
+
+    `variants` are arms with free labels, instead of `cells`; `measures` adds the tables of gates, Jacobians, exponents,
+    truncation and smoothness.
+    """
 
     lengths: Sequence[int] = (10, 20)
     learning_rates: Sequence[float] = (0.003, 0.01)
@@ -39,6 +57,10 @@ class Shape:
     end_factors: Mapping[str, float] = field(default_factory=lambda: END_FACTORS)
     patience: Mapping[str, float] = field(default_factory=lambda: PATIENCE)
     noise: float = 1.0
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    measures: bool = False
+    num_layers: int = 1
+    directions: Sequence[str] = ("forward",)
 
     @property
     def trace_steps(self) -> list[int]:
@@ -63,14 +85,14 @@ REALISTIC = Shape(
 
 
 def study_tables(shape: Shape = Shape()) -> dict[str, pl.DataFrame]:  # noqa: B008 - frozen
-    """Return the five tables of a study of that shape."""
-    plan = [("adding", length, cell, lr) for length, cell, lr in _points(shape.lengths, shape)]
+    """Return the tables of a study of that shape."""
+    plan = [("adding", length, arm, lr) for length, arm, lr in _points(shape.lengths, shape)]
     if shape.digits_length is not None:
-        plan += [("digits", None, cell, lr) for _, cell, lr in _points([None], shape)]
+        plan += [("digits", None, arm, lr) for _, arm, lr in _points([None], shape)]
     parts = {table: [pl.DataFrame(schema=schema)] for table, schema in SCHEMAS.items()}
     parts |= {"trials": [], "settings": []}
-    for position, (grid, length, cell, lr) in enumerate(plan):
-        trial = _Trial(shape, grid, length, cell, lr)
+    for position, (grid, length, arm, lr) in enumerate(plan):
+        trial = _Trial(shape, grid, length, arm, lr)
         parts["settings"].append(trial.setting(position))
         for table, frame in trial.tables().items():
             parts[table].append(frame)
@@ -87,15 +109,17 @@ def write_results(folder: Path, shape: Shape = Shape()) -> dict[str, pl.DataFram
 
 
 def _points(lengths: Sequence[int | None], shape: Shape) -> list[tuple[int | None, str, float]]:
-    return list(itertools.product(lengths, shape.cells, shape.learning_rates))
+    return list(itertools.product(lengths, shape.variants or shape.cells, shape.learning_rates))
 
 
 class _Trial:
     """One setting with all its seeds."""
 
-    def __init__(self, shape: Shape, grid: str, length: int | None, cell: str, lr: float) -> None:
-        self.shape, self.grid, self.length, self.cell, self.lr = shape, grid, length, cell, lr
-        self.label = ", ".join([cell, *([f"T={length}"] if length else []), f"lr={lr}"])
+    def __init__(self, shape: Shape, grid: str, length: int | None, arm: str, lr: float) -> None:
+        self.shape, self.grid, self.length, self.arm, self.lr = shape, grid, length, arm, lr
+        self.variant = shape.variants.get(arm)
+        self.cell = self.variant.cell if self.variant else arm
+        self.label = ", ".join([arm, *([f"T={length}"] if length else []), f"lr={lr}"])
         self.id = hashlib.sha256(f"{grid}{self.label}".encode()).hexdigest()[:16]
         self.T = length or shape.digits_length or 1
         self.random = np.random.default_rng(int(self.id[:8], 16))
@@ -104,8 +128,9 @@ class _Trial:
 
     def setting(self, position: int) -> pl.DataFrame:
         row = {"study": "cells", "grid": self.grid, "position": position, "trial_id": self.id, "label": self.label}
-        row |= {"selected": self.lr == self.shape.learning_rates[-1], "dataset.length": self.length}
-        row |= {"model.cell": self.cell, "optimiser.learning_rate": self.lr}
+        row |= {"variant": None, "selected": self.lr == self.shape.learning_rates[-1], "dataset.length": self.length}
+        row |= {"optimiser.learning_rate": self.lr}
+        row |= {"variant": self.arm} if self.variant else {"model.cell": self.cell}
         extra = {"dataset.length": pl.Int64(), "model.cell": pl.String(), "optimiser.learning_rate": pl.Float64()}
         return pl.DataFrame([row], schema=SCHEMAS["settings"] | extra)
 
@@ -113,7 +138,23 @@ class _Trial:
         tables = {"trials": self._trials()}
         if not self.failed:
             tables |= {"curves": self._curves(), "traces": self._traces(), "eigenvalues": self._eigenvalues()}
+        if not self.failed and self.shape.measures:
+            tables |= {"jacobians": self._jacobians(), "lyapunov": self._lyapunov(), "truncation": self._truncation()}
+            tables |= {"gates": self._gates()} if self.cell in KEEPING else {}
         return tables
+
+    @property
+    def places(self) -> list[tuple[int, str]]:
+        return list(itertools.product(range(self.shape.num_layers), self.shape.directions))
+
+    def factor(self, quantity: str, done: float) -> float:
+        """Return by how much the gradient of the top layer falls per timestep; `done` goes from 0 to 1 in training."""
+        key = f"{self.cell}/{quantity}"
+        if self.variant:
+            start, end = self.variant.start, self.variant.end
+        else:
+            start, end = self.shape.start_factors[key], self.shape.end_factors[key]
+        return start ** (1 - done) * end**done
 
     def status(self, seed: int) -> str:
         if self.failed:
@@ -152,6 +193,9 @@ class _Trial:
             "training.max_steps": pl.lit(self.shape.max_steps, pl.Int64),
             "training.stop_below": pl.lit(0.01 if self.grid == "adding" else None, pl.Float64),
         }
+        if any(variant.backward_length for variant in self.shape.variants.values()):
+            length = self.variant.backward_length if self.variant else None
+            spec["training.truncation.backward_length"] = pl.lit(length, pl.Int64)
         return pl.DataFrame(rows, schema=SCHEMAS["trials"]).with_columns(**spec)
 
     def _row(self, seed: int) -> dict[str, object]:
@@ -189,7 +233,13 @@ class _Trial:
                 error = np.array(list(losses.values())) / 5 + 0.04
                 frames.append(self._curve(seed, np.array(list(losses)), "validation_error", error))
             measured = np.array(self._trace_steps(seed))
-            for gate in GATES[self.cell]:
+            if self.shape.measures:
+                probe = 10 ** (self.random.normal(-0.5, 0.4, len(measured)))
+                smoothness = 2.0 * probe**0.8 * 10 ** (self.shape.noise * self.random.normal(0, 0.15, len(measured)))
+                frames.append(self._curve(seed, measured, "probe_grad_norm", probe))
+                frames.append(self._curve(seed, measured, "local_smoothness", smoothness))
+            places = [_place_name(*place) for place in self.places]
+            for gate in (f"{place}{gate}" for place in places for gate in GATES[self.cell]):
                 radius = 0.57 + 0.12 * np.log1p(measured) / 2 + self.random.normal(0, 0.01, len(measured))
                 frames.append(self._curve(seed, measured, f"spectral_radius[{gate}]", radius))
                 frames.append(self._curve(seed, measured, f"sigma_max[{gate}]", 1.75 * radius))
@@ -206,20 +256,85 @@ class _Trial:
         return sorted({*scheduled, *ended})
 
     def _traces(self) -> pl.DataFrame:
-        lag = np.arange(self.T)[::-1]
         frames = []
         for seed, quantity in itertools.product(self.losses, "hc" if self.cell == "lstm" else "h"):
-            key, steps = f"{self.cell}/{quantity}", self._trace_steps(seed)
+            steps = self._trace_steps(seed)
             jitter = 1 + self.shape.noise * self.random.normal(0, 0.04)
-            for step in steps:
+            for step, (layer, direction) in itertools.product(steps, self.places):
                 done = math.log1p(step) / math.log1p(max(steps)) if step else 0.0
-                start, end = math.log10(self.shape.start_factors[key]), math.log10(self.shape.end_factors[key])
-                slope = (start + (end - start) * done) * jitter
+                below = self.shape.num_layers - 1 - layer
+                slope = math.log10(self.factor(quantity, done)) * jitter * (1 + 0.25 * below)
+                lag = np.arange(self.T) if direction == "backward" else np.arange(self.T)[::-1]
                 wiggle = self.shape.noise * self.random.normal(0, 0.02, self.T).cumsum() * (lag > 0)
-                columns = {"trial_id": self.id, "seed": seed, "step": step, "layer": 0, "direction": "forward"}
-                values = -1.5 - 0.3 * done + slope * lag + wiggle
+                columns = {"trial_id": self.id, "seed": seed, "step": step, "layer": layer, "direction": direction}
+                values = -1.5 - 0.3 * done - 0.4 * below + slope * lag + wiggle
                 columns |= {"timestep": np.arange(1, self.T + 1), "quantity": quantity, "log10_norm": values}
                 frames.append(pl.DataFrame(columns, schema=SCHEMAS["traces"]))
+        return pl.concat(frames)
+
+    def _staged(self) -> Iterator[tuple[dict[str, object], float]]:
+        """Yield the keys of a measurement at the first and last step of each seed, and its factor per timestep."""
+        for seed in self.losses:
+            jitter = 1 + self.shape.noise * self.random.normal(0, 0.04)
+            steps = self._trace_steps(seed)
+            for step, done in {steps[0]: 0.0, steps[-1]: 1.0}.items():
+                keys = {"trial_id": self.id, "seed": seed, "step": step}
+                yield keys, self.factor("c" if self.cell == "lstm" else "h", done) ** jitter
+
+    def _placed(self) -> Iterator[tuple[dict[str, object], float]]:
+        for keys, factor in self._staged():
+            for layer, direction in self.places:
+                yield keys | {"layer": layer, "direction": direction}, factor
+
+    def _jacobians(self) -> pl.DataFrame:
+        """Singular values of f^k, f^1.5k and f^2k, f being the factor."""
+        lag, frames = np.arange(1, self.T), []
+        powers = {"largest": 1.0, "median": 1.5, "smallest": 2.0, "condition": -1.0}
+        for (keys, factor), (quantity, power) in itertools.product(self._placed(), powers.items()):
+            columns = keys | {"lag": lag, "quantity": quantity, "log10_value": power * lag * math.log10(factor)}
+            frames.append(pl.DataFrame(columns, schema=SCHEMAS["jacobians"]))
+        return pl.concat(frames)
+
+    def _lyapunov(self) -> pl.DataFrame:
+        """Exponents ln f - i/10, approached from above as 1/t."""
+        t, frames = np.unique(np.geomspace(1, self.T, 12).round().astype(int)), []
+        for (keys, factor), index in itertools.product(self._placed(), range(self.shape.hidden_size)):
+            exponent = math.log(factor) - 0.1 * index
+            columns = keys | {"index": index, "timestep": t, "lyapunov_nats_per_timestep": exponent + 0.1 * (1 / t)}
+            columns |= {"standard_error": 0.02 / np.sqrt(t)}
+            frames.append(pl.DataFrame(columns, schema=SCHEMAS["lyapunov"]))
+        return pl.concat(frames)
+
+    def _gates(self) -> pl.DataFrame:
+        """Densities of Beta(a, 1) by bins; the mean of the keeping gate is the factor, that of every other a half."""
+        middles, frames = (np.arange(20) + 0.5) / 20, []
+        squashed = GATES[self.cell].strip("n").replace("g", "")
+        for (keys, factor), gate in itertools.product(self._placed(), squashed):
+            mean = min(factor, 0.999) if gate == KEEPING[self.cell] else 0.5
+            density = middles ** (mean / (1 - mean) - 1)  # Beta(a, 1) has the mean a/(a+1)
+            density *= 20 / density.sum()
+            rows = [
+                ("density", middles, density),
+                ("mean", 0.0, mean),
+                ("half_life", 0.0, -math.log(2) / math.log(mean)),
+            ]
+            rows += [("left_saturated", 0.0, density[:2].sum() / 20), ("right_saturated", 0.0, density[-2:].sum() / 20)]
+            if gate == KEEPING[self.cell]:
+                rows.append(("retention", np.arange(self.T), np.arange(self.T) * math.log10(mean)))
+            for quantity, position, value in rows:
+                columns = keys | {"gate": gate, "quantity": quantity, "position": position, "value": value}
+                frames.append(pl.DataFrame(columns, schema=SCHEMAS["gates"], strict=False))
+        return pl.concat(frames)
+
+    def _truncation(self) -> pl.DataFrame:
+        """Relative error, and phi, of f^K; Aicher's bound is then f^K / (1 - f^K)."""
+        K, frames = np.unique(np.geomspace(1, self.T, 8).round().astype(int)), []
+        for keys, factor in self._staged():
+            error = min(factor, 0.999) ** K
+            columns = keys | {"backward_length": K, "cosine": 1 - error / 2, "relative_error": error}
+            columns |= {"log10_phi": np.log10(error), "decay_factor": min(factor, 0.999)}
+            columns |= {"relative_bias_bound": error / (1 - error)}
+            frames.append(pl.DataFrame(columns, schema=SCHEMAS["truncation"]))
         return pl.concat(frames)
 
     def _eigenvalues(self) -> pl.DataFrame:
@@ -234,3 +349,10 @@ class _Trial:
                 columns |= {"gate": gate, "index": np.arange(H), "real": values.real, "imag": values.imag}
                 frames.append(pl.DataFrame(columns, schema=SCHEMAS["eigenvalues"]))
         return pl.concat(frames)
+
+
+def _place_name(layer: int, direction: str) -> str:
+    """Return what stands before the gate in the name of a metric."""
+    if (layer, direction) == (0, "forward"):
+        return ""
+    return f"l{layer}." if direction == "forward" else f"l{layer}_reverse."

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.cells.recurrence import Backward, BackwardLoop, Forward, ForwardLoop
+from pipeline.cells.cell import Cell, States, Weights, pack_summed
+from pipeline.cells.recurrence import Backward, BackwardLoop, Forward, ForwardLoop, recurrence
 
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 LEAKY_SLOPE = 0.01
@@ -26,21 +27,34 @@ class Nonlinearity:
         function: φ, as a function of a tensor.
         apply_: φ in place.
         backward: `(grad_h, h, out)` writes φ'(a) · grad_h to `out`.
+        derivative: φ'(a), as a function of h.
     """
 
     function: Callable[[Tensor], Tensor]
     apply_: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor, Tensor], Any]
+    derivative: Callable[[Tensor], Tensor]
 
 
-TANH = Nonlinearity(torch.tanh, torch.tanh_, lambda grad, h, out: _tanh_backward(grad, h, grad_input=out))
-RELU = Nonlinearity(torch.relu, torch.relu_, lambda grad, h, out: torch.mul(grad, h > 0, out=out))
-LINEAR = Nonlinearity(torch.clone, lambda a: a, lambda grad, h, out: out.copy_(grad))
+TANH = Nonlinearity(
+    torch.tanh,
+    torch.tanh_,
+    lambda grad, h, out: _tanh_backward(grad, h, grad_input=out),
+    lambda h: 1 - h * h,
+)
+RELU = Nonlinearity(
+    torch.relu,
+    torch.relu_,
+    lambda grad, h, out: torch.mul(grad, h > 0, out=out),
+    lambda h: (h > 0).to(h.dtype),
+)
 LEAKY_RELU = Nonlinearity(
     lambda a: torch.nn.functional.leaky_relu(a, LEAKY_SLOPE),
     lambda a: torch.nn.functional.leaky_relu_(a, LEAKY_SLOPE),
     lambda grad, h, out: torch.where(h > 0, grad, grad * LEAKY_SLOPE, out=out),
+    lambda h: torch.where(h > 0, 1.0, LEAKY_SLOPE).to(h.dtype),
 )
+LINEAR = Nonlinearity(torch.clone, lambda a: a, lambda grad, h, out: out.copy_(grad), torch.ones_like)
 
 
 def advance(x_t: Tensor, h: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor, nonlinearity: Nonlinearity) -> Tensor:
@@ -74,7 +88,7 @@ def loops(nonlinearity: Nonlinearity) -> tuple[ForwardLoop, BackwardLoop]:
         Wh_T, Wx_T = W[:, :, :H].transpose(1, 2), W[:, :, H:-1].transpose(1, 2)
         h_TRHB = run.saved[0] if run.saved else run.u_TRZB[1:, :, :H]
         grad_W, grad_a = torch.zeros_like(W), torch.empty_like(run.grad_h_TRHB[0])
-        grad_h = run.grad_h_TRHB[-1]
+        grad_h = run.last_state_gradient()
         for t in reversed(range(len(run.grad_h_TRHB))):
             nonlinearity.backward(grad_h, h_TRHB[t], grad_a)
             grad_W.baddbmm_(grad_a, run.u_TRZB[t].transpose(1, 2))
@@ -93,3 +107,22 @@ def _forward_tapped(run: Forward, tap: Tensor, nonlinearity: Nonlinearity) -> Te
         nonlinearity.apply_(h_t)
         torch.add(h_t, tap[t], out=out_t)
     return h_TRHB
+
+
+def cell_of(nonlinearity: Nonlinearity) -> Cell:
+    """Return the Elman cell with this φ."""
+
+    def step(x_t: Tensor, states: States, weights: Weights) -> States:
+        b = weights.bias_ih + weights.bias_hh
+        return States(advance(x_t, states.h, weights.weight_ih, weights.weight_hh, b, nonlinearity))
+
+    function = recurrence(*loops(nonlinearity), num_states=1)
+    return Cell(("h",), ("h",), pack_summed, function, step, derivative=nonlinearity.derivative)
+
+
+CELLS = {
+    "elman": cell_of(TANH),
+    "elman_linear": cell_of(LINEAR),
+    "elman_relu": cell_of(RELU),
+    "elman_leaky_relu": cell_of(LEAKY_RELU),
+}

@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.cells.recurrence import Backward, Forward
+from pipeline.cells.cell import Cell, States, Weights, pack_summed
+from pipeline.cells.recurrence import Backward, Forward, recurrence
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -62,7 +63,7 @@ def backward(run: Backward) -> tuple[Tensor, Tensor, None]:
     grad_W_rzn, grad_W_x = grad_W[:, : 3 * H], grad_W[:, 3 * H :, H:]
     grad_r, grad_z, grad_n_h, grad_n = grad_a.split(H, dim=1)
     scratch, carry = torch.empty_like(grad_r), torch.empty_like(grad_r)
-    grad_h = run.grad_h_TRHB[-1]
+    grad_h = run.last_state_gradient()
     for t in reversed(range(len(blocks))):
         r, z, n_h, n = blocks[t].split(H, dim=1)
         u_t = run.u_TRZB[t]
@@ -78,3 +79,36 @@ def backward(run: Backward) -> tuple[Tensor, Tensor, None]:
             torch.bmm(Wx_T, grad_a, out=run.grad_x_TRDB[t])
         grad_h = run.through_weights(t, grad_a.narrow(1, 0, 3 * H), Wh_T, carry)
     return grad_W, grad_h, None
+
+
+def pack(weights: Weights) -> Tensor:
+    """Return the rows of r, z, n_h and n_x: [W_hh | W_ih | b], (4H, H + D + 1)."""
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    H, D = weight_hh.shape[1], weight_ih.shape[1]
+    gates = pack_summed(Weights(*(parameter[: 2 * H] for parameter in weights)))
+    n_h = torch.cat([weight_hh[2 * H :], weight_hh.new_zeros(H, D), bias_hh[2 * H :, None]], dim=1)
+    n_x = torch.cat([weight_hh.new_zeros(H, H), weight_ih[2 * H :], bias_ih[2 * H :, None]], dim=1)
+    return torch.cat([gates, n_h, n_x], dim=0)
+
+
+def _step(x_t: Tensor, states: States, weights: Weights) -> States:
+    return States(advance(x_t, states.h, *weights))
+
+
+def _gate_values(x_t: Tensor, states: States, weights: Weights) -> dict[str, Tensor]:
+    W_ih, W_hh, b_ih, b_hh = weights
+    a_r, a_z, _ = (W_ih @ x_t + b_ih + W_hh @ states.h + b_hh).chunk(3)
+    return {"r": torch.sigmoid(a_r), "z": torch.sigmoid(a_z)}
+
+
+CELLS = {
+    "gru": Cell(
+        ("r", "z", "n"),
+        ("h",),
+        pack,
+        recurrence(forward, backward, num_states=1),
+        _step,
+        _gate_values,
+        keep_gate="z",
+    )
+}

@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.cells.recurrence import Backward, Forward
+from pipeline.cells.cell import Cell, States, Weights, pack_summed
+from pipeline.cells.recurrence import Backward, Forward, recurrence
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -30,10 +31,14 @@ def advance(x_t: Tensor, h: Tensor, c: Tensor, W_ih: Tensor, W_hh: Tensor, b: Te
         W_hh: Recurrent weights, (4H, H).
         b: Bias, (4H,).
     """
-    a_i, a_f, a_g, a_o = (W_hh @ h + W_ih @ x_t + b).chunk(4)
-    i, f, g, o = torch.sigmoid(a_i), torch.sigmoid(a_f), torch.tanh(a_g), torch.sigmoid(a_o)
+    i, f, g, o = _gates(x_t, h, W_ih, W_hh, b)
     c = f * c + i * g
     return o * torch.tanh(c), c
+
+
+def _gates(x_t: Tensor, h: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    a_i, a_f, a_g, a_o = (W_hh @ h + W_ih @ x_t + b).chunk(4)
+    return torch.sigmoid(a_i), torch.sigmoid(a_f), torch.tanh(a_g), torch.sigmoid(a_o)
 
 
 def forward(run: Forward) -> tuple[Tensor, ...]:
@@ -67,7 +72,7 @@ def backward(run: Backward) -> tuple[Tensor, Tensor, Tensor]:
     grad_W, grad_a = torch.zeros_like(W), torch.empty_like(gates[0])
     grad_i, grad_f, grad_g, grad_o = grad_a.split(H, dim=1)
     scratch = torch.empty_like(c[0])
-    grad_h, grad_c = run.grad_h_TRHB[-1], torch.zeros_like(c[0])
+    grad_h, grad_c = run.last_state_gradient(), torch.zeros_like(c[0])
     for t in reversed(range(len(gates))):
         i, f, g, o = gates[t].split(H, dim=1)
         torch.mul(grad_h, o, out=scratch)
@@ -85,3 +90,28 @@ def backward(run: Backward) -> tuple[Tensor, Tensor, Tensor]:
             torch.bmm(Wx_T, grad_a, out=run.grad_x_TRDB[t])
         grad_h = run.through_weights(t, grad_a, Wh_T, None)
     return grad_W, grad_h, grad_c
+
+
+def _step(x_t: Tensor, states: States, weights: Weights) -> States:
+    W_ih, W_hh, b_ih, b_hh = weights
+    assert states.c is not None
+    return States(*advance(x_t, states.h, states.c, W_ih, W_hh, b_ih + b_hh))
+
+
+def _gate_values(x_t: Tensor, states: States, weights: Weights) -> dict[str, Tensor]:
+    W_ih, W_hh, b_ih, b_hh = weights
+    i, f, _, o = _gates(x_t, states.h, W_ih, W_hh, b_ih + b_hh)
+    return {"i": i, "f": f, "o": o}
+
+
+CELLS = {
+    "lstm": Cell(
+        ("i", "f", "g", "o"),
+        ("h", "c"),
+        pack_summed,
+        recurrence(forward, backward, num_states=2),
+        _step,
+        _gate_values,
+        keep_gate="f",
+    )
+}

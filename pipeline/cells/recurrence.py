@@ -64,6 +64,7 @@ class Backward:
         grad_c_TRHB: The same for c_t, or None where the cell has none or nobody asks.
         grad_x_TRDB: To be filled with dL/dx_t, or None.
         num_hidden: H.
+        state_threshold: What the norm of an example's dL/dh_t is clipped to as it flows back, or None.
     """
 
     weight_RGZ: Tensor
@@ -73,6 +74,11 @@ class Backward:
     grad_c_TRHB: Tensor | None
     grad_x_TRDB: Tensor | None
     num_hidden: int
+    state_threshold: float | None
+
+    def last_state_gradient(self) -> Tensor:
+        """Return dL/dh_T, where the loop begins."""
+        return self._clipped(self.grad_h_TRHB[-1])
 
     def through_weights(self, t: int, rows: Tensor, columns: Tensor, grad_h_carry: Tensor | None) -> Tensor:
         """Return dL/dh_{t-1}: what reached it directly, plus `grad_h_carry`, plus Wᵀ `rows`.
@@ -89,7 +95,13 @@ class Backward:
         grad = self.grad_h_TRHB[t - 1]
         if grad_h_carry is not None:
             grad.add_(grad_h_carry)
-        return torch.baddbmm(grad, columns, rows, out=grad)
+        return self._clipped(torch.baddbmm(grad, columns, rows, out=grad))
+
+    def _clipped(self, grad_RHB: Tensor) -> Tensor:
+        if self.state_threshold is None:
+            return grad_RHB
+        norm_R1B = torch.linalg.vector_norm(grad_RHB, dim=1, keepdim=True)
+        return grad_RHB.mul_((self.state_threshold / norm_R1B).clamp_(max=1.0))
 
 
 ForwardLoop = Callable[[Forward], tuple[Tensor, ...]]
@@ -113,9 +125,11 @@ def recurrence(
 ) -> type[torch.autograd.Function]:
     """Return the autograd function of a cell.
 
-    Its arguments are `(x, weight, h_0, c_0, tap_h, tap_c, keep)` of shapes (R, T, B, D), (R, G, Z), (R, B, H),
-    (R, B, H), (R, T, B, H), (R, T, B, H); c_0 and the taps may be None. It returns `(h, c, *kept)`, h and c of shape
-    (R, T, B, H), c an empty tensor where the cell has a single state. The gradient of a tap is dL/dh_t (dL/dc_t).
+    Its arguments are `(x, weight, h_0, c_0, tap_h, tap_c, keep, state_threshold)` of shapes (R, T, B, D), (R, G, Z),
+    (R, B, H), (R, B, H), (R, T, B, H), (R, T, B, H); c_0 and the taps may be None. It returns `(h, c, *kept)`, h and c
+    of shape (R, T, B, H), c an empty tensor where the cell has a single state. The gradient of a tap is dL/dh_t
+    (dL/dc_t). With a `state_threshold` every example's dL/dh_t is clipped to that norm as it flows back, so what comes
+    out is no longer the gradient of the loss.
 
     Args:
         forward_loop: The cell's loop forward in time.
@@ -133,6 +147,7 @@ def recurrence(
             tap_h: Tensor | None,
             tap_c: Tensor | None,
             keep: bool,
+            state_threshold: float | None,
         ) -> tuple[Tensor, ...]:
             num_hidden, num_timesteps = h_0.shape[-1], x.shape[1]
             u = _augmented_state(x, h_0)
@@ -152,11 +167,12 @@ def recurrence(
             ctx.set_materialize_grads(False)
             ctx.num_hidden = inputs[2].shape[-1]
             ctx.input_size = inputs[0].shape[-1]
+            ctx.state_threshold = inputs[7]
 
         @staticmethod
         def backward(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, *_: Any) -> Any:  # noqa: D102
             weight, u, *saved = ctx.saved_tensors
-            x_needed, _, _, _, tap_h_needed, tap_c_needed, _ = ctx.needs_input_grad
+            x_needed, _, _, _, tap_h_needed, tap_c_needed, *_ = ctx.needs_input_grad
             shape = (u.shape[0] - 1, u.shape[1], ctx.num_hidden, u.shape[3])
             grads = Backward(
                 weight,
@@ -166,6 +182,7 @@ def recurrence(
                 _own_copy(grad_c, u, shape) if grad_c is not None or tap_c_needed else None,
                 u.new_empty(shape[0], shape[1], ctx.input_size, shape[3]) if x_needed else None,
                 ctx.num_hidden,
+                ctx.state_threshold,
             )
             grad_weight, grad_h_0, grad_c_0 = backward_loop(grads)
             return (
@@ -175,6 +192,7 @@ def recurrence(
                 None if grad_c_0 is None else grad_c_0.transpose(1, 2),
                 replica_first(grads.grad_h_TRHB) if tap_h_needed else None,
                 replica_first(grads.grad_c_TRHB) if tap_c_needed and grads.grad_c_TRHB is not None else None,
+                None,
                 None,
             )
 

@@ -27,6 +27,11 @@ class Paths:
         """The rules by which claims are judged."""
         return self.root / "configs" / "claims.yaml"
 
+    @property
+    def base(self) -> Path:
+        """The setting that every study begins with."""
+        return self.root / "configs" / "base.yaml"
+
     def dataset_config(self, name: str) -> Path:
         """Return the file that describes dataset `name`."""
         return self.root / "configs" / "datasets" / f"{name}.yaml"

@@ -1,8 +1,10 @@
 """A study file: one question, the settings that answer it, and how to choose between learning rates.
 
-A study has a `base` that every setting begins with, and grids. A grid overrides the base (`set`) and spans
-the product of its `axes`; keys are dotted paths into the spec, such as `model.cell`. A scale may override
-both, so that the same study runs as a smoke test on a laptop and as published on a cluster.
+Every setting begins with configs/base.yaml. A study changes it (`set`) and has grids; a grid changes it further, names
+arms that differ in several fields together (`variants`), and spans the product of variants and `axes`. Keys are dotted
+paths into the spec, such as `model.cell`. A scale may override all of it, so that the same study runs as a smoke test
+on a laptop and as published on a cluster. The later wins: base, the study's `set`, the grid's, the scale's, the
+scale's changes to that grid, the variant, the axes.
 """
 
 from __future__ import annotations
@@ -17,28 +19,50 @@ from pipeline.config.paths import Paths
 from pipeline.config.strict import build, read_yaml, require
 from pipeline.errors import ConfigError, unknown_name
 
+VARIANT = "variant"
+"""The axis that a grid's variants make; every other axis is a dotted key."""
+
 
 @dataclass(frozen=True)
 class Grid:
-    """Settings that differ along `axes`, all with `set` applied to the base."""
+    """Settings that differ in their variant and along `axes`, all with `set` applied to the base.
+
+    A variant is a label, and what it changes by dotted key.
+    """
 
     set: Mapping[str, Any]
+    variants: Mapping[str, Mapping[str, Any]]
     axes: Mapping[str, tuple[Any, ...]]
 
     def __post_init__(self) -> None:
+        for label in self.variants:
+            require(label != "" and label == label.strip(), "variants", "labels without blanks at the ends", label)
+        require(VARIANT not in self.axes, "axes", "dotted keys of the spec; labels belong under `variants`", VARIANT)
         _require_values(self.axes, "axes")
+
+    @property
+    def all_axes(self) -> dict[str, tuple[Any, ...]]:
+        """The values of every axis; where there are variants, their labels are the first one."""
+        labels = {VARIANT: tuple(self.variants)} if self.variants else {}
+        return {**labels, **self.axes}
 
 
 @dataclass(frozen=True)
 class ScaleOverride:
-    """What a scale changes: `set` after the grid's own, and whole axes, by grid."""
+    """What a scale changes: `set` in every grid, `grids` in one, whole `axes` of one; `skip` names grids left out."""
 
     set: Mapping[str, Any]
+    grids: Mapping[str, Mapping[str, Any]]
     axes: Mapping[str, Mapping[str, tuple[Any, ...]]]
+    skip: tuple[str, ...]
 
     def __post_init__(self) -> None:
         for grid, axes in self.axes.items():
             _require_values(axes, f"axes.{grid}")
+        require(len({*self.skip}) == len(self.skip), "skip", "each grid once", list(self.skip))
+
+
+_NO_OVERRIDE = ScaleOverride(set={}, grids={}, axes={}, skip=())
 
 
 @dataclass(frozen=True)
@@ -51,11 +75,12 @@ class Selection:
 
 @dataclass(frozen=True)
 class Study:
-    """One question, as configs/studies/<name>.yaml asks it."""
+    """One question, as configs/studies/<name>.yaml asks it; `base` is what configs/base.yaml holds."""
 
     question: str
     claims: tuple[str, ...]
     base: Mapping[str, Any]
+    set: Mapping[str, Any]
     grids: Mapping[str, Grid]
     select: Selection | None
     scales: Mapping[str, ScaleOverride]
@@ -63,7 +88,10 @@ class Study:
 
 @dataclass(frozen=True)
 class RawSetting:
-    """One point of a grid: the values of its axes, and the whole spec as plain mappings (seeds not in it)."""
+    """One point of a grid: the values of its axes, and the whole spec as plain mappings (seeds not in it).
+
+    Where the grid has variants, `axes` begins with `variant`, the label.
+    """
 
     grid: str
     axes: Mapping[str, Any]
@@ -75,26 +103,24 @@ def load_study(paths: Paths, name: str) -> Study:
     """Return the study called `name`, with the names that it uses itself checked.
 
     Raises:
-        ConfigError: If its file is missing or wrong, or an override or selection names no grid or axis.
+        ConfigError: If its file is missing or wrong, or an override or selection names no grid, axis or variant.
     """
     where = str(paths.study_config(name).relative_to(paths.root))
-    study: Study = build(Study, read_yaml(paths.study_config(name)), where)
+    content = read_yaml(paths.study_config(name))
+    if isinstance(content, Mapping):
+        if "base" in content:
+            raise ConfigError(f"{where}: key 'base': every study begins with configs/base.yaml; changes go under 'set'")
+        content = {**content, "base": read_yaml(paths.base)}
+    study: Study = build(Study, content, where)
     if not study.grids:
         raise ConfigError(f"{where}.grids: expected at least one grid, got none")
     for scale, override in study.scales.items():
         if not paths.scale_config(scale).is_file():
             known = (path.stem for path in paths.scale_config(scale).parent.glob("*.yaml"))
             raise ConfigError(f"{where}.scales: {unknown_name('scale', scale, known)}")
-        for grid, axes in override.axes.items():
-            if grid not in study.grids:
-                raise ConfigError(f"{where}.scales.{scale}.axes: {unknown_name('grid', grid, study.grids)}")
-            for axis in axes:
-                if axis not in study.grids[grid].axes:
-                    raise ConfigError(
-                        f"{where}.scales.{scale}.axes.{grid}: {unknown_name('axis', axis, study.grids[grid].axes)}"
-                    )
+        _check_override(study, override, f"{where}.scales.{scale}")
     for axis in study.select.over if study.select else ():
-        axes_of_all = {axis for grid in study.grids.values() for axis in grid.axes}
+        axes_of_all = {axis for grid in study.grids.values() for axis in grid.all_axes}
         if axis not in axes_of_all:
             raise ConfigError(f"{where}.select.over: {unknown_name('axis', axis, axes_of_all)}")
     return study
@@ -106,26 +132,31 @@ def expand(study: Study, scale: str, where: str) -> list[RawSetting]:
     Raises:
         ConfigError: If a dotted key runs through something that is not a mapping.
     """
-    override = study.scales.get(scale, ScaleOverride(set={}, axes={}))
+    override = study.scales.get(scale, _NO_OVERRIDE)
     settings = []
-    for grid_name, grid in study.grids.items():
-        axes = {**grid.axes, **override.axes.get(grid_name, {})}
+    for name, grid in study.grids.items():
+        if name in override.skip:
+            continue
+        common = {
+            "set": study.set,
+            f"grids.{name}.set": grid.set,
+            f"scales.{scale}.set": override.set,
+            f"scales.{scale}.grids.{name}": override.grids.get(name, {}),
+        }
+        axes = {**grid.all_axes, **override.axes.get(name, {})}
         for values in itertools.product(*axes.values()):
             point = dict(zip(axes, values, strict=True))
             spec = copy.deepcopy(dict(study.base))
-            for source, changes in (
-                (f"grids.{grid_name}.set", grid.set),
-                (f"scales.{scale}.set", override.set),
-                (f"grids.{grid_name}.axes", point),
-            ):
+            for source, changes in (common | _changes_of(name, grid, point)).items():
                 for key, value in changes.items():
                     _assign(spec, key, value, f"{where}.{source}")
-            settings.append(RawSetting(grid_name, point, spec, f"{where}.grids.{grid_name}"))
+            place = f"{name}[{point[VARIANT]}]" if VARIANT in point else name
+            settings.append(RawSetting(name, point, spec, f"{where}.grids.{place}"))
     return settings
 
 
 def lengths_of(studies: Mapping[str, Study], scale: str, dataset: str) -> tuple[int, ...]:
-    """Return, sorted, every `dataset.length` that `studies` ask of `dataset` at `scale`.
+    """Return, sorted, every length that `studies` ask of `dataset` at `scale`, to train or to test on.
 
     This is why a new length is written in one place only, the study: `prepare` makes what studies ask for.
 
@@ -139,9 +170,43 @@ def lengths_of(studies: Mapping[str, Study], scale: str, dataset: str) -> tuple[
             if not isinstance(wanted, Mapping) or wanted.get("name") != dataset:
                 continue
             length = build(int | None, wanted.get("length"), f"{setting.where}.dataset.length")
-            if length is not None:
-                lengths.add(length)
+            unseen = wanted.get("unseen_lengths", [])
+            lengths |= {length} - {None}
+            lengths |= set(build(tuple[int, ...], unseen, f"{setting.where}.dataset.unseen_lengths"))
     return tuple(sorted(lengths))
+
+
+def _check_override(study: Study, override: ScaleOverride, where: str) -> None:
+    """Check every name in what a scale changes.
+
+    Raises:
+        ConfigError: If a grid, axis or variant is unknown, a skipped grid is changed, or no grid is left.
+    """
+    for part, names in (("grids", override.grids), ("axes", override.axes), ("skip", override.skip)):
+        for name in names:
+            if name not in study.grids:
+                raise ConfigError(f"{where}.{part}: {unknown_name('grid', name, study.grids)}")
+            if name in override.skip and part != "skip":
+                raise ConfigError(f"{where}.{part}: expected no changes to {name!r}, which this scale skips")
+    if len(override.skip) == len(study.grids):
+        raise ConfigError(f"{where}.skip: expected at least one grid to be left, got all: {', '.join(override.skip)}")
+    for name, axes in override.axes.items():
+        grid = study.grids[name]
+        for axis in axes:
+            if axis not in grid.all_axes:
+                raise ConfigError(f"{where}.axes.{name}: {unknown_name('axis', axis, grid.all_axes)}")
+        for label in axes.get(VARIANT, ()):
+            if label not in tuple(grid.variants):
+                raise ConfigError(f"{where}.axes.{name}.{VARIANT}: {unknown_name('variant', label, grid.variants)}")
+
+
+def _changes_of(name: str, grid: Grid, point: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return what one point of a grid changes, by its place in the file, in the order of application."""
+    changes: dict[str, Mapping[str, Any]] = {}
+    if VARIANT in point:
+        changes[f"grids.{name}.variants.{point[VARIANT]}"] = grid.variants[point[VARIANT]]
+    changes[f"grids.{name}.axes"] = {axis: value for axis, value in point.items() if axis != VARIANT}
+    return changes
 
 
 def _require_values(axes: Mapping[str, tuple[Any, ...]], where: str) -> None:

@@ -1,6 +1,6 @@
 """Sequence datasets: one file a generator, one folder a prepared dataset. Needs numpy only."""
 
-from pipeline.datasets.dataset import SPLITS, Dataset, Split, Task, assemble
+from pipeline.datasets.dataset import SPLITS, Dataset, Split, Task, assemble, combined_digest
 from pipeline.datasets.generator import Generator, check_length, lengths_to_make
 from pipeline.datasets.manifest import Manifest, Variant, read_manifest
 from pipeline.datasets.registry import GENERATORS, read_generator
@@ -17,6 +17,7 @@ __all__ = [
     "Variant",
     "assemble",
     "check_length",
+    "combined_digest",
     "lengths_to_make",
     "load_dataset",
     "prepare_dataset",

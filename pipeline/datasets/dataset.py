@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,8 @@ class Split:
 
     Attributes:
         inputs: (N, T, D) float32 where inputs are real, (N, T) uint8 ids where they are tokens.
-        targets: (N, D_out) float32 for values; uint8 ids for classes, (N,) or (N, T).
+        targets: float32 for values, (N, D_out) or (N, T, D_out); uint8 ids for classes, (N,) or (N, T). T where the
+            target is at every timestep.
     """
 
     inputs: np.ndarray
@@ -43,6 +44,7 @@ class Task:
         output_size: D_out, or the number of classes.
         baseline_loss: Loss of the best answer that remembers nothing, in the unit of the loss.
         baseline_name: What that answer is.
+        token_groups: Where tokens are of several kinds, their ids by kind: errors are told for each. None elsewhere.
     """
 
     length: int
@@ -53,15 +55,20 @@ class Task:
     output_size: int
     baseline_loss: float | None
     baseline_name: str | None
+    token_groups: Mapping[str, tuple[int, ...]] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
 class Dataset(Task):
-    """A task with its sequences; `digest` changes with any of them, but not with the name."""
+    """A task with its sequences; `digest` changes with any of them, but not with the name.
+
+    `unseen` are test splits of other lengths, to try a trained network on.
+    """
 
     name: str
     digest: str
     splits: Mapping[str, Split]
+    unseen: Mapping[int, Split] = field(default_factory=dict)
 
     @property
     def num_timesteps(self) -> int:
@@ -82,3 +89,15 @@ def _digest(task: Task, splits: Mapping[str, Split]) -> str:
             digest.update(f"{split} {array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def with_unseen(dataset: Dataset, others: Sequence[Dataset]) -> Dataset:
+    """Return `dataset` with the test splits of `others`, the same task at other lengths, and a digest of them all."""
+    unseen = {other.length: other.splits["test"] for other in others}
+    digest = combined_digest([dataset.digest, *(other.digest for other in others)])
+    return dataclasses.replace(dataset, unseen=unseen, digest=digest)
+
+
+def combined_digest(digests: Sequence[str]) -> str:
+    """Return one digest of several; that of a single one is itself."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()

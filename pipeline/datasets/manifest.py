@@ -14,7 +14,7 @@ from pipeline.config.strict import build, require
 from pipeline.datasets.dataset import SPLITS, Task
 from pipeline.errors import ConfigError, DatasetError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 PREVIEW = "preview.txt"
 ROLES = ("inputs", "targets")

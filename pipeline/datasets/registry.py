@@ -9,8 +9,12 @@ from pipeline.config.strict import build, read_yaml
 from pipeline.datasets.adding import Adding
 from pipeline.datasets.copy_memory import CopyMemory
 from pipeline.datasets.digits import Digits
+from pipeline.datasets.fixed_lag_copy import FixedLagCopy
+from pipeline.datasets.flip_flop import FlipFlop
 from pipeline.datasets.generator import Generator
 from pipeline.datasets.stdlib_text import StdlibText
+from pipeline.datasets.sunspots import Sunspots
+from pipeline.datasets.tagging import Tagging
 from pipeline.datasets.temporal_order import TemporalOrder
 from pipeline.errors import ConfigError, unknown_name
 
@@ -18,7 +22,11 @@ GENERATORS: Mapping[str, type[Generator]] = {
     "adding": Adding,
     "copy_memory": CopyMemory,
     "digits": Digits,
+    "fixed_lag_copy": FixedLagCopy,
+    "flip_flop": FlipFlop,
     "stdlib_text": StdlibText,
+    "sunspots": Sunspots,
+    "tagging": Tagging,
     "temporal_order": TemporalOrder,
 }
 

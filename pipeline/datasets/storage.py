@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.params import Sizes
-from pipeline.datasets.dataset import SPLITS, Dataset, Split, Task
+from pipeline.datasets.dataset import SPLITS, Dataset, Split, Task, with_unseen
 from pipeline.datasets.generator import Generator, lengths_to_make
 from pipeline.datasets.manifest import (
     FORMAT_VERSION,
@@ -64,19 +64,25 @@ def prepare_dataset(name: str, config_path: Path, lengths: Sequence[int], sizes:
         raise DatasetError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
-def load_dataset(folder: Path, length: int | None) -> Dataset:
+def load_dataset(folder: Path, length: int | None, unseen_lengths: Sequence[int] = ()) -> Dataset:
     """Return the dataset in `folder` at one length; every array's file is verified before it is believed.
 
     Args:
         folder: data/<name>.
         length: A prepared length, or None where the dataset has one natural length.
+        unseen_lengths: Prepared lengths whose test splits come along as `unseen`.
 
     Raises:
         DatasetError: If the length is not prepared, or a file is missing, damaged or foreign.
     """
     manifest = read_manifest(folder)
-    variant = manifest.variant(length)
     _check_names(folder, manifest)
+    dataset, *others = (_load_variant(folder, manifest, wanted) for wanted in (length, *unseen_lengths))
+    return with_unseen(dataset, others)
+
+
+def _load_variant(folder: Path, manifest: Manifest, length: int | None) -> Dataset:
+    variant = manifest.variant(length)
     arrays = {name: _load_array(folder, name, file) for name, file in variant.files.items()}
     splits = {split: Split(*(arrays[array_path(variant.length, split, role)] for role in ROLES)) for split in SPLITS}
     return Dataset(**_task_of(variant), name=manifest.name, digest=variant.digest, splits=splits)

@@ -12,11 +12,21 @@ from pipeline.figures import (
     clipping_ledger,
     eigenvalue_cloud,
     error_by_cell,
+    gate_distribution,
+    gate_retention,
     gradient_by_lag,
+    gradient_by_layer,
     gradient_heatmap,
+    growth_by_singular_value,
+    jacobian_spectrum,
     learning_curves,
     loss_by_length,
+    lyapunov_spectrum,
+    outcome_by_arm,
+    smoothness,
     spectrum,
+    truncation_bias,
+    truncation_cost,
 )
 from pipeline.statistics import GridTables
 
@@ -41,11 +51,21 @@ class FigureModule(Protocol):
 
 FIGURES: tuple[FigureModule, ...] = (
     gradient_by_lag,
+    gradient_by_layer,
     gradient_heatmap,
     loss_by_length,
     error_by_cell,
+    outcome_by_arm,
+    truncation_cost,
+    truncation_bias,
+    growth_by_singular_value,
+    jacobian_spectrum,
+    lyapunov_spectrum,
+    gate_retention,
+    gate_distribution,
     learning_curves,
     clipping_ledger,
+    smoothness,
     spectrum,
     eigenvalue_cloud,
 )

@@ -1,12 +1,16 @@
-"""What clipping did: the gradient norm before and after it, step by step, and how often it acted."""
+"""What clipping did: the gradient norm before and after it, how often it acted, and whether it turned the gradient."""
 
 from __future__ import annotations
+
+import textwrap
 
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
+from pipeline.figures.stages import chosen_told, interval, spread
 from pipeline.figures.style import FAINT, INK, canvas, label_panels, looks_of, styled
 from pipeline.figures.words import INTERVAL, count, left_out, listed, name_of, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval
@@ -14,7 +18,12 @@ from pipeline.statistics import GridTables, mean_interval
 MAX_BINS = 75
 """Steps are gathered into at most as many bins; a bin of a seed is the median of its steps."""
 
+MAX_COLUMNS = 4
+"""Arms that are drawn, side by side."""
+
 _NORMS = ("grad_norm", "clipped_grad_norm")
+_TURNED = 1e-6
+"""How far below 1 a mean cosine must lie to count as a turn; that of a shortened gradient is 1 but for rounding."""
 
 
 def applies(tables: GridTables) -> bool:
@@ -26,7 +35,8 @@ def table(tables: GridTables) -> pl.DataFrame:
     """Return what is drawn, by arm and bin of steps, at the longest length.
 
     Columns `arm`, `step` (middle of the bin), `metric` (`grad_norm`, `clipped_grad_norm`: median over seeds in
-    `middle`, quartiles in `low` and `high`; `clipped`: mean share of clipped steps and its interval), `num_seeds` and
+    `middle`, quartiles in `low` and `high`; `clipped`: mean share of clipped steps and its interval; `cosine`, where it
+    was recorded: mean over the bin's steps of the cosine of the raw and the applied gradient), `num_seeds` and
     `num_nonfinite` (updates whose norm is NaN or infinite, in no median).
     """
     updates = _updates(tables)
@@ -38,7 +48,14 @@ def table(tables: GridTables) -> pl.DataFrame:
     shares = binned.group_by("arm", "step", "seed").agg(clipped=pl.col("clipped").mean())
     share = mean_interval(shares, "clipped", ["arm", "step"]).rename({"mean": "middle"}).drop("num_missing")
     columns = ["arm", "metric", "step", "middle", "low", "high", "num_seeds", "num_nonfinite"]
-    parts = [*norms, share.with_columns(metric=pl.lit("clipped"))]
+    turns = mean_interval(
+        binned.group_by("arm", "step", "seed").agg(pl.col("cosine").mean()),
+        "cosine",
+        ["arm", "step"],
+        bounds=(-1.0, 1.0),
+    )
+    turns = turns.rename({"mean": "middle"}).drop_nulls("middle").with_columns(metric=pl.lit("cosine"))
+    parts = [*norms, share.with_columns(metric=pl.lit("clipped")), turns]
     return pl.concat([part.select(columns) for part in parts]).sort("arm", "metric", "step")
 
 
@@ -48,12 +65,34 @@ def shares(tables: GridTables) -> pl.DataFrame:
     return mean_interval(by_seed, "clipped", ["arm"], bounds=(0.0, 1.0))
 
 
+def cosines(tables: GridTables) -> pl.DataFrame:
+    """Return the mean over seeds of the mean cosine of raw and applied gradient over clipped steps, by arm.
+
+    A seed none of whose steps was clipped has none (`num_missing`).
+    """
+    touched = (pl.col("clipped") > 0) & pl.col("cosine").is_finite()
+    by_seed = _updates(tables).group_by("arm", "seed", maintain_order=True).agg(pl.col("cosine").filter(touched).mean())
+    return mean_interval(by_seed, "cosine", ["arm"], bounds=(-1.0, 1.0))
+
+
 def title(tables: GridTables) -> str:
-    """Return which share of steps was clipped, by arm."""
+    """Return where clipping turns the gradient; where it nowhere does, which share of steps was clipped."""
     found = shares(tables).drop_nulls("mean").sort("mean", descending=True, maintain_order=True)
     if found["mean"].sum() == 0:
         return "No step was clipped"
+    turned = _turned(tables)
+    if not turned.is_empty():
+        worst = turned.row(0, named=True)
+        kept = cosines(tables).drop_nulls("mean").height - turned.height
+        others = f"; {count(kept, 'arm')} only shortened it" if kept else ""
+        more = f", {count(turned.height - 1, 'other arm')} less" if turned.height > 1 else ""
+        return (
+            f"Clipping turns the gradient of {the(worst['arm'])}: mean cosine of clipped steps {interval(worst)}"
+            f"{more}{others}"
+        )
     parts = [f"{100 * row['mean']:.0f} % of {the(row['arm'])}'s" for row in found.iter_rows(named=True)]
+    if len(parts) > 3:
+        return f"Clipping shortens from {parts[-1]} to {parts[0]} steps"
     return f"Clipping shortens {listed(parts)} steps"
 
 
@@ -66,33 +105,44 @@ def caption(tables: GridTables) -> str:
         f"Norm of the gradient over all parameters of a replica before (solid) and after clipping (dashed), at "
         f"T = {tables.lengths[-1]} on {tables.dataset}, rule {' or '.join(rule) or 'unknown'}; steps are gathered into "
         f"{count(drawn['step'].n_unique(), 'bin')}, lines are medians and bands quartiles over {seeds_of(drawn)}, a "
-        f"seed counting until it stops. Below: share of steps that were shortened, mean with {INTERVAL}. Dotted: the "
-        f"threshold. {outcomes(longest, 'they count until they stopped')}{left_out(drawn)}"
+        f"seed counting until it stops. Below: share of steps that were shortened, mean with {INTERVAL}"
+        f"{_cosine_told(tables)}. Dotted: the threshold.{chosen_told(_shown(tables), _recorded(tables), _BY)} "
+        f"{outcomes(longest, 'they count until they stopped')}{left_out(drawn)}"
     )
 
 
 @styled
 def draw(tables: GridTables) -> Figure:
     """Draw two panels for each arm: norms on a log axis, and below them the share of steps clipped."""
-    drawn, arms = table(tables), tables.arms
-    arms = [arm for arm in arms if arm in drawn["arm"]]
+    drawn, arms, looks = table(tables), _shown(tables), looks_of(tables.arms)
+    metrics = ["clipped", "cosine"] if _is_turned(tables) else ["clipped"]
     figure, axes = canvas(
-        title(tables), 2, len(arms), 4.1, sharex=True, sharey="row", gridspec_kw={"height_ratios": [2.2, 1]}
+        title(tables),
+        *(1 + len(metrics), len(arms)),
+        3.0 + 1.1 * len(metrics),
+        sharex=True,
+        sharey="row",
+        gridspec_kw={"height_ratios": [2.2, *[1] * len(metrics)]},
     )
     means = dict(shares(tables).select("arm", "mean").iter_rows())
-    for (above, below), arm in zip(axes.T, arms, strict=True):
-        rows = drawn.filter(pl.col("arm") == arm)
-        _norms(above, rows, looks_of([arm])[arm].colour)
-        _share(below, rows.filter(pl.col("metric") == "clipped"), looks_of([arm])[arm].colour)
+    for column, arm in zip(axes.T, arms, strict=True):
+        rows, colour = drawn.filter(pl.col("arm") == arm), looks[arm].colour
+        _norms(column[0], rows, colour)
+        for ax, metric in zip(column[1:], metrics, strict=True):
+            _share(ax, rows.filter(pl.col("metric") == metric), colour)
         for threshold in _thresholds(tables, arm):
-            above.axhline(threshold, color=INK, linestyle=":", linewidth=1.0)
-        above.set_title(name_of(arm))
-        below.set_title(f"mean {100 * means[arm]:.0f} %", loc="right", fontweight="normal")
-        below.set_xlabel("training step")
+            column[0].axhline(threshold, color=INK, linestyle=":", linewidth=1.0)
+        column[0].set_title(_wrapped(name_of(arm), len(arms)))
+        column[1].set_title(f"mean {100 * means[arm]:.0f} %", loc="right", fontweight="normal")
+        column[-1].set_xlabel("training step")
+        column[-1].xaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes[0, 0].set_yscale("log")
     axes[0, 0].set_ylabel("gradient norm")
     axes[1, 0].set_ylabel("share clipped")
     axes[1, 0].set_ylim(0, 1)
+    if len(metrics) == 2:
+        axes[2, 0].set_ylabel("cosine")
+        axes[2, 0].set_ylim(top=1.02)
     handles = [
         Line2D([], [], color=INK, label="before clipping"),
         Line2D([], [], color=FAINT, linestyle="--", label="after clipping"),
@@ -105,10 +155,50 @@ def draw(tables: GridTables) -> Figure:
 
 def _updates(tables: GridTables) -> pl.DataFrame:
     """Return a row for each update: its norms beside one another, and whether it was clipped."""
-    curves = tables.at_longest(tables.curves).filter(pl.col("metric").is_in(_NORMS))
+    curves = tables.at_longest(tables.curves).filter(pl.col("metric").is_in([*_NORMS, "clip_cosine"]))
     wide = curves.pivot(on="metric", index=["arm", "seed", "step"], values="value", maintain_order=True)
     shortened = pl.col("clipped_grad_norm") < pl.col("grad_norm")
-    return wide.with_columns(clipped=shortened.cast(pl.Float64))
+    cosine = pl.col("clip_cosine") if "clip_cosine" in wide.columns else pl.lit(None, pl.Float64)
+    return wide.with_columns(clipped=shortened.cast(pl.Float64), cosine=cosine)
+
+
+def _turned(tables: GridTables) -> pl.DataFrame:
+    """Return the rows of `cosines` whose mean lies below 1 with its whole interval, the smallest first."""
+    below = pl.coalesce("high", "mean") < 1 - _TURNED
+    return cosines(tables).filter(below).sort("mean", maintain_order=True)
+
+
+def _is_turned(tables: GridTables) -> bool:
+    return not _turned(tables).is_empty()
+
+
+def _cosine_told(tables: GridTables) -> str:
+    if _is_turned(tables):
+        found = cosines(tables).drop_nulls("mean").iter_rows(named=True)
+        told = "; ".join(f"{name_of(row['arm'])} {interval(row)}" for row in found)
+        return (
+            f", and the cosine of the raw and the applied gradient (1 where it is only shortened), whose mean over "
+            f"clipped steps is {told}"
+        )
+    return ""
+
+
+_BY = "share of clipped steps"
+
+
+def _recorded(tables: GridTables) -> list[str]:
+    known = shares(tables)["arm"].to_list()
+    return [arm for arm in tables.arms if arm in known]
+
+
+def _shown(tables: GridTables) -> list[str]:
+    means = dict(shares(tables).select("arm", "mean").iter_rows())
+    return spread({arm: means[arm] for arm in _recorded(tables)}, MAX_COLUMNS)
+
+
+def _wrapped(name: str, num_columns: int) -> str:
+    """Return the title of one of so many columns, in lines that fit."""
+    return textwrap.fill(name, max(14, 72 // num_columns - 3), break_long_words=False)
 
 
 def _spread(binned: pl.DataFrame, metric: str) -> pl.DataFrame:

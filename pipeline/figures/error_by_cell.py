@@ -13,8 +13,13 @@ from pipeline.statistics import GridTables, mean_interval, paired_difference
 
 
 def applies(tables: GridTables) -> bool:
-    """Return whether the grid's dataset has classes."""
-    return bool(tables.runs["test_error"].is_not_null().any())
+    """Return whether the grid's dataset has classes and its arms are cells; of others `outcome_by_arm` tells."""
+    return compares_cells(tables) and bool(tables.runs["test_error"].is_not_null().any())
+
+
+def compares_cells(tables: GridTables) -> bool:
+    """Return whether every arm is a cell and nothing else."""
+    return bool((tables.runs["arm"] == tables.runs["model.cell"]).all())
 
 
 def table(tables: GridTables) -> pl.DataFrame:

@@ -8,11 +8,29 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.style import INK, canvas, decades, label_panels, looks_of, styled
-from pipeline.figures.words import INTERVAL, left_out, listed, number, outcomes, seeds_of, series_name, the
+from pipeline.figures.stages import STAGES, layer_told, ranked, staged, top_forward
+from pipeline.figures.style import (
+    INK,
+    Look,
+    banded,
+    canvas,
+    decades,
+    handle_of,
+    label_panels,
+    legend_below,
+    looks_of,
+    state_looks,
+    styled,
+)
+from pipeline.figures.words import INTERVAL, few, left_out, number, outcomes, seeds_of, series_name, the
 from pipeline.statistics import GridTables, decay_rates, mean_interval
 
-STAGES = {"initialisation": "At initialisation", "end": "At the end of training"}
+MAX_INSIDE = 4
+"""More series than these have one legend below the panels, for both stages."""
+
+MAX_SERIES = 8
+"""Where there would be more, each arm is drawn by one state: c where it has one, else h."""
+
 _SERIES = ["stage", "arm", "quantity"]
 
 
@@ -25,25 +43,15 @@ def relative_norms(tables: GridTables) -> pl.DataFrame:
     """Return log10 of ‖∂L/∂h_{T-k}‖ relative to lag 0, by stage, arm, quantity, lag and seed, at the longest length.
 
     The end of training is the last traced step of each replica; a replica that diverged has none. Where lag 0 is not
-    finite, nothing relative to it is: such values are NaN. Of several layers the first, forward, is taken.
+    finite, nothing relative to it is: such values are NaN. Of several layers the last, forward in time, is taken.
     """
-    traces = tables.at_longest(tables.traces).filter(pl.col("layer") == 0, pl.col("direction") == "forward")
-    traces = traces.with_columns(lag=pl.col("timestep").max().over("arm") - pl.col("timestep"))
-    last = pl.col("step").max().over("arm", "seed")
-    end = traces.filter(pl.col("step") == last, pl.col("status").is_in(["ok", "timed_out"]))
-    stages = [
-        traces.filter(pl.col("step") == 0).with_columns(stage=pl.lit("initialisation")),
-        end.with_columns(stage=pl.lit("end")),
-    ]
+    traces = top_forward(tables.at_longest(tables.traces))
+    both = staged(traces.with_columns(lag=pl.col("timestep").max().over("arm") - pl.col("timestep")))
     reference = pl.col("log10_norm").filter(pl.col("lag") == 0).first().over("stage", "arm", "quantity", "seed")
     relative = pl.when(reference.is_finite()).then(pl.col("log10_norm") - reference).otherwise(float("nan"))
-    both = pl.concat(stages).with_columns(log10_norm=relative)
-    both = both.with_columns(
-        rank=pl.col("arm").replace_strict(tables.arms, list(range(len(tables.arms))), return_dtype=pl.Int64),
-        later=pl.col("stage") == "end",
-        cell_state=pl.col("quantity") == "c",
-    )
-    return both.sort("later", "rank", "cell_state", "lag", "seed").select(*_SERIES, "lag", "seed", "log10_norm")
+    both = both.with_columns(log10_norm=relative)
+    order = [pl.col("stage") == "end", ranked(tables.arms), pl.col("quantity") == "c", pl.col("lag"), pl.col("seed")]
+    return both.sort(*order).select(*_SERIES, "lag", "seed", "log10_norm")
 
 
 def table(tables: GridTables) -> pl.DataFrame:
@@ -68,7 +76,7 @@ def title(tables: GridTables) -> str:
     falling, after = end.filter(pl.col("high") < 0), f"After training at T = {tables.lengths[-1]}"
     if falling.is_empty():
         reason = "one seed has no interval" if end["num_seeds"].max() == 1 else "every interval contains zero or growth"
-        return f"{after} no cell's gradient is shown to decay with lag ({reason})"
+        return f"{after} no gradient is shown to decay with lag ({reason})"
     fast, slow = falling.row(0, named=True), falling.row(-1, named=True)
     said = f"{after} the gradient loses a factor 10 every {_per_decade(fast)} timesteps in {_state(fast)}"
     others = end.filter((pl.col("high") >= 0).fill_null(value=True))
@@ -77,9 +85,9 @@ def title(tables: GridTables) -> str:
     if falling.height > 1:
         said = f"{said}, every {_per_decade(slow)} in {_state(slow)}"
     if not kept.is_empty():
-        said = f"{said}; it keeps its size in {listed([_state(row) for row in kept.iter_rows(named=True)])}"
+        said = f"{said}; it keeps its size in {few([_state(row) for row in kept.iter_rows(named=True)])}"
     if not undecided.is_empty():
-        names = listed([_state(row) for row in undecided.iter_rows(named=True)])
+        names = few([_state(row) for row in undecided.iter_rows(named=True)])
         said = f"{said}; no decay is established in {names}"
     return said
 
@@ -88,60 +96,82 @@ def caption(tables: GridTables) -> str:
     """Return what is drawn, over how many seeds, and what is left out."""
     drawn = table(tables)
     treatment = "diverged and failed replicas are in the first panel only, if at all"
+    shown = drawn_series(rates(tables))
+    one = " Each arm is drawn by one state." if shown.height < rates(tables).height else ""
     return (
         f"Frobenius norm over the probe batch of ∂L/∂h (and ∂L/∂c of the LSTM) k timesteps before the last one, "
         f"relative to lag 0, at T = {tables.lengths[-1]} on {tables.dataset}; exact float64 backward pass. Lines are "
         f"means of log10 over {seeds_of(drawn)}, bands the {INTERVAL}. Factors per timestep are least-squares fits of "
-        f"the log10 norm, seed by seed. Where the study selects between settings, the selected one is shown. "
+        f"the log10 norm, seed by seed. Where the study selects between settings, the selected one is shown."
+        f"{one}{layer_told(tables.at_longest(tables.traces))} "
         f"{outcomes(tables.at_longest(tables.runs), treatment)}{left_out(drawn)}"
     )
+
+
+def drawn_series(slopes: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `rates` that are drawn: all, or of too many the cell state of each arm that has one."""
+    if slopes.select("arm", "quantity").n_unique() <= MAX_SERIES:
+        return slopes
+    return slopes.filter((pl.col("quantity") == "c") | (pl.col("quantity") == "c").any().over("arm").not_())
 
 
 @styled
 def draw(tables: GridTables) -> Figure:
     """Draw two panels on one log axis: at initialisation and at the end of training."""
-    drawn, slopes = table(tables), rates(tables)
+    drawn, slopes = table(tables), drawn_series(rates(tables))
     figure, axes = canvas(title(tables), 1, 2, 3.5, sharey=True)
+    inside = slopes.select("arm", "quantity").n_unique() <= MAX_INSIDE
     for ax, (stage, heading) in zip(axes[0], STAGES.items(), strict=True):
-        _panel(ax, drawn.filter(pl.col("stage") == stage), slopes.filter(pl.col("stage") == stage))
+        mine = slopes.filter(pl.col("stage") == stage)
+        _panel(ax, tables, drawn.filter(pl.col("stage") == stage), mine)
+        if inside and not mine.is_empty():
+            falls = any(slope < 0 for slope in mine["mean"].drop_nulls())
+            ax.legend(loc="lower left" if falls else "upper left")
         ax.set_title(heading)
         ax.set_xlabel("lag k (timesteps back from the last)")
     axes[0, 0].set_ylabel("gradient norm relative to lag 0")
-    bottom, top = axes[0, 0].get_ylim()
-    axes[0, 0].set_ylim(bottom - 0.18 * (top - bottom), top)  # room for the legends
+    if inside:
+        bottom, top = axes[0, 0].get_ylim()
+        axes[0, 0].set_ylim(bottom - 0.18 * (top - bottom), top)  # room for the legends
+    else:
+        _legend_of_both(figure, tables, slopes)
     label_panels(axes[0])
     decades(axes[0, 0])
     return figure
 
 
-def _panel(ax: Axes, drawn: pl.DataFrame, slopes: pl.DataFrame) -> None:
-    names = [_look_name(arm, quantity) for arm, quantity in slopes.select("arm", "quantity").iter_rows()]
-    looks = looks_of(list(dict.fromkeys(names)))
+def _panel(ax: Axes, tables: GridTables, drawn: pl.DataFrame, slopes: pl.DataFrame) -> None:
+    looks, shade = _looks(tables), 0.18 if slopes.height <= MAX_INSIDE else 0.08
     for row in slopes.iter_rows(named=True):
         line = drawn.filter(pl.col("arm") == row["arm"], pl.col("quantity") == row["quantity"])
-        look, lags = looks[_look_name(row["arm"], row["quantity"])], line["lag"].to_numpy()
-        factor = "no fit" if row["mean"] is None else f"×{10 ** row['mean']:.4f} per timestep"
-        spacing = max(1, len(lags) // 6)
-        ax.plot(
-            lags,
-            line["mean"].to_numpy(),
-            **look.line,
-            marker=look.marker,
-            markevery=spacing,
-            label=f"{series_name(row['arm'], row['quantity'])}  {factor}",
-        )
-        low, high = (line[side].fill_null(float("nan")).to_numpy() for side in ("low", "high"))
-        ax.fill_between(lags, low, high, color=look.colour, alpha=0.18, linewidth=0)
+        label = f"{series_name(row['arm'], row['quantity'])}  {_factor(row['mean'], 4)} per timestep"
+        banded(ax, "lag", line, looks[row["arm"], row["quantity"]], shade=shade, label=label)
     ax.axhline(0, color=INK, linewidth=0.6)
     if slopes.is_empty():
         ax.text(0.5, 0.5, "no replica finished", transform=ax.transAxes, ha="center")
-    else:
-        falls = any(slope < 0 for slope in slopes["mean"].drop_nulls())
-        ax.legend(loc="lower left" if falls else "upper left")
 
 
-def _look_name(arm: str, quantity: str) -> str:
-    return arm if quantity == "h" else f"{arm} {quantity}"
+def _legend_of_both(figure: Figure, tables: GridTables, slopes: pl.DataFrame) -> None:
+    """Name each series with its factors per timestep at initialisation and at the end."""
+    looks, handles, labels = _looks(tables), [], []
+    for arm, quantity in slopes.select("arm", "quantity").unique(maintain_order=True).iter_rows():
+        mine = dict(slopes.filter(arm=arm, quantity=quantity).select("stage", "mean").iter_rows())
+        handles.append(handle_of(looks[arm, quantity]))
+        both = " → ".join(_factor(mine.get(stage), 3) for stage in STAGES)
+        labels.append(f"{series_name(arm, quantity)}  {both}")
+    legend_below(figure, handles, labels)
+
+
+def _looks(tables: GridTables) -> dict[tuple[str, str], Look]:
+    """Return the look of each series; where each arm is drawn by one state, that of the arm."""
+    slopes = rates(tables)
+    if drawn_series(slopes).height == slopes.height:
+        return state_looks(tables.arms)
+    return {(arm, state): look for arm, look in looks_of(tables.arms).items() for state in "hc"}
+
+
+def _factor(slope: float | None, places: int) -> str:
+    return "no fit" if slope is None else f"×{10**slope:.{places}f}"
 
 
 def _state(row: dict[str, object]) -> str:

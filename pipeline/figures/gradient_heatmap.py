@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline.figures.stages import MAX_PANELS, chosen_told, layer_told, spread, top_forward
 from pipeline.figures.style import canvas, decades, styled
 from pipeline.figures.words import left_out, name_of, number, outcomes, seeds_of, series_name
 from pipeline.statistics import GridTables, mean_interval, on_schedule
@@ -32,8 +34,7 @@ def table(traces: pl.DataFrame) -> pl.DataFrame:
     Args:
         traces: Rows of the `traces` table with an `arm` beside them, of one length.
     """
-    first = traces.filter(pl.col("layer") == 0, pl.col("direction") == "forward")
-    common = on_schedule(first, ["quantity", "timestep"])
+    common = on_schedule(top_forward(traces), ["quantity", "timestep"])
     means = mean_interval(common, "log10_norm", [*_PANEL, "step", "timestep"])
     return means.sort("arm", "quantity", "step", "timestep")
 
@@ -56,7 +57,9 @@ def caption(tables: GridTables) -> str:
     return (
         f"log10 of the Frobenius norm over the probe batch of ∂L/∂h and ∂L/∂c at timestep t, against training step, "
         f"at T = {tables.lengths[-1]} on {tables.dataset}; mean over {seeds_of(drawn)}. A replica that stopped keeps "
-        f"its last measurement. Colours end {MAX_DECADES} decades below the largest norm. "
+        f"its last measurement. Colours end {MAX_DECADES} decades below the largest norm."
+        f"{chosen_told(_shown(drawn, tables.arms), tables.arms, 'decades lost at the end')}"
+        f"{layer_told(tables.at_longest(tables.traces))} "
         f"{outcomes(tables.at_longest(tables.runs), treatment)}{left_out(drawn)}"
     )
 
@@ -65,8 +68,7 @@ def caption(tables: GridTables) -> str:
 def draw(tables: GridTables) -> Figure:
     """Draw a panel for each arm and state, with one colour bar."""
     drawn = table(tables.at_longest(tables.traces))
-    rank = {arm: position for position, arm in enumerate(tables.arms)}
-    return _draw(drawn, title(tables), rank)
+    return _draw(drawn, title(tables), _shown(drawn, tables.arms))
 
 
 @styled
@@ -79,12 +81,25 @@ def draw_for_setting(traces: pl.DataFrame) -> Figure:
     drawn = table(traces.with_columns(arm=pl.lit("")))
     lost = [f"{number(row['lost'], 2)} ({row['quantity']})" for row in _decades_lost(drawn).to_dicts()]
     heading = f"Decades lost from the last timestep to the first, at the end: {', '.join(lost) or 'not finite'}"
-    return _draw(drawn, heading, {"": 0})
+    return _draw(drawn, heading, [""])
 
 
-def _draw(drawn: pl.DataFrame, heading: str, rank: dict[str, int]) -> Figure:
+def _shown(drawn: pl.DataFrame, arms: Sequence[str]) -> list[str]:
+    """Return the arms whose panels, one a state, are few enough: of too many, spread by the decades that they lose."""
+    lost = dict(_decades_lost(drawn).group_by("arm").agg(pl.col("lost").min()).iter_rows())
+    values = {arm: lost.get(arm) for arm in arms if arm in drawn["arm"]}
+    most = next(most for most in range(MAX_PANELS, 0, -1) if _panels(drawn, spread(values, most)) <= MAX_PANELS)
+    return spread(values, most)
+
+
+def _panels(drawn: pl.DataFrame, arms: Sequence[str]) -> int:
+    return int(drawn.filter(pl.col("arm").is_in(arms)).select(_PANEL).n_unique())
+
+
+def _draw(drawn: pl.DataFrame, heading: str, arms: Sequence[str]) -> Figure:
+    drawn = drawn.filter(pl.col("arm").is_in(arms))
     panels = drawn.select(_PANEL).unique().rows()
-    panels.sort(key=lambda panel: (rank[panel[0]], panel[1] != "h"))
+    panels.sort(key=lambda panel: (arms.index(panel[0]), panel[1] != "h"))
     num_columns = min(2, len(panels))
     num_rows = math.ceil(len(panels) / num_columns)
     figure, axes = canvas(heading, num_rows, num_columns, 0.9 + 1.75 * num_rows)

@@ -8,12 +8,15 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.style import FAINT, INK, canvas, label_panels, looks_of, styled
-from pipeline.figures.words import count, listed, name_of, number, outcomes, seeds_of, the
+from pipeline.figures.stages import MAX_PANELS, spread
+from pipeline.figures.style import FAINT, INK, canvas, handle_of, label_panels, legend_below, looks_of, styled
+from pipeline.figures.words import count, few, listed, name_of, number, outcomes, seeds_of, the
 from pipeline.statistics import GridTables
 from pipeline.statistics.solved import has_criterion
 
 MAX_COLUMNS = 3
+MAX_WITH_SEEDS = 4
+"""Of more arms than these only medians are drawn."""
 
 
 def applies(tables: GridTables) -> bool:
@@ -67,6 +70,8 @@ def title(tables: GridTables) -> str:
     if final.is_empty():
         return "Inconclusive: no arm has a finite median validation loss"
     losses = [f"{the(row['arm'])} {number(row['median'])}" for row in final.iter_rows(named=True)]
+    if len(losses) > MAX_WITH_SEEDS:
+        return f"Median validation loss after training: from {losses[0]} to {losses[-1]}"
     return f"Median validation loss after training: {listed(losses)}"
 
 
@@ -77,9 +82,11 @@ def caption(tables: GridTables) -> str:
     stop = "dotted, the criterion" if has_criterion(tables.runs) else ""
     kept = " A replica that reached the criterion keeps its last loss in the median." if stop else ""
     extra = f" Horizontal lines: {'; '.join(part for part in (lines, stop) if part)}." if lines or stop else ""
+    thin = "thin lines are seeds, thick ones" if len(tables.arms) <= MAX_WITH_SEEDS else "lines are"
+    some = f" {len(_panels(tables))} of {len(tables.lengths)} lengths are shown."
     return (
-        f"Validation loss on {tables.dataset}: thin lines are seeds, thick ones medians over {seeds_of(drawn)}, no "
-        f"interval.{kept}{extra} "
+        f"Validation loss on {tables.dataset}: {thin} medians over {seeds_of(drawn)}, no "
+        f"interval.{kept}{extra}{some if len(_panels(tables)) < len(tables.lengths) else ''} "
         f"{outcomes(tables.runs, 'a diverged one ends in a cross and counts as infinite from there on')}"
     )
 
@@ -87,7 +94,7 @@ def caption(tables: GridTables) -> str:
 @styled
 def draw(tables: GridTables) -> Figure:
     """Draw a panel for each length."""
-    drawn, seen, lengths = table(tables), curves(tables), tables.lengths
+    drawn, seen, lengths = table(tables), curves(tables), _panels(tables)
     num_columns = 2 if len(lengths) == 4 else min(MAX_COLUMNS, len(lengths))
     num_rows = math.ceil(len(lengths) / num_columns)
     figure, axes = canvas(title(tables), num_rows, num_columns, 0.9 + 2.2 * num_rows, sharey=True)
@@ -100,10 +107,15 @@ def draw(tables: GridTables) -> Figure:
     axes[0, 0].set_yscale("log")
     for ax in axes[:, 0]:
         ax.set_ylabel("validation loss")
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    looks = looks_of(tables.arms)
+    legend_below(figure, [handle_of(look, marker="") for look in looks.values()], [name_of(arm) for arm in looks])
     label_panels(list(axes.flat))
     return figure
+
+
+def _panels(tables: GridTables) -> list[int]:
+    """Return the lengths that have a panel: at most six, from the shortest to the longest."""
+    return [int(length) for length in spread({str(length): float(length) for length in tables.lengths}, MAX_PANELS)]
 
 
 def _panel(ax: Axes, tables: GridTables, drawn: pl.DataFrame, seen: pl.DataFrame) -> None:
@@ -113,12 +125,15 @@ def _panel(ax: Axes, tables: GridTables, drawn: pl.DataFrame, seen: pl.DataFrame
     for arm, look in looks_of(tables.arms).items():
         for replica in seen.filter(pl.col("arm") == arm).partition_by("seed", maintain_order=True):
             steps, losses = replica["step"].to_numpy(), replica["value"].to_numpy()
-            ax.plot(steps, losses, color=look.colour, linewidth=0.6, alpha=0.45)
+            if len(tables.arms) <= MAX_WITH_SEEDS:
+                ax.plot(steps, losses, color=look.colour, linewidth=0.6, alpha=0.45)
             if replica["status"][0] == "diverged":
                 ax.plot(steps[-1:], losses[-1:], color=look.colour, marker="x", markersize=5)
         line = drawn.filter(pl.col("arm") == arm)
         heights = line["median"].fill_null(float("nan")).to_numpy()
-        ax.plot(line["step"].to_numpy(), heights, **look.line, linewidth=1.8, label=name_of(arm))
+        ax.plot(
+            line["step"].to_numpy(), heights, **look.line, linewidth=1.8 if len(tables.arms) <= MAX_WITH_SEEDS else 1.3
+        )
     for level, dashes, shade in (("baseline_loss", (0, (4, 2)), INK), ("training.stop_below", ":", FAINT)):
         if level in tables.runs.columns:
             for height in tables.runs[level].drop_nulls().unique().sort():
@@ -136,5 +151,6 @@ def _first_to_reach(tables: GridTables) -> str:
     parts = [f"{the(arm)} after {step:.0f}" for arm, step in reached.iter_rows()]
     never = [the(arm) for arm in medians.filter(pl.col("step").is_infinite())["arm"]]
     most = max(runs["num_steps"].drop_nulls(), default=0)
-    said = f"Steps until the median seed reaches the criterion at T = {length}: {listed(parts)}"
-    return f"{said}; {listed(never)} not within {count(most, 'step')}" if never else said
+    told = listed(parts) if len(parts) <= MAX_WITH_SEEDS else f"from {parts[0]} to {parts[-1]}"
+    said = f"Steps until the median seed reaches the criterion at T = {length}: {told}"
+    return f"{said}; {few(never)} not within {count(most, 'step')}" if never else said

@@ -9,11 +9,10 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from pipeline.figures.style import INK, canvas, label_panels, looks_of, styled
-from pipeline.figures.words import INTERVAL, left_out, listed, name_of, outcomes, seeds_of, the
+from pipeline.figures.style import INK, canvas, handle_of, label_panels, legend_below, looks_of, styled
+from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval
 from pipeline.statistics.solved import has_criterion, longest_solved, solved_share
 
@@ -60,11 +59,10 @@ def title(tables: GridTables) -> str:
         return f"Every cell solves every length that was tried, up to T = {longest}"
     reach = reach.sort("longest_solved", descending=True, nulls_last=True, maintain_order=True)
     groups = reach.group_by("longest_solved", maintain_order=True).agg("arm")
-    parts = [
-        f"{'no length' if length is None else f'up to T = {length}'} with {listed([the(arm) for arm in arms])}"
-        for length, arms in groups.iter_rows()
-    ]
-    return f"Most seeds solve {', '.join(parts)}"
+    if groups.height > 3:  # the reaches at both ends, and how many arms lie between
+        between = groups[1:-1].explode("arm").height
+        return f"Most seeds solve {_reach(*groups.row(0))} to {_reach(*groups.row(-1))}; {between} arms lie between"
+    return f"Most seeds solve {', '.join(_reach(*row) for row in groups.iter_rows())}"
 
 
 def caption(tables: GridTables) -> str:
@@ -95,15 +93,28 @@ def draw(tables: GridTables) -> Figure:
         label_panels(axes[0])
     for ax in axes[0]:
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(FixedLocator(tables.lengths))
+        ax.xaxis.set_major_locator(FixedLocator(_ticks(tables.lengths)))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set_xlabel("sequence length T")
         ax.set_xlim(tables.lengths[0] / 1.25, tables.lengths[-1] * 1.25)
-    handles = [Line2D([], [], **look.line, marker=look.marker) for look in looks_of(tables.arms).values()]
-    names = [name_of(arm) for arm in tables.arms]
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    looks = looks_of(tables.arms)
+    legend_below(figure, [handle_of(look) for look in looks.values()], [name_of(arm) for arm in looks])
     return figure
+
+
+def _reach(length: int | None, arms: list[str]) -> str:
+    return f"{'no length' if length is None else f'up to T = {length}'} with {few([the(arm) for arm in arms])}"
+
+
+def _ticks(lengths: list[int]) -> list[int]:
+    """Return the lengths whose labels have room on a logarithmic axis, the longest among them."""
+    kept: list[int] = []
+    room = 0.12 * math.log10(lengths[-1] / lengths[0])
+    for length in reversed(lengths):
+        if not kept or math.log10(kept[-1] / length) >= room:
+            kept.append(length)
+    return kept[::-1]
 
 
 def _losses(ax: Axes, tables: GridTables) -> None:

@@ -15,9 +15,12 @@ from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
+import polars as pl
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 P = ParamSpec("P")
 
@@ -95,7 +98,15 @@ _SPARE = (
     Look("#6f6f6f", (0, (1, 1)), "<"),
     Look("#b9770e", (0, (8, 2)), ">"),
     Look("#2e6fb7", (0, (2, 2)), "d"),
+    Look("#0b7a6b", (0, (6, 1, 1, 1, 1, 1)), "*"),
+    Look("#8cc0e8", (0, (12, 2)), "8"),
+    Look("#7a3b12", (0, (3, 3)), "^"),
+    Look("#e39ac0", (0, (8, 1, 3, 1)), "v"),
+    Look("#1d1d1d", (0, (1, 2.5)), "s"),
+    Look("#cdb42b", (0, (4, 1, 1, 1, 1, 1, 1, 1)), "o"),
 )
+"""Looks of what is no cell: twelve of them can be told apart."""
+
 GATE_LOOKS = {
     gate: Look(colour, dashes, marker)
     for gates, colour, dashes, marker in (
@@ -114,6 +125,13 @@ def looks_of(names: Sequence[str]) -> dict[str, Look]:
     strangers = [name for name in names if name not in LOOKS]
     spare = {name: _SPARE[i % len(_SPARE)] for i, name in enumerate(strangers)}
     return {name: LOOKS.get(name) or spare[name] for name in names}
+
+
+def state_looks(arms: Sequence[str]) -> dict[tuple[str, str], Look]:
+    """Return a look for each arm's h and c: a cell state has its arm's colour, and dashes and marker of its own."""
+    looks = looks_of(arms)
+    cell_states = {arm: LOOKS.get(f"{arm} c") or Look(look.colour, (0, (1, 1.2)), "D") for arm, look in looks.items()}
+    return {(arm, "h"): look for arm, look in looks.items()} | {(arm, "c"): cell_states[arm] for arm in arms}
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -137,6 +155,52 @@ def canvas(
     return figure, axes
 
 
+def banded(ax: Axes, x: str, rows: pl.DataFrame, look: Look, *, shade: float = 0.18, **kwargs: Any) -> None:
+    """Draw columns `mean` as a line and `low` to `high` as a band against column `x`; what is null leaves a gap.
+
+    Args:
+        ax: Where to.
+        x: The column of the horizontal axis.
+        rows: One row per point, in order.
+        look: Colour and dashes; its marker is drawn at some seven points.
+        shade: Opacity of the band.
+        **kwargs: Of the line, over what `look` says.
+    """
+    places, *lines = (rows[name].fill_null(float("nan")).to_numpy() for name in (x, "mean", "low", "high"))
+    markers = {"marker": look.marker, "markevery": max(1, len(places) // 6)}
+    ax.plot(places, lines[0], **(look.line | markers | kwargs))
+    if shade:
+        ax.fill_between(places, lines[1], lines[2], color=look.colour, alpha=shade, linewidth=0)
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """Put a legend below the panels and make the figure taller by it: at most four columns, fewer of long labels."""
+    told = [textwrap.fill(label, _LABEL) for label in labels]
+    num_columns = _legend_columns(told)
+    rows = [told[start::num_columns] for start in range(num_columns)]  # matplotlib fills column by column
+    lines = max((sum(1 + label.count("\n") for label in column) for column in rows), default=0)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.155 * lines)
+    figure.legend(list(handles), told, loc="outside lower center", ncols=num_columns, columnspacing=1.5)
+
+
+_LABEL = 52
+"""Letters of a line of a legend."""
+
+
+def _legend_columns(labels: Sequence[str]) -> int:
+    lengths = [max(map(len, label.split("\n"))) for label in labels]
+    if len(labels) <= 5 and sum(0.75 + 0.057 * length for length in lengths) < WIDTH:
+        return max(1, len(labels))
+    longest = max(lengths, default=1)
+    return max(1, min(4, len(labels), int((WIDTH - 0.1) / (0.62 + 0.057 * longest))))
+
+
+def handle_of(look: Look, **kwargs: Any) -> Line2D:
+    """Return what stands for a look in a legend."""
+    return Line2D([], [], **(look.line | {"marker": look.marker} | kwargs))
+
+
 def label_panels(axes: Sequence[Axes]) -> None:
     """Put a, b, c … in front of the panels' titles."""
     for letter, ax in zip("abcdefgh", axes, strict=False):
@@ -148,6 +212,17 @@ def decades(ax: Axes, axis: str = "y") -> None:
     chosen = getattr(ax, f"{axis}axis")
     chosen.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=7, integer=True))
     chosen.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"$10^{{{value:.3g}}}$"))
+
+
+def log_ticks(ax: Axes, axis: str) -> None:
+    """Label a logarithmic axis with plain numbers: 1, 2 and 5 times powers of ten, or evenly below a decade."""
+    chosen = getattr(ax, f"{axis}axis")
+    low, high = getattr(ax, f"get_{axis}lim")()
+    wide = high / low > 3
+    ticker = matplotlib.ticker
+    chosen.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)) if wide else ticker.MaxNLocator(4))
+    chosen.set_minor_locator(ticker.NullLocator())
+    chosen.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
 
 
 def to_svg_and_png(figure: Figure) -> tuple[bytes, bytes]:

@@ -19,14 +19,17 @@ INTERVAL = "95 % Student-t interval"
 
 
 def name_of(arm: str) -> str:
-    """Return «LSTM» for the cell, «LSTM, threshold=1.0» for an arm with more axes."""
-    cell, comma, rest = arm.partition(",")
-    return f"{_NAMES.get(cell, cell)}{comma}{rest}"
+    """Return «LSTM» for the cell, «LSTM, threshold=1.0» for an arm with more axes; a variant's label stays as it is."""
+    return ", ".join(_NAMES.get(part, part) for part in arm.split(", "))
 
 
 def the(arm: str) -> str:
-    """Return «the LSTM», «the Elman network»."""
+    """Return «the LSTM», «the Elman network»; a variant's label takes no article, and one with commas is quoted."""
     name = name_of(arm)
+    if ", " in arm:
+        return f"«{name}»"
+    if arm.partition(", ")[0] not in _NAMES:
+        return name
     return f"the {name} network" if arm in {"elman", "elman_relu", "elman_leaky_relu"} else f"the {name}"
 
 
@@ -55,6 +58,13 @@ def count(amount: int, noun: str) -> str:
 def listed(parts: Sequence[str]) -> str:
     """Return «a, b and c»."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def few(parts: Sequence[str], most: int = 3) -> str:
+    """Return «a, b and c»; «a, b and 4 others» of more than `most`."""
+    if len(parts) <= most:
+        return listed(parts)
+    return f"{', '.join(parts[: most - 1])} and {len(parts) - most + 1} others"
 
 
 def seeds_of(frame: pl.DataFrame) -> str:

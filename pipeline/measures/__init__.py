@@ -1,25 +1,56 @@
 """What is measured of a pack of replicas, each against the exact float64 path."""
 
+from pipeline.measures.gates import GateStatistic, gate_statistics, gate_values, half_life, retention
 from pipeline.measures.gradient_trace import (
     GradientTrace,
     certificate_error,
     finite_difference_error,
     trace_gradients,
 )
+from pipeline.measures.jacobians import singular_values_by_lag, step_jacobians
+from pipeline.measures.lyapunov import (
+    LyapunovSpectrum,
+    log_stretches,
+    lyapunov_spectrum,
+    mean_field_exponent,
+    random_network_jacobians,
+)
 from pipeline.measures.nonfinite import Location, locate
 from pipeline.measures.schedule import log_spaced_steps
+from pipeline.measures.smoothness import local_smoothness
 from pipeline.measures.spectrum import eigenvalues, recurrent_blocks, sigma_max, spectral_radius
+from pipeline.measures.step_sensitivity import step_sensitivity
+from pipeline.measures.timesteps import in_reading_order
+from pipeline.measures.truncation_bias import TruncationBias, geometric_lengths, truncation_bias
 
 __all__ = [
+    "GateStatistic",
     "GradientTrace",
     "Location",
+    "LyapunovSpectrum",
+    "TruncationBias",
     "certificate_error",
     "eigenvalues",
     "finite_difference_error",
+    "gate_statistics",
+    "gate_values",
+    "geometric_lengths",
+    "half_life",
+    "in_reading_order",
+    "local_smoothness",
     "locate",
     "log_spaced_steps",
+    "log_stretches",
+    "lyapunov_spectrum",
+    "mean_field_exponent",
+    "random_network_jacobians",
     "recurrent_blocks",
+    "retention",
     "sigma_max",
+    "singular_values_by_lag",
     "spectral_radius",
+    "step_jacobians",
+    "step_sensitivity",
     "trace_gradients",
+    "truncation_bias",
 ]

@@ -11,19 +11,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.models import Replicas
+from pipeline.models import Replicas, StateKey
 
 
 class GradientTrace(NamedTuple):
     """A trace of R replicas.
 
     Attributes:
-        log10_norms: By state name ("h", "c"): log10 ‖dL/ds_t‖ over the probe batch (Frobenius), (R, T); -inf is
-            exactly 0.
+        log10_norms: By state, in the order of the model's `state_keys`: log10 ‖dL/ds_t‖ over the probe batch
+            (Frobenius), (R, T); -inf is exactly 0.
         grad_RP: The parameters' gradient on the same batch, float64.
     """
 
-    log10_norms: dict[str, Tensor]
+    log10_norms: dict[StateKey, Tensor]
     grad_RP: Tensor
 
 
@@ -38,16 +38,16 @@ def trace_gradients(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets
     """
     real = inputs.double() if inputs.is_floating_point() else inputs
     states, grad_RP = replicas.state_gradients(flat_RP.double(), real, targets, shared=True)
-    norms = {name: _log10_norm(grad_RTBH.flatten(2)) for name, grad_RTBH in states.items()}
+    norms = {key: log10_norm(grad_RTBH.flatten(2)) for key, grad_RTBH in states.items()}
     return GradientTrace(norms, grad_RP)
 
 
-def _log10_norm(vectors_RTN: Tensor) -> Tensor:
-    """Return log10 of Euclidean norms, (R, T), right where the squares of the entries would underflow or overflow."""
-    largest = vectors_RTN.abs().amax(dim=2, keepdim=True)
+def log10_norm(vectors: Tensor) -> Tensor:
+    """Return log10 of Euclidean norms over the last axis, right where the squares would underflow or overflow."""
+    largest = vectors.abs().amax(dim=-1, keepdim=True)
     scale = torch.where(largest > 0, largest, torch.ones_like(largest))
-    logs = (vectors_RTN / scale).norm(dim=2).log10() + scale.squeeze(2).log10()
-    return torch.where(largest.squeeze(2).isinf(), torch.inf, logs)
+    logs = (vectors / scale).norm(dim=-1).log10() + scale.squeeze(-1).log10()
+    return torch.where(largest.squeeze(-1).isinf(), torch.inf, logs)
 
 
 def finite_difference_error(

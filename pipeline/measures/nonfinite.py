@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-from pipeline.models import Replicas
+from pipeline.cells.stack import FORWARD
+from pipeline.models import Replicas, StateKey
 
 
 class Location(NamedTuple):
@@ -14,7 +16,8 @@ class Location(NamedTuple):
 
     Attributes:
         timestep: 1..T, or None where no timestep is to blame.
-        quantity: "grad_h" or "grad_c", a parameter such as "recurrent.weight_hh_l0", or "loss".
+        quantity: "grad_h" or "grad_c", followed by layer (from 0) and direction where the network has more than one
+            recurrence, as in "grad_h (layer 1, backward)"; a parameter such as "recurrent.weight_hh_l0"; or "loss".
         num_nonfinite: Entries of the parameters' gradient that are not finite.
     """
 
@@ -23,11 +26,20 @@ class Location(NamedTuple):
     num_nonfinite: int
 
 
-def locate(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor, replica: int) -> Location:
+def locate(
+    replicas: Replicas,
+    flat_RP: Tensor,
+    inputs: Tensor,
+    targets: Tensor,
+    replica: int,
+    initial: Sequence[Tensor] = (),
+    num_scored: int | None = None,
+) -> Location:
     """Return where the gradient of one replica stopped being finite.
 
-    The backward pass runs from T to 1, so the first bad timestep it meets is the largest one. If every state's
-    gradient is finite, a parameter is named.
+    The backward pass meets the last layer first, and in each recurrence the timestep that it read last: T of one
+    forward in time, 1 of one backward in time. The first bad state that it meets is named; if every state's gradient is
+    finite, a parameter is.
 
     Args:
         replicas: The pack.
@@ -35,15 +47,26 @@ def locate(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor,
         inputs: The batch of that step, (R, B, ...).
         targets: Its targets.
         replica: Which one diverged.
+        initial: States before the first timestep; see `Replicas.backpropagate`.
+        num_scored: How many timesteps at the end have a target; None is all.
     """
-    states, grad_RP = replicas.state_gradients(flat_RP, inputs, targets)
+    run = replicas.backpropagate(flat_RP, inputs, targets, initial=initial, num_scored=num_scored, trace=True)
+    states, grad_RP = dict(zip(replicas.model.state_keys, run.grad_states, strict=True)), run.grad_RP
     num_nonfinite = int((~grad_RP[replica].isfinite()).sum())
-    bad = {name: ~grad[replica].isfinite().flatten(1).all(dim=1) for name, grad in states.items()}
-    timesteps = {name: int(mask.nonzero().max()) + 1 for name, mask in bad.items() if bool(mask.any())}
-    if timesteps:
-        name = max(timesteps, key=lambda key: timesteps[key])
-        return Location(timesteps[name], f"grad_{name}", num_nonfinite)
+    met = [(-key.layer, steps, key) for key, grad in states.items() for steps in _steps_back(key, grad[replica])[:1]]
+    if met:
+        _, steps, key = min(met, key=lambda place: place[:2])
+        timestep = inputs.shape[2] - steps if key.direction == FORWARD else steps + 1
+        alone = len(replicas.model.recurrent.places) == 1
+        where = "" if alone else f" (layer {key.layer}, {key.direction})"
+        return Location(timestep, f"grad_{key.quantity}{where}", num_nonfinite)
     for name, grad in replicas.named(grad_RP).items():
         if not bool(grad[replica].isfinite().all()):
             return Location(None, name, num_nonfinite)
     return Location(None, "loss", num_nonfinite)
+
+
+def _steps_back(key: StateKey, grad_TBH: Tensor) -> list[int]:
+    """Return after how many timesteps of its own the backward pass meets numbers that are not finite, rising."""
+    bad_T = ~grad_TBH.isfinite().flatten(1).all(dim=1)
+    return (bad_T.flip(0) if key.direction == FORWARD else bad_T).nonzero().flatten().tolist()

@@ -7,14 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pipeline.cells.stack import Place
 from pipeline.models import Replicas
 
 
-def recurrent_blocks(replicas: Replicas, flat_RP: Tensor) -> dict[str, Tensor]:
-    """Return each gate's square block of W_hh, (R, H, H) by gate name, in float64."""
-    weight_RGH = replicas.named(flat_RP)["recurrent.weight_hh_l0"].double()
+def recurrent_blocks(replicas: Replicas, flat_RP: Tensor) -> dict[tuple[Place, str], Tensor]:
+    """Return each gate's square block of W_hh, (R, H, H) by place and gate name, in float64, places in order."""
     gates = replicas.model.recurrent.cell.gates
-    return dict(zip(gates, weight_RGH.chunk(len(gates), dim=1), strict=True))
+    blocks: dict[tuple[Place, str], Tensor] = {}
+    for place in replicas.model.recurrent.places:
+        weight_RGH = replicas.weights(flat_RP, place).weight_hh.double()
+        for gate, block_RHH in zip(gates, weight_RGH.chunk(len(gates), dim=1), strict=True):
+            blocks[place, gate] = block_RHH
+    return blocks
 
 
 def sigma_max(block_RHH: Tensor) -> Tensor:

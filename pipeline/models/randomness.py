@@ -9,7 +9,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-STREAMS = {"embedding": 0, "recurrent": 1, "readout": 2, "data": 3}
+STREAMS = {
+    "embedding": 0,
+    "recurrent": 1,
+    "readout": 2,
+    "data": 3,
+    "input_weight": 4,
+    "recurrent_weight": 5,
+    "bias": 6,
+    "readout_weight": 7,
+}
 
 
 def generator(seed: int, stream: str, counter: int = 0) -> torch.Generator:

@@ -1,16 +1,19 @@
-"""A recurrent layer between an input encoding and a linear readout, at the last or at every timestep."""
+"""Recurrent layers between an input encoding and a linear readout, at the last or at every timestep."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.cells import CELLS
-from pipeline.cells.layer import RecurrentLayer, States
+from pipeline.cells import CELLS, States
+from pipeline.cells.stack import RecurrentStack, StackRun
+from pipeline.models.architecture import ModelSpec
+from pipeline.models.initialisation import initialise_readout, initialise_stack
 from pipeline.models.randomness import generator
 
 
@@ -33,41 +36,75 @@ class Interface:
     output_size: int
 
 
+class StateKey(NamedTuple):
+    """Which state of a network: layer (from 0), "forward" or "backward", and "h" or "c"."""
+
+    layer: int
+    direction: str
+    quantity: str
+
+
+class Prediction(NamedTuple):
+    """What a network says of a sequence.
+
+    Attributes:
+        values: (B, O) of the last timestep, or (B, T, O) of every one; of the newest ones only, where asked.
+        run: What its recurrent layers went through.
+    """
+
+    values: Tensor
+    run: StackRun
+
+
 class SequenceModel(nn.Module):
     """Encode, recur, read out: one network, with no replica axis in sight.
 
     Args:
         interface: Kinds and sizes of inputs and targets.
-        cell: A key of `CELLS`.
-        hidden_size: H.
-        embedding_size: For symbols: width of a learned embedding, or None for one-hot vectors.
+        spec: What lies between them.
         seed: Where the initial weights come from; each part draws from a stream of its own.
     """
 
-    def __init__(
-        self, interface: Interface, cell: str, hidden_size: int, embedding_size: int | None, seed: int
-    ) -> None:
+    def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
         super().__init__()
         self.interface = interface
         self.embedding = None
-        if embedding_size is not None:
-            weight = torch.empty(interface.input_size, embedding_size).normal_(generator=generator(seed, "embedding"))
+        width = interface.input_size
+        if spec.embedding_size is not None:
+            width = spec.embedding_size
+            weight = torch.empty(interface.input_size, width).normal_(generator=generator(seed, "embedding"))
             self.embedding = nn.Embedding.from_pretrained(weight, freeze=False)
-        width = interface.input_size if embedding_size is None else embedding_size
-        self.recurrent = RecurrentLayer(cell, width, hidden_size, generator(seed, "recurrent"))
-        self.readout = _linear(hidden_size, interface.output_size, generator(seed, "readout"))
+        start = generator(seed, "recurrent")
+        self.recurrent = RecurrentStack(spec.cell, width, spec.hidden_size, start, spec.num_layers, spec.bidirectional)
+        self.readout = _linear(self.recurrent.output_size, interface.output_size, generator(seed, "readout"))
+        initialise_stack(self.recurrent, spec.cell, spec.initialisation, seed)
+        initialise_readout(self.readout, spec.initialisation, seed)
 
-    def forward(self, inputs: Tensor, taps: States | None = None) -> Tensor:
-        """Return predictions, (B, O) at the last timestep or (B, T, O) at every one.
+    def forward(
+        self,
+        inputs: Tensor,
+        initial: Sequence[States] | None = None,
+        taps: Sequence[States] | None = None,
+        num_scored: int | None = None,
+        state_threshold: float | None = None,
+    ) -> Prediction:
+        """Return predictions and what the recurrent layers went through.
+
+        Where the target stands at the last timestep, a bidirectional network reads out what each direction ends with.
 
         Args:
             inputs: (B, T, D) real vectors or (B, T) symbol ids.
-            taps: Added to the states; see `RecurrentLayer`.
+            initial: States before the first timestep; see `RecurrentStack`.
+            taps: Added to the states.
+            num_scored: Of targets at every timestep, how many at the end are asked for; None is all.
+            state_threshold: See `RecurrentStack`.
         """
-        states, final = self.recurrent(self.encode(inputs).transpose(0, 1), taps=taps)
+        run = self.recurrent(self.encode(inputs).transpose(0, 1), initial, taps, state_threshold)
         if self.interface.target_at == "last":
-            return self.readout(final.h)
-        return self.readout(states.h).transpose(0, 1)
+            ends = [state.h for state in run.final[-self.recurrent.num_directions :]]
+            return Prediction(self.readout(torch.cat(ends, dim=1)), run)
+        scored = run.outputs if num_scored is None else run.outputs[-num_scored:]
+        return Prediction(self.readout(scored).transpose(0, 1), run)
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Return what the recurrence sees, (B, T, D)."""
@@ -78,10 +115,10 @@ class SequenceModel(nn.Module):
         one_hot = inputs[..., None] == torch.arange(self.interface.input_size, device=inputs.device)
         return one_hot.to(self.readout.weight.dtype)
 
-    def zero_taps(self, num_replicas: int, num_timesteps: int, num_examples: int, like: Tensor) -> States:
+    def zero_taps(self, num_replicas: int, num_timesteps: int, num_examples: int, like: Tensor) -> list[Tensor]:
         """Return zeros for every state of R replicas, (R, T, B, H) each, to be differentiated by.
 
-        They are one zero, expanded: reading it costs no memory traffic.
+        They are in the order of `RecurrentStack.state_keys`, and one zero, expanded: reading it costs no memory traffic.
 
         Args:
             num_replicas: R.
@@ -90,12 +127,12 @@ class SequenceModel(nn.Module):
             like: Gives type and device.
         """
         shape = (num_replicas, num_timesteps, num_examples, self.recurrent.hidden_size)
-        return States(*(like.new_zeros(()).expand(shape).requires_grad_() for _ in self.state_names))
+        return [like.new_zeros(()).expand(shape).requires_grad_() for _ in self.state_keys]
 
     @property
-    def state_names(self) -> tuple[str, ...]:
-        """("h",), or ("h", "c")."""
-        return self.recurrent.cell.states
+    def state_keys(self) -> tuple[StateKey, ...]:
+        """Every state of the recurrent layers, in order."""
+        return tuple(StateKey(place.layer, place.direction, name) for place, name in self.recurrent.state_keys())
 
 
 def loss(interface: Interface, predictions: Tensor, targets: Tensor) -> Tensor:
@@ -118,10 +155,12 @@ def _linear(num_inputs: int, num_outputs: int, start: torch.Generator) -> nn.Lin
     return linear
 
 
-def count_parameters(interface: Interface, cell: str, hidden_size: int, embedding_size: int | None) -> int:
+def count_parameters(interface: Interface, spec: ModelSpec) -> int:
     """Return the number of trained numbers of such a model, without making it."""
-    width = interface.input_size if embedding_size is None else embedding_size
-    num_rows = len(CELLS[cell].gates) * hidden_size
-    recurrent = num_rows * (width + hidden_size + 2)
-    embedding = 0 if embedding_size is None else interface.input_size * embedding_size
-    return embedding + recurrent + interface.output_size * (hidden_size + 1)
+    width = interface.input_size if spec.embedding_size is None else spec.embedding_size
+    hidden, num_directions = spec.hidden_size, 2 if spec.bidirectional else 1
+    num_rows = len(CELLS[spec.cell].gates) * hidden
+    widths = [width, *[num_directions * hidden] * (spec.num_layers - 1)]
+    recurrent = sum(num_directions * num_rows * (width + hidden + 2) for width in widths)
+    embedding = 0 if spec.embedding_size is None else interface.input_size * spec.embedding_size
+    return embedding + recurrent + interface.output_size * (num_directions * hidden + 1)

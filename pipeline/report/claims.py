@@ -39,9 +39,10 @@ _VERDICTS |= {"num_seeds": pl.Int64()}
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison of an effect with a threshold, and what its answer means for the claim."""
+    """One comparison of an effect in a grid with a threshold, and what its answer means for the claim."""
 
     role: Literal["essential", "condition", "premise"]
+    grid: str
     effect: AnyEffect
     expected: Literal["below", "above"]
     threshold: float
@@ -57,11 +58,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement, the grid that tests it, and its checks."""
+    """A statement, the study that tests it, and its checks."""
 
     statement: str
     study: str
-    grid: str
     condition: str | None
     checks: tuple[Check, ...]
 
@@ -106,7 +106,9 @@ def judge(rules: Rules, grids: Iterable[GridTables]) -> tuple[pl.DataFrame, pl.D
     known = {(tables.study, tables.grid): tables for tables in grids}
     verdicts, checks = [], []
     for name, claim in rules.claims.items():
-        rows = [_checked(name, check, known.get((claim.study, claim.grid)), rules.min_seeds) for check in claim.checks]
+        grids_of_claim = [known.get((claim.study, check.grid)) for check in claim.checks]
+        pairs = zip(claim.checks, grids_of_claim, strict=True)
+        rows = [_checked(name, check, tables, rules.min_seeds) for check, tables in pairs]
         verdict = verdict_of([(row["role"], row["answer"]) for row in rows])
         first = {key: rows[0][key] for key in ("measure", "effect", "low", "high", "num_seeds")}
         condition = claim.condition if verdict == "supported with a condition" else None
@@ -122,7 +124,7 @@ def verdict_of(answers: Sequence[tuple[object, object]]) -> str:
         return "not tested"
     if ("essential", "refuted") in answers:
         return "contradicted"
-    if ("premise", "refuted") in answers or any(answer == "undecided" for _, answer in answers):
+    if ("premise", "refuted") in answers or any(answer in {"undecided", "not tested"} for _, answer in answers):
         return "inconclusive"
     return "supported with a condition" if ("condition", "refuted") in answers else "supported"
 

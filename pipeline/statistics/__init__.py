@@ -3,13 +3,14 @@
 from pipeline.statistics.grid import GridTables, grids_of
 from pipeline.statistics.intervals import CONFIDENCE, mean_interval, paired_difference, share_interval
 from pipeline.statistics.schedule import on_schedule
-from pipeline.statistics.slopes import decay_rates
+from pipeline.statistics.slopes import decay_rates, line_interval
 
 __all__ = [
     "CONFIDENCE",
     "GridTables",
     "decay_rates",
     "grids_of",
+    "line_interval",
     "mean_interval",
     "on_schedule",
     "paired_difference",

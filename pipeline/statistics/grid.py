@@ -1,7 +1,8 @@
 """The tables of one grid of a study, joined: every row knows its arm and its length.
 
-An *arm* is what a figure compares: the cell, and every other axis of the grid that is neither the sequence length nor
-selected over (as the learning rate is). Of the settings of an arm and length, the study's selection keeps one.
+An *arm* is what a figure compares: the variant, or the cell where the grid has no variants, and every other axis of the
+grid that is neither the sequence length nor selected over (as the learning rate is). What a variant changes is no axis.
+Of the settings of an arm and length, the study's selection keeps one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-_ALWAYS_APART = ("model.cell", "dataset.length", "dataset.name")
+_LONG = ("curves", "traces", "eigenvalues", "gates", "jacobians", "lyapunov", "truncation")
+_NEVER_SAID = ("dataset.length", "dataset.name")
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,13 @@ class GridTables:
         grid: Name of the grid.
         settings: Its rows of the `settings` table, with `arm` and `length`.
         runs: One row per *selected* setting and seed: `arm`, `length`, and every column of `trials`.
-        curves: Of the selected settings, with `arm` and `length`; so the other two.
+        curves: Of the selected settings, with `arm`, `length` and `status`; so the other long tables.
         traces: Of the selected settings.
         eigenvalues: Of the selected settings.
+        gates: Of the selected settings.
+        jacobians: Of the selected settings.
+        lyapunov: Of the selected settings.
+        truncation: Of the selected settings.
         all_runs: As `runs`, of every setting.
     """
 
@@ -36,6 +42,10 @@ class GridTables:
     curves: pl.DataFrame
     traces: pl.DataFrame
     eigenvalues: pl.DataFrame
+    gates: pl.DataFrame
+    jacobians: pl.DataFrame
+    lyapunov: pl.DataFrame
+    truncation: pl.DataFrame
     all_runs: pl.DataFrame
 
     @property
@@ -63,7 +73,7 @@ def grids_of(study: str, tables: Mapping[str, pl.DataFrame], over: Sequence[str]
 
     Args:
         study: Its name.
-        tables: Its five result tables by name.
+        tables: Its result tables by name.
         over: The axes that it selects over.
     """
     grids = tables["settings"].sort("position").partition_by("grid", maintain_order=True)
@@ -76,19 +86,17 @@ def _grid(study: str, settings: pl.DataFrame, tables: Mapping[str, pl.DataFrame]
     length = pl.coalesce("dataset.length", "natural_length", of_dataset, pl.lit(0, pl.Int64))
     trials = trials.with_columns(length=length)
     lengths = trials.group_by("trial_id").agg(pl.col("length").max())
-    axes = [column for column in settings.columns if "." in column and settings[column].n_unique() > 1]
-    apart = [axis for axis in axes if not any(f"{axis}.".startswith(f"{known}.") for known in (*_ALWAYS_APART, *over))]
     cells = trials.group_by("trial_id").agg(cell=pl.col("model.cell").first())
     named = settings.join(cells, on="trial_id", how="left", maintain_order="left")
     named = named.join(lengths, on="trial_id", how="left", maintain_order="left")
-    named = named.with_columns(arm=_arm(apart)).drop("cell")
+    named = named.with_columns(arm=_arms(named, over)).drop("cell")
     keys = named.select("trial_id", "arm", "length", "position", "label", "selected")
     all_runs = keys.join(trials.drop("length", "natural_length"), on="trial_id", maintain_order="left_right")
     kept = keys.filter("selected").select("trial_id", "arm", "length")
     statuses = trials.select("trial_id", "seed", "status")
     long = {
         table: tables[table].join(kept, on="trial_id").join(statuses, on=["trial_id", "seed"], how="left")
-        for table in ("curves", "traces", "eigenvalues")
+        for table in _LONG
     }
     return GridTables(study, str(settings["grid"][0]), named, all_runs.filter("selected"), **long, all_runs=all_runs)
 
@@ -98,6 +106,43 @@ def _natural_lengths(traces: pl.DataFrame) -> pl.DataFrame:
     return traces.group_by("trial_id").agg(natural_length=pl.col("timestep").max())
 
 
-def _arm(axes: Sequence[str]) -> pl.Expr:
-    parts = [pl.format("{}={}", pl.lit(axis.rpartition(".")[2]), pl.col(axis).cast(pl.String)) for axis in axes]
-    return pl.concat_str(pl.col("cell"), *parts, separator=", ", ignore_nulls=True)
+def _arms(settings: pl.DataFrame, over: Sequence[str]) -> pl.Series:
+    """Return the arm of each setting of one grid: «lstm, threshold=1.0», «clip + Ω, lstm».
+
+    Of an axis of whole objects an arm says the name, and fields only where objects of that name differ in them. If
+    that tells too little, every arm says every field that varies, with its dotted key.
+    """
+    by_variant = settings["variant"].is_not_null().any() and "variant" not in over
+    lead, silent = ("variant", _NEVER_SAID) if by_variant else ("cell", (*_NEVER_SAID, "model.cell"))
+    fields = [column for column in settings.columns if "." in column and not _is_within(column, (*silent, *over))]
+    varied = [field for field in fields if settings[field].n_unique() > 1]
+    short = settings.select(_joined(lead, _short_parts(fields, varied))).to_series()
+    if short.n_unique() == settings.select(lead, *varied).n_unique():
+        return short
+    return settings.select(_joined(lead, [_equation(field, field) for field in varied])).to_series()
+
+
+def _short_parts(fields: Sequence[str], varied: Sequence[str]) -> list[pl.Expr]:
+    names = sorted((field for field in fields if field.endswith(".name")), key=len)  # of an object before its parts
+    owners = {field: next((n for n in names if _is_within(field, [n.removesuffix(".name")])), None) for field in fields}
+    parts = []
+    for field, owner in owners.items():
+        if field == owner:
+            if any(owners[other] == owner for other in varied):
+                parts.append(pl.col(field))
+        elif field in varied:
+            said = pl.col(field) if field == "model.cell" else _equation(field.rpartition(".")[2], field)
+            parts.append(said if owner is None else pl.when(pl.col(field).n_unique().over(owner) > 1).then(said))
+    return parts
+
+
+def _is_within(field: str, parts: Sequence[str]) -> bool:
+    return any(f"{field}.".startswith(f"{part}.") for part in parts)
+
+
+def _equation(key: str, field: str) -> pl.Expr:
+    return pl.format("{}={}", pl.lit(key), pl.col(field).cast(pl.String))
+
+
+def _joined(lead: str, parts: Sequence[pl.Expr]) -> pl.Expr:
+    return pl.concat_str(pl.col(lead), *parts, separator=", ", ignore_nulls=True).alias("arm")

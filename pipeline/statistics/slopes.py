@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
+from scipy import stats
+
+from pipeline.statistics.intervals import CONFIDENCE
 
 
 def decay_rates(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
@@ -36,3 +40,12 @@ def decay_rates(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         decay_factor=10.0 ** pl.col("slope"),
         half_life=pl.when(pl.col("slope") < 0).then(-math.log10(2.0) / pl.col("slope")),
     ).select(*by, "seed", "slope", "r_squared", "decay_factor", "half_life", "num_lags", "num_zero", "num_nonfinite")
+
+
+def line_interval(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float] | None:
+    """Return the slope of a least-squares line with its 95 % interval (Student's t); None below three points."""
+    if len(x) < 3 or not np.isfinite(y).all():
+        return None
+    line = stats.linregress(x, y)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 2)) * float(line.stderr)
+    return float(line.slope), float(line.slope) - half, float(line.slope) + half

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from pipeline.config.study import VARIANT
 from pipeline.errors import StoreError
 from pipeline.sweep.archive import TRIAL_TABLES
 from pipeline.sweep.plan import Plan, Setting
@@ -17,14 +18,11 @@ from pipeline.sweep.store import TrialStore
 from pipeline.tables import SCHEMAS, write_table
 from pipeline.tables.frames import failed_trials_frame, spec_columns
 
-_MEASURED = ("value", "log10_norm", "real", "imag")
-"""Columns of the long tables that hold what was measured; all others say of what, and give the order of rows."""
-
 
 def consolidate(
     plan: Plan, store: TrialStore, folder: Path, errors: Mapping[str, str], git_revision: str | None = None
 ) -> None:
-    """Write the five tables of a study, and remove other tables from its folder.
+    """Write the tables of a study, and remove other tables from its folder.
 
     Args:
         plan: The settings, in the order in which rows appear.
@@ -57,7 +55,10 @@ def consolidate(
 
 
 def settings_frame(plan: Plan, selected: frozenset[int]) -> pl.DataFrame:
-    """Return the `settings` table: one row for each setting, the values of its axes as dotted columns."""
+    """Return the `settings` table: one row for each setting, the values of its true axes as dotted columns.
+
+    What a variant changes is no axis: it is among the spec's columns of `trials`.
+    """
     frames = []
     for setting in plan.settings:
         row: dict[str, Any] = {
@@ -66,6 +67,7 @@ def settings_frame(plan: Plan, selected: frozenset[int]) -> pl.DataFrame:
             "position": setting.position,
             "trial_id": setting.trial_id,
             "label": setting.label,
+            "variant": setting.axes.get(VARIANT),
             "selected": setting.position in selected,
         }
         axes = {
@@ -81,16 +83,16 @@ def settings_frame(plan: Plan, selected: frozenset[int]) -> pl.DataFrame:
 def selected_positions(plan: Plan, trials: pl.DataFrame) -> frozenset[int]:
     """Return the positions of the settings that a study's selection chooses; all of them where it has none.
 
-    An arm is what agrees on every axis but those selected over. Its lowest median over seeds wins, where a seed that
-    did not end `ok`, or has no number, counts as infinite; of equals the first in the study's file.
+    An arm is what agrees on every axis but those selected over, whose fields in an axis of whole objects do not count
+    either. Its lowest median over seeds wins, where a seed that did not end `ok`, or has no number, counts as infinite;
+    of equals the first in the study's file.
     """
     if plan.select is None:
         return frozenset(setting.position for setting in plan.settings)
     medians = median_scores(trials, plan.select.metric)
     best: dict[tuple[str, str], Setting] = {}
     for setting in plan.settings:
-        arm = {axis: value for axis, value in setting.axes.items() if axis not in plan.select.over}
-        key = (setting.grid, repr(arm))
+        key = (setting.grid, repr(_without(setting.axes, plan.select.over)))
         if key not in best or medians[setting.trial_id] < medians[best[key].trial_id]:
             best[key] = setting
     return frozenset(setting.position for setting in best.values())
@@ -105,6 +107,16 @@ def median_scores(trials: pl.DataFrame, metric: str) -> dict[str, float]:
     return {identity: statistics.median(values) for identity, values in scores.items()}
 
 
+def _without(axes: Mapping[str, Any], over: Sequence[str], prefix: str = "") -> dict[str, Any]:
+    """Return the point without what is selected over, also inside whole objects."""
+    chosen = tuple(f"{axis}." for axis in over)
+    return {
+        key: _without(value, over, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in axes.items()
+        if not f"{prefix}{key}.".startswith(chosen)
+    }
+
+
 def _failed(setting: Setting, message: str, git_revision: str | None) -> pl.DataFrame:
     return failed_trials_frame(
         setting.spec,
@@ -116,5 +128,7 @@ def _failed(setting: Setting, message: str, git_revision: str | None) -> pl.Data
 
 
 def _in_order(frame: pl.DataFrame, table: str) -> pl.DataFrame:
-    keys = ["seed"] if table == "trials" else [name for name in SCHEMAS[table] if name not in _MEASURED]
+    """Return the rows in the order of what they are of: every column but those that hold what was measured."""
+    measured = [name for name, dtype in SCHEMAS[table].items() if dtype.is_float() and name != "position"]
+    keys = ["seed"] if table == "trials" else [name for name in SCHEMAS[table] if name not in measured]
     return frame.sort(keys, maintain_order=True)

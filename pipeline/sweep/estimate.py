@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from pipeline.cells import CELLS
 from pipeline.models import Interface, count_parameters
 from pipeline.training.spec import TrialSpec
 
@@ -42,22 +41,33 @@ class Workload:
 
 def memory_bytes(spec: TrialSpec, work: Workload) -> int:
     """Return about how much memory the trial needs: float32 training and the float64 probe, all replicas at once."""
-    num_replicas, hidden = len(spec.seeds), spec.model.hidden_size
-    parameters = num_replicas * count_parameters(work.interface, spec.model.cell, hidden, spec.model.embedding_size)
-    states = work.num_timesteps * num_replicas * hidden * FLOATS_PER_STATE
-    training = 4 * (parameters * FLOATS_PER_PARAMETER + states * spec.training.batch_size)
-    probe = 8 * (parameters * 2 + states * spec.diagnostics.probe_size)
+    num_replicas = len(spec.seeds)
+    parameters = num_replicas * count_parameters(work.interface, spec.model)
+    per_timestep = num_replicas * _units(spec) * FLOATS_PER_STATE
+    states = _num_run(spec, work) * per_timestep * spec.training.batch_size
+    training = 4 * (parameters * FLOATS_PER_PARAMETER + states)
+    probe = 8 * (parameters * 2 + work.num_timesteps * per_timestep * spec.diagnostics.probe_size)
     return training + probe + work.num_data_bytes
 
 
 def duration_s(spec: TrialSpec, work: Workload) -> float:
     """Return about how many seconds one core needs for the trial's `max_steps`."""
-    embedding_size = spec.model.embedding_size
-    num_features = work.interface.input_size if embedding_size is None else embedding_size
-    hidden, batch = spec.model.hidden_size, spec.training.batch_size * len(spec.seeds)
-    products = len(CELLS[spec.model.cell].gates) * hidden * (hidden + num_features) * batch
-    flops = 3 * 2 * products  # a product forward, two backward; a multiplication and an addition each
-    return spec.training.max_steps * work.num_timesteps * (SECONDS_PER_TIMESTEP + flops / FLOPS_PER_SECOND)
+    weights, batch = count_parameters(work.interface, spec.model), spec.training.batch_size * len(spec.seeds)
+    flops = 3 * 2 * weights * batch  # a product forward, two backward; a multiplication and an addition each
+    num_places = _units(spec) // spec.model.hidden_size
+    per_timestep = num_places * SECONDS_PER_TIMESTEP + flops / FLOPS_PER_SECOND
+    return spec.training.max_steps * _num_run(spec, work) * per_timestep
+
+
+def _units(spec: TrialSpec) -> int:
+    """Return the hidden units of all layers and directions."""
+    return spec.model.hidden_size * spec.model.num_layers * (2 if spec.model.bidirectional else 1)
+
+
+def _num_run(spec: TrialSpec, work: Workload) -> int:
+    """Return the timesteps that an update keeps for its way back."""
+    truncation = spec.training.truncation
+    return work.num_timesteps if truncation is None else min(work.num_timesteps, truncation.backward_length)
 
 
 def available_memory_bytes() -> int:

@@ -9,8 +9,8 @@ from pipeline.datasets import Dataset
 from pipeline.sweep.plan import Setting
 from pipeline.sweep.trial import Job, Outcome
 
-LoadData = Callable[[str, int | None], Dataset]
-"""From a dataset's name and length to its arrays."""
+LoadData = Callable[[str, int | None, tuple[int, ...]], Dataset]
+"""From a dataset's name, length and unseen lengths to its arrays."""
 
 
 class Watch(Protocol):
@@ -27,6 +27,7 @@ Executor = Callable[[Sequence[Setting], Job, LoadData, Watch], None]
 """Trains what it is given; returns normally also when interrupted, with settings that never finished."""
 
 
-def variant_of(setting: Setting) -> tuple[str, int | None]:
-    """Return name and length of the data that a setting trains on."""
-    return setting.spec.dataset.name, setting.spec.dataset.length
+def variant_of(setting: Setting) -> tuple[str, int | None, tuple[int, ...]]:
+    """Return name and length of the data that a setting trains on, and the unseen lengths that it is tested at."""
+    dataset = setting.spec.dataset
+    return dataset.name, dataset.length, dataset.unseen_lengths

@@ -25,15 +25,16 @@ from pipeline.config import (
     seeds_of,
 )
 from pipeline.config.strict import InvalidFieldError
-from pipeline.datasets import Manifest, Variant, read_manifest
+from pipeline.config.study import VARIANT
+from pipeline.datasets import Manifest, Variant, combined_digest, read_manifest
 from pipeline.errors import ConfigError, DatasetError, unknown_name
 from pipeline.sweep.estimate import Workload, duration_s, memory_bytes
 from pipeline.tables.schema import TRIALS
 from pipeline.training.data import interface_of
-from pipeline.training.spec import TrialSpec, check_portions, trial_id
+from pipeline.training.spec import TrialSpec, check_fit, trial_id
 
 _SHORT_NAMES = {"dataset.length": "T", "model.hidden_size": "H", "optimiser.learning_rate": "lr"}
-_SAY_FIRST = ("model.cell", "model", "dataset.name", "dataset", "dataset.length")
+_SAY_FIRST = (VARIANT, "model.cell", "model", "dataset.name", "dataset", "dataset.length")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Setting:
         study: Name of the study.
         grid: Name of its grid.
         position: Place in the plan, from 0, in the order of the study's file.
-        axes: The values that set it apart in its grid, by dotted key.
+        axes: The values that set it apart in its grid, by dotted key; `variant` first where the grid has variants.
         label: The same for people: `lstm, T=100, lr=0.003`.
         spec: What to train.
         trial_id: Made from spec and data; two settings that ask the same share it.
@@ -134,23 +135,28 @@ def plan_study(
     settings: list[Setting] = []
     for raw in expand(study, params.scale, _where(paths, name)):
         spec = _spec(raw, seeds)
-        variant = _variant(paths, spec, raw.where, manifests)
+        variant, *unseen = (
+            _variant(paths, spec.dataset.name, length, raw.where, manifests)
+            for length in (spec.dataset.length, *spec.dataset.unseen_lengths)
+        )
         work = _check_fit(spec, variant, raw.where, memory_limit_bytes)
-        settings.append(_setting(name, raw, spec, variant.digest, len(settings), duration_s(spec, work)))
+        digest = combined_digest([variant.digest, *(other.digest for other in unseen)])
+        settings.append(_setting(name, raw, spec, digest, len(settings), duration_s(spec, work)))
     return Plan(name, tuple(settings), study.select).with_stored(stored_ids)
 
 
 def label_of(raw: RawSetting) -> str:
-    """Return «lstm, T=100, lr=0.003» from the axes of a setting; the grid's name where it has none."""
+    """Return «clip + Ω, lstm, T=100, lr=0.003» from the axes of a setting; the grid's name where it has none."""
     said_first = [axis for axis in _SAY_FIRST if axis in raw.axes]
-    parts = []
-    for axis in [*said_first, *(axis for axis in raw.axes if axis not in said_first)]:
-        value, short = raw.axes[axis], _SHORT_NAMES.get(axis, axis.rpartition(".")[2])
-        if isinstance(value, Mapping):
-            parts.append(str(value.get("name", dict(value))))
-        else:
-            parts.append(str(value) if isinstance(value, str) else f"{short}={value}")
-    return ", ".join(parts) or raw.grid
+    order = [*said_first, *(axis for axis in raw.axes if axis not in said_first)]
+    return ", ".join(_said(axis, raw.axes[axis]) for axis in order) or raw.grid
+
+
+def _said(axis: str, value: Any) -> str:
+    """Return «lstm», «T=100»; of a whole object its name, or its fields where it has none."""
+    if isinstance(value, Mapping):
+        return str(value.get("name") or ", ".join(_said(f"{axis}.{key}", part) for key, part in value.items()))
+    return value if isinstance(value, str) else f"{_SHORT_NAMES.get(axis, axis.rpartition('.')[2])}={value}"
 
 
 def _where(paths: Paths, study: str) -> str:
@@ -183,8 +189,7 @@ def _check_selection(study: Study, where: str) -> None:
         raise ConfigError(f"{where}.select.metric: {unknown_name('metric', study.select.metric, metrics)}")
 
 
-def _variant(paths: Paths, spec: TrialSpec, where: str, manifests: dict[str, Manifest]) -> Variant:
-    name = spec.dataset.name
+def _variant(paths: Paths, name: str, length: int | None, where: str, manifests: dict[str, Manifest]) -> Variant:
     if not paths.dataset_config(name).is_file():
         known = (path.stem for path in paths.dataset_config(name).parent.glob("*.yaml"))
         raise ConfigError(f"{where}.dataset.name: {unknown_name('dataset', name, known)}")
@@ -193,7 +198,7 @@ def _variant(paths: Paths, spec: TrialSpec, where: str, manifests: dict[str, Man
     if name not in manifests:
         manifests[name] = read_manifest(paths.dataset(name))
     try:
-        return manifests[name].variant(spec.dataset.length)
+        return manifests[name].variant(length)
     except DatasetError as error:
         raise DatasetError(f"{where}.dataset.length: {error}; `dvc repro prepare@{name}`") from None
 
@@ -210,7 +215,7 @@ def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes
             f"{where}.model.embedding_size: expected null, dataset {name!r} has real inputs; got {embedding_size}"
         )
     try:
-        check_portions(spec, variant.num_sequences)
+        check_fit(spec, variant.num_sequences, variant.target_kind)
     except InvalidFieldError as error:
         told = f"expected {error.expected} of dataset {name!r}; got {error.got}"
         raise ConfigError(f"{where}.{error.field}: {told}") from None

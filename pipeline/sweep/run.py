@@ -176,8 +176,8 @@ def _job(params: Params, store: TrialStore, revision: str | None, max_wall_time_
 
 
 def _reader(paths: Paths) -> LoadData:
-    def load(name: str, length: int | None) -> Dataset:
-        return load_dataset(paths.dataset(name), length)
+    def load(name: str, length: int | None, unseen_lengths: tuple[int, ...]) -> Dataset:
+        return load_dataset(paths.dataset(name), length, unseen_lengths)
 
     return load
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import polars as pl
@@ -28,19 +28,15 @@ _DTYPES: dict[type, pl.DataType] = {bool: pl.Boolean(), int: pl.Int64(), float: 
 
 
 def spec_columns(spec: Any) -> dict[str, SpecColumn]:
-    """Return every scalar field of a spec, a nested dataclass, by dotted name; tuples such as the seeds are left out.
+    """Return every scalar of a spec, of its nested dataclasses and mappings, by dotted name; tuples are left out.
 
     The dtype is that of the declaration, so that a study in which every `embedding_size` is null still has an
-    integer column.
+    integer column. A part that is null as a whole, or a mapping without keys, has no columns.
     """
     hints = get_type_hints(type(spec))
     found: dict[str, SpecColumn] = {}
     for field in dataclasses.fields(spec):
-        value = getattr(spec, field.name)
-        if dataclasses.is_dataclass(value):
-            found |= {f"{field.name}.{name}": column for name, column in spec_columns(value).items()}
-        elif not isinstance(value, tuple):
-            found[field.name] = SpecColumn(value, _dtype(hints[field.name], value))
+        found |= _columns(field.name, hints[field.name], getattr(spec, field.name))
     return found
 
 
@@ -105,10 +101,25 @@ def failed_trials_frame(
     return trials_frame(rows, spec, trial_id=trial_id, dataset_digest=dataset_digest, facts=facts)
 
 
-def _dtype(hint: Any, value: Any) -> pl.DataType:
-    options = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    declared = [_DTYPES[option] for option in options if option in _DTYPES]
-    return declared[0] if declared else _DTYPES[type(value)]  # a Literal has the type of its value
+def _columns(name: str, hint: Any, value: Any) -> dict[str, SpecColumn]:
+    """Return the columns of one field, or of one value of a mapping."""
+    if dataclasses.is_dataclass(value):
+        return {f"{name}.{inner}": column for inner, column in spec_columns(value).items()}
+    if isinstance(value, Mapping):
+        held = next(get_args(option)[1] for option in _options(hint) if get_args(option))
+        parts = [_columns(f"{name}.{key}", held, part) for key, part in value.items()]
+        return {inner: column for part in parts for inner, column in part.items()}
+    dtypes = [dtype for option in _options(hint) if (dtype := _dtype(option)) is not None]
+    return {name: SpecColumn(value, dtypes[0])} if dtypes else {}
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _dtype(option: Any) -> pl.DataType | None:
+    """Return the dtype of a scalar type or a `Literal`; None for what is no scalar."""
+    return _DTYPES.get(type(get_args(option)[0]) if get_origin(option) is Literal else option)
 
 
 def _series(table: str, name: str, values: Any, dtype: pl.DataType | None, where: str) -> pl.Series:

@@ -36,10 +36,14 @@ TRIALS: dict[str, pl.DataType] = {
     "criterion_step": pl.Int64(),
     "clipped_share": pl.Float64(),
     "num_parameters": pl.Int64(),
+    "activation_bytes": pl.Int64(),
     "certificate_error": pl.Float64(),
     # where and how fast; these columns differ between identical runs
     "wall_time_s": pl.Float64(),
+    "training_time_s": pl.Float64(),
     "step_time_s": pl.Float64(),
+    "step_time_error_s": pl.Float64(),
+    "criterion_time_s": pl.Float64(),
     "diagnostics_time_share": pl.Float64(),
     "peak_memory_bytes": pl.Int64(),
     "device": pl.String(),
@@ -51,7 +55,10 @@ TRIALS: dict[str, pl.DataType] = {
 
 HOST_COLUMNS = (
     "wall_time_s",
+    "training_time_s",
     "step_time_s",
+    "step_time_error_s",
+    "criterion_time_s",
     "diagnostics_time_share",
     "peak_memory_bytes",
     "device",
@@ -93,13 +100,59 @@ EIGENVALUES: dict[str, pl.DataType] = {
     "imag": pl.Float64(),
 }
 
+_PLACE: dict[str, pl.DataType] = {
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "layer": pl.Int64(),
+    "direction": pl.String(),
+}
+
+GATES: dict[str, pl.DataType] = _PLACE | {
+    # quantity: density (position: middle of a bin of [0, 1]), mean, left_saturated, right_saturated, half_life
+    # (timesteps, position 0), retention (log10 of the product of the keeping gate over the last `position` timesteps)
+    "gate": pl.String(),
+    "quantity": pl.String(),
+    "position": pl.Float64(),
+    "value": pl.Float64(),
+}
+
+JACOBIANS: dict[str, pl.DataType] = _PLACE | {
+    # singular values of d s_T / d s_{T-lag}: quantity largest, median, smallest, condition
+    "lag": pl.Int64(),
+    "quantity": pl.String(),
+    "log10_value": pl.Float64(),
+}
+
+LYAPUNOV: dict[str, pl.DataType] = _PLACE | {
+    # the exponents by falling size, estimated from the first `timestep` timesteps
+    "index": pl.Int64(),
+    "timestep": pl.Int64(),
+    "lyapunov_nats_per_timestep": pl.Float64(),
+    "standard_error": pl.Float64(),
+}
+
+TRUNCATION: dict[str, pl.DataType] = {
+    # the gradient of the last timestep's loss, backpropagated through `backward_length` timesteps, against the full one
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "backward_length": pl.Int64(),
+    "cosine": pl.Float64(),
+    "relative_error": pl.Float64(),
+    "log10_phi": pl.Float64(),
+    "decay_factor": pl.Float64(),
+    "relative_bias_bound": pl.Float64(),
+}
+
 SETTINGS: dict[str, pl.DataType] = {
-    # the plan of a study: one row per (grid, setting); its axes follow as dotted columns
+    # the plan of a study: one row per (grid, setting); its true axes follow as dotted columns
     "study": pl.String(),
     "grid": pl.String(),
     "position": pl.Int64(),
     "trial_id": pl.String(),
     "label": pl.String(),
+    "variant": pl.String(),  # null where the grid has none; what a variant changes is in `trials` only
     "selected": pl.Boolean(),
 }
 
@@ -108,6 +161,10 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
     "curves": CURVES,
     "traces": TRACES,
     "eigenvalues": EIGENVALUES,
+    "gates": GATES,
+    "jacobians": JACOBIANS,
+    "lyapunov": LYAPUNOV,
+    "truncation": TRUNCATION,
     "settings": SETTINGS,
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,3 +36,27 @@ def evaluate(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tenso
         return total_loss / len(inputs), None
     error = total_wrong / targets.numel()
     return total_loss / len(inputs), torch.where(total_loss.isfinite(), error, torch.nan)  # argmax of NaN is no answer
+
+
+@torch.no_grad()
+def error_on_tokens(
+    replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor, tokens: Sequence[int]
+) -> Tensor:
+    """Return the share of wrong classes, (R,), at the timesteps whose input is one of `tokens`; NaN where none is.
+
+    Args:
+        replicas: The pack.
+        flat_RP: Parameters.
+        inputs: Symbol ids, (N, T).
+        targets: Classes at every timestep, (N, T).
+        tokens: The ids that count.
+    """
+    parameters, wanted = replicas.named(flat_RP), torch.tensor(tokens, device=inputs.device)
+    wrong = torch.zeros(replicas.num_replicas, dtype=torch.float64, device=flat_RP.device)
+    num_timesteps = torch.zeros((), dtype=torch.float64, device=flat_RP.device)
+    for chunk_inputs, chunk_targets in zip(inputs.split(CHUNK), targets.split(CHUNK), strict=True):
+        chosen = torch.isin(chunk_inputs.long(), wanted)
+        missed = replicas.predict(parameters, chunk_inputs).argmax(-1) != chunk_targets
+        wrong += (missed & chosen).flatten(1).sum(dim=1)
+        num_timesteps += chosen.sum()
+    return wrong / num_timesteps

@@ -22,9 +22,10 @@ class LedgerBuffer:
         self._seeds, self._sink = np.array(seeds), sink
         self._rows: list[Tensor] = []
 
-    def add(self, active_R: Tensor, losses_R: Tensor, ledger: Ledger) -> None:
-        """Take note of one update; `active_R` says which replicas it was made for."""
-        self._rows.append(torch.stack([active_R.double(), losses_R.double(), *ledger]))
+    def add(self, active_R: Tensor, losses_R: Tensor, ledger: Ledger, omega_R: Tensor | None = None) -> None:
+        """Take note of one update; `active_R` says which replicas it was made for, `omega_R` what regularised it."""
+        columns = [active_R.double(), losses_R.double(), *ledger]
+        self._rows.append(torch.stack(columns if omega_R is None else [*columns, omega_R.double()]))
 
     def write(self, step: int) -> None:
         """Write the rows of every update since the last time, up to `step`; not of replicas that were frozen."""
@@ -33,7 +34,8 @@ class LedgerBuffer:
         active_SR, *columns_SR = torch.stack(self._rows).cpu().unbind(1)
         first = step - len(self._rows) + 1
         updates, replicas = (active_SR > 0).nonzero(as_tuple=True)
-        for metric, values_SR in zip(("training_loss", *Ledger._fields), columns_SR, strict=True):
+        metrics = ("training_loss", *Ledger._fields, "omega")
+        for metric, values_SR in zip(metrics, columns_SR, strict=False):  # omega where there is a regulariser
             rows: dict[str, Column] = {
                 "seed": self._seeds[replicas.numpy()],
                 "step": first + updates.numpy(),

@@ -48,6 +48,7 @@ class ReplicaOutcome:
     best_validation_loss: float | None = None
     best_validation_error: float | None = None
     criterion_step: int | None = None
+    criterion_time_s: float | None = None
     certificate_error: float | None = None
 
     def saw_validation(self, step: int, loss: float, error: float | None) -> bool:

@@ -9,6 +9,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -49,6 +50,25 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(_M_TOP_PAD, 64 * 2**20)
+
+
+class _Counts(Protocol):
+    activation_bytes: int
+
+
+@contextlib.contextmanager
+def counting_activations(counts: _Counts) -> Iterator[None]:
+    """Write to `counts` how many bytes the forward pass inside keeps for its way back; shared memory counts once."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield
+    counts.activation_bytes = sum(kept.values())
 
 
 def reset_peak_memory(device: torch.device) -> None:

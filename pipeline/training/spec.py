@@ -7,56 +7,45 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from pipeline.cells import CELLS
-from pipeline.config.strict import InvalidFieldError, require
-from pipeline.errors import unknown_name
+from pipeline.config.strict import require
+from pipeline.models import ModelSpec
 from pipeline.training.clipping import Clipping
 from pipeline.training.optimisers import Optimiser
+from pipeline.training.regularisation import Regularisation
+from pipeline.training.truncation import Truncation
 
-TRIAL_VERSION = 2
+TRIAL_VERSION = 3
 """Raised by hand when the same spec would give other results: every trial then trains anew."""
 
 
 @dataclass(frozen=True)
 class DatasetRef:
-    """Which prepared data: a name under configs/datasets, and a length where the dataset has several."""
+    """Which prepared data: a name under configs/datasets, and a length where the dataset has several.
+
+    `unseen_lengths` are lengths at which the trained network is tested besides, never having trained on them.
+    """
 
     name: str
     length: int | None
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A recurrent cell between an input encoding and a linear readout.
-
-    `embedding_size` is for token inputs: null encodes them one-hot. For a real input it must be null.
-    """
-
-    cell: str
-    hidden_size: int
-    embedding_size: int | None
-
-    def __post_init__(self) -> None:
-        if self.cell not in CELLS:
-            raise InvalidFieldError("cell", f"a cell of the list ({unknown_name('cell', self.cell, CELLS)})", self.cell)
-        require(self.hidden_size >= 1, "hidden_size", "an integer of at least 1", self.hidden_size)
-        size = self.embedding_size
-        require(size is None or size >= 1, "embedding_size", "null or an integer of at least 1", size)
+    unseen_lengths: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class TrainingSpec:
     """How long, in what portions, and when to stop.
 
-    A replica whose validation loss is below `stop_below` has reached the criterion and is frozen there.
+    A replica whose validation loss (or error, as `stop_on` says) is below `stop_below` has reached the criterion and is
+    frozen there. `truncation: null` is full backpropagation.
     """
 
     batch_size: int
     max_steps: int
     evaluate_every: int
+    stop_on: Literal["validation_loss", "validation_error"]
     stop_below: float | None
+    truncation: Truncation | None
 
     def __post_init__(self) -> None:
         for field in ("batch_size", "max_steps", "evaluate_every"):
@@ -66,15 +55,21 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class DiagnosticsSpec:
-    """How often and on how many sequences the gradient is traced; how far float32 may stray from float64."""
+    """How often and on how many sequences the gradient is traced; how far float32 may stray from float64.
+
+    `measures` are taken besides: gates and smoothness whenever the gradient is traced; jacobians, lyapunov and
+    truncation, which cost more, at step 0 and at a replica's end.
+    """
 
     num_traces: int
     probe_size: int
     certificate_tolerance: float
+    measures: tuple[Literal["gates", "jacobians", "lyapunov", "smoothness", "truncation"], ...]
 
     def __post_init__(self) -> None:
         require(self.num_traces >= 2, "num_traces", "at least 2 (step 0 and the last one)", self.num_traces)
         require(self.probe_size >= 1, "probe_size", "an integer of at least 1", self.probe_size)
+        require(len(set(self.measures)) == len(self.measures), "measures", "each measure once", list(self.measures))
         require(self.certificate_tolerance > 0, "certificate_tolerance", "above 0", self.certificate_tolerance)
 
 
@@ -86,6 +81,7 @@ class TrialSpec:
     model: ModelSpec
     optimiser: Optimiser
     clipping: Clipping
+    regularisation: Regularisation
     training: TrainingSpec
     diagnostics: DiagnosticsSpec
     seeds: tuple[int, ...]
@@ -94,17 +90,26 @@ class TrialSpec:
         require(len(self.seeds) >= 1, "seeds", "at least one seed", list(self.seeds))
         require(len(set(self.seeds)) == len(self.seeds), "seeds", "each seed once", list(self.seeds))
         require(min(self.seeds) >= 0, "seeds", "integers of at least 0", list(self.seeds))
+        causal = not self.model.bidirectional
+        told = "false: nothing can be carried into a network that reads backward in time"
+        require(
+            causal or self.training.truncation is None, "model.bidirectional", f"{told} (training.truncation)", True
+        )
+        measured = "truncation" in self.diagnostics.measures
+        require(causal or not measured, "model.bidirectional", f"{told} (diagnostics.measures: truncation)", True)
+        self.regularisation.check(self.model)
 
 
-def check_portions(spec: TrialSpec, num_sequences: Mapping[str, int]) -> None:
-    """Check that a batch, and the probe, are no larger than the split that they are taken from.
+def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], target_kind: Literal["value", "class"]) -> None:
+    """Check that a batch, and the probe, are no larger than their split, and that what is to stop training exists.
 
     Args:
         spec: What is to be trained.
         num_sequences: N of each split.
+        target_kind: Of the dataset.
 
     Raises:
-        InvalidFieldError: If one is; the caller knows the file and the dataset.
+        InvalidFieldError: If not; the caller knows the file and the dataset.
     """
     for field, asked, split in (
         ("training.batch_size", spec.training.batch_size, "train"),
@@ -112,6 +117,9 @@ def check_portions(spec: TrialSpec, num_sequences: Mapping[str, int]) -> None:
     ):
         available = num_sequences[split]
         require(asked <= available, field, f"at most {available}, the {split} sequences", asked)
+    stop_on = spec.training.stop_on
+    classes = target_kind == "class" or stop_on != "validation_error"
+    require(classes, "training.stop_on", "validation_loss, for real targets have no error", stop_on)
 
 
 def canonical(spec: TrialSpec) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A plain function of (spec, dataset): no Ray, no W&B, no global state. The order 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 import time
@@ -17,18 +18,25 @@ from torch import Tensor
 from pipeline.config.strict import InvalidFieldError
 from pipeline.errors import ConfigError
 from pipeline.measures import locate
-from pipeline.models import Replicas, SequenceModel
+from pipeline.models import Pass, Replicas, SequenceModel
 from pipeline.training.batches import BatchOrder
 from pipeline.training.checkpoint import CheckpointSlot, Progress, pack, unpack
-from pipeline.training.clipping import Ledger
+from pipeline.training.clipping import Ledger, compare
 from pipeline.training.data import Sequences, interface_of, to_device
 from pipeline.training.diagnostics import Diagnostics
-from pipeline.training.evaluation import evaluate
+from pipeline.training.evaluation import error_on_tokens, evaluate
 from pipeline.training.ledger import LedgerBuffer
 from pipeline.training.outcome import ReplicaOutcome, Status, TrialResult
-from pipeline.training.runtime import computing, keep_freed_memory, peak_memory_bytes, reset_peak_memory
+from pipeline.training.runtime import (
+    computing,
+    counting_activations,
+    keep_freed_memory,
+    peak_memory_bytes,
+    reset_peak_memory,
+)
 from pipeline.training.sink import Sink
-from pipeline.training.spec import TrialSpec, check_portions
+from pipeline.training.spec import TrialSpec, check_fit
+from pipeline.training.truncation import Window, Windows
 
 if TYPE_CHECKING:
     from pipeline.datasets import Dataset
@@ -89,15 +97,19 @@ class Trial:
         self.max_wall_time_s, self.checkpoint_interval_s = max_wall_time_s, checkpoint_interval_s
         self.baseline_loss = dataset.baseline_loss
         self.splits = {name: to_device(split, device) for name, split in dataset.splits.items()}
+        self.unseen = {length: to_device(split, device) for length, split in dataset.unseen.items()}
+        self.token_groups = dataset.token_groups
         self.interface = interface_of(dataset)
-        self._check_portions()
-        self.replicas = Replicas([self._network(seed) for seed in spec.seeds])
+        self._check_fit()
+        self.replicas = Replicas([SequenceModel(self.interface, spec.model, seed) for seed in spec.seeds])
         flat = self.replicas.flat_RP.to(device)
         outcomes = [ReplicaOutcome(seed) for seed in spec.seeds]
         active = torch.ones(len(spec.seeds), dtype=torch.bool, device=device)
         num_clipped = torch.zeros_like(active, dtype=torch.int64)
-        self.progress = Progress(0, flat, flat.clone(), active, num_clipped, outcomes)
+        self.progress = Progress(0, flat, flat.clone(), active, num_clipped, outcomes, [])
         self.optimiser = spec.optimiser.over(flat)
+        self.clipper = spec.clipping.clipper(self.replicas.shapes, len(spec.seeds), device)
+        self.windows = Windows(spec.training.truncation, dataset.num_timesteps, self.interface.target_at)
         self.order = BatchOrder(spec.seeds, len(self.train.inputs), spec.training.batch_size)
         probe = self.splits["validation"].first(spec.diagnostics.probe_size)
         self.diagnostics = Diagnostics(
@@ -127,19 +139,17 @@ class Trial:
         """The training split."""
         return self.splits["train"]
 
-    def _check_portions(self) -> None:
+    def _check_fit(self) -> None:
         try:
-            check_portions(self.spec, {name: len(split.inputs) for name, split in self.splits.items()})
+            sizes = {name: len(split.inputs) for name, split in self.splits.items()}
+            check_fit(self.spec, sizes, self.interface.target_kind)
         except InvalidFieldError as error:
             raise ConfigError(f"{error.field}: expected {error.expected}; got {error.got}") from None
-
-    def _network(self, seed: int) -> SequenceModel:
-        model = self.spec.model
-        return SequenceModel(self.interface, model.cell, model.hidden_size, model.embedding_size, seed)
 
     def _evaluate_and_measure(self) -> bool:
         """Do what is due between two updates; return whether the trial ends here."""
         progress, training = self.progress, self.spec.training
+        progress.note_step_time()
         before, last = self._active(), progress.step >= training.max_steps
         if last or progress.step % training.evaluate_every == 0:
             self.ledger.write(progress.step)
@@ -158,10 +168,12 @@ class Trial:
 
     def _evaluate(self, active: list[int]) -> None:
         """Validate; note each replica's best, and freeze those that reached the criterion or are not finite."""
-        progress, stop_below = self.progress, self.spec.training.stop_below
+        progress, training = self.progress, self.spec.training
+        progress.note_step_time()
         losses, errors = evaluate(self.replicas, progress.flat_RP, *self.splits["validation"])
         losses_R = losses.tolist()
         errors_R = [None] * len(losses_R) if errors is None else errors.tolist()
+        judged_R = losses_R if training.stop_on == "validation_loss" else errors_R
         self._write_curve("validation_loss", losses, active)
         if errors is not None:
             self._write_curve("validation_error", errors, active)
@@ -173,8 +185,9 @@ class Trial:
             if not math.isfinite(losses_R[r]):
                 outcome.diverge(progress.step, None, "validation_loss", f"validation loss {losses_R[r]:g}")
                 progress.active_R[r] = False
-            elif stop_below is not None and losses_R[r] < stop_below:
+            elif training.stop_below is not None and judged_R[r] < training.stop_below:
                 outcome.criterion_step = progress.step
+                outcome.criterion_time_s = progress.training_time_s
                 progress.active_R[r] = False
 
     def _measure(self, which: list[int], ending: list[int]) -> None:
@@ -189,25 +202,89 @@ class Trial:
     def _update(self) -> None:
         """Make one update of every active replica; freeze those whose loss, gradient or parameters are not finite."""
         started, progress = time.perf_counter(), self.progress
-        batch = self.train.take(self.order.indices(progress.step).to(self.device))
-        losses, grad_RP = self.replicas.gradients(progress.flat_RP, *batch)
-        clipped_RP, ledger = self.spec.clipping.clip(grad_RP)
-        self.ledger.add(progress.active_R, losses, ledger)
+        window = self.windows.at(progress.step)
+        batch = self._batch(window)
+        initial = self._state_before(window)
+        with counting_activations(progress) if progress.step == 0 else contextlib.nullcontext():
+            run = self._backpropagate(batch, window, initial, None)
+        grad_RP, omega_R = self.spec.regularisation.penalise(self.replicas, progress.flat_RP, run)
+        applied_RP, ledger = self._clip(grad_RP, batch, window, initial)
+        self.ledger.add(progress.active_R, run.losses, ledger, omega_R)
         before_RP = progress.flat_RP.clone()
-        progress.flat_RP.grad = clipped_RP
+        progress.flat_RP.grad = applied_RP
         self.optimiser.step()
         progress.step += 1
+        progress.carried = self._carry(window, initial, run)
         after_finite_R = progress.flat_RP.isfinite().all(dim=1)
-        failed_R = progress.active_R & ~(losses.isfinite() & ledger.grad_norm.isfinite() & after_finite_R)
+        failed_R = progress.active_R & ~(run.losses.isfinite() & ledger.grad_norm.isfinite() & after_finite_R)
         progress.active_R = progress.active_R & ~failed_R
         progress.flat_RP[~progress.active_R] = before_RP[~progress.active_R]
         progress.num_clipped_R += progress.active_R & (ledger.clipped_grad_norm < ledger.grad_norm)
         for r in failed_R.nonzero().flatten().tolist():
-            self._record_divergence(r, before_RP, batch, losses, ledger)
+            self._record_divergence(r, before_RP, batch, initial, window, run.losses, ledger)
         progress.training_time_s += time.perf_counter() - started
+        self._measure_update(before_RP)
 
-    def _record_divergence(self, r: int, before_RP: Tensor, batch: Sequences, losses: Tensor, ledger: Ledger) -> None:
-        place = locate(self.replicas, before_RP, *batch, replica=r)
+    def _batch(self, window: Window) -> Sequences:
+        """Return the timesteps of a window of each replica's batch, and the targets that are scored."""
+        chosen = self.train.take(self.order.indices(window.batch).to(self.device))
+        inputs, targets = chosen.inputs[:, :, window.start : window.stop], chosen.targets
+        if window.num_scored is not None:
+            targets = targets[:, :, window.stop - window.num_scored : window.stop]
+        return Sequences(inputs, targets)
+
+    @torch.no_grad()
+    def _state_before(self, window: Window) -> list[Tensor]:
+        """Return the states before a window: carried ones, or, where none were, of the timesteps that precede it."""
+        if window.start == 0:
+            return []
+        if self.progress.carried:
+            return self.progress.carried
+        chosen = self.train.inputs[self.order.indices(window.batch).to(self.device)]
+        return self.replicas.advance(self.replicas.named(self.progress.flat_RP), chosen[:, :, : window.start])
+
+    def _carry(self, window: Window, initial: list[Tensor], run: Pass) -> list[Tensor]:
+        if window.carry == 0:
+            return initial if self.windows.at(self.progress.step).start else []
+        return [state[:, window.carry - 1].clone() for state in run.states]
+
+    def _backpropagate(
+        self, batch: Sequences, window: Window, initial: list[Tensor], state_threshold: float | None
+    ) -> Pass:
+        return self.replicas.backpropagate(
+            self.progress.flat_RP,
+            *batch,
+            initial=initial,
+            num_scored=window.num_scored,
+            state_threshold=state_threshold,
+            trace=self.spec.regularisation.traces and state_threshold is None,
+        )
+
+    def _clip(self, grad_RP: Tensor, batch: Sequences, window: Window, initial: list[Tensor]) -> tuple[Tensor, Ledger]:
+        """Return the gradient to apply and the ledger; a rule inside the recurrence needs a pass of its own."""
+        threshold = self.spec.clipping.state_threshold
+        if threshold is None:
+            return self.clipper.clip(grad_RP, self.progress.flat_RP)
+        applied_RP = self._backpropagate(batch, window, initial, threshold).grad_RP
+        return applied_RP, compare(grad_RP, applied_RP)
+
+    def _measure_update(self, before_RP: Tensor) -> None:
+        started, progress = time.perf_counter(), self.progress
+        if progress.step - 1 in self.diagnostics.steps and self._active():
+            self.diagnostics.measure_update(progress.step - 1, before_RP, progress.flat_RP, self._active())
+            progress.diagnostics_time_s += time.perf_counter() - started
+
+    def _record_divergence(
+        self,
+        r: int,
+        before_RP: Tensor,
+        batch: Sequences,
+        initial: list[Tensor],
+        window: Window,
+        losses: Tensor,
+        ledger: Ledger,
+    ) -> None:
+        place = locate(self.replicas, before_RP, *batch, replica=r, initial=initial, num_scored=window.num_scored)
         overflowed = math.isfinite(losses[r].item()) and place.num_nonfinite == 0
         what = (
             "the update overflowed: parameters are not finite"
@@ -216,8 +293,9 @@ class Trial:
         )
         message = f"loss {losses[r].item():.4g}, gradient norm {ledger.grad_norm[r].item():.4g}: {what}"
         quantity = "parameters" if overflowed else place.quantity
+        timestep = None if place.timestep is None else window.start + place.timestep
         self.progress.outcomes[r].num_steps = self.progress.step - 1
-        self.progress.outcomes[r].diverge(self.progress.step, place.timestep, quantity, message)
+        self.progress.outcomes[r].diverge(self.progress.step, timestep, quantity, message)
 
     def _active(self) -> list[int]:
         return self.progress.active_R.nonzero().flatten().tolist()
@@ -245,17 +323,19 @@ class Trial:
             return
         self.ledger.write(self.progress.step)
         self.progress.wall_time_s = self._wall_time_s()
-        self.checkpoints.save(pack(self.progress, self.optimiser, self.sink.to_bytes()))
+        self.checkpoints.save(pack(self.progress, self.optimiser, self.clipper, self.sink.to_bytes()))
         self.saved = time.perf_counter()
 
     def _resume(self) -> bool:
         data = None if self.checkpoints is None else self.checkpoints.load()
         if data is None:
             return False
-        self.progress, optimiser_state, rows = unpack(data, self.device)
+        saved = unpack(data, self.device)
+        self.progress = saved.progress
         self.optimiser = self.spec.optimiser.over(self.progress.flat_RP)
-        self.optimiser.load_state_dict(optimiser_state)
-        self.sink.restore(rows)
+        self.optimiser.load_state_dict(saved.optimiser)
+        self.clipper.restore(saved.clipper)
+        self.sink.restore(saved.rows)
         return True
 
     def _finish(self) -> TrialResult:
@@ -264,11 +344,24 @@ class Trial:
         losses, errors = evaluate(self.replicas, progress.best_RP, *self.splits["test"])
         losses_R = losses.tolist()
         errors_R = [None] * len(losses_R) if errors is None else errors.tolist()
+        self._test_further()
         progress.wall_time_s = self._wall_time_s()
         common = self._common_columns()
         clipped = progress.num_clipped_R.tolist()
         rows = [o.row(losses_R[r], errors_R[r], clipped[r]) | common for r, o in enumerate(progress.outcomes)]
         return TrialResult(rows)
+
+    def _test_further(self) -> None:
+        """Write what the best weights do at lengths they never trained on, and by kind of token."""
+        tested = [r for r, outcome in enumerate(self.progress.outcomes) if outcome.best_step is not None]
+        for length, split in self.unseen.items():
+            losses, errors = evaluate(self.replicas, self.progress.best_RP, *split)
+            self._write_curve(f"test_loss[T={length}]", losses, tested)
+            if errors is not None:
+                self._write_curve(f"test_error[T={length}]", errors, tested)
+        for group, tokens in (self.token_groups or {}).items():
+            errors = error_on_tokens(self.replicas, self.progress.best_RP, *self.splits["test"], tokens=tokens)
+            self._write_curve(f"test_error[{group}]", errors, tested)
 
     def _common_columns(self) -> dict[str, object]:
         progress = self.progress
@@ -277,8 +370,11 @@ class Trial:
         return {
             "baseline_loss": self.baseline_loss,
             "num_parameters": self.replicas.num_parameters,
+            "activation_bytes": progress.activation_bytes // self.replicas.num_replicas,
             "wall_time_s": progress.wall_time_s,
+            "training_time_s": progress.training_time_s,
             "step_time_s": progress.training_time_s / max(progress.step, 1),
+            "step_time_error_s": progress.step_time_error_s(),
             "diagnostics_time_share": progress.diagnostics_time_s / working_s if working_s else 0.0,
             "peak_memory_bytes": peak_memory_bytes(self.device),
             "device": f"{self.device.type} ({name})" if name != self.device.type else name,

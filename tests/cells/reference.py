@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from pipeline.cells import elman, gru, lstm
-from pipeline.cells.layer import RecurrentLayer, States
+from pipeline.cells import States, elman, gru, lstm
+from pipeline.cells.stack import RecurrentStack
 
 PHI = {
     "elman": elman.TANH,
@@ -14,7 +14,7 @@ PHI = {
 }
 
 
-def unrolled(name: str, layer: RecurrentLayer, x_TBD: Tensor, initial: States) -> list[list[States]]:
+def unrolled(name: str, layer: RecurrentStack, x_TBD: Tensor, initial: States) -> list[list[States]]:
     """Return the states of every timestep of every example, each a leaf of `retain_grad`."""
     W_ih, W_hh, b_ih, b_hh = layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0
     examples = []

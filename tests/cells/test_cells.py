@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.cells import CELLS
-from pipeline.cells.layer import RecurrentLayer, States
+from pipeline.cells import CELLS, States
+from pipeline.cells.stack import RecurrentStack
 from tests.cells.reference import stacked, unrolled
 
 T, B, D, H = 9, 3, 2, 5
@@ -20,8 +20,16 @@ TORCH_NN = {
 }
 
 
-def layer_of(name: str, seed: int = 0, input_size: int = D, hidden_size: int = H) -> RecurrentLayer:
-    return RecurrentLayer(name, input_size, hidden_size, torch.Generator().manual_seed(seed)).double()
+def layer_of(name: str, seed: int = 0, input_size: int = D, hidden_size: int = H) -> RecurrentStack:
+    return RecurrentStack(name, input_size, hidden_size, torch.Generator().manual_seed(seed)).double()
+
+
+def run(
+    layer: RecurrentStack, x: Tensor, initial: States | None = None, taps: States | None = None
+) -> tuple[States, States]:
+    """States at every timestep and the final ones of a stack of one layer."""
+    found = layer(x, None if initial is None else [initial], None if taps is None else [taps])
+    return found.states[0], found.final[0]
 
 
 def randn(*shape: int, seed: int = 1) -> Tensor:
@@ -51,7 +59,7 @@ def test_values_and_every_gradient_agree_with_a_hand_unrolled_loop(name: str) ->
     expected = torch.autograd.grad((expected_h * weights).sum(), wanted)  # fills the retained gradients too
 
     taps = States(*(torch.zeros(T, B, H, dtype=torch.float64) for _ in CELLS[name].states))
-    states, _ = layer(x, initial, taps=States(*(tap.requires_grad_() for tap in taps if tap is not None)))
+    states, _ = run(layer, x, initial, taps=States(*(tap.requires_grad_() for tap in taps if tap is not None)))
     tapped = leaves(*taps)
     actual = torch.autograd.grad((states.h * weights).sum(), [*wanted, *tapped])
 
@@ -72,7 +80,7 @@ def test_values_and_gradients_agree_with_torch_nn_and_weights_are_exchangeable(n
     weights, initial = randn(T, B, H, seed=4), initial_states(name)
     start = tuple(s[None] for s in initial if s is not None)
     expected_h, expected_final = theirs(x, start if name == "lstm" else start[0])
-    states, final = layer(x, initial)
+    states, final = run(layer, x, initial)
     expected = torch.autograd.grad((expected_h * weights).sum(), list(theirs.parameters()))
     actual = torch.autograd.grad((states.h * weights).sum(), list(layer.parameters()))
     assert relative_error(states.h, expected_h) < TOLERANCE
@@ -94,8 +102,8 @@ def test_gradcheck(name: str) -> None:
     def function(x: Tensor, *arguments: Tensor) -> tuple[Tensor, ...]:
         half = len(taps)
         parameters = dict(zip(names, arguments[2 * half :], strict=True))
-        call = (x, States(*arguments[:half]), States(*arguments[half : 2 * half]))
-        states, _ = torch.func.functional_call(layer, parameters, call)
+        call = (x, [States(*arguments[:half])], [States(*arguments[half : 2 * half])])
+        states = torch.func.functional_call(layer, parameters, call).states[0]
         return tuple(state for state in states if state is not None)
 
     assert torch.autograd.gradcheck(function, (x, *arguments, *layer.parameters()))
@@ -107,7 +115,7 @@ def test_scalar_linear_network_loses_a_factor_a_each_timestep(a: float) -> None:
     with torch.no_grad():
         layer.weight_hh_l0.fill_(a)
     tap = torch.zeros(40, 1, 1, dtype=torch.float64, requires_grad=True)
-    states, _ = layer(randn(40, 1, 1), taps=States(tap))
+    states, _ = run(layer, randn(40, 1, 1), taps=States(tap))
     (gradient,) = torch.autograd.grad(states.h[-1].sum(), [tap])
     for k in range(40):
         assert gradient[-1 - k].item() == pytest.approx(a**k, rel=1e-12)
@@ -118,7 +126,7 @@ def test_orthogonal_linear_network_keeps_the_norm_of_the_gradient() -> None:
     with torch.no_grad():
         nn.init.orthogonal_(layer.weight_hh_l0, generator=torch.Generator().manual_seed(5))
     tap = torch.zeros(200, B, 16, dtype=torch.float64, requires_grad=True)
-    states, _ = layer(randn(200, B, D), taps=States(tap))
+    states, _ = run(layer, randn(200, B, D), taps=States(tap))
     (gradient,) = torch.autograd.grad((states.h[-1] ** 2).sum(), [tap])
     norms = gradient.flatten(1).norm(dim=1)
     assert torch.allclose(norms, norms[-1].expand(200), rtol=1e-12, atol=0)
@@ -134,7 +142,7 @@ def test_lstm_with_small_weights_loses_the_cell_gradient_at_the_rate_of_its_forg
             parameter.mul_(1e-9)
         layer.bias_hh_l0[H : 2 * H] = bias
     tap_h, tap_c = (torch.zeros(30, 1, H, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    states, _ = layer(randn(30, 1, D), taps=States(tap_h, tap_c))
+    states, _ = run(layer, randn(30, 1, D), taps=States(tap_h, tap_c))
     (gradient,) = torch.autograd.grad(states.c[-1].sum(), [tap_c])
     factor = (gradient[0].norm() / gradient[20].norm()).item() ** (1 / 20)
     assert factor == pytest.approx(1 / (1 + math.exp(-bias)), rel=1e-6)
@@ -145,8 +153,8 @@ def test_lstm_with_small_weights_loses_the_cell_gradient_at_the_rate_of_its_forg
 def test_no_gradient_asked_gives_the_same_states(name: str) -> None:
     layer, x = layer_of(name), randn(T, B, D)
     with torch.no_grad():
-        quiet, quiet_final = layer(x)
-    states, final = layer(x)
+        quiet, quiet_final = run(layer, x)
+    states, final = run(layer, x)
     assert torch.equal(quiet.h, states.h)
     assert torch.equal(quiet_final.h, final.h)
     if name == "lstm":
@@ -157,7 +165,56 @@ def test_no_gradient_asked_gives_the_same_states(name: str) -> None:
 @pytest.mark.parametrize("name", CELLS)
 def test_final_state_continues_the_sequence(name: str, dtype: torch.dtype) -> None:
     layer, x = layer_of(name).to(dtype), randn(T, B, D).to(dtype)
-    whole, _ = layer(x)
-    first, middle = layer(x[:4])
-    second, _ = layer(x[4:], middle)
+    whole, _ = run(layer, x)
+    first, middle = run(layer, x[:4])
+    second, _ = run(layer, x[4:], middle)
     assert torch.equal(torch.cat([first.h, second.h]), whole.h)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_one_step_of_the_textbook_is_one_timestep_of_the_loops(name: str) -> None:
+    layer, x, initial = layer_of(name), randn(1, B, D), initial_states(name)
+    states, _ = run(layer, x, initial)
+    for b in range(B):
+        before = States(*(None if s is None else s[b] for s in initial))
+        after = CELLS[name].step(x[0, b], before, layer.weights(layer.places[0]))
+        for mine, expected in zip(after, states, strict=True):
+            if mine is not None:
+                torch.testing.assert_close(mine, expected[0, b], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.derivative is not None])
+def test_derivative_of_the_nonlinearity_is_its_finite_difference(name: str) -> None:
+    layer, x, cell = layer_of(name, input_size=H), randn(1, 1, H), CELLS[name]
+    weights = layer.weights(layer.places[0])._replace(weight_ih=torch.eye(H, dtype=torch.float64))
+    zero = States(torch.zeros(H, dtype=torch.float64))
+    up, down = (cell.step(x[0, 0] + e, zero, weights).h for e in (1e-6, -1e-6))
+    assert cell.derivative is not None
+    expected = cell.derivative(cell.step(x[0, 0], zero, weights).h)
+    torch.testing.assert_close((up - down) / 2e-6, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_clipping_inside_the_recurrence_is_a_loop_that_clips_each_examples_gradient(name: str) -> None:
+    layer, x, threshold = layer_of(name), randn(T, B, D), 0.05
+    weights = randn(T, B, H, seed=4)
+    found = layer(x, state_threshold=threshold)
+    actual = torch.autograd.grad((found.outputs * weights).sum(), list(layer.parameters()))
+
+    def clip(grad: Tensor) -> Tensor:
+        return grad * (threshold / grad.norm()).clamp(max=1.0)
+
+    total = torch.zeros((), dtype=torch.float64)
+    for b in range(B):
+        states = States(*(torch.zeros(H, dtype=torch.float64) for _ in CELLS[name].states))
+        for t in range(T):
+            states = CELLS[name].step(x[t, b], states, layer.weights(layer.places[0]))
+            states.h.register_hook(clip)
+            total = total + (states.h * weights[t, b]).sum()
+    expected = torch.autograd.grad(total, list(layer.parameters()))
+    for mine, theirs in zip(actual, expected, strict=True):
+        assert relative_error(mine, theirs) < TOLERANCE
+    loose = layer(x, state_threshold=1e9)
+    untouched = torch.autograd.grad((layer(x).outputs * weights).sum(), list(layer.parameters()))
+    same = torch.autograd.grad((loose.outputs * weights).sum(), list(layer.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(same, untouched, strict=True))

@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import Params, Paths, build, expand, lengths_of, load_params, load_scale, load_study, seeds_of
+from pipeline.config import (
+    Params,
+    Paths,
+    RawSetting,
+    build,
+    expand,
+    lengths_of,
+    load_params,
+    load_scale,
+    load_study,
+    seeds_of,
+)
 from pipeline.errors import ConfigError
 from pipeline.training import TrialSpec
 
@@ -31,7 +42,7 @@ def edit(path: Path, *keys: str, value: Any) -> None:
     for key in keys[:-1]:
         node = node[key]
     node[keys[-1]] = value
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -179,7 +190,7 @@ def test_mistakes_in_a_scale_are_named(keys: list[str], value: Any, message: str
         (["grids", "adding", "axes", "model.cell"], ["gru", "gru"], r"axes\.model\.cell: expected each value once"),
         (
             ["scales", "laptp"],
-            {"set": {}, "axes": {}},
+            {"set": {}, "grids": {}, "axes": {}, "skip": []},
             r"cells\.yaml\.scales: unknown scale 'laptp'; did you mean 'lap",
         ),
         (
@@ -198,6 +209,52 @@ def test_mistakes_in_a_scale_are_named(keys: list[str], value: Any, message: str
             r"scales\.smoke\.axes\.adding: unknown axis 'model\.cel'; did you mean 'model\.cell'",
         ),
         (
+            ["scales", "smoke", "axes"],
+            {"adding": {"variant": ["plain"]}},
+            r"scales\.smoke\.axes\.adding: unknown axis 'variant'",
+        ),
+        (
+            ["scales", "smoke", "grids"],
+            {"ading": {}},
+            r"scales\.smoke\.grids: unknown grid 'ading'; did you mean 'adding'",
+        ),
+        (["scales", "smoke", "skip"], ["digit"], r"scales\.smoke\.skip: unknown grid 'digit'; did you mean 'digits'"),
+        (["scales", "smoke", "skip"], ["digits", "digits"], r"scales\.smoke\.skip: expected each grid once"),
+        (
+            ["scales", "smoke", "skip"],
+            ["digits"],
+            r"scales\.smoke\.axes: expected no changes to 'digits', which this scale skips",
+        ),
+        (
+            ["scales", "smoke"],
+            {"set": {}, "grids": {"digits": {}}, "axes": {}, "skip": ["digits"]},
+            r"scales\.smoke\.grids: expected no changes to 'digits', which this scale skips",
+        ),
+        (
+            ["scales", "smoke"],
+            {"set": {}, "grids": {}, "axes": {}, "skip": ["digits", "adding"]},
+            r"scales\.smoke\.skip: expected at least one grid to be left, got all: digits, adding",
+        ),
+        (["scales", "smoke"], {"set": {}, "axes": {}, "skip": []}, r"scales\.smoke: missing key 'grids'"),
+        (["scales", "smoke"], {"set": {}, "axes": {}, "grids": {}}, r"scales\.smoke: missing key 'skip'"),
+        (["grids", "adding"], {"set": {}, "axes": {}}, r"grids\.adding: missing key 'variants'"),
+        (
+            ["grids", "adding", "variants"],
+            {" clip": {}},
+            r"grids\.adding\.variants: expected labels without blanks at the ends, got ' clip'",
+        ),
+        (
+            ["grids", "adding", "variants"],
+            {0.1: {}},
+            r"grids\.adding\.variants: expected text as a key, got 0\.1",
+        ),
+        (["grids", "adding", "variants"], {"clip": 1}, r"grids\.adding\.variants\.clip: expected a mapping, got 1"),
+        (
+            ["grids", "adding", "axes", "variant"],
+            ["clip"],
+            r"grids\.adding\.axes: expected dotted keys of the spec; labels belong under `variants`, got 'variant'",
+        ),
+        (
             ["select", "over"],
             ["optimiser.rate"],
             r"select\.over: unknown axis 'optimiser\.rate'; did you mean 'optimiser",
@@ -214,3 +271,156 @@ def test_a_dotted_key_through_a_number_is_refused(project: Paths) -> None:
     edit(project.study_config("cells"), "grids", "adding", "set", value={"training.max_steps.more": 1})
     with pytest.raises(ConfigError, match=r"grids\.adding\.set: 'training\.max_steps\.more' runs through 'max_steps'"):
         expand(load_study(project, "cells"), "laptop", "configs/studies/cells.yaml")
+
+
+VARIANTS = {
+    "plain": {},
+    "clip + Ω": {
+        "optimiser": {"name": "sgd", "learning_rate": 0.5},
+        "clipping.threshold": 2.0,
+        "training.max_steps": 7,
+        "dataset.length": 30,
+    },
+}
+
+
+@pytest.fixture
+def with_variants(project: Paths) -> Paths:
+    """The project, with variants in one of its grids and the axes of rates and lengths of that grid gone."""
+    grid = {"set": {"dataset.name": "adding"}, "variants": VARIANTS, "axes": {"model.cell": ["elman", "gru"]}}
+    edit(project.study_config("cells"), "grids", "adding", value=grid)
+    edit(project.study_config("cells"), "scales", value={})
+    return project
+
+
+def override(project: Paths, **parts: Any) -> None:
+    """Give the scale `smoke` an override with those parts."""
+    nothing: dict[str, Any] = {"set": {}, "grids": {}, "axes": {}, "skip": []}
+    edit(project.study_config("cells"), "scales", value={"smoke": nothing | parts})
+
+
+def settings_of(project: Paths, scale: str = "laptop", grid: str = "adding") -> list[RawSetting]:
+    return [setting for setting in expand(load_study(project, "cells"), scale, "f") if setting.grid == grid]
+
+
+def test_variants_are_the_first_axis(with_variants: Paths) -> None:
+    settings = settings_of(with_variants)
+    assert [list(setting.axes.items()) for setting in settings] == [
+        [("variant", label), ("model.cell", cell)] for label in VARIANTS for cell in ("elman", "gru")
+    ]
+    plain, changed = settings[0].spec, settings[2].spec
+    assert "variant" not in changed
+    assert (plain["optimiser"]["name"], plain["clipping"]["threshold"]) == ("adam", 1.0)
+    assert changed["optimiser"] == {"name": "sgd", "learning_rate": 0.5}
+    assert (changed["clipping"]["threshold"], changed["clipping"]["name"]) == (2.0, "global_norm")
+    assert settings[2].where == "f.grids.adding[clip + Ω]"
+    assert all("variant" not in setting.axes for setting in settings_of(with_variants, grid="digits"))
+
+
+def test_the_later_wins_from_grid_to_scale_to_variant_to_axes(with_variants: Paths) -> None:
+    study = with_variants.study_config("cells")
+    edit(study, "grids", "adding", "set", value={"training.max_steps": 1, "training.batch_size": 1})
+    plain, *_, changed = settings_of(with_variants, "smoke")
+    assert [spec["training"]["max_steps"] for spec in (plain.spec, changed.spec)] == [1, 7]
+    override(with_variants, set={"training.max_steps": 2, "training.batch_size": 2})
+    plain, *_, changed = settings_of(with_variants, "smoke")
+    assert [spec["training"]["max_steps"] for spec in (plain.spec, changed.spec)] == [2, 7]
+    override(with_variants, set={"training.max_steps": 2}, grids={"adding": {"training.max_steps": 3}})
+    plain, *_, changed = settings_of(with_variants, "smoke")
+    assert [spec["training"]["max_steps"] for spec in (plain.spec, changed.spec)] == [3, 7]
+    assert plain.spec["training"]["batch_size"] == 1
+    assert settings_of(with_variants, "smoke", "digits")[0].spec["training"]["max_steps"] == 2
+    edit(study, "grids", "adding", "axes", value={"optimiser.learning_rate": [9.0], "training.max_steps": [11]})
+    changed = settings_of(with_variants, "smoke")[-1]
+    assert changed.spec["optimiser"] == {"name": "sgd", "learning_rate": 9.0}
+    assert changed.spec["training"]["max_steps"] == 11
+
+
+def test_a_scale_restricts_and_reorders_variants(with_variants: Paths) -> None:
+    override(with_variants, axes={"adding": {"variant": ["clip + Ω", "plain"], "model.cell": ["gru"]}})
+    assert [s.axes["variant"] for s in settings_of(with_variants, "smoke")] == ["clip + Ω", "plain"]
+    override(with_variants, axes={"adding": {"variant": ["clip + Ω"]}})
+    axes = [setting.axes for setting in settings_of(with_variants, "smoke")]
+    assert axes == [{"variant": "clip + Ω", "model.cell": cell} for cell in ("elman", "gru")]
+    assert len(settings_of(with_variants)) == 4
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            ["clip + O"],
+            r"scales\.smoke\.axes\.adding\.variant: unknown variant 'clip \+ O'; did you mean 'clip \+ Ω'\?",
+        ),
+        ([["plain"]], r"axes\.adding\.variant: unknown variant \['plain'\].* known: clip \+ Ω, plain"),
+        ([], r"smoke\.axes\.adding\.variant: expected at least one value"),
+        (["plain", "plain"], r"smoke\.axes\.adding\.variant: expected each value once"),
+    ],
+)
+def test_mistakes_in_a_scales_variants_are_named(labels: list[Any], message: str, with_variants: Paths) -> None:
+    override(with_variants, axes={"adding": {"variant": labels}})
+    with pytest.raises(ConfigError, match=message):
+        load_study(with_variants, "cells")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            ["grids", "adding", "variants", "plain"],
+            r"f\.grids\.adding\.variants\.plain: 'training\.max_steps\.a' runs through 'max_steps'",
+        ),
+        (
+            ["scales", "smoke", "grids", "adding"],
+            r"f\.scales\.smoke\.grids\.adding: 'training\.max_steps\.a' runs through 'max_steps'",
+        ),
+    ],
+)
+def test_a_change_that_runs_through_a_number_says_where_it_stands(
+    keys: list[str], message: str, with_variants: Paths
+) -> None:
+    override(with_variants)
+    edit(with_variants.study_config("cells"), *keys, value={"training.max_steps.a": 1})
+    with pytest.raises(ConfigError, match=message):
+        settings_of(with_variants, "smoke")
+
+
+def test_a_scale_skips_grids(with_variants: Paths) -> None:
+    override(with_variants, skip=["adding"])
+    assert settings_of(with_variants, "smoke") == []
+    assert len(settings_of(with_variants, "smoke", "digits")) > 0
+    assert len(settings_of(with_variants, "laptop")) == 4
+
+
+def test_lengths_of_variants_and_of_grids_that_are_not_skipped(with_variants: Paths) -> None:
+    def lengths(scale: str) -> tuple[int, ...]:
+        return lengths_of({"cells": load_study(with_variants, "cells")}, scale, "adding")
+
+    assert lengths("laptop") == (30,)
+    override(with_variants, grids={"adding": {"dataset.length": 40}})
+    assert lengths("smoke") == (30, 40)
+    override(with_variants, axes={"adding": {"variant": ["plain"]}})
+    assert lengths("smoke") == ()
+    override(with_variants, skip=["adding"])
+    assert lengths("smoke") == ()
+    edit(with_variants.study_config("cells"), "grids", "adding", "axes", value={"dataset.length": [5, 6]})
+    assert lengths("laptop") == (5, 6)  # axes win over the variant's
+
+
+def test_selection_over_an_axis_that_one_grid_lacks(with_variants: Paths) -> None:
+    study = load_study(with_variants, "cells")
+    assert study.select is not None
+    assert study.select.over == ("optimiser.learning_rate",)
+    assert "optimiser.learning_rate" not in study.grids["adding"].all_axes
+    edit(with_variants.study_config("cells"), "select", "over", value=["variant"])
+    load_study(with_variants, "cells")
+
+
+def test_the_study_of_the_readme_is_one(project: Paths) -> None:
+    blocks = (ROOT / "README.md").read_text().split("```yaml\n")[1:]
+    (text,) = (block.split("```")[0] for block in blocks if block.startswith("question:"))
+    project.study_config("readme").write_text(text)
+    study = load_study(project, "readme")
+    for scale in ("smoke", "laptop"):
+        settings = expand(study, scale, "readme")
+        assert [build(TrialSpec, {**s.spec, "seeds": [0]}, s.where) for s in settings]

@@ -12,6 +12,14 @@ from pipeline.config import Sizes
 CONFIGS = {
     "adding": "generator: adding\nseed: 0\nlengths: [6]\n",
     "copy_memory": "generator: copy_memory\nseed: 0\nlengths: [4]\nnum_symbols: 8\nnum_copied: 10\n",
+    "fixed_lag_copy": (
+        "generator: fixed_lag_copy\nseed: 0\nlengths: [12]\nnum_symbols: 6\nlag: 10\nspliced: true\nnum_streams: 70\n"
+    ),
+    "flip_flop": (
+        "generator: flip_flop\nseed: 0\nlengths: [12]\nnum_symbols: 4\nwrite_probability: 0.1\nread_probability: 0.1\n"
+    ),
+    "sunspots": "generator: sunspots\nlengths: [20]\nvalidation_from: 1885\ntest_from: 1947\n",
+    "tagging": "generator: tagging\nseed: 0\nlengths: [12]\nnum_symbols: 4\nmax_distance: 3\n",
     "temporal_order": "generator: temporal_order\nseed: 0\nlengths: [20]\nnum_distractors: 4\n",
     "stdlib_text": (
         "generator: stdlib_text\nseed: 0\nlengths: [30]\n"

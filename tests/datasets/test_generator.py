@@ -16,13 +16,19 @@ from pipeline.datasets import GENERATORS, SPLITS, Split, Task, assemble, lengths
 from pipeline.datasets.adding import Adding
 from pipeline.datasets.copy_memory import CopyMemory
 from pipeline.datasets.drawing import draw_rows
+from pipeline.datasets.fixed_lag_copy import FixedLagCopy
+from pipeline.datasets.flip_flop import FlipFlop
 from pipeline.datasets.generator import sample_splits, stream
+from pipeline.datasets.tagging import Tagging
 from pipeline.datasets.temporal_order import TemporalOrder
 from pipeline.errors import ConfigError, DatasetError
 
 DRAWN = {
     "adding": Adding("adding", 0, ()),
     "copy_memory": CopyMemory("copy_memory", 0, (), num_symbols=8, num_copied=10),
+    "fixed_lag_copy": FixedLagCopy("fixed_lag_copy", 0, (), 6, lag=10, spliced=False, num_streams=None),
+    "flip_flop": FlipFlop("flip_flop", 0, (), num_symbols=4, write_probability=0.1, read_probability=0.1),
+    "tagging": Tagging("tagging", 0, (), num_symbols=4, max_distance=3),
     "temporal_order": TemporalOrder("temporal_order", 0, (), num_distractors=4),
 }
 PROJECT = Paths.at(Path(__file__).parents[2])
@@ -145,7 +151,7 @@ def test_rows_are_aligned_and_folded():
 def test_datasets_need_numpy_only():
     program = (
         "import sys, pipeline.datasets; "
-        "heavy = {'torch', 'polars', 'ray', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules); "
+        "heavy = {'torch', 'polars', 'ray', 'sklearn', 'statsmodels', 'pandas', 'matplotlib'} & set(sys.modules); "
         "print(*sorted(heavy))"
     )
     ran = subprocess.run([sys.executable, "-c", program], cwd=PROJECT.root, capture_output=True, text=True, check=False)

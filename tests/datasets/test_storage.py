@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.config import Sizes
 from pipeline.datasets import SPLITS, load_dataset, prepare_dataset, read_generator, read_manifest, storage
+from pipeline.datasets.manifest import FORMAT_VERSION
 from pipeline.errors import DatasetError
 
-NAMES = ["adding", "copy_memory", "temporal_order", "stdlib_text"]
+NAMES = ["adding", "copy_memory", "fixed_lag_copy", "flip_flop", "stdlib_text", "tagging", "temporal_order"]
 
 
 @pytest.fixture
@@ -166,8 +167,10 @@ def test_the_manifest_of_another_dataset(prepared):
 
 
 def test_another_format(prepared):
-    edit_manifest(prepared, format_version=2)
-    with pytest.raises(DatasetError, match=r"manifest.json: expected format_version 1, got 2; `python stages"):
+    other = FORMAT_VERSION + 1
+    edit_manifest(prepared, format_version=other)
+    message = rf"manifest.json: expected format_version {FORMAT_VERSION}, got {other}; `python stages"
+    with pytest.raises(DatasetError, match=message):
         read_manifest(prepared)
 
 
@@ -180,7 +183,7 @@ def test_a_manifest_that_is_not_json(prepared, text):
 
 def test_a_manifest_of_something_else(prepared):
     (prepared / "manifest.json").write_text("[1]")
-    with pytest.raises(DatasetError, match="expected format_version 1, got None"):
+    with pytest.raises(DatasetError, match=f"expected format_version {FORMAT_VERSION}, got None"):
         read_manifest(prepared)
 
 

@@ -49,8 +49,7 @@ def test_title_names_states_that_keep_the_gradient() -> None:
 def test_title_of_growth_says_that_no_decay_is_shown() -> None:
     shape = Shape(cells=("elman",), digits_length=None, end_factors={"elman/h": 1.1})
     assert gradient_by_lag.title(grids(shape)[0]) == (
-        "After training at T = 20 no cell's gradient is shown to decay with lag "
-        "(every interval contains zero or growth)"
+        "After training at T = 20 no gradient is shown to decay with lag (every interval contains zero or growth)"
     )
 
 

@@ -5,7 +5,7 @@ import math
 import polars as pl
 import pytest
 
-from pipeline.figures.words import count, left_out, listed, name_of, number, outcomes, seeds_of, the
+from pipeline.figures.words import count, left_out, listed, name_of, number, outcomes, seeds_of, series_name, the
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,9 @@ def test_numbers_have_three_significant_digits(value: float | None, said: str) -
 def test_names_are_for_people() -> None:
     assert (name_of("lstm"), name_of("gru, threshold=1"), name_of("new")) == ("LSTM", "GRU, threshold=1", "new")
     assert (the("elman"), the("gru")) == ("the Elman network", "the GRU")
+    assert (name_of("clip + Ω"), name_of("clip + Ω, lstm, length=5")) == ("clip + Ω", "clip + Ω, LSTM, length=5")
+    assert (the("clip + Ω"), the("clip + Ω, gru"), the("gru, a=1")) == ("clip + Ω", "clip + Ω, GRU", "the GRU, a=1")
+    assert series_name("clip + Ω, lstm", "c") == "clip + Ω, LSTM c"
     assert (listed(["a"]), listed(["a", "b", "c"]), count(1, "seed"), count(2, "seed")) == (
         "a",
         "a, b and c",

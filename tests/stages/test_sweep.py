@@ -38,12 +38,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     edit(paths.params, paths.params, tracking={"mode": "disabled", "project": "test", "entity": None})
     edit(paths.scale_config("smoke"), paths.scale_config("smoke"), datasets=SIZES)
     study = paths.study_config("cells")
-    base = yaml.safe_load(study.read_text())["base"]
-    base["training"] |= {"batch_size": 8, "max_steps": 4, "evaluate_every": 2}
-    base["diagnostics"] |= {"num_traces": 2, "probe_size": 4}
-    base["dataset"]["length"] = 5
-    grids = {"adding": {"set": {}, "axes": {"model.cell": ["elman", "gru"]}}}
-    edit(study, study, base=base, grids=grids, select=None, scales={})
+    small = {"training.batch_size": 8, "training.max_steps": 4, "training.evaluate_every": 2, "dataset.length": 5}
+    small |= {"diagnostics.num_traces": 2, "diagnostics.probe_size": 4}
+    grids = {"adding": {"set": {}, "variants": {}, "axes": {"model.cell": ["elman", "gru"]}}}
+    edit(study, study, set=small, grids=grids, select=None, scales={})
     prepare_dataset("adding", paths.dataset_config("adding"), [5], Sizes(**SIZES), paths.dataset("adding"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

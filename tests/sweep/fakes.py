@@ -38,19 +38,27 @@ SCALE = {
     "datasets": {"num_train": 8, "num_validation": 4, "num_test": 4},
     "max_wall_time_s": 60.0,
 }
+BASE = yaml.safe_load((Path(__file__).parents[2] / "configs" / "base.yaml").read_text())
 STUDY = {
     "question": "Does the sweep work?",
     "claims": [],
-    "base": {
-        "dataset": {"name": "adding", "length": 4},
-        "model": {"cell": "elman", "hidden_size": 3, "embedding_size": None},
+    "set": {
+        "dataset.length": 4,
+        "model.hidden_size": 3,
         "optimiser": {"name": "sgd", "learning_rate": 0.1},
         "clipping": {"name": "none"},
-        "training": {"batch_size": 4, "max_steps": NUM_STEPS, "evaluate_every": 3, "stop_below": None},
-        "diagnostics": {"num_traces": 2, "probe_size": 2, "certificate_tolerance": 0.001},
+        "training.batch_size": 4,
+        "training.max_steps": NUM_STEPS,
+        "training.evaluate_every": 3,
+        "diagnostics.num_traces": 2,
+        "diagnostics.probe_size": 2,
     },
     "grids": {
-        "cells": {"set": {}, "axes": {"model.cell": ["elman", "lstm"], "optimiser.learning_rate": [0.1, 0.2]}},
+        "cells": {
+            "set": {},
+            "variants": {},
+            "axes": {"model.cell": ["elman", "lstm"], "optimiser.learning_rate": [0.1, 0.2]},
+        },
     },
     "select": {"over": ["optimiser.learning_rate"], "metric": "best_validation_loss"},
     "scales": {},
@@ -64,6 +72,7 @@ def write_project(root: Path, **study: object) -> tuple[Paths, Params]:
     write_yaml(paths.params, PARAMS)
     write_yaml(paths.scale_config("tiny"), SCALE)
     write_yaml(paths.claims, {"min_seeds": 3, "claims": {"C1": {}}})
+    write_yaml(paths.base, BASE)
     write_yaml(paths.dataset_config("adding"), adding)
     write_yaml(paths.study_config("cells"), {**STUDY, **study})
     prepare_dataset("adding", paths.dataset_config("adding"), [4, 6], Sizes(8, 4, 4), paths.dataset("adding"))
@@ -77,7 +86,7 @@ def write_yaml(path: Path, content: object) -> None:
 
 def grid(**axes: list[object]) -> dict[str, object]:
     """Return a study's `grids` with one grid; `model__cell` stands for `model.cell`."""
-    return {"cells": {"set": {}, "axes": {key.replace("__", "."): values for key, values in axes.items()}}}
+    return {"cells": {"set": {}, "variants": {}, "axes": {key.replace("__", "."): v for key, v in axes.items()}}}
 
 
 @dataclass(frozen=True)

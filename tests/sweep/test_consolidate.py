@@ -10,6 +10,8 @@ import pytest
 from pipeline.config import Params, Paths, Selection
 from pipeline.datasets import load_dataset
 from pipeline.errors import StoreError
+from pipeline.report.summary import settings_summary
+from pipeline.statistics import grids_of
 from pipeline.sweep import Plan, TrialStore, plan_study
 from pipeline.sweep.consolidate import consolidate, median_scores, selected_positions
 from pipeline.sweep.trial import Job, train_setting
@@ -70,8 +72,8 @@ def test_the_same_bytes_again_and_the_same_tables_in_any_order_of_training(
 def test_settings_of_different_grids_have_null_where_an_axis_is_absent(tmp_path: Path) -> None:
     optimisers = [{"name": "sgd", "learning_rate": 0.1}, {"name": "momentum", "learning_rate": 0.1, "momentum": 0.9}]
     grids = {
-        "lengths": {"set": {}, "axes": {"dataset.length": [4, 6]}},
-        "optimisers": {"set": {}, "axes": {"optimiser": optimisers}},
+        "lengths": {"set": {}, "variants": {}, "axes": {"dataset.length": [4, 6]}},
+        "optimisers": {"set": {}, "variants": {}, "axes": {"optimiser": optimisers}},
     }
     plan, store = trained(*write_project(tmp_path / "project", grids=grids, select=None))
     consolidate(plan, store, tmp_path / "results", errors={})
@@ -85,6 +87,39 @@ def test_settings_of_different_grids_have_null_where_an_axis_is_absent(tmp_path:
     trials = read_table("trials", tmp_path / "results")
     assert len(trials) == 3 * 2
     assert trials["model.embedding_size"].dtype == pl.Int64
+
+
+def test_what_a_variant_changes_is_no_column_of_settings(tmp_path: Path) -> None:
+    small = {"model.hidden_size": 2, "optimiser": {"name": "adam", "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.99}}
+    axes = {"optimiser.learning_rate": [0.2, 0.3]}
+    grids = {
+        "variants": {"set": {}, "variants": {"small + Adam": small, "plain": {}}, "axes": axes},
+        "cells": {"set": {}, "variants": {}, "axes": {"model.cell": ["elman", "gru"]}},
+    }
+    plan, store = trained(*write_project(tmp_path / "project", grids=grids))
+    consolidate(plan, store, tmp_path / "results", errors={})
+    tables = {table: read_table(table, tmp_path / "results") for table in SCHEMAS}
+    settings = tables["settings"]
+    assert settings["variant"].to_list() == ["small + Adam"] * 2 + ["plain"] * 2 + [None] * 2
+    assert {c for c in settings.columns if "." in c} == {"optimiser.learning_rate", "model.cell"}
+    assert settings["optimiser.learning_rate"].to_list() == [0.2, 0.3, 0.2, 0.3, None, None]
+    assert settings["selected"].sum() == 4  # one of each variant, and the grid without the axis as it is
+    assert set(tables["trials"]["model.hidden_size"]) == {2, 3}
+    variants, cells = grids_of("cells", tables, ["optimiser.learning_rate"])
+    assert (variants.arms, cells.arms) == (["small + Adam", "plain"], ["elman", "gru"])
+    assert variants.all_runs.filter(arm="small + Adam")["optimiser.name"].unique().to_list() == ["adam"]
+    rows = settings_summary(variants)
+    assert rows["arm"].to_list() == ["small + Adam"] * 2 + ["plain"] * 2
+    assert {c for c in rows.columns if "." in c} == {"optimiser.learning_rate"}
+
+
+def test_fields_of_whole_objects_are_selected_over_too(tmp_path: Path) -> None:
+    sgd, momentum = {"name": "sgd"}, {"name": "momentum", "momentum": 0.9}
+    objects = [{**sgd, "learning_rate": 0.1}, {**momentum, "learning_rate": 0.1}, {**sgd, "learning_rate": 0.2}]
+    grids = {"rates": grid(optimiser__learning_rate=[0.3, 0.4])["cells"], "objects": grid(optimiser=objects)["cells"]}
+    plan = plan_study(*write_project(tmp_path, grids=grids), "cells", stored_ids=())
+    rows = [(setting.trial_id, "ok", 1.0 - setting.position) for setting in plan.settings]
+    assert selected_positions(plan, scores(*rows)) == {1, 3, 4}
 
 
 def test_a_failed_setting_has_rows_that_say_so(project: tuple[Paths, Params], tmp_path: Path) -> None:

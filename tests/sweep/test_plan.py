@@ -17,12 +17,8 @@ Project = tuple[Paths, Params]
 
 
 def base(**changed: object) -> dict[str, object]:
-    """Return the study's base with some dotted keys (`__` for the point) changed."""
-    parts = {name: dict(value) for name, value in STUDY["base"].items()}
-    for key, value in changed.items():
-        part, field = key.split("__")
-        parts[part][field] = value
-    return parts
+    """Return the study's `set` with some dotted keys (`__` for the point) changed."""
+    return STUDY["set"] | {key.replace("__", "."): value for key, value in changed.items()}
 
 
 def test_every_setting_is_planned_in_the_order_of_the_file(project: Project) -> None:
@@ -56,7 +52,7 @@ def test_settings_that_ask_the_same_share_a_trial(tmp_path: Path) -> None:
 
 def test_other_data_make_another_trial(project: Project, tmp_path: Path) -> None:
     first = plan_study(*project, "cells", stored_ids=()).settings[0]
-    other = write_project(tmp_path / "other", base=base(dataset__length=6))
+    other = write_project(tmp_path / "other", set=base(dataset__length=6))
     assert plan_study(*other, "cells", stored_ids=()).settings[0].trial_id != first.trial_id
 
 
@@ -66,11 +62,37 @@ def test_other_data_make_another_trial(project: Project, tmp_path: Path) -> None
         ({"dataset.length": 100, "model.cell": "lstm", "optimiser.learning_rate": 0.003}, "lstm, T=100, lr=0.003"),
         ({"optimiser": {"name": "sgd", "learning_rate": 1.0}, "clipping.threshold": 0.5}, "sgd, threshold=0.5"),
         ({"training.stop_below": None}, "stop_below=None"),
+        ({"variant": "clip + Ω", "dataset.length": 5, "model.cell": "gru"}, "clip + Ω, gru, T=5"),
+        ({"dataset.length": 5, "model": {"cell": "gru", "hidden_size": 7}}, "gru, H=7, T=5"),
         ({}, "adding"),
     ],
 )
 def test_labels_are_short(axes: dict[str, object], label: str) -> None:
     assert label_of(RawSetting("adding", axes, {}, "file")) == label
+
+
+def test_a_variant_is_said_first_and_planned_with_its_own_fields(tmp_path: Path) -> None:
+    variants = {"small + slow": {"model.hidden_size": 2, "optimiser.learning_rate": 0.01}, "large": {}}
+    grids = {"cells": {"set": {"model.hidden_size": 9}, "variants": variants, "axes": {"model.cell": ["gru", "lstm"]}}}
+    plan = plan_study(*write_project(tmp_path, grids=grids, select=None), "cells", stored_ids=())
+    assert [setting.label for setting in plan.settings] == [
+        "small + slow, gru",
+        "small + slow, lstm",
+        "large, gru",
+        "large, lstm",
+    ]
+    assert [setting.spec.model.hidden_size for setting in plan.settings] == [2, 2, 9, 9]
+    assert [setting.spec.optimiser.learning_rate for setting in plan.settings] == [0.01, 0.01, 0.1, 0.1]
+
+
+def test_a_mistake_in_a_variant_names_it(tmp_path: Path) -> None:
+    variants = {"clip + Ω": {"clipping": {"name": "global_nrm"}}}
+    project = write_project(tmp_path, grids={"cells": {"set": {}, "variants": variants, "axes": {}}}, select=None)
+    message = (
+        r"cells.yaml.grids.cells\[clip \+ Ω\].clipping.name: unknown name 'global_nrm'; did you mean 'global_norm'"
+    )
+    with pytest.raises(ConfigError, match=message):
+        plan_study(*project, "cells", stored_ids=())
 
 
 def test_a_study_that_params_does_not_list(project: Project) -> None:
@@ -110,7 +132,7 @@ def test_every_listed_study_is_checked(project: Project) -> None:
 
 
 def test_a_dataset_without_a_file(tmp_path: Path) -> None:
-    project = write_project(tmp_path, base=base(dataset__name="ading"))
+    project = write_project(tmp_path, set=base(dataset__name="ading"))
     with pytest.raises(
         ConfigError, match=r"grids.cells.dataset.name: unknown dataset 'ading'; did you mean 'adding'\?"
     ):
@@ -124,7 +146,7 @@ def test_a_dataset_that_is_not_prepared(project: Project) -> None:
 
 
 def test_a_length_that_is_not_prepared(tmp_path: Path) -> None:
-    project = write_project(tmp_path, base=base(dataset__length=5))
+    project = write_project(tmp_path, set=base(dataset__length=5))
     message = r"cells.yaml.grids.cells.dataset.length: .*length 5 is not prepared; known: 4, 6.*prepare@adding"
     with pytest.raises(DatasetError, match=message):
         plan_study(*project, "cells", stored_ids=())
@@ -142,13 +164,13 @@ def test_a_length_that_is_not_prepared(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_data_cannot_feed(tmp_path: Path, changed: dict[str, object], message: str) -> None:
-    project = write_project(tmp_path, base=base(**changed))
+    project = write_project(tmp_path, set=base(**changed))
     with pytest.raises(ConfigError, match=message):
         plan_study(*project, "cells", stored_ids=())
 
 
 def test_a_model_that_memory_cannot_hold(tmp_path: Path) -> None:
-    project = write_project(tmp_path, base=base(model__hidden_size=100_000))
+    project = write_project(tmp_path, set=base(model__hidden_size=100_000))
     plan_study(*project, "cells", stored_ids=())  # no limit where another machine trains
     message = (
         r"model.hidden_size: expected a trial that fits into the 16.0 GiB .* 2 replicas with 100000 hidden units need"

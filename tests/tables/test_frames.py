@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Optional, Union
 
 import numpy as np
 import polars as pl
@@ -86,6 +87,74 @@ def test_spec_columns_have_declared_types_even_where_null() -> None:
         "model.biased": pl.Boolean(),
     }
     assert found["model.name"].value == "gru"
+
+
+@dataclass(frozen=True)
+class Normal:
+    name: Literal["normal"]
+    gain: float | None
+
+
+@dataclass(frozen=True)
+class Constant:
+    name: Literal["constant"]
+    value: float
+
+
+@dataclass(frozen=True)
+class Start:
+    gates: Mapping[str, Normal | Constant]
+    biases: Mapping[str, float | None]
+    extra: Mapping[str, Mapping[str, int]] | None
+
+
+@dataclass(frozen=True)
+class Nested:
+    start: Start | None
+    window: Optional[Normal]  # noqa: UP045 - typing's spelling too
+    either: Union[Normal, Constant, None]  # noqa: UP007
+    mode: Literal["fast", "slow"] | None
+    share: int | None
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Outer:
+    training: Nested
+    seeds: tuple[int, ...]
+
+
+def test_mappings_have_dotted_columns_of_scalars_and_of_dataclasses() -> None:
+    gates = {"f": Normal("normal", None), "i": Constant("constant", 2.0)}
+    spec = Nested(Start(gates, {"f": 1.0, "o": None}, {"a": {"b": 3}}), None, None, "fast", None, (0,))
+    found = spec_columns(spec)
+    assert {name: tuple(column) for name, column in found.items()} == {
+        "start.gates.f.name": ("normal", pl.String()),
+        "start.gates.f.gain": (None, pl.Float64()),
+        "start.gates.i.name": ("constant", pl.String()),
+        "start.gates.i.value": (2.0, pl.Float64()),
+        "start.biases.f": (1.0, pl.Float64()),
+        "start.biases.o": (None, pl.Float64()),
+        "start.extra.a.b": (3, pl.Int64()),
+        "mode": ("fast", pl.String()),
+        "share": (None, pl.Int64()),
+    }
+
+
+@pytest.mark.parametrize("start", [None, Start({}, {}, None), Start({}, {}, {"a": {}})])
+def test_parts_that_are_null_and_empty_mappings_have_no_columns(start: Start | None) -> None:
+    found = spec_columns(Nested(start, None, None, None, 3, (0,)))
+    assert {name: tuple(column) for name, column in found.items()} == {
+        "mode": (None, pl.String()),  # a scalar that is null keeps its declared column
+        "share": (3, pl.Int64()),
+    }
+
+
+def test_frames_with_and_without_a_part_stack_with_nulls() -> None:
+    specs = [Outer(Nested(None, part, None, None, None, (0,)), (0,)) for part in (None, Normal("normal", 0.5))]
+    stacked = pl.concat([trials_frame([row(0)], spec, **ABOUT) for spec in specs], how="diagonal")
+    assert stacked["training.window.name"].to_list() == [None, "normal"]
+    assert stacked["training.window.gain"].to_list() == [None, 0.5]
 
 
 def test_trials_have_a_row_per_seed_with_spec_and_host() -> None:

@@ -98,10 +98,11 @@ def write_study(paths: Paths, trials: list[Trial]) -> None:
         write_table(table, pl.concat([trial.stored.tables[table] for trial in trials]), folder)
     rows = [
         {"study": "cells", "grid": t.setting.grid, "position": i, "trial_id": t.setting.trial_id}
-        | {"label": t.setting.label, "selected": True, "model.cell": "lstm"}
+        | {"label": t.setting.label, "variant": None, "selected": True, "model.cell": "lstm"}
         for i, t in enumerate(trials)
     ]
-    write_table("settings", pl.DataFrame(rows), folder)
+    schema = SCHEMAS["settings"] | {"model.cell": pl.String()}
+    write_table("settings", pl.DataFrame(rows, schema=schema), folder)
 
 
 def _trials(trial_id: str, loss: float) -> pl.DataFrame:

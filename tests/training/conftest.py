@@ -31,6 +31,12 @@ class SmallDataset:
     target_kind: str = "value"
     output_size: int = 1
     baseline_loss: float | None = 1 / 6
+    token_groups: Mapping[str, tuple[int, ...]] | None = None
+    unseen: Mapping[int, Split] = dataclasses.field(default_factory=dict)
+
+    @property
+    def num_timesteps(self) -> int:
+        return int(self.splits["train"].inputs.shape[1])
 
 
 def adding_split(num_sequences: int, num_timesteps: int, seed: int) -> Split:
@@ -63,12 +69,33 @@ def symbols() -> SmallDataset:
 
 
 RAW = {
-    "dataset": {"name": "adding", "length": 10},
-    "model": {"cell": "elman", "hidden_size": 6, "embedding_size": None},
+    "dataset": {"name": "adding", "length": 10, "unseen_lengths": []},
+    "model": {
+        "cell": "elman",
+        "hidden_size": 6,
+        "num_layers": 1,
+        "bidirectional": False,
+        "embedding_size": None,
+        "initialisation": {
+            "input": {"name": "uniform"},
+            "recurrent": {"name": "uniform"},
+            "gates": {},
+            "bias": {"name": "uniform"},
+            "readout": {"name": "uniform"},
+        },
+    },
     "optimiser": {"name": "adam", "learning_rate": 0.01, "beta1": 0.9, "beta2": 0.999},
     "clipping": {"name": "global_norm", "threshold": 1.0},
-    "training": {"batch_size": 16, "max_steps": 30, "evaluate_every": 10, "stop_below": None},
-    "diagnostics": {"num_traces": 4, "probe_size": 8, "certificate_tolerance": 1.0e-3},
+    "regularisation": {"name": "none"},
+    "training": {
+        "batch_size": 16,
+        "max_steps": 30,
+        "evaluate_every": 10,
+        "stop_on": "validation_loss",
+        "stop_below": None,
+        "truncation": None,
+    },
+    "diagnostics": {"num_traces": 4, "probe_size": 8, "certificate_tolerance": 1.0e-3, "measures": []},
     "seeds": [0, 1, 2],
 }
 

@@ -1,4 +1,4 @@
-"""Clipping, optimisers, randomness, sink, spec and runtime, each on its own."""
+"""Optimisers, randomness, sink, spec and runtime, each on its own."""
 
 from __future__ import annotations
 
@@ -14,63 +14,10 @@ from pipeline.errors import ConfigError
 from pipeline.models.randomness import generator
 from pipeline.training import MemorySink, Status, TrialResult, canonical, columns, trial_id
 from pipeline.training.batches import BatchOrder
-from pipeline.training.clipping import NoClipping, clip_by_global_norm, cosine
 from pipeline.training.outcome import ReplicaOutcome
 from pipeline.training.runtime import computing, denormals_are_flushed, peak_memory_bytes
 from pipeline.training.spec import TrialSpec
 from tests.training.conftest import RAW
-
-
-def grads(*rows: list[float]) -> torch.Tensor:
-    return torch.tensor(rows, dtype=torch.float64)
-
-
-def test_clip_by_global_norm_is_identity_below_threshold_and_threshold_above() -> None:
-    grad = grads([0.3, 0.4], [30.0, 40.0], [0.0, 0.0])
-    clipped, ledger = clip_by_global_norm(grad, 5.0)
-    assert torch.equal(clipped[0], grad[0])
-    assert clipped[1].norm().item() == pytest.approx(5.0)
-    assert torch.equal(clipped[2], grad[2])
-    twice, _ = clip_by_global_norm(clipped, 5.0)
-    torch.testing.assert_close(twice, clipped, rtol=1e-15, atol=0)
-    assert ledger.grad_norm.tolist() == pytest.approx([0.5, 50.0, 0.0])
-    assert ledger.clip_cosine.tolist() == pytest.approx([1.0, 1.0, 1.0])
-
-
-def test_the_printed_misprint_of_clipping_would_enlarge_small_gradients_and_shrink_none() -> None:
-    grad, threshold = grads([0.3, 0.4], [30.0, 40.0]), 5.0
-    misprint = grad * torch.maximum(torch.ones(2, 1, dtype=torch.float64), threshold / grad.norm(dim=1, keepdim=True))
-    assert misprint.norm(dim=1).tolist() == pytest.approx([5.0, 50.0])  # max(1, δ/‖g‖): small grows, large stays
-    clipped, _ = clip_by_global_norm(grad, threshold)
-    assert clipped.norm(dim=1).tolist() == pytest.approx([0.5, 5.0])  # min(1, δ/‖g‖)
-
-
-@pytest.mark.parametrize("bad", [math.inf, math.nan])
-def test_clipping_passes_what_is_not_finite_for_the_caller_to_see(bad: float) -> None:
-    clipped, ledger = clip_by_global_norm(grads([1.0, bad], [3.0, 4.0]), 1.0)
-    assert clipped[0, 0] == 1.0
-    assert not math.isfinite(ledger.grad_norm[0].item())
-    assert clipped[1].norm().item() == pytest.approx(1.0)
-
-
-def test_clipping_rescues_a_float32_gradient_whose_square_overflows() -> None:
-    clipped, ledger = clip_by_global_norm(torch.tensor([[3e30, 4e30]]), 1.0)
-    assert ledger.grad_norm.item() == pytest.approx(5e30)
-    assert clipped[0].tolist() == pytest.approx([0.6, 0.8])
-
-
-def test_no_clipping_changes_nothing() -> None:
-    grad = grads([30.0, 40.0])
-    clipped, ledger = NoClipping("none").clip(grad)
-    assert clipped is grad
-    assert ledger.clipped_grad_norm.item() == 50.0
-
-
-def test_cosine_of_opposite_and_orthogonal_gradients() -> None:
-    first, second = grads([1.0, 0.0], [1.0, 0.0], [0.0, 0.0]), grads([-2.0, 0.0], [0.0, 3.0], [0.0, 0.0])
-    assert cosine(first, second).tolist() == [-1.0, 0.0, 1.0]
-    bad = cosine(grads([1.0, 0.0], [math.nan, 1.0], [math.inf, 1.0]), grads([0.0, 0.0], [1.0, 1.0], [1.0, 1.0]))
-    assert bad.isnan().all()
 
 
 @pytest.mark.parametrize(

@@ -73,16 +73,15 @@ def test_a_nan_planted_in_one_replica_leaves_the_others_bit_identical(
     spec = spec_of(model__cell=cell)
     clean, poisoned = MemorySink(), MemorySink()
     expected = run_trial(spec, adding, clean)
-    make = Trial._network
 
-    def plant(trial: Trial, seed: int) -> SequenceModel:
-        model = make(trial, seed)
-        if seed == 1:
-            with torch.no_grad():
-                model.recurrent.weight_hh_l0[0, 0] = math.nan
-        return model
+    class Planted(SequenceModel):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            if arguments[-1] == 1:
+                with torch.no_grad():
+                    self.recurrent.weight_hh_l0[0, 0] = math.nan
 
-    monkeypatch.setattr(Trial, "_network", plant)
+    monkeypatch.setattr("pipeline.training.trial.SequenceModel", Planted)
     result = run_trial(spec, adding, poisoned)
     assert [row["status"] for row in result.rows] == ["ok", "diverged", "ok"]
     assert [rows_of(result)[r] for r in (0, 2)] == [rows_of(expected)[r] for r in (0, 2)]

@@ -1,0 +1,182 @@
+"""What truncation saves and what it costs: test loss, time of a step and memory against the backward length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from pipeline.figures.stages import FINISHED
+from pipeline.figures.style import Look, canvas, handle_of, label_panels, legend_below, looks_of, styled
+from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of
+from pipeline.statistics import GridTables, mean_interval, paired_difference
+
+LENGTH = "training.truncation.backward_length"
+_UNITS = {"loss": "test loss", "step_time_s": "time of a step (ms)", "peak_memory_bytes": "peak memory (MiB)"}
+_SCALE = {"step_time_s": 1e3, "peak_memory_bytes": 2.0**-20}
+
+
+def applies(tables: GridTables) -> bool:
+    """Return whether the arms differ in their backward length."""
+    return LENGTH in tables.runs.columns and tables.runs[LENGTH].n_unique() > 1
+
+
+def table(tables: GridTables) -> pl.DataFrame:
+    """Return the mean over seeds with its interval, by quantity, series and backward length, at the longest length.
+
+    Full backpropagation stands at the length of the sequence, with `full`. The loss is a perplexity where there are
+    classes; replicas that diverged are in no mean. Columns `quantity` (`loss`, `step_time_s` in ms,
+    `peak_memory_bytes` in MiB), `series`, `backward_length`, `full`, `mean`, `low`, `high`, `num_seeds`, ….
+    """
+    keys = ["quantity", "series", "backward_length", "full"]
+    long = _rows(tables).unpivot(
+        on=list(_UNITS), index=["series", "backward_length", "full", "seed"], variable_name="quantity"
+    )
+    factor = pl.col("quantity").replace_strict(_SCALE, default=1.0, return_dtype=pl.Float64)
+    means = mean_interval(long.with_columns(pl.col("value") * factor), "value", keys)
+    return means.sort("quantity", "series", "backward_length", "full")
+
+
+def title(tables: GridTables) -> str:
+    """Return what the shortest truncation that is not shown to be worse than the full one saves in time."""
+    rows = _rows(tables)
+    said = []
+    for series in rows["series"].unique(maintain_order=True):
+        mine = rows.filter(pl.col("series") == series)
+        said.append((series, _finding(mine, _loss_name(tables))))
+    if len(said) == 1:
+        return f"{said[0][1][0].upper()}{said[0][1][1:]}"
+    return "; ".join(f"{name_of(series)}: {finding}" for series, finding in said[:2])
+
+
+def caption(tables: GridTables) -> str:
+    """Return what is drawn, over how many seeds, and how full backpropagation is marked."""
+    drawn = table(tables)
+    T = tables.lengths[-1]
+    has_full = bool(drawn["full"].any())
+    full = f" Full backpropagation stands at K = T = {T}, hollow and marked «full»." if has_full else ""
+    return (
+        f"Test {_loss_name(tables)} at each replica's best validation step, time of a step, and peak memory of the "
+        f"pack, against the backward length K, at T = {T} on {tables.dataset}: means over {seeds_of(drawn)} with "
+        f"{INTERVAL}; faint points are seeds. Time and memory are of the machine that ran it.{full} "
+        f"{outcomes(tables.at_longest(tables.runs), 'diverged and failed ones are in no mean')}{left_out(drawn)}"
+    )
+
+
+@styled
+def draw(tables: GridTables) -> Figure:
+    """Draw three panels over one axis of backward lengths."""
+    drawn, rows = table(tables), _rows(tables)
+    series = list(rows["series"].unique(maintain_order=True))
+    looks = looks_of(series)
+    figure, axes = canvas(title(tables), 1, 3, 2.9, sharex=True)
+    for ax, (quantity, told) in zip(axes[0], _UNITS.items(), strict=True):
+        for name in series:
+            mine = drawn.filter(quantity=quantity, series=name)
+            cloud = rows.filter(pl.col("series") == name)
+            heights = cloud[quantity].cast(pl.Float64) * _SCALE.get(quantity, 1.0)
+            ax.scatter(cloud["backward_length"], heights, s=9, color=looks[name].colour, alpha=0.4, linewidth=0)
+            _line(ax, mine, looks[name])
+        ax.set_title(f"Test {_loss_name(tables)}" if quantity == "loss" else told.split(" (")[0].capitalize())
+        ax.set_ylabel(_loss_unit(tables) if quantity == "loss" else told.split("(")[1].rstrip(")"))
+        ax.set_xlabel("backward length K")
+        if quantity != "loss":
+            ax.set_ylim(bottom=0)
+    _ticks(axes[0, 0], drawn)
+    if len(series) > 1:
+        legend_below(figure, [handle_of(looks[name]) for name in series], [name_of(name) for name in series])
+    label_panels(axes[0])
+    return figure
+
+
+def _line(ax: Axes, rows: pl.DataFrame, look: Look) -> None:
+    known = rows.drop_nulls("mean")
+    x, y = known["backward_length"].to_numpy(), known["mean"].to_numpy()
+    low, high = (known["mean"] - known["low"]).fill_null(0.0), (known["high"] - known["mean"]).fill_null(0.0)
+    bars = np.clip(np.array([low.to_numpy(), high.to_numpy()]), 0.0, None)
+    ax.errorbar(x, y, bars, **look.line, marker=look.marker, markersize=4.5, capsize=2.5, elinewidth=1.0)
+    full = known.filter("full")
+    style: dict[str, Any] = {
+        "marker": look.marker,
+        "markersize": 6.5,
+        "markerfacecolor": "white",
+        "linestyle": "none",
+        "zorder": 5,
+    }
+    ax.plot(full["backward_length"], full["mean"], color=look.colour, **style)
+
+
+def _ticks(ax: Axes, drawn: pl.DataFrame) -> None:
+    """Label every length that has room on the logarithmic axis; the full one by its name."""
+    lengths = drawn["backward_length"].unique().sort().to_list()
+    full = set(drawn.filter("full")["backward_length"])
+    kept: list[int] = []
+    room = 0.16 * np.log(max(lengths) / min(lengths))
+    for length in reversed(lengths):
+        if not kept or np.log(kept[-1] / length) >= room:
+            kept.append(length)
+    ax.set_xscale("log")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_locator(FixedLocator(kept))
+    ax.set_xticks(kept, [f"full\n({length})" if length in full else str(length) for length in kept])
+    ax.set_xlim(min(lengths) / 1.2, max(lengths) * 1.2)
+
+
+def _rows(tables: GridTables) -> pl.DataFrame:
+    """Return the replicas that did not diverge, with their series, `backward_length`, `full` and `loss`."""
+    runs = tables.at_longest(tables.runs).filter(pl.col("status").is_in(FINISHED))
+    runs = runs.with_columns(
+        full=pl.col(LENGTH).is_null(), backward_length=pl.col(LENGTH).fill_null(tables.lengths[-1])
+    )
+    arms = runs.group_by("model.cell", "backward_length", "full").agg(num_arms=pl.col("arm").n_unique())
+    alone = bool((arms["num_arms"] == 1).all())
+    loss = pl.col("test_loss").exp() if _is_perplexity(tables) else pl.col("test_loss")
+    series = pl.col("model.cell" if alone else "arm")
+    return runs.with_columns(series=series, loss=loss, peak_memory_bytes=pl.col("peak_memory_bytes").cast(pl.Float64))
+
+
+def _finding(rows: pl.DataFrame, loss: str) -> str:
+    full = rows.filter("full")
+    lengths = rows.filter(pl.col("full").not_())["backward_length"].unique().sort().to_list()
+    if full.is_empty() or not lengths:
+        means = rows.group_by("backward_length").agg(pl.col("loss").mean()).sort("loss")
+        return f"lowest mean test {loss} at K = {means['backward_length'][0]}; full backpropagation was not run"
+    sides = rows.with_columns(
+        side=pl.when("full").then(pl.lit("full")).otherwise(pl.col("backward_length").cast(pl.String))
+    )
+    worse: list[int] = []
+    not_worse: list[int] = []
+    for length in lengths:
+        difference = paired_difference(sides, "loss", "side", str(length), "full").row(0, named=True)
+        if difference["low"] is None:
+            return "one pair of seeds, no interval: the cost of truncation is not established"
+        (worse if difference["low"] > 0 else not_worse).append(length)
+    if not not_worse:
+        return f"every truncation costs test {loss}: K = {lengths[-1]} is still worse than full backpropagation"
+    best = not_worse[0]
+    times = [_median(rows.filter(pl.col("backward_length") == best, pl.col("full").not_())), _median(full)]
+    ratio = f" and takes {100 * times[0] / times[1]:.0f} % of its time a step" if times[0] and times[1] else ""
+    shorter = f"; K = {worse[-1]} is worse" if worse and worse[-1] < best else ""
+    return f"K = {best} is not shown to be worse than full backpropagation{ratio}{shorter}"
+
+
+def _median(rows: pl.DataFrame) -> float:
+    """Return the median time of a step, 0 where none is known."""
+    known = rows["step_time_s"].drop_nulls().to_numpy()
+    return float(np.median(known)) if len(known) else 0.0
+
+
+def _is_perplexity(tables: GridTables) -> bool:
+    return bool(tables.runs["test_error"].is_not_null().any())
+
+
+def _loss_name(tables: GridTables) -> str:
+    return "perplexity" if _is_perplexity(tables) else "loss"
+
+
+def _loss_unit(tables: GridTables) -> str:
+    return "perplexity" if _is_perplexity(tables) else "loss"

@@ -1,0 +1,177 @@
+"""What was measured inside the networks: curves, gates, truncation, and the growth of gradients against σ_max."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from pipeline.figures.growth_by_singular_value import table as growth_points
+from pipeline.figures.stages import staged, top_forward
+from pipeline.figures.words import name_of
+from pipeline.report.effects.effect import WHEN, Effect, Stage, as_effect, as_factor
+from pipeline.statistics import GridTables, mean_interval, paired_difference
+
+_SOUND = pl.col("status").is_in(["ok", "timed_out"])
+
+
+@dataclass(frozen=True)
+class CurveMean:
+    """A curve of one arm at the longest length: each seed's mean over all its steps, then the mean over seeds."""
+
+    name: Literal["curve_mean"]
+    arm: str
+    metric: str
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"{name_of(self.arm)}: {self.metric}, mean over steps"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        by_seed = _by_seed(tables, self.metric).filter(pl.col("arm") == self.arm)
+        return as_effect(mean_interval(by_seed, "value", ["arm"]))
+
+
+@dataclass(frozen=True)
+class CurveDifference:
+    """A curve of one arm less that of another, each seed's mean over its steps, paired by seed."""
+
+    name: Literal["curve_difference"]
+    arm: str
+    than: str
+    metric: str
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"{name_of(self.arm)} less {name_of(self.than)}: {self.metric}, by seed"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        by_seed = _by_seed(tables, self.metric)
+        return as_effect(paired_difference(by_seed, "value", "arm", self.arm, self.than))
+
+
+@dataclass(frozen=True)
+class CurveOverBaseline:
+    """A loss curve of one arm over the dataset's baseline loss: below 1 it beats the best memoryless answer."""
+
+    name: Literal["curve_over_baseline"]
+    arm: str
+    metric: str
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"{name_of(self.arm)}: {self.metric} over the baseline loss (geometric mean)"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        baselines = tables.at_longest(tables.runs).select("trial_id", "seed", "baseline_loss")
+        by_seed = _by_seed(tables, self.metric).filter(pl.col("arm") == self.arm)
+        logs = by_seed.join(baselines, on=["trial_id", "seed"]).with_columns(
+            log10=(pl.col("value") / pl.col("baseline_loss")).log10()
+        )
+        return as_factor(mean_interval(logs, "log10", ["arm"]))
+
+
+@dataclass(frozen=True)
+class GateMean:
+    """The mean value of a gate over the probe's sequences, timesteps and units."""
+
+    name: Literal["gate_mean"]
+    arm: str
+    gate: str
+    stage: Stage
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"{name_of(self.arm)}: mean of gate {self.gate}, {WHEN[self.stage]}"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        rows = _gates(tables, self.arm, self.gate, self.stage).filter(pl.col("quantity") == "mean")
+        return as_effect(mean_interval(rows, "value", ["arm"], bounds=(0.0, 1.0)))
+
+
+@dataclass(frozen=True)
+class RetentionFactor:
+    """What the keeping gate leaves of the past, per timestep: its product over the whole sequence, to the power 1/T."""
+
+    name: Literal["retention_factor"]
+    arm: str
+    gate: str
+    stage: Stage
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"{name_of(self.arm)}: share that gate {self.gate} keeps per timestep, {WHEN[self.stage]}"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        rows = _gates(tables, self.arm, self.gate, self.stage).filter(pl.col("quantity") == "retention")
+        longest = rows.filter(pl.col("position") == pl.col("position").max())
+        rates = longest.with_columns(rate=pl.col("value") / pl.col("position"))
+        return as_factor(mean_interval(rates, "rate", ["arm"]))
+
+
+@dataclass(frozen=True)
+class TruncationBias:
+    """How far the gradient that flows back through `backward_length` timesteps only is from the full one."""
+
+    name: Literal["truncation_bias"]
+    arm: str
+    backward_length: int
+    quantity: Literal["cosine", "relative_error"]
+    stage: Stage
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        told = self.quantity.replace("_", " ")
+        return f"{name_of(self.arm)}: {told} of the {self.backward_length}-timestep gradient, {WHEN[self.stage]}"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        rows = staged(tables.at_longest(tables.truncation)).filter(
+            pl.col("arm") == self.arm,
+            pl.col("stage") == self.stage,
+            pl.col("backward_length") == self.backward_length,
+        )
+        return as_effect(mean_interval(rows, self.quantity, ["arm"]))
+
+
+@dataclass(frozen=True)
+class ShrinkingShare:
+    """Share of gradients that shrink with lag where σ_max(W_hh) is below, or above, 1: each seed's, over all arms."""
+
+    name: Literal["shrinking_share"]
+    side: Literal["below", "above"]
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"share of gradients that shrink where σ_max is {self.side} 1"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        points = growth_points(tables).drop_nulls("growth")
+        on_side = pl.col("log_sigma") < 0 if self.side == "below" else pl.col("log_sigma") > 0
+        shrinks = (pl.col("growth") < 0).cast(pl.Float64).mean()
+        by_seed = points.filter(on_side).group_by("seed", maintain_order=True).agg(share=shrinks)
+        return as_effect(mean_interval(by_seed.with_columns(of=pl.lit("all")), "share", ["of"], bounds=(0.0, 1.0)))
+
+
+def _by_seed(tables: GridTables, metric: str) -> pl.DataFrame:
+    rows = tables.at_longest(tables.curves).filter(_SOUND, pl.col("metric") == metric, pl.col("value").is_finite())
+    return rows.group_by("trial_id", "arm", "seed", maintain_order=True).agg(pl.col("value").mean())
+
+
+def _gates(tables: GridTables, arm: str, gate: str, stage: Stage) -> pl.DataFrame:
+    rows = top_forward(tables.at_longest(tables.gates))
+    return staged(rows).filter(pl.col("arm") == arm, pl.col("gate") == gate, pl.col("stage") == stage)

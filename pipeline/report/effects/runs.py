@@ -1,0 +1,207 @@
+"""How trainings ended: what their columns say, of one arm, of two compared seed by seed, over lengths."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from pipeline.config import require
+from pipeline.errors import unknown_name
+from pipeline.figures.words import listed, name_of
+from pipeline.report.effects.effect import NOTHING, Effect, as_effect, as_factor, as_share
+from pipeline.statistics import GridTables, line_interval, mean_interval, paired_difference, share_interval
+from pipeline.statistics.solved import solved_share
+from pipeline.tables import SCHEMAS
+
+Length = Literal["shortest", "longest"]
+_NUMBERS = [name for name, dtype in SCHEMAS["trials"].items() if dtype.is_numeric()]
+NORMAL_QUANTILE = 1.96
+_SOUND = pl.col("status").is_in(["ok", "timed_out"])
+
+
+@dataclass(frozen=True)
+class SolvedShare:
+    """Share of seeds that reached the criterion at the shortest or longest length; of several arms, the best."""
+
+    name: Literal["solved_share"]
+    arms: tuple[str, ...]
+    length: Length
+
+    def __post_init__(self) -> None:
+        require(len(self.arms) > 0, "arms", "at least one arm", list(self.arms))
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        best = "best of " if len(self.arms) > 1 else ""
+        arms = listed([name_of(arm) for arm in self.arms])
+        return f"{best}{arms}: share of seeds that reach the criterion at the {self.length} length"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        shares = _at(solved_share(tables.runs), tables, self.length).filter(pl.col("arm").is_in(self.arms))
+        return as_share(shares.sort("share", descending=True, maintain_order=True).head(1))
+
+
+@dataclass(frozen=True)
+class OutcomeShare:
+    """Share of seeds that ended so at the longest length."""
+
+    name: Literal["outcome_share"]
+    arm: str
+    status: Literal["ok", "diverged", "timed_out"]
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"{name_of(self.arm)}: share of seeds that ended {self.status}"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        runs = tables.at_longest(tables.runs).filter(pl.col("arm") == self.arm, pl.col("status") != "error")
+        events = runs.with_columns(event=pl.col("status") == self.status)
+        return as_share(share_interval(events, "event", ["arm"]))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of the results of one arm: its mean over the seeds that did not diverge."""
+
+    name: Literal["metric"]
+    arm: str
+    column: str
+    length: Length
+
+    def __post_init__(self) -> None:
+        _require_column(self.column)
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"{name_of(self.arm)}: {_told(self.column)} at the {self.length} length"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        runs = _at(tables.runs, tables, self.length).filter(_SOUND, pl.col("arm") == self.arm)
+        return as_effect(mean_interval(runs.with_columns(pl.col(self.column).cast(pl.Float64)), self.column, ["arm"]))
+
+
+@dataclass(frozen=True)
+class MetricRatio:
+    """A column of one arm over the same of another, paired by seed: the geometric mean of the ratios."""
+
+    name: Literal["metric_ratio"]
+    arm: str
+    than: str
+    column: str
+    length: Length
+
+    def __post_init__(self) -> None:
+        _require_column(self.column)
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        pair = f"{name_of(self.arm)} over {name_of(self.than)}"
+        return f"{pair}: ratio of {_told(self.column)} at the {self.length} length, by seed"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        runs = _at(tables.runs, tables, self.length).filter(_SOUND)
+        logs = runs.with_columns(log10=pl.col(self.column).cast(pl.Float64).log10())
+        return as_factor(paired_difference(logs, "log10", "arm", self.arm, self.than))
+
+
+@dataclass(frozen=True)
+class LengthRatio:
+    """A column of one arm at the longest length over the same at the shortest, paired by seed."""
+
+    name: Literal["length_ratio"]
+    arm: str
+    column: str
+
+    def __post_init__(self) -> None:
+        _require_column(self.column)
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"{name_of(self.arm)}: ratio of {_told(self.column)}, longest over shortest length, by seed"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        runs = tables.runs.filter(_SOUND, pl.col("arm") == self.arm)
+        logs = runs.with_columns(
+            log10=pl.col(self.column).cast(pl.Float64).log10(), length=pl.col("length").cast(pl.String)
+        )
+        ends = str(tables.lengths[-1]), str(tables.lengths[0])
+        return as_factor(paired_difference(logs, "log10", "length", *ends))
+
+
+@dataclass(frozen=True)
+class StepTimeRatio:
+    """Time of a step of one arm over that of another, at the longest length.
+
+    All seeds of a setting share one clock, so this interval is over the portions of training that were timed apart.
+    """
+
+    name: Literal["step_time_ratio"]
+    arm: str
+    than: str
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"{name_of(self.arm)} over {name_of(self.than)}: ratio of step times (interval over timed portions)"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        runs = _at(tables.runs, tables, "longest").filter(_SOUND)
+        clocks = {row["arm"]: row for row in runs.drop_nulls("step_time_error_s").unique("arm").iter_rows(named=True)}
+        if not {self.arm, self.than} <= clocks.keys():
+            return NOTHING
+        sides = [clocks[arm] for arm in (self.arm, self.than)]
+        log_ratio = math.log(sides[0]["step_time_s"] / sides[1]["step_time_s"])
+        error = math.hypot(*(side["step_time_error_s"] / side["step_time_s"] for side in sides))
+        low, high = (math.exp(log_ratio + sign * NORMAL_QUANTILE * error) for sign in (-1, 1))
+        num_seeds = min(runs.filter(pl.col("arm") == arm)["seed"].n_unique() for arm in (self.arm, self.than))
+        return Effect(math.exp(log_ratio), low, high, num_seeds, 0)
+
+
+@dataclass(frozen=True)
+class StepTimeExponent:
+    """The power of T with which the time of a step grows: slope of log step time on log T, its interval over lengths.
+
+    All seeds of a setting share one clock, so this interval is the line's, over the lengths that were tried.
+    """
+
+    name: Literal["step_time_exponent"]
+    arm: str
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"{name_of(self.arm)}: power of T with which the time of a step grows (interval over lengths)"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        runs = tables.runs.filter(_SOUND, pl.col("arm") == self.arm)
+        times = runs.group_by("length").agg(pl.col("step_time_s").first()).sort("length")
+        line = line_interval(times["length"].log10().to_numpy(), times["step_time_s"].log10().to_numpy())
+        return NOTHING if line is None else Effect(*line, num_seeds=runs["seed"].n_unique(), num_left_out=0)
+
+
+def _at(frame: pl.DataFrame, tables: GridTables, length: Length) -> pl.DataFrame:
+    return frame.filter(pl.col("length") == tables.lengths[0 if length == "shortest" else -1])
+
+
+def _require_column(column: str) -> None:
+    told = f"a number of the trials table ({unknown_name('column', column, _NUMBERS)})"
+    require(column in _NUMBERS, "column", told, column)
+
+
+def _told(column: str) -> str:
+    return column.removesuffix("_s").replace("_", " ")

@@ -1,0 +1,84 @@
+"""Truncated backpropagation through time, TBPTT(k1, k2): an update every k1 timesteps, backward through the last k2.
+
+An update scores the newest k1 timesteps and backpropagates through the newest k2, so memory grows with k2 and not with
+the length of the sequence. What precedes those k2 enters as a state that is carried from update to update and through
+which nothing flows back. The k2 timesteps are run again under the present weights: the gradient is exact for the loss
+as a function of the weights with the carried state held fixed. With k2 no shorter than the sequence and k1 equal to it,
+it is full backpropagation; with k2 no shorter and any k1, the gradients of a sequence's updates at fixed weights sum to
+the full one.
+
+Where the target stands at the last timestep alone there is one update a sequence, at its end.
+
+Source: Williams and Peng (1990), BPTT(h; h'), who keep the states of the older weights instead of running them again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from pipeline.config.strict import require
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """TBPTT(k1, k2).
+
+    Attributes:
+        update_every: k1, timesteps between updates.
+        backward_length: k2, timesteps that the gradient flows back through.
+    """
+
+    update_every: int
+    backward_length: int
+
+    def __post_init__(self) -> None:
+        k1, k2 = self.update_every, self.backward_length
+        require(k1 >= 1, "update_every", "an integer of at least 1", k1)
+        require(k2 >= k1, "backward_length", f"an integer of at least update_every ({k1})", k2)
+
+
+class Window(NamedTuple):
+    """The timesteps of one update; [start, stop), counted from 0.
+
+    Attributes:
+        batch: Which batch of sequences, counted from 0.
+        start: The first timestep that is run.
+        stop: The timestep after the newest one.
+        num_scored: How many of the newest ones the loss is over; None where the target stands at the end.
+        carry: After how many timesteps of this window the next one starts; 0 is the state before the first.
+    """
+
+    batch: int
+    start: int
+    stop: int
+    num_scored: int | None
+    carry: int
+
+
+class Windows:
+    """Which timesteps of which batch each step runs: a pure function of the step, so that resuming is exact.
+
+    Args:
+        truncation: k1 and k2; None is full backpropagation.
+        num_timesteps: T of a sequence.
+        target_at: Where the targets of a sequence stand.
+    """
+
+    def __init__(self, truncation: Truncation | None, num_timesteps: int, target_at: Literal["last", "every"]) -> None:
+        whole = Truncation(num_timesteps, num_timesteps)
+        self._scored, self._num_timesteps = target_at == "every", num_timesteps
+        wanted = truncation or whole
+        self._every = min(wanted.update_every, num_timesteps) if self._scored else num_timesteps
+        self._back = min(wanted.backward_length, num_timesteps)
+        self.per_batch = -(-num_timesteps // self._every)
+
+    def at(self, step: int) -> Window:
+        """Return the window of `step`, counted from 0."""
+        batch, chunk = divmod(step, self.per_batch)
+        older, stop = chunk * self._every, min((chunk + 1) * self._every, self._num_timesteps)
+        start = max(0, stop - self._back)
+        last = chunk + 1 == self.per_batch
+        following = min(stop + self._every, self._num_timesteps)
+        carry = 0 if last else max(0, following - self._back) - start
+        return Window(batch, start, stop, stop - older if self._scored else None, carry)
