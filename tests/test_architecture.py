@@ -17,7 +17,7 @@ LAYERS = {
     "config": {"errors"},
     "datasets": {"errors", "config"},
     "cells": set(),
-    "models": {"cells"},
+    "models": {"errors", "config", "cells"},
     "measures": {"cells", "models"},
     "training": {"errors", "config", "datasets", "cells", "models", "measures"},
     "tables": {"errors", "training"},

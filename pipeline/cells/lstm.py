@@ -94,7 +94,7 @@ def backward(run: Backward) -> tuple[Tensor, Tensor, Tensor]:
 
 def _step(x_t: Tensor, states: States, weights: Weights) -> States:
     W_ih, W_hh, b_ih, b_hh = weights
-    assert states.c is not None
+    assert states.c is not None  # noqa: S101
     return States(*advance(x_t, states.h, states.c, W_ih, W_hh, b_ih + b_hh))
 
 

@@ -102,10 +102,12 @@ class RecurrentStack(nn.Module):
         Args:
             x_TBD: Inputs.
             initial: States before the first timestep that each place reads, (B, H) each; zero if None.
-            taps: Added to the states of each place, (T, B, H) each; with zeros, their gradients are dL/dh_t and dL/dc_t.
+            taps: Added to the states of each place, (T, B, H) each; of zeros, the gradients are dL/dh_t and dL/dc_t.
             state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
         """
-        inputs, states, final = [], [], []
+        inputs: list[Tensor] = []
+        states: list[States] = []
+        final: list[States] = []
         layer_input = x_TBD
         for layer in range(len(self.places) // self.num_directions):
             for place in self.places[layer * self.num_directions : (layer + 1) * self.num_directions]:
@@ -143,7 +145,7 @@ class RecurrentStack(nn.Module):
         sequences = [None if s is None else s.flip(0) if backward else s for s in (x_TBD, tap_h, tap_c)]
         arguments = (sequences[0], self.cell.pack(self.weights(place)), initial.h, initial.c, *sequences[1:])
         packed = [None if argument is None else argument.unsqueeze(0) for argument in arguments]
-        h, c, *_ = self.cell.function.apply(*packed, torch.is_grad_enabled(), state_threshold)  # type: ignore[no-untyped-call]
+        h, c, *_ = self.cell.function.apply(*packed, torch.is_grad_enabled(), state_threshold)
         h_TBH, c_TBH = h.squeeze(0), c.squeeze(0) if "c" in self.cell.states else None
         last = States(h_TBH[-1], None if c_TBH is None else c_TBH[-1])
         if backward:

@@ -106,7 +106,7 @@ def caption(tables: GridTables) -> str:
         f"T = {tables.lengths[-1]} on {tables.dataset}, rule {' or '.join(rule) or 'unknown'}; steps are gathered into "
         f"{count(drawn['step'].n_unique(), 'bin')}, lines are medians and bands quartiles over {seeds_of(drawn)}, a "
         f"seed counting until it stops. Below: share of steps that were shortened, mean with {INTERVAL}"
-        f"{_cosine_told(tables)}. Dotted: the threshold.{chosen_told(_shown(tables), _recorded(tables), _BY)} "
+        f"{_cosine_told(tables)}. Dotted: the threshold.{chosen_told(_shown(tables), _recorded(tables), _by(tables))} "
         f"{outcomes(longest, 'they count until they stopped')}{left_out(drawn)}"
     )
 
@@ -183,7 +183,8 @@ def _cosine_told(tables: GridTables) -> str:
     return ""
 
 
-_BY = "share of clipped steps"
+def _by(tables: GridTables) -> str:
+    return "mean cosine of clipped steps" if _is_turned(tables) else "share of clipped steps"
 
 
 def _recorded(tables: GridTables) -> list[str]:
@@ -192,8 +193,8 @@ def _recorded(tables: GridTables) -> list[str]:
 
 
 def _shown(tables: GridTables) -> list[str]:
-    means = dict(shares(tables).select("arm", "mean").iter_rows())
-    return spread({arm: means[arm] for arm in _recorded(tables)}, MAX_COLUMNS)
+    means = dict((cosines if _is_turned(tables) else shares)(tables).select("arm", "mean").iter_rows())
+    return spread({arm: means.get(arm) for arm in _recorded(tables)}, MAX_COLUMNS)
 
 
 def _wrapped(name: str, num_columns: int) -> str:

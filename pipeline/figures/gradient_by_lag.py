@@ -70,7 +70,12 @@ _STEADY = -math.log10(0.99)
 
 def title(tables: GridTables) -> str:
     """Return how fast the gradient falls after training: where fastest, and where slowest or not at all."""
-    end = rates(tables).filter(pl.col("stage") == "end").drop_nulls("mean").sort("mean", maintain_order=True)
+    end = (
+        drawn_series(rates(tables))
+        .filter(pl.col("stage") == "end")
+        .drop_nulls("mean")
+        .sort("mean", maintain_order=True)
+    )
     if end.is_empty():
         return "No replica finished training: only the initial gradient is known"
     falling, after = end.filter(pl.col("high") < 0), f"After training at T = {tables.lengths[-1]}"

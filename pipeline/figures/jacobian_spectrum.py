@@ -88,7 +88,7 @@ def caption(tables: GridTables) -> str:
     condition = f" log10 of the condition number at the longest lag, after training: {worst}." if worst else ""
     bound = " Dotted: k log10 σ_max(W_hh), which the largest cannot exceed." if not bounds(tables).is_empty() else ""
     return (
-        f"Singular values of the Jacobian of the whole state over k timesteps, averaged as log10 over the probe batch, "
+        f"Singular values of the Jacobian of the whole state over k timesteps, on the probe batch, "
         f"at T = {tables.lengths[-1]} on {tables.dataset}: mean over {seeds_of(drawn)} with {INTERVAL}.{bound}"
         f"{condition}{zero}{layer_told(tables.at_longest(tables.jacobians))} "
         f"{outcomes(tables.at_longest(tables.runs), 'diverged and failed replicas have no end of training')}"

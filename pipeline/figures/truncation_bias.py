@@ -81,10 +81,10 @@ def title(tables: GridTables) -> str:
     tested = int(end["longest"].to_numpy().max())
     if known.is_empty():
         return f"After training no truncation up to K = {tested} gives {goal}"
-    parts = [f"K = {row['backward_length']} in {the(row['arm'])}" for row in known.iter_rows(named=True)]
-    told = few(parts) if len(parts) <= 3 else f"from {parts[0]} to {parts[-1]}"
+    parts = [f"{row['backward_length']} in {the(row['arm'])}" for row in known.iter_rows(named=True)]
+    told = few(parts) if len(parts) <= 3 else f"{parts[0]}, {parts[-1]} and between in {len(parts) - 2} others"
     missing = f"; none up to {tested} does in {few([the(arm) for arm in never['arm']])}" if not never.is_empty() else ""
-    return f"After training {goal} takes at least {told}{missing}"
+    return f"After training {goal} takes a backward length of at least {told}{missing}"
 
 
 def caption(tables: GridTables) -> str:

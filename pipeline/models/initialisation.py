@@ -77,7 +77,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Orthogonal:
-    """A random orthogonal matrix times `gain`, uniform over the group (Saxe et al., 2014): all singular values are it."""
+    """A random orthogonal matrix times `gain` (Saxe et al., 2014): all singular values are the gain."""
 
     name: Literal["orthogonal"]
     gain: float
@@ -178,9 +178,9 @@ class KeepBias:
 
 @dataclass(frozen=True)
 class Chrono:
-    """b_f ~ ln U[1, T_max - 1], b_i = -b_f, 0 elsewhere (Tallec and Ollivier, 2018); of the GRU b_z ~ ln U[1, T_max - 1].
+    """b_f ~ ln U[1, T_max - 1], b_i = -b_f, 0 elsewhere (Tallec and Ollivier, 2018).
 
-    A unit then forgets after a time drawn between 1 and T_max timesteps.
+    A unit then forgets after a time drawn between 1 and T_max timesteps. In the GRU b_z takes the place of b_f.
     """
 
     name: Literal["chrono"]

@@ -118,7 +118,7 @@ class SequenceModel(nn.Module):
     def zero_taps(self, num_replicas: int, num_timesteps: int, num_examples: int, like: Tensor) -> list[Tensor]:
         """Return zeros for every state of R replicas, (R, T, B, H) each, to be differentiated by.
 
-        They are in the order of `RecurrentStack.state_keys`, and one zero, expanded: reading it costs no memory traffic.
+        They are in the order of `state_keys`, and one zero, expanded: reading it costs no memory traffic.
 
         Args:
             num_replicas: R.

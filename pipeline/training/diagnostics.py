@@ -142,7 +142,7 @@ class Diagnostics:
 
     def _write_dynamics(self, step: int, flat_RP: Tensor, which: list[int], rare: list[int]) -> None:
         """Write what needs the states of the probe: gates, Jacobian products, Lyapunov exponents; forward in time."""
-        wanted = set(self._spec.measures) & ({"gates", "jacobians", "lyapunov"} if rare else {"gates"})
+        wanted = {str(measure) for measure in self._spec.measures} & ({"gates", "jacobians", "lyapunov"} if rare else {"gates"})
         if not wanted:
             return
         exact_RP, inputs = flat_RP.double(), _real(self._probe.inputs)
@@ -170,7 +170,7 @@ class Diagnostics:
     def _write_gates(self, step: int, place: Place, values: Mapping[str, Tensor], which: list[int]) -> None:
         keep, seeds = self._replicas.model.recurrent.cell.keep_gate, self._seeds[which]
         for gate, quantity, position, value_R in gate_statistics(values, keep):
-            told = {"gate": gate, "quantity": quantity, "position": position} | place._asdict()
+            told: dict[str, Any] = {"gate": gate, "quantity": quantity, "position": position} | place._asdict()
             self._write("gates", {"value": value_R}, {"seed": seeds}, step=step, **told)
         if keep is not None:
             axes = {"seed": seeds, "position": np.arange(1.0, values[keep].shape[1] + 1)}

@@ -90,13 +90,12 @@ class TrialSpec:
         require(len(self.seeds) >= 1, "seeds", "at least one seed", list(self.seeds))
         require(len(set(self.seeds)) == len(self.seeds), "seeds", "each seed once", list(self.seeds))
         require(min(self.seeds) >= 0, "seeds", "integers of at least 0", list(self.seeds))
-        causal = not self.model.bidirectional
         told = "false: nothing can be carried into a network that reads backward in time"
-        require(
-            causal or self.training.truncation is None, "model.bidirectional", f"{told} (training.truncation)", True
-        )
-        measured = "truncation" in self.diagnostics.measures
-        require(causal or not measured, "model.bidirectional", f"{told} (diagnostics.measures: truncation)", True)
+        for truncates, what in (
+            (self.training.truncation is not None, "training.truncation"),
+            ("truncation" in self.diagnostics.measures, "diagnostics.measures: truncation"),
+        ):
+            require(not (self.model.bidirectional and truncates), "model.bidirectional", f"{told} ({what})", True)
         self.regularisation.check(self.model)
 
 

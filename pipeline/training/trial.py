@@ -9,7 +9,7 @@ import contextlib
 import math
 import platform
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -173,7 +173,7 @@ class Trial:
         losses, errors = evaluate(self.replicas, progress.flat_RP, *self.splits["validation"])
         losses_R = losses.tolist()
         errors_R = [None] * len(losses_R) if errors is None else errors.tolist()
-        judged_R = losses_R if training.stop_on == "validation_loss" else errors_R
+        judged_R: list[Any] = losses_R if training.stop_on == "validation_loss" else errors_R
         self._write_curve("validation_loss", losses, active)
         if errors is not None:
             self._write_curve("validation_error", errors, active)

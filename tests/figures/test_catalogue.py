@@ -5,16 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from pipeline.figures.catalogue import FIGURES, drawings_of
 from pipeline.figures.style import to_svg
 from pipeline.statistics import GridTables
 from tests.figures.conftest import grids
-from tests.synthetic_results import Shape
+from tests.synthetic_results import Shape, Variant
+
+LONG = ("curves", "traces", "eigenvalues", "gates", "jacobians", "lyapunov", "truncation")
 
 
 def names(tables: GridTables) -> list[str]:
     return [drawing.name for drawing in drawings_of(tables)]
+
+
+def kinds(tables: GridTables) -> set[str]:
+    return {drawing.kind for drawing in drawings_of(tables)}
 
 
 def test_names_of_figures_say_study_and_grid(exact: list[GridTables]) -> None:
@@ -23,9 +31,24 @@ def test_names_of_figures_say_study_and_grid(exact: list[GridTables]) -> None:
         "cells_adding_gradient_heatmap",
         "cells_adding_loss_by_length",
     ]
-    assert {name.removeprefix("cells_digits_") for name in names(exact[1])} == {
-        module.__name__.rpartition(".")[2] for module in FIGURES
-    } - {"loss_by_length"}
+    assert kinds(exact[1]) == {
+        "gradient_by_lag",
+        "gradient_heatmap",
+        "error_by_cell",
+        "growth_by_singular_value",
+        "learning_curves",
+        "clipping_ledger",
+        "spectrum",
+        "eigenvalue_cloud",
+    }
+
+
+def test_every_figure_applies_somewhere(measured: GridTables, many: GridTables, deep: GridTables) -> None:
+    variants = {"K = 4": Variant("lstm", backward_length=4), "full": Variant("lstm")}
+    cut = grids(Shape(variants=variants, digits_length=None))[0]
+    digits = grids(Shape())[1]
+    applying = kinds(measured) | kinds(many) | kinds(deep) | kinds(cut) | kinds(digits)
+    assert applying == {module.__name__.rpartition(".")[2] for module in FIGURES}
 
 
 @pytest.mark.parametrize("grid", [0, 1])
@@ -37,7 +60,8 @@ def test_draws_where_replicas_diverged_and_settings_failed(broken: list[GridTabl
 
 
 def test_draws_one_seed_at_one_length() -> None:
-    (tables,) = grids(Shape(lengths=(10,), learning_rates=(0.01,), num_seeds=1, cells=("gru",), digits_length=None))
+    shape = Shape(lengths=(10,), learning_rates=(0.01,), num_seeds=1, cells=("gru",), digits_length=None, measures=True)
+    (tables,) = grids(shape)
     for drawing in drawings_of(tables):
         assert b"<svg" in to_svg(drawing.draw())
 
@@ -46,5 +70,28 @@ def test_nothing_is_drawn_where_everything_failed() -> None:
     shape = Shape(lengths=(10,), learning_rates=(0.01,), cells=("gru", "lstm"), digits_length=None)
     one = grids(replace(shape, broken={"gru, T=10, lr=0.01": "error"}))[0]
     left = one.runs.filter(arm="gru")
-    empty = {name: getattr(one, name).clear() for name in ("curves", "traces", "eigenvalues")}
+    empty = {name: getattr(one, name).clear() for name in LONG}
     assert names(replace(one, runs=left, all_runs=left, **empty)) == []
+
+
+def texts_of(figure: Figure) -> list[tuple[str, object]]:
+    """Return what stands in titles, legends and axis labels, with its place on the page."""
+    figure.draw_without_rendering()
+    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    return [(text.get_text(), text.get_window_extent()) for text in found]
+
+
+@pytest.mark.parametrize("grid", ["many", "deep"])
+def test_nothing_is_printed_over_the_legend_or_outside_the_page(request: pytest.FixtureRequest, grid: str) -> None:
+    for drawing in drawings_of(request.getfixturevalue(grid)):
+        figure = drawing.draw()
+        inside = [box for _, box in texts_of(figure)]
+        page = figure.bbox
+        assert max(len([ax for ax in figure.axes if ax.get_visible()]) for _ in (0,)) <= 13, drawing.kind
+        for legend in figure.legends:
+            frame = legend.get_window_extent()
+            assert frame.x0 >= page.x0, drawing.kind
+            assert frame.x1 <= page.x1, drawing.kind
+            below = [box for box in inside if frame.y0 - 1 <= box.y0 and box.y1 <= frame.y1 + 1]
+            crossing = [box for box in inside if box.overlaps(frame.shrunk(0.98, 0.98)) and box not in below]
+            assert len(crossing) == 0, drawing.kind
