@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check format bench clean
+.PHONY: help setup repro test check selftest format bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,6 +33,9 @@ check: $(READY)  ## Lint, formatting, types
 	ruff check .
 	ruff format --check .
 	mypy
+
+selftest: $(READY)  ## Check every golden number through the shipped code
+	python -m pipeline selftest
 
 format: $(READY)  ## Put the code into its one format
 	ruff check --fix .

@@ -19,9 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare the dataset named on the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", help="a name under configs/datasets")
-    name: str = parser.parse_args(arguments).dataset
+    parser.add_argument("--project", default=ROOT, help="the folder of params.yaml; default: where this file is")
+    asked = parser.parse_args(arguments)
     try:
-        prepare(Paths.at(ROOT), name)
+        prepare(Paths.at(asked.project), asked.dataset)
     except PipelineError as error:
         print(error, file=sys.stderr)
         return 2

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CORE = ("config", "datasets", "cells", "models", "measures", "training")
+CORE = ("config", "datasets", "cells", "models", "measures", "training", "selftest")
 LAYERS = {
     "errors": set(),
     "config": {"errors"},
@@ -20,6 +20,7 @@ LAYERS = {
     "models": {"errors", "config", "cells"},
     "measures": {"cells", "models"},
     "training": {"errors", "config", "datasets", "cells", "models", "measures"},
+    "selftest": {"errors", "config", "datasets", "cells", "models", "measures", "training"},
     "tables": {"errors", "training"},
     "statistics": {"errors", "tables"},
     "figures": {"errors", "tables", "statistics"},

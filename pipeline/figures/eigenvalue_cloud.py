@@ -108,7 +108,7 @@ def _draw_many(tables: GridTables, drawn: pl.DataFrame) -> Figure:
     arms, looks = _shown(tables), looks_of(tables.arms)
     num_columns = min(3, len(arms))
     num_rows = math.ceil(len(arms) / num_columns)
-    figure, axes = canvas(title(tables), num_rows, num_columns, 0.6 + 2.15 * num_rows, sharex=True, sharey=True)
+    figure, axes = canvas(title(tables), num_rows, num_columns, 0.6 + 2.32 * num_rows, sharex=True, sharey=True)
     for ax, arm in zip(axes.flat, arms, strict=False):
         _panel(ax)
         mine = drawn.filter(pl.col("arm") == arm)

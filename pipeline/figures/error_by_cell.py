@@ -7,6 +7,7 @@ import itertools
 import polars as pl
 from matplotlib.figure import Figure
 
+from pipeline.figures.stages import compares_cells
 from pipeline.figures.style import canvas, looks_of, styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, number, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval, paired_difference
@@ -15,11 +16,6 @@ from pipeline.statistics import GridTables, mean_interval, paired_difference
 def applies(tables: GridTables) -> bool:
     """Return whether the grid's dataset has classes and its arms are cells; of others `outcome_by_arm` tells."""
     return compares_cells(tables) and bool(tables.runs["test_error"].is_not_null().any())
-
-
-def compares_cells(tables: GridTables) -> bool:
-    """Return whether every arm is a cell and nothing else."""
-    return bool((tables.runs["arm"] == tables.runs["model.cell"]).all())
 
 
 def table(tables: GridTables) -> pl.DataFrame:

@@ -74,9 +74,10 @@ def caption(tables: GridTables) -> str:
     )
     lives = f" Half-lives ln ½ / ln f of the keeping gate after training, {INTERVAL}: {told} timesteps." if told else ""
     return (
-        f"Density of each gate on the probe batch of {tables.dataset} (T = {tables.lengths[-1]}), mean over {seeds_of(drawn)}: faint at initialisation, full at the end of training. "
-        f"Last panel: share of values near 0 (left-saturated) and near 1 (right-saturated), a line from initialisation "
-        f"to the end, as in Karpathy et al. (2015).{lives}{chosen_told(_shown(tables), _known(tables), _BY)}"
+        f"Density of each gate on the probe batch of {tables.dataset} (T = {tables.lengths[-1]}), mean over "
+        f"{seeds_of(drawn)}: faint at initialisation, full at the end of training. Last panel: share of values near 0 "
+        f"(left-saturated) and near 1 (right-saturated), a line from initialisation to the end, as in Karpathy et al. "
+        f"(2015).{lives}{chosen_told(_shown(tables), _known(tables), _BY)}"
         f"{layer_told(tables.at_longest(tables.gates))} "
         f"{outcomes(longest, 'diverged and failed ones have no end of training')}{left_out(drawn)}"
     )

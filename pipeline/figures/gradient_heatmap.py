@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from pipeline.figures.stages import MAX_PANELS, chosen_told, layer_told, spread, top_forward
 from pipeline.figures.style import canvas, decades, styled
-from pipeline.figures.words import left_out, name_of, number, outcomes, seeds_of, series_name
+from pipeline.figures.words import left_out, name_of, number, outcomes, seeds_of, series_name, the
 from pipeline.statistics import GridTables, mean_interval, on_schedule
 
 MAX_DECADES = 16
@@ -144,7 +144,8 @@ def _colour_range(drawn: pl.DataFrame) -> tuple[float, float]:
 
 def _lies(row: dict[str, Any]) -> str:
     where = "below" if row["lost"] >= 0 else "above"
-    return f"{number(abs(row['lost']), 2)} decades ({name_of(row['arm'])}'s {row['quantity']}) {where}"
+    arm = the(row["arm"]) if " " in row["arm"] else name_of(row["arm"])
+    return f"{number(abs(row['lost']), 2)} decades ({arm}'s {row['quantity']}) {where}"
 
 
 def _decades_lost(drawn: pl.DataFrame) -> pl.DataFrame:

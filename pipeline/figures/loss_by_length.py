@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from pipeline.figures.stages import compares_cells
 from pipeline.figures.style import INK, canvas, handle_of, label_panels, legend_below, looks_of, styled
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval
@@ -21,8 +22,11 @@ _DODGE = 0.045
 
 
 def applies(tables: GridTables) -> bool:
-    """Return whether the grid has test losses and a criterion or several lengths."""
-    several = len(tables.lengths) > 1 or has_criterion(tables.runs)
+    """Return whether the grid has test losses and several lengths, or cells and a criterion at one.
+
+    Of other arms at one length `outcome_by_arm` tells the same.
+    """
+    several = len(tables.lengths) > 1 or (has_criterion(tables.runs) and compares_cells(tables))
     return several and tables.runs["test_loss"].is_not_null().any()
 
 

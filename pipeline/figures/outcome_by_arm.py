@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.figures import error_by_cell, loss_by_length
-from pipeline.figures.stages import FINISHED, ranked
+from pipeline.figures.stages import FINISHED, compares_cells, ranked
 from pipeline.figures.style import (
     FAINT,
     INK,
@@ -39,7 +39,7 @@ _NAMES = {"solved": "reached the criterion", "diverged": "diverged", "timed_out"
 
 def applies(tables: GridTables) -> bool:
     """Return whether there are several arms, and no figure of bare cells says the same."""
-    said = error_by_cell.applies(tables) or (error_by_cell.compares_cells(tables) and loss_by_length.applies(tables))
+    said = error_by_cell.applies(tables) or (compares_cells(tables) and loss_by_length.applies(tables))
     return len(tables.arms) > 1 and not said
 
 

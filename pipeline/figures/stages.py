@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.figures.words import number
+from pipeline.statistics import GridTables
 
 STAGES = {"initialisation": "At initialisation", "end": "At the end of training"}
 MAX_PANELS = 6
@@ -15,6 +16,11 @@ MAX_PANELS = 6
 
 FINISHED = ("ok", "timed_out")
 """Outcomes of replicas whose last weights are the end of a training."""
+
+
+def compares_cells(tables: GridTables) -> bool:
+    """Return whether every arm is a cell and nothing else."""
+    return bool((tables.runs["arm"] == tables.runs["model.cell"]).all())
 
 
 def staged(frame: pl.DataFrame) -> pl.DataFrame:

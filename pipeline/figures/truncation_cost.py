@@ -119,6 +119,7 @@ def _ticks(ax: Axes, drawn: pl.DataFrame) -> None:
     for length in reversed(lengths):
         if not kept or np.log(kept[-1] / length) >= room:
             kept.append(length)
+    kept.reverse()
     ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_locator(FixedLocator(kept))

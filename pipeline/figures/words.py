@@ -9,6 +9,7 @@ import polars as pl
 
 _NAMES = {
     "elman": "Elman",
+    "elman_linear": "Elman (linear)",
     "elman_relu": "Elman (ReLU)",
     "elman_leaky_relu": "Elman (leaky ReLU)",
     "lstm": "LSTM",
@@ -24,13 +25,13 @@ def name_of(arm: str) -> str:
 
 
 def the(arm: str) -> str:
-    """Return «the LSTM», «the Elman network»; a variant's label takes no article, and one with commas is quoted."""
+    """Return «the LSTM», «the Elman network»; a variant's label takes no article, and one of several words is quoted."""
     name = name_of(arm)
-    if ", " in arm:
+    if " " in arm:
         return f"«{name}»"
     if arm.partition(", ")[0] not in _NAMES:
         return name
-    return f"the {name} network" if arm in {"elman", "elman_relu", "elman_leaky_relu"} else f"the {name}"
+    return f"the {name} network" if arm.startswith("elman") else f"the {name}"
 
 
 def series_name(arm: str, quantity: str) -> str:

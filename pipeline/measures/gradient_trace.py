@@ -50,13 +50,17 @@ def log10_norm(vectors: Tensor) -> Tensor:
     return torch.where(largest.squeeze(-1).isinf(), torch.inf, logs)
 
 
+EPSILONS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+"""Steps of the finite differences: too large a one sees curvature, too small a one rounding."""
+
+
 def finite_difference_error(
     replicas: Replicas, flat_RP: Tensor, grad_RP: Tensor, inputs: Tensor, targets: Tensor
 ) -> Tensor:
     """Return how far the gradient is from central differences of the loss along it, relative, (R,).
 
     [L(θ + εu) - L(θ - εu)] / 2ε with u = g/‖g‖ should be ‖g‖: a witness that no backward pass takes part in. The best
-    of three ε counts, since too large a one sees curvature and too small a one rounding; where the gradient explodes,
+    of several ε counts, since too large a one sees curvature and too small a one rounding; where the gradient explodes,
     none is right and this says nothing.
 
     Args:
@@ -74,7 +78,7 @@ def finite_difference_error(
     def loss_at(offset: float) -> Tensor:
         return replicas.losses(replicas.named(flat_RP.double() + offset * direction_RP), real, targets, shared=True)
 
-    slopes = [(loss_at(epsilon) - loss_at(-epsilon)) / (2 * epsilon) for epsilon in (1e-4, 1e-5, 1e-6)]
+    slopes = [(loss_at(epsilon) - loss_at(-epsilon)) / (2 * epsilon) for epsilon in EPSILONS]
     error_R = torch.stack([(slope_R - norm_R).abs() for slope_R in slopes]).amin(dim=0)
     return torch.where(norm_R > 0, error_R / norm_R, error_R)
 

@@ -45,3 +45,43 @@ def test_infinite_norms_are_counted(exact: list[GridTables]) -> None:
 
 def test_no_clipping_is_said(exact: list[GridTables]) -> None:
     assert clipping_ledger.title(with_norms(exact[0], {0: [0.1, 0.2]})) == "No step was clipped"
+
+
+def with_cosines(tables: GridTables, cosines: dict[str, list[list[float]]]) -> GridTables:
+    rows = [
+        {"arm": arm, "length": 20, "seed": seed, "step": step, "metric": metric, "value": value}
+        for arm, seeds in cosines.items()
+        for seed, own in enumerate(seeds)
+        for step, cosine in enumerate(own, start=1)
+        for metric, value in (("grad_norm", 2.0), ("clipped_grad_norm", 1.0), ("clip_cosine", cosine))
+    ]
+    return replace(tables, curves=pl.DataFrame(rows))
+
+
+def test_clipping_that_turns_the_gradient_is_the_message(exact: list[GridTables]) -> None:
+    turned = {"gru": [[0.8, 0.6], [0.7, 0.9], [0.75, 0.75]]}
+    turned |= {"elman": [[1.0, 1.0], [1.0, 1.0 - 1e-9]]}
+    tables = with_cosines(exact[0], turned)
+    assert dict(clipping_ledger.cosines(tables).select("arm", "mean").iter_rows())["gru"] == pytest.approx(0.75)
+    assert clipping_ledger.title(tables) == (
+        "Clipping turns the gradient of the GRU: mean cosine of clipped steps 0.75 [0.63, 0.87]; "
+        "1 arm only shortened it"
+    )
+
+
+def test_clipping_that_turns_in_some_seeds_only_is_not_shown_to_turn(exact: list[GridTables]) -> None:
+    tables = with_cosines(exact[0], {"gru": [[0.8], [1.0]]})
+    assert clipping_ledger.title(tables) == "Clipping shortens 100 % of the GRU's steps"
+
+
+def test_a_cosine_has_a_row_of_panels(exact: list[GridTables]) -> None:
+    tables = with_cosines(exact[0], {"gru": [[0.75, 0.75], [0.7, 0.7], [0.65, 0.65]]})
+    drawn = clipping_ledger.table(tables).filter(metric="cosine")
+    assert drawn["middle"].to_list() == pytest.approx([0.7] * 2)
+    assert [ax.get_ylabel() for ax in clipping_ledger.draw(tables).axes] == ["gradient norm", "share clipped", "cosine"]
+
+
+def test_at_most_four_arms_stand_side_by_side(many: GridTables) -> None:
+    assert len(clipping_ledger.draw(many).axes) == 2 * clipping_ledger.MAX_COLUMNS
+    assert "4 of 12 arms are shown" in clipping_ledger.caption(many)
+    assert clipping_ledger.title(many).startswith("Clipping shortens from ")

@@ -28,3 +28,15 @@ def test_the_candidate_of_a_gated_cell_stands_in_for_a_missing_elman_network(exa
     gated = exact[0].eigenvalues.filter(pl.col("arm") == "gru")
     assert eigenvalue_cloud.table(replace(exact[0], eigenvalues=gated))["gate"].unique().to_list() == ["n"]
     assert not eigenvalue_cloud.applies(replace(exact[0], eigenvalues=gated.clear()))
+
+
+def test_of_many_arms_six_have_a_panel(many: GridTables) -> None:
+    assert eigenvalue_cloud.table(many)["arm"].n_unique() == 12
+    assert sum(ax.get_visible() for ax in eigenvalue_cloud.draw(many).axes) == 6
+    assert "6 of 12 arms are shown" in eigenvalue_cloud.caption(many)
+    assert eigenvalue_cloud.title(many).startswith("After training ")
+
+
+def test_of_several_layers_the_last_one_is_taken(deep: GridTables) -> None:
+    drawn = eigenvalue_cloud.table(deep).filter(stage="end", seed=0)
+    assert drawn["index"].to_list() == list(range(4))

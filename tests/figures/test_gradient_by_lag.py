@@ -9,7 +9,7 @@ import pytest
 from pipeline.figures import gradient_by_lag
 from pipeline.statistics import GridTables
 from tests.figures.conftest import grids
-from tests.synthetic_results import END_FACTORS, START_FACTORS, Shape
+from tests.synthetic_results import END_FACTORS, START_FACTORS, Shape, Variant
 
 
 def test_known_factors_are_recovered(exact: list[GridTables]) -> None:
@@ -70,3 +70,22 @@ def test_zero_and_nan_are_counted(exact: list[GridTables]) -> None:
     traces = adding.traces.with_columns(log10_norm=norm.otherwise(pl.col("log10_norm")))
     drawn = gradient_by_lag.table(replace(adding, traces=traces)).filter(lag=15, stage="end", arm="gru")
     assert drawn.select("num_seeds", "num_nonfinite").rows() == [(1, 2)]
+
+
+def test_many_arms_are_drawn_by_one_state_each(many: GridTables) -> None:
+    figure = gradient_by_lag.draw(many)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[0] == "tanh, orthogonal ×1.00 h  ×0.800 → ×0.800"
+    assert labels[3] == "tanh, orthogonal ×1.03 h  ×0.800 → no fit"  # every seed diverged
+    assert len(labels) == 12
+    variants = {f"bias {i}": Variant("lstm", 0.5, 0.9) for i in range(5)}
+    slopes = gradient_by_lag.rates(grids(Shape(variants=variants, digits_length=None))[0])
+    assert gradient_by_lag.drawn_series(slopes)["quantity"].unique().to_list() == ["c"]
+
+
+def test_title_of_many_arms_is_short(many: GridTables) -> None:
+    fast, slow = (f"{-1 / math.log10(factor):.0f}" for factor in (0.80, 0.91))
+    assert gradient_by_lag.title(many) == (
+        f"After training at T = 20 the gradient loses a factor 10 every {fast} timesteps in "
+        f"«tanh, orthogonal ×1.00»'s h, every {slow} in «tanh, orthogonal ×1.11»'s h"
+    )

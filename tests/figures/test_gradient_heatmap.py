@@ -33,3 +33,9 @@ def test_one_setting_is_drawn_from_its_traces_alone() -> None:
     figure = gradient_heatmap.draw_for_setting(tables["traces"].filter(trial_id=trial))
     assert [ax.get_title(loc="left") for ax in figure.axes[:2]] == ["∂L/∂h", "∂L/∂c"]
     assert to_png(figure).startswith(b"\x89PNG")
+
+
+def test_of_many_arms_six_have_a_panel(many: GridTables) -> None:
+    figure = gradient_heatmap.draw(many)
+    assert len([ax for ax in figure.axes if ax.get_title(loc="left")]) == 6
+    assert "6 of 12 arms are shown" in gradient_heatmap.caption(many)

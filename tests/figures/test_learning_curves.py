@@ -39,3 +39,16 @@ def test_title_says_who_reaches_the_criterion_and_who_does_not(exact: list[GridT
         "the Elman network not within 40 steps"
     )
     assert learning_curves.title(exact[1]).startswith("Median validation loss after training: ")
+
+
+def test_of_many_arms_only_medians_and_crosses_are_drawn(many: GridTables) -> None:
+    figure = learning_curves.draw(many)
+    assert "lines are medians" in learning_curves.caption(many)
+    longest = figure.axes[1]
+    assert len(longest.get_lines()) == 12 + 3 + 2  # medians, diverged seeds, baseline and criterion
+
+
+def test_title_of_many_arms_names_the_ends(many: GridTables) -> None:
+    runs = many.runs.with_columns(criterion_step=pl.col("arm").rank("dense").cast(pl.Int64))
+    said = learning_curves.title(replace(many, runs=runs))
+    assert said.endswith("from «tanh, orthogonal ×1.00» after 1 to «tanh, orthogonal ×1.11» after 12")

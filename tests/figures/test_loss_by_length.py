@@ -9,7 +9,7 @@ import pytest
 from pipeline.figures import loss_by_length
 from pipeline.statistics import GridTables
 from tests.figures.conftest import grids
-from tests.synthetic_results import Shape
+from tests.synthetic_results import Shape, Variant
 
 
 def test_mean_is_geometric_over_replicas_that_did_not_diverge(broken: list[GridTables]) -> None:
@@ -39,3 +39,24 @@ def test_title_without_a_criterion_is_about_the_loss(exact: list[GridTables]) ->
     runs = exact[0].runs.with_columns(pl.lit(None, pl.Float64).alias("training.stop_below"))
     runs = runs.with_columns(test_loss=pl.when(pl.col("arm") == "lstm").then(1e-4).otherwise(0.1))
     assert loss_by_length.title(replace(exact[0], runs=runs)) == "At T = 20 the LSTM has the lowest mean test loss"
+
+
+def test_many_arms_have_a_legend_of_short_rows(many: GridTables) -> None:
+    legend = loss_by_length.draw(many).legends[0]
+    assert len(legend.get_texts()) == 12
+    assert legend._ncols <= 4
+
+
+def test_title_of_many_reaches_names_the_ends() -> None:
+    patience = {"elman": 90.0, "lstm": 60.0, "gru": 18.0}
+    variants = {f"v{i}": Variant("elman") for i in range(3)}
+    tables = grids(Shape(lengths=(5, 10, 20, 40), digits_length=None, variants=variants, patience=patience))[0]
+    order = pl.col("arm").str.slice(1).cast(pl.Int64)
+    solved = pl.col("length") <= 5 * 2**order
+    runs = tables.runs.with_columns(reached_criterion=solved)
+    four = pl.concat(
+        [runs, runs.filter(arm="v0").with_columns(arm=pl.lit("never"), reached_criterion=pl.lit(value=False))]
+    )
+    assert loss_by_length.title(replace(tables, runs=four)) == (
+        "Most seeds solve up to T = 20 with v2 to no length with never; 2 arms lie between"
+    )

@@ -37,3 +37,17 @@ def test_table_is_by_measure_and_gate(exact: list[GridTables]) -> None:
     assert drawn["measure"].unique().sort().to_list() == ["sigma_max", "spectral_radius"]
     assert drawn.filter(arm="lstm")["gate"].unique().sort().to_list() == ["f", "g", "i", "o"]
     assert spectrum.table(with_sigma(exact[0], [1.0, 2.0])).filter(measure="sigma_max")["mean"].to_list() == [0.8, 1.5]
+
+
+def test_many_arms_are_lines_of_two_panels(many: GridTables) -> None:
+    figure = spectrum.draw(many)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["a  Largest singular value", "b  Spectral radius"]
+    assert len(figure.legends[0].get_texts()) == 12
+    assert "«tanh, orthogonal ×1.00»" in spectrum.title(many)
+
+
+def test_of_several_layers_the_last_one_is_taken(deep: GridTables) -> None:
+    drawn = spectrum.table(deep).filter(arm="elman", measure="sigma_max", step=0)
+    last = deep.at_longest(deep.curves).filter(arm="elman", metric="sigma_max[l2.h]", step=0)
+    assert drawn["mean"].to_list() == pytest.approx([last["value"].mean()])
+    assert drawn["gate"].to_list() == ["h"]

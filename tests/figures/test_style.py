@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from pipeline.figures.gradient_by_lag import draw
-from pipeline.figures.style import LOOKS, canvas, looks_of, styled, to_svg
+from pipeline.figures.style import LOOKS, canvas, log_ticks, looks_of, state_looks, styled, to_svg
 from pipeline.statistics import GridTables
 
 
@@ -35,3 +35,26 @@ def test_cells_differ_in_lightness_dashes_and_marker() -> None:
 @pytest.mark.parametrize("names", [["gru", "other"], ["gru, threshold=1.0", "gru, threshold=2.0"]])
 def test_every_name_has_a_look_of_its_own(names: list[str]) -> None:
     assert len({look.colour for look in looks_of(names).values()}) == 2
+
+
+def test_twelve_strangers_differ_in_colour_dashes_and_marker() -> None:
+    looks = looks_of([f"arm {i}" for i in range(12)]).values()
+    for part in ("colour", "marker"):
+        assert len({getattr(look, part) for look in looks}) == 12
+    assert len({str(look.dashes) for look in looks}) == 12
+
+
+def test_a_cell_state_has_its_arms_colour_and_dashes_of_its_own() -> None:
+    looks = state_looks(["lstm", "LSTM, chrono"])
+    for arm in ("lstm", "LSTM, chrono"):
+        assert looks[arm, "c"].colour == looks[arm, "h"].colour
+        assert looks[arm, "c"].dashes != looks[arm, "h"].dashes
+
+
+@pytest.mark.parametrize(("limits", "labels"), [((0.01, 1.0), {"0.01", "0.1", "1"}), ((0.16, 0.17), {"0.165"})])
+def test_logarithmic_ticks_are_plain_numbers(limits: tuple[float, float], labels: set[str]) -> None:
+    figure, axes = canvas("A finding", 1, 1, 2.0)
+    axes[0, 0].set(yscale="log", ylim=limits)
+    log_ticks(axes[0, 0], "y")
+    figure.draw_without_rendering()
+    assert labels <= {label.get_text() for label in axes[0, 0].get_yticklabels()}

@@ -5,7 +5,7 @@ import math
 import polars as pl
 import pytest
 
-from pipeline.figures.words import count, left_out, listed, name_of, number, outcomes, seeds_of, series_name, the
+from pipeline.figures.words import count, few, left_out, listed, name_of, number, outcomes, seeds_of, series_name, the
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_names_are_for_people() -> None:
     assert (name_of("lstm"), name_of("gru, threshold=1"), name_of("new")) == ("LSTM", "GRU, threshold=1", "new")
     assert (the("elman"), the("gru")) == ("the Elman network", "the GRU")
     assert (name_of("clip + Ω"), name_of("clip + Ω, lstm, length=5")) == ("clip + Ω", "clip + Ω, LSTM, length=5")
-    assert (the("clip + Ω"), the("clip + Ω, gru"), the("gru, a=1")) == ("clip + Ω", "clip + Ω, GRU", "the GRU, a=1")
+    assert (the("clip + Ω"), the("clip + Ω, gru"), the("gru, a=1")) == ("«clip + Ω»", "«clip + Ω, GRU»", "«GRU, a=1»")
     assert series_name("clip + Ω, lstm", "c") == "clip + Ω, LSTM c"
     assert (listed(["a"]), listed(["a", "b", "c"]), count(1, "seed"), count(2, "seed")) == (
         "a",
@@ -55,3 +55,8 @@ def test_seeds_and_values_left_out_are_said() -> None:
     )
     assert left_out(drawn) == " 2 values that are not finite left out of means."
     assert left_out(drawn.head(1)) == ""
+
+
+def test_long_lists_are_cut() -> None:
+    assert few(["a", "b", "c"]) == "a, b and c"
+    assert few(["a", "b", "c", "d", "e"]) == "a, b and 3 others"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.tables import HOST_COLUMNS
 from pipeline.training import CheckpointError, MemorySink, TrialResult, run_trial
 from pipeline.training.diagnostics import CertificateError
 from pipeline.training.trial import Trial
+from tests.training.conftest import adding_split
 
 
 class Slot:
@@ -264,3 +266,89 @@ def test_ledger_says_what_clipping_did(adding: Any, spec_of: Any) -> None:
     shares = [row["clipped_share"] for row in result.rows]
     assert np.mean(shares) == pytest.approx((before > 0.2).mean(), abs=1e-9)
     np.testing.assert_allclose(curves["value"][curves["metric"] == "clip_cosine"], 1.0, rtol=1e-5)
+
+
+def test_the_best_weights_are_tested_at_lengths_they_never_saw(adding: Any, spec_of: Any) -> None:
+    longer = adding_split(40, 25, seed=9)
+    sink = MemorySink()
+    result = run_trial(spec_of(), dataclasses.replace(adding, unseen={25: longer}), sink)
+    curves = sink.tables()["curves"]
+    found = curves["value"][curves["metric"] == "test_loss[T=25]"]
+    assert len(found) == 3
+    again = MemorySink()
+    trial = Trial(spec_of(), adding, again, None, torch.device("cpu"), None, 1.0)
+    trial.run()
+    predictions = trial.replicas.predict(trial.replicas.named(trial.progress.best_RP), torch.from_numpy(longer.inputs))
+    expected = ((predictions - torch.from_numpy(longer.targets)) ** 2).mean(dim=(1, 2))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert rows_of(result) == rows_of(run_trial(spec_of(), adding, MemorySink()))  # nothing else changes
+
+
+def test_errors_are_told_for_each_kind_of_token(symbols: Any, spec_of: Any) -> None:
+    grouped = dataclasses.replace(symbols, token_groups={"low": (0, 1), "high": (2, 3)})
+    sink = MemorySink()
+    result = run_trial(spec_of(training__max_steps=60), grouped, sink)
+    curves, inputs = sink.tables()["curves"], symbols.splits["test"].inputs
+    for r, row in enumerate(result.rows):
+        errors = {g: curves["value"][curves["metric"] == f"test_error[{g}]"][r] for g in ("low", "high")}
+        share = np.isin(inputs, (0, 1)).mean()
+        assert share * errors["low"] + (1 - share) * errors["high"] == pytest.approx(row["test_error"], abs=1e-9)
+
+
+def test_the_regulariser_is_added_before_clipping_and_its_value_is_a_curve(adding: Any, spec_of: Any) -> None:
+    rule = {"name": "vanishing_gradient", "weight": 4.0}
+    sink = MemorySink()
+    run_trial(spec_of(regularisation=rule), adding, sink)
+    curves = sink.tables()["curves"]
+    omega = curves["value"][curves["metric"] == "omega"]
+    assert len(omega) == 3 * 30
+    assert (omega > 0).all()
+    trial = Trial(spec_of(regularisation=rule), adding, MemorySink(), None, torch.device("cpu"), None, 1.0)
+    window = trial.windows.at(0)
+    run = trial._backpropagate(trial._batch(window), window, [], None)
+    penalised, _ = trial.spec.regularisation.penalise(trial.replicas, trial.progress.flat_RP, run)
+    difference = trial.replicas.named(penalised - run.grad_RP)
+    assert difference["recurrent.weight_hh_l0"].abs().max() > 0
+    assert not any(part.any() for name, part in difference.items() if name != "recurrent.weight_hh_l0")
+    norms = curves["value"][(curves["metric"] == "grad_norm") & (curves["step"] == 1)]
+    np.testing.assert_allclose(norms, penalised.double().norm(dim=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model__cell": "lstm"}, "model.cell: expected a cell with h_t"),
+        ({"model__num_layers": 2}, "model.num_layers: expected 1 for 'vanishing_gradient'"),
+        ({"model__bidirectional": True}, "model.bidirectional: expected false for 'vanishing_gradient'"),
+    ],
+)
+def test_the_regulariser_needs_a_single_elman_layer(changes: Any, told: str, spec_of: Any) -> None:
+    with pytest.raises(ConfigError, match=told):
+        spec_of(regularisation={"name": "vanishing_gradient", "weight": 4.0}, **changes)
+
+
+@pytest.mark.parametrize("cell", ["elman", "lstm"])
+def test_every_measure_is_written_with_rows_for_every_seed(cell: str, adding: Any, spec_of: Any) -> None:
+    sink = MemorySink()
+    measures = ["gates", "jacobians", "lyapunov", "smoothness", "truncation"]
+    run_trial(spec_of(model__cell=cell, model__num_layers=2, diagnostics__measures=measures), adding, sink)
+    tables = sink.tables()
+    for table in ("jacobians", "lyapunov", "truncation", *(("gates",) if cell == "lstm" else ())):
+        assert set(tables[table]["seed"]) == {0, 1, 2}, table
+        assert set(tables[table]["step"]) >= {0, 30}, table
+    assert ("gates" in tables) == (cell == "lstm")
+    assert {"local_smoothness", "probe_grad_norm"} <= set(tables["curves"]["metric"])
+    assert set(tables["traces"]["layer"]) == {0, 1}
+
+
+def test_what_is_kept_for_the_way_back_grows_with_what_flows_back(symbols: Any, spec_of: Any) -> None:
+    kept = {}
+    for k in (2, 4, 8, 12):
+        truncation = {"update_every": k, "backward_length": k}
+        (first, *_) = run_trial(
+            spec_of(training__truncation=truncation, training__max_steps=2), symbols, MemorySink()
+        ).rows
+        kept[k] = first["activation_bytes"]
+    assert kept[8] - kept[4] == pytest.approx(2 * (kept[4] - kept[2]), rel=0.05)
+    full = run_trial(spec_of(training__max_steps=2), symbols, MemorySink()).rows[0]["activation_bytes"]
+    assert kept[12] == full

@@ -99,6 +99,7 @@ def test_updates_are_those_of_a_plain_loop(
     for _ in range(num_steps):
         trial._update()
     for r, model in enumerate(models):
+        state = model.start(spec.training.batch_size)
         for step in range(num_steps):
             batch, chunk = divmod(step, num_chunks)
             chosen = trial.order.indices(batch)[r]

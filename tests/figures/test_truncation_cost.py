@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from pipeline.figures import truncation_cost
+from pipeline.statistics import GridTables
+
+LENGTH = truncation_cost.LENGTH
+
+
+def with_runs(tables: GridTables, losses: dict[int | None, list[float]], cell: str = "lstm") -> GridTables:
+    rows = [
+        {"arm": f"K = {K}", "length": 20, "seed": seed, "status": "ok", "test_loss": loss, "test_error": None}
+        | {LENGTH: K, "model.cell": cell, "dataset.name": "adding", "step_time_s": 0.001 * (K or 20)}
+        | {"peak_memory_bytes": 2**20 * (K or 20)}
+        for K, own in losses.items()
+        for seed, loss in enumerate(own)
+    ]
+    schema = {LENGTH: pl.Int64, "test_error": pl.Float64}
+    return replace(tables, runs=pl.DataFrame(rows, schema_overrides=schema))
+
+
+def test_full_backpropagation_stands_at_the_sequence_length(exact: list[GridTables]) -> None:
+    tables = with_runs(exact[0], {5: [0.1, 0.3], None: [0.1, 0.1]})
+    drawn = truncation_cost.table(tables)
+    columns = drawn.select("quantity", "backward_length", "full", "mean").rows()
+    assert columns == [
+        ("loss", 5, False, pytest.approx(0.2)),
+        ("loss", 20, True, pytest.approx(0.1)),
+        ("peak_memory_bytes", 5, False, 5.0),
+        ("peak_memory_bytes", 20, True, 20.0),
+        ("step_time_s", 5, False, pytest.approx(5.0)),
+        ("step_time_s", 20, True, pytest.approx(20.0)),
+    ]
+    assert drawn["series"].unique().to_list() == ["lstm"]
+    axis = truncation_cost.draw(tables).axes[0].xaxis
+    assert [label.get_text() for label in axis.get_ticklabels()] == ["5", "full\n(20)"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "title"),
+    [
+        (
+            {5: [0.3, 0.31], 10: [0.1, 0.12], None: [0.11, 0.11]},
+            "K = 10 is not shown to be worse than full backpropagation and takes 50 % of its time a step; "
+            "K = 5 is worse",
+        ),
+        (
+            {5: [0.3, 0.31], 10: [0.2, 0.21], None: [0.11, 0.12]},
+            "Every truncation costs test loss: K = 10 is still worse than full backpropagation",
+        ),
+        ({5: [0.3], None: [0.1]}, "One pair of seeds, no interval: the cost of truncation is not established"),
+        ({5: [0.3], 10: [0.1]}, "Lowest mean test loss at K = 10; full backpropagation was not run"),
+    ],
+)
+def test_title_names_the_shortest_that_is_not_worse(
+    exact: list[GridTables], losses: dict[int | None, list[float]], title: str
+) -> None:
+    assert truncation_cost.title(with_runs(exact[0], losses)) == title
+
+
+def test_a_loss_in_nats_is_drawn_as_perplexity(exact: list[GridTables]) -> None:
+    tables = with_runs(exact[0], {5: [0.0, 0.0], None: [0.0, 0.0]})
+    tables = replace(tables, runs=tables.runs.with_columns(test_error=pl.lit(0.5)))
+    assert truncation_cost.table(tables).filter(quantity="loss")["mean"].to_list() == [1.0, 1.0]
+
+
+def test_arms_that_differ_otherwise_are_series_of_their_own(exact: list[GridTables]) -> None:
+    tables = with_runs(exact[0], {5: [0.1], None: [0.2]})
+    other = tables.runs.with_columns(arm=pl.col("arm") + ", clipped")
+    both = replace(tables, runs=pl.concat([tables.runs, other]))
+    assert truncation_cost.table(both)["series"].n_unique() == 4
+
+
+def test_grids_of_one_length_have_none(exact: list[GridTables]) -> None:
+    assert not truncation_cost.applies(exact[0])
+    assert not truncation_cost.applies(with_runs(exact[0], {5: [0.1]}))
