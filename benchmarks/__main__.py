@@ -1,4 +1,4 @@
-"""`make bench`: training steps side by side, then the overhead of the diagnostics at the default schedule.
+"""`make bench`: training steps side by side, their time against length, diagnostics, memory of truncation.
 
 Writes benchmarks/latest.json. Ratios above 1 mean that this project is faster, per seed.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import sequential, truncation
 from benchmarks.contenders import TORCH_NN, Step, hand_unrolled, ours, torch_nn
 from benchmarks.diagnostics import diagnostics_overhead
 from benchmarks.timing import environment, time_side_by_side
@@ -65,9 +66,11 @@ def main() -> None:
                 for row in rows[-len(REPLICAS) :]:
                     print(_line(row), flush=True)
         report = {"environment": environment(), "steps": rows}
+        report["sequential"] = sequential.measure_all(arguments.repeats)
     report["diagnostics"] = diagnostics_overhead()
     for row in report["diagnostics"]:
         print(f"diagnostics at the default schedule, {row['label']}: {row['diagnostics_time_share']:.1%} of step time")
+    report["truncation"] = truncation.measure_all()
     LATEST.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"torch {torch.__version__}; written to {LATEST}")
 

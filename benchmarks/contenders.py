@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pipeline.models import Interface, Replicas, SequenceModel
+from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel
+from pipeline.models.initialisation import PLAIN
 from pipeline.training.clipping import clip_by_global_norm
 
 INPUT_SIZE = 2
@@ -31,7 +32,9 @@ def batch(num_examples: int, num_timesteps: int) -> tuple[Tensor, Tensor]:
 def ours(cell: str, B: int, H: int, T: int, num_replicas: int, trace: bool) -> Step:
     """Return this project's step for R replicas at once; with `trace`, every dL/dh_t's norm is computed as well."""
     interface = Interface("real", INPUT_SIZE, "last", "value", 1)
-    replicas = Replicas([SequenceModel(interface, cell, H, None, seed) for seed in range(num_replicas)])
+    replicas = Replicas(
+        [SequenceModel(interface, ModelSpec(cell, H, 1, False, None, PLAIN), seed) for seed in range(num_replicas)]
+    )
     inputs, targets = (tensor.expand(num_replicas, *tensor.shape).contiguous() for tensor in batch(B, T))
     flat = replicas.flat_RP
     optimiser = torch.optim.Adam([flat], lr=1e-3)

@@ -194,7 +194,10 @@ def _recorded(tables: GridTables) -> list[str]:
 
 def _shown(tables: GridTables) -> list[str]:
     means = dict((cosines if _is_turned(tables) else shares)(tables).select("arm", "mean").iter_rows())
-    return spread({arm: means.get(arm) for arm in _recorded(tables)}, MAX_COLUMNS)
+    recorded = _recorded(tables)
+    known = [arm for arm in recorded if means.get(arm) is not None]
+    few = known if len(recorded) > MAX_COLUMNS <= len(known) else recorded
+    return spread({arm: means.get(arm) for arm in few}, MAX_COLUMNS)
 
 
 def _wrapped(name: str, num_columns: int) -> str:

@@ -79,6 +79,7 @@ def caption(tables: GridTables) -> str:
     return (
         f"Eigenvalues of {block} of {whose}, {count(runs['seed'].n_unique(), 'seed')} together, at "
         f"T = {tables.lengths[-1]} on {tables.dataset}, and the unit circle.{shares}{chosen}"
+        f"{_beyond_told(table(tables).filter(pl.col('arm').is_in(_shown(tables))))}"
         f"{layer_told(tables.at_longest(tables.eigenvalues))} "
         f"{outcomes(runs, 'after training they are not shown unless they were measured when they stopped')}"
     )
@@ -119,7 +120,7 @@ def _draw_many(tables: GridTables, drawn: pl.DataFrame) -> Figure:
         ax.set_visible(False)
     for ax in axes.flat:
         ax.label_outer()
-    _set_reach(axes[0, 0], drawn)
+    _set_reach(axes[0, 0], drawn.filter(pl.col("arm").is_in(arms)))
     end = handle_of(Look(INK, "none", "o"))
     legend_below(figure, [handle_of(_START), end], ["at initialisation", "at the end of training"])
     label_panels(list(axes.flat[: len(arms)]))
@@ -127,8 +128,21 @@ def _draw_many(tables: GridTables, drawn: pl.DataFrame) -> Figure:
 
 
 def _set_reach(ax: Axes, drawn: pl.DataFrame) -> None:
-    reach = 1.08 * max(1.0, float(np.nanmax(drawn["modulus"].to_numpy(), initial=1.0)))
+    reach = 1.08 * _frame(drawn)
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
+
+
+def _frame(drawn: pl.DataFrame) -> float:
+    """Return the modulus up to which eigenvalues are shown: all, but for the few of weights that exploded."""
+    moduli = drawn["modulus"].drop_nulls().drop_nans().to_numpy()
+    if not len(moduli):
+        return 1.0
+    return max(1.0, min(float(moduli.max()), 1.5 * float(np.quantile(moduli, 0.95))))
+
+
+def _beyond_told(drawn: pl.DataFrame) -> str:
+    beyond = drawn.filter(pl.col("modulus") > 1.08 * _frame(drawn)).height
+    return f" {count(beyond, 'eigenvalue')} beyond the frame." if beyond else ""
 
 
 def _cloud(ax: Axes, rows: pl.DataFrame, look: Look) -> None:

@@ -55,7 +55,7 @@ def title(tables: GridTables) -> str:
     parts = []
     for verdict, found in verdicts.items():
         if not found.is_empty():
-            parts.append(f"{verdict} the keeping gate's half-life in {few(_told(found, wide))}")
+            parts.append(f"{verdict} the keeping gate's half-life in {few(_told(found, wide), 2)}")
     if not unsure.is_empty():
         parts.append(f"no change is established in {few([the(arm) for arm in unsure['arm']])}")
     said = "; ".join(parts)

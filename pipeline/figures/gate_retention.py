@@ -39,6 +39,9 @@ from pipeline.statistics import GridTables, decay_rates, mean_interval
 MAX_BOTH = 3
 """Of more arms than these only the end of training is drawn."""
 
+MAX_DECADES = 16
+"""Products that fall further than this and the gradient are cut off."""
+
 SOURCES = {
     "gradient": ("gradient, measured", Look(INK, "solid", "")),
     "retention": ("product of the keeping gate", Look(INK, (0, (5, 1.5)), "")),
@@ -109,7 +112,9 @@ def caption(tables: GridTables) -> str:
         f"Mean product of the keeping gate (f of the LSTM, z of the GRU) over the last k timesteps, f^k "
         f"with the gate's mean f, and the norm of ∂L/∂c (∂L/∂h of the GRU) k timesteps back relative to lag 0, at "
         f"T = {tables.lengths[-1]} on {tables.dataset}: means over {seeds_of(drawn)}, band the {INTERVAL} of the "
-        f"gradient.{slope} «As fast» means within 1 % per timestep."
+        f"gradient.{slope} «As fast» means within 1 % per timestep. "
+        f"Products more than {MAX_DECADES} decades below lag 0 are cut off; where the loss is "
+        f"at every timestep, gradient enters at every lag."
         f"{chosen_told(arms, _known(tables), _BY)}{layer_told(tables.at_longest(tables.gates))} "
         f"{outcomes(tables.at_longest(tables.runs), 'diverged and failed ones have no end of training')}"
         f"{left_out(drawn)}"
@@ -142,6 +147,9 @@ def draw(tables: GridTables) -> Figure:
         ax.set_xlabel("lag k (timesteps)")
     for ax in axes[:, 0]:
         ax.set_ylabel("relative to lag 0")
+    gradient = drawn.filter(source="gradient")["mean"].drop_nulls().to_numpy().min(initial=0.0)
+    bottom, top = axes[0, 0].get_ylim()
+    axes[0, 0].set_ylim(max(bottom, min(1.1 * gradient, -MAX_DECADES)), top)
     decades(axes[0, 0])
     handles = [handle_of(look, color=FAINT if source == "power" else INK) for source, (_, look) in SOURCES.items()]
     legend_below(figure, handles, [told for told, _ in SOURCES.values()])

@@ -26,7 +26,8 @@ from pipeline.figures.words import INTERVAL, few, left_out, number, outcomes, se
 from pipeline.statistics import GridTables, decay_rates, mean_interval
 
 MAX_INSIDE = 4
-"""More series than these have one legend below the panels, for both stages."""
+MAX_LETTERS = 18
+"""More series than these, or longer names, have one legend below the panels, for both stages."""
 
 MAX_SERIES = 8
 """Where there would be more, each arm is drawn by one state: c where it has one, else h."""
@@ -125,13 +126,12 @@ def draw(tables: GridTables) -> Figure:
     """Draw two panels on one log axis: at initialisation and at the end of training."""
     drawn, slopes = table(tables), drawn_series(rates(tables))
     figure, axes = canvas(title(tables), 1, 2, 3.5, sharey=True)
-    inside = slopes.select("arm", "quantity").n_unique() <= MAX_INSIDE
+    inside = _fits_inside(slopes)
     for ax, (stage, heading) in zip(axes[0], STAGES.items(), strict=True):
         mine = slopes.filter(pl.col("stage") == stage)
         _panel(ax, tables, drawn.filter(pl.col("stage") == stage), mine)
         if inside and not mine.is_empty():
-            falls = any(slope < 0 for slope in mine["mean"].drop_nulls())
-            ax.legend(loc="lower left" if falls else "upper left")
+            ax.legend(loc="lower left")
         ax.set_title(heading)
         ax.set_xlabel("lag k (timesteps back from the last)")
     axes[0, 0].set_ylabel("gradient norm relative to lag 0")
@@ -143,6 +143,13 @@ def draw(tables: GridTables) -> Figure:
     label_panels(axes[0])
     decades(axes[0, 0])
     return figure
+
+
+def _fits_inside(slopes: pl.DataFrame) -> bool:
+    """Return whether each panel has room for a legend: few series of short names, and below a gradient that falls."""
+    names = [series_name(arm, quantity) for arm, quantity in slopes.select("arm", "quantity").unique().iter_rows()]
+    falls = slopes.group_by("stage").agg((pl.col("mean") < 0).any())["mean"]
+    return len(names) <= MAX_INSIDE and max(map(len, names), default=0) <= MAX_LETTERS and bool(falls.all())
 
 
 def _panel(ax: Axes, tables: GridTables, drawn: pl.DataFrame, slopes: pl.DataFrame) -> None:

@@ -58,7 +58,7 @@ def title(tables: GridTables) -> str:
     end = gaps(tables).filter(pl.col("stage") == "end").drop_nulls("mean")
     if end.is_empty():
         return _title_of_directions(tables)
-    told = {row["arm"]: f"{the(row['arm'])} ({interval(row)} decades)" for row in end.iter_rows(named=True)}
+    told = {row["arm"]: f"{the(row['arm'])} ({interval(_distance(row))} decades)" for row in end.iter_rows(named=True)}
     names = told if end.height <= 3 else {arm: the(arm) for arm in told}
     less, more = end.filter(pl.col("low") > 0)["arm"], end.filter(pl.col("high") < 0)["arm"]
     unsure = [names[arm] for arm in told if arm not in less and arm not in more]
@@ -134,6 +134,13 @@ def _title_of_directions(tables: GridTables) -> str:
     for row in mean_interval(wide, "difference", ["arm"]).iter_rows(named=True):
         parts.append(f"{the(row['arm'])} {_side(row)}")
     return f"Mean gradient of the forward less the backward states after training: {few(parts)}"
+
+
+def _distance(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a difference whose interval lies below zero with its sign changed: the verdict says which way it goes."""
+    if row["high"] is None or row["high"] >= 0:
+        return row
+    return {"mean": -row["mean"], "low": -row["high"], "high": -row["low"]}
 
 
 def _side(row: dict[str, Any]) -> str:

@@ -70,7 +70,7 @@ def title(tables: GridTables) -> str:
     verdicts: dict[str, list[str]] = {"shrinks": [], "grows": [], "is not shown to shrink or grow": []}
     for row in last.iter_rows(named=True):
         verdicts[_verdict(row)].append(the(row["arm"]))
-    parts = [f"{verdict} in {few(arms)}" for verdict, arms in verdicts.items() if arms]
+    parts = [f"{verdict} in {few(arms, 3 if last.height <= 4 else 2)}" for verdict, arms in verdicts.items() if arms]
     return f"Over {count(lag, 'timestep')} after training the largest singular value {', '.join(parts)}"
 
 
@@ -100,7 +100,7 @@ def draw(tables: GridTables) -> Figure:
     """Draw a row for each stage, and the largest, median and smallest singular value beside one another."""
     drawn, limits, looks = table(tables), bounds(tables), looks_of(tables.arms)
     stages = [stage for stage in STAGES if stage in drawn["stage"]]
-    figure, axes = canvas(title(tables), len(stages), 3, 0.7 + 2.0 * len(stages), sharex=True, sharey=True)
+    figure, axes = canvas(title(tables), len(stages), 3, 0.7 + 2.0 * len(stages), sharex=True, sharey="col")
     arms = [arm for arm in tables.arms if arm in drawn["arm"]]
     shade = 0.18 if len(arms) <= 4 else 0.07
     for row, stage in zip(axes, stages, strict=True):
@@ -117,8 +117,10 @@ def draw(tables: GridTables) -> Figure:
         row[0].set_ylabel("singular value")
     for ax in axes[-1]:
         ax.set_xlabel("lag k (timesteps)")
-    axes[0, 0].set_ylim(*_reach(drawn, limits))
-    decades(axes[0, 0])
+    for ax, quantity in zip(axes[0], QUANTITIES, strict=True):
+        of_largest = limits if quantity == "largest" else limits.clear()
+        ax.set_ylim(*_reach(drawn.filter(pl.col("quantity") == quantity), of_largest))
+        decades(ax)
     handles, names = [handle_of(looks[arm]) for arm in arms], [name_of(arm) for arm in arms]
     if not limits.is_empty():
         handles.append(handle_of(Look(FAINT, _BOUND.dashes, "")))
@@ -133,8 +135,8 @@ def _rows(tables: GridTables) -> pl.DataFrame:
 
 
 def _reach(drawn: pl.DataFrame, limits: pl.DataFrame) -> tuple[float, float]:
-    """Return the limits of the vertical axis: all means, and of the bounds no more than doubles what lies above 1."""
-    means = drawn.filter(pl.col("quantity").is_in(list(QUANTITIES)))["mean"].drop_nulls().to_numpy()
+    """Return the limits of a vertical axis: all means, and of the bounds no more than a fifth of their range above."""
+    means = drawn["mean"].drop_nulls().to_numpy()
     low, high = (float(means.min()), float(means.max())) if len(means) else (-1.0, 1.0)
     bound = max((value for value in limits["mean"].drop_nulls()), default=0.0)
     margin = 0.08 * max(1.0, high - low)

@@ -11,6 +11,9 @@ from pipeline.figures.style import INK, banded, canvas, handle_of, label_panels,
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, number, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval
 
+LOWEST = -5.0
+"""Exponents below are cut off: what shrinks by e⁵ a timestep is gone after a few."""
+
 _VALUE = "lyapunov_nats_per_timestep"
 
 
@@ -50,7 +53,7 @@ def title(tables: GridTables) -> str:
         sign = "negative" if known and row["high"] < 0 else "positive" if known and row["low"] > 0 else ""
         shown = f"{the(row['arm'])} ({number(row['mean'], 2)})" if largest.height <= 4 else the(row["arm"])
         signs[sign or "of undecided sign"].append(shown)
-    parts = [f"{sign} in {few(arms)}" for sign, arms in signs.items() if arms]
+    parts = [f"{sign} in {few(arms, 3 if largest.height <= 4 else 2)}" for sign, arms in signs.items() if arms]
     return f"After training the largest Lyapunov exponent is {', '.join(parts)}"
 
 
@@ -65,7 +68,8 @@ def caption(tables: GridTables) -> str:
         f"Above: Lyapunov exponents in nats per timestep by falling size, along sequences of {tables.dataset} "
         f"(T = {tables.lengths[-1]}): means over {seeds_of(drawn)}, bands the {INTERVAL}, bars the standard error of "
         f"an estimate. Below: the largest exponent as estimated from the first t timesteps. Zero is the line between "
-        f"contraction and expansion.{end}{layer_told(tables.at_longest(tables.lyapunov))} "
+        f"contraction and expansion; what lies below {LOWEST:g} is cut off.{end}"
+        f"{layer_told(tables.at_longest(tables.lyapunov))} "
         f"{outcomes(tables.at_longest(tables.runs), 'diverged and failed ones have no end of training')}"
         f"{left_out(drawn)}"
     )
@@ -100,11 +104,21 @@ def draw(tables: GridTables) -> Figure:
         below.set_xlabel("timesteps used t")
         _zero(above)
         _zero(below)
+    _limit(axes[0, 0], drawn)
+    _limit(axes[1, 0], traces)
     axes[0, 0].set_ylabel("nats per timestep")
     axes[1, 0].set_ylabel("nats per timestep")
     legend_below(figure, [handle_of(looks[arm]) for arm in arms], [name_of(arm) for arm in arms])
     label_panels(list(axes.flat))
     return figure
+
+
+def _limit(ax: Axes, drawn: pl.DataFrame) -> None:
+    """Show the means of exponents that do not lie below `LOWEST`, and zero."""
+    means = drawn["mean"].drop_nulls().to_numpy()
+    low, high = max(LOWEST, min(means.min(initial=0.0), 0.0)), max(means.max(initial=0.0), 0.0)
+    margin = 0.08 * max(high - low, 0.1)
+    ax.set_ylim(low - margin, high + margin)
 
 
 def _zero(ax: Axes) -> None:

@@ -84,6 +84,7 @@ def caption(tables: GridTables) -> str:
         f"logarithms seed by seed, mean with {INTERVAL}; Spearman: {told or 'n/a'}."
         f"{chosen_told(_shown(tables), _known(tables), 'correlation')} "
         f"{outcomes(tables.at_longest(tables.runs), 'their points until they stopped are shown')}{left}"
+        f"{_beyond_told(points.filter(_FINITE, pl.col('arm').is_in(_shown(tables))))}"
     )
 
 
@@ -106,6 +107,8 @@ def draw(tables: GridTables) -> Figure:
         ax.set_xlabel("gradient norm")
     for ax in axes[:, 0]:
         ax.set_ylabel("local smoothness")
+    left, right, bottom, top = _frame(points.filter(pl.col("arm").is_in(arms)))
+    axes[0, 0].set(xlim=(left, right), ylim=(bottom, top))
     decades(axes[0, 0])
     decades(axes[0, 0], "x")
     legend_below(figure, [handle_of(Look(INK, (0, (1, 1.5)), ""))], ["proportional to the gradient norm"])
@@ -119,6 +122,28 @@ def _panel(ax: Axes, rows: pl.DataFrame, look: Look) -> None:
     if len(x):
         ends = np.array([x.min(), x.max()])
         ax.plot(ends, ends + np.median(y) - np.median(x), color=INK, linewidth=1.0, linestyle=(0, (1, 1.5)))
+
+
+def _frame(points: pl.DataFrame) -> tuple[float, float, float, float]:
+    """Return the limits of both axes: all points, but for the few that lie decades away from nine in ten."""
+    sides: list[float] = []
+    for name in ("log10_norm", "log10_smoothness"):
+        values = points[name].to_numpy()
+        low, high = np.quantile(values, [0.05, 0.95]) if len(values) else (-1.0, 0.0)
+        room = max(1.0, high - low)
+        margin = 0.06 * room
+        sides += [
+            max(values.min(initial=low), low - room) - margin,
+            min(values.max(initial=high), high + room) + margin,
+        ]
+    return sides[0], sides[1], sides[2], sides[3]
+
+
+def _beyond_told(points: pl.DataFrame) -> str:
+    left, right, bottom, top = _frame(points)
+    inside = pl.col("log10_norm").is_between(left, right) & pl.col("log10_smoothness").is_between(bottom, top)
+    beyond = points.filter(inside.not_()).height
+    return f" {count(beyond, 'point')} far from the others, beyond the frame." if beyond else ""
 
 
 def _known(tables: GridTables) -> list[str]:

@@ -29,6 +29,8 @@ BOUND = 1.0
 MAX_COLUMNS = 3
 """More arms than these are lines of two panels, by the block of their tanh (gate h, n or g)."""
 
+MAX_RATIO = 64
+
 _SERIES = ["measure", "arm", "gate"]
 _TANH = ("h", "n", "g")
 
@@ -65,6 +67,7 @@ def caption(tables: GridTables) -> str:
     """Return what is drawn, over how many seeds, and where the bound holds."""
     drawn = table(tables)
     block = "The tanh" if _is_crowded(tables, drawn) else "Each gate's"
+    block = "The only" if set(drawn["gate"]) == {"h"} else block
     treatment = "they are part of the means, with their last measured weights"
     return (
         f"{block} block of W_hh over training (logarithmic axes) at T = {tables.lengths[-1]} on "
@@ -126,6 +129,11 @@ def _is_crowded(tables: GridTables, drawn: pl.DataFrame) -> bool:
 
 
 def _doublings(ax: Axes) -> None:
+    """Label the vertical axis in steps of a half and two, or where weights exploded in powers of ten."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    if high / low > MAX_RATIO:
+        return
     ax.set_yscale("log", base=2)
     ax.yaxis.set_major_locator(LogLocator(base=2, subs=(1.0, 1.5)))
     ax.yaxis.set_major_formatter("{x:g}")
@@ -163,7 +171,8 @@ def _of_many(found: pl.DataFrame, arms: list[str]) -> str:
         for side, told in (("above", "above 1/γ"), ("below", "below 1/γ"), ("undecided", "undecided"))
         if sides[side]
     ]
-    return f"Training ends with σ_max of the tanh block at {reach}: {'; '.join(parts)}"
+    block = "W_hh" if set(found["gate"]) == {"h"} else "the tanh block"
+    return f"Training ends with σ_max of {block} at {reach}: {'; '.join(parts)}"
 
 
 def _verdict(end: dict[str, float | None]) -> str:

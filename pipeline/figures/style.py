@@ -208,21 +208,27 @@ def label_panels(axes: Sequence[Axes]) -> None:
 
 
 def decades(ax: Axes, axis: str = "y") -> None:
-    """Show the values of an axis, which are log10, as powers of ten."""
+    """Show the values of an axis, which are log10, as powers of ten; between two of them as plain numbers."""
     chosen = getattr(ax, f"{axis}axis")
     chosen.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=7, integer=True))
-    chosen.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"$10^{{{value:.3g}}}$"))
+    chosen.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: _power(value)))
+
+
+def _power(exponent: float) -> str:
+    whole = abs(exponent - round(exponent)) < 1e-9
+    return f"$10^{{{round(exponent)}}}$" if whole else f"{10.0**exponent:.2g}"
 
 
 def log_ticks(ax: Axes, axis: str) -> None:
-    """Label a logarithmic axis with plain numbers: 1, 2 and 5 times powers of ten, or evenly below a decade."""
+    """Label a logarithmic axis: powers of ten, 2 and 5 times them where there is room, evenly in a small range."""
     chosen = getattr(ax, f"{axis}axis")
     low, high = getattr(ax, f"get_{axis}lim")()
-    wide = high / low > 3
-    ticker = matplotlib.ticker
-    chosen.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)) if wide else ticker.MaxNLocator(4))
+    wide, ticker = high / low, matplotlib.ticker
+    powers = ticker.LogLocator(subs=(1.0, 2.0, 5.0) if wide < 30 else (1.0,))
+    chosen.set_major_locator(powers if wide > 3 else ticker.MaxNLocator(4))
     chosen.set_minor_locator(ticker.NullLocator())
-    chosen.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    plain = ticker.StrMethodFormatter("{x:g}")
+    chosen.set_major_formatter(plain if wide < 1e4 else ticker.LogFormatterMathtext())
 
 
 def to_svg_and_png(figure: Figure) -> tuple[bytes, bytes]:

@@ -85,7 +85,7 @@ def draw(tables: GridTables) -> Figure:
         ax.set_ylabel(_loss_unit(tables) if quantity == "loss" else told.split("(")[1].rstrip(")"))
         ax.set_xlabel("backward length K")
         if quantity != "loss":
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
     _ticks(axes[0, 0], drawn)
     if len(series) > 1:
         legend_below(figure, [handle_of(looks[name]) for name in series], [name_of(name) for name in series])

@@ -25,7 +25,7 @@ def name_of(arm: str) -> str:
 
 
 def the(arm: str) -> str:
-    """Return «the LSTM», «the Elman network»; a variant's label takes no article, and one of several words is quoted."""
+    """Return «the LSTM», «the Elman network»; a variant's label has no article; one of several words is quoted."""
     name = name_of(arm)
     if " " in arm:
         return f"«{name}»"

@@ -22,7 +22,7 @@ from pipeline.statistics import GridTables, grids_of
 from pipeline.tables import SCHEMAS, read_table
 
 _HERO = "gradient_by_lag"
-_FINDINGS = ("loss_by_length", "error_by_cell")
+_FINDINGS = ("loss_by_length", "error_by_cell", "outcome_by_arm")
 _MAX_FINDINGS = 2
 
 

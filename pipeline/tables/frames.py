@@ -6,6 +6,7 @@ A trial knows numpy and plain numbers only; polars, the trial's id and the facts
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -81,6 +82,7 @@ def trials_frame(
     """
     where = f"trial {trial_id}"
     common = {"trial_id": trial_id, "dataset_digest": dataset_digest}
+    common["spec"] = json.dumps(dataclasses.asdict(spec), sort_keys=True, allow_nan=False)
     common |= {name: facts[name] for name in ("hostname", "git_revision")}
     names = list(dict.fromkeys(name for row in rows for name in row))
     series = [_series("trials", name, [row.get(name) for row in rows], TRIALS.get(name), where) for name in names]
@@ -94,7 +96,7 @@ def failed_trials_frame(
 ) -> pl.DataFrame:
     """Return the `trials` rows of a trial that ended in an error: status and message, everything measured null."""
     told = {"status": "error", "status_message": message}
-    given = ("trial_id", "dataset_digest", "hostname", "git_revision")
+    given = ("trial_id", "dataset_digest", "spec", "hostname", "git_revision")
     blank: dict[str, object] = {name: None for name in TRIALS if name not in given}
     rows = [blank | told | {"seed": seed} for seed in spec.seeds]
     facts = {"hostname": None, "git_revision": git_revision}

@@ -15,10 +15,11 @@ from pipeline.errors import TableError
 STATUSES = ("ok", "diverged", "timed_out", "error")
 
 TRIALS: dict[str, pl.DataType] = {
-    # what was run: one row per (trial, seed); every spec field follows as a dotted column such as `model.cell`
+    # what was run: one row per (trial, seed); every single field of the spec follows as a dotted column, `model.cell`
     "trial_id": pl.String(),
     "seed": pl.Int64(),
     "dataset_digest": pl.String(),
+    "spec": pl.String(),  # the whole of it as JSON: what columns cannot hold, such as lists, is in it too
     "status": pl.String(),
     "status_message": pl.String(),
     "diverged_step": pl.Int64(),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-from pipeline.config import Paths, build
-from pipeline.tables import read_table
+from pipeline.config import Paths
+from pipeline.tables import SCHEMAS, read_table
 
-TRIAL_TABLES = ("trials", "curves", "traces", "eigenvalues")
+TRIAL_TABLES = tuple(table for table in SCHEMAS if table != "settings")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class PublishedSetting:
 
 @dataclass(frozen=True)
 class TabledTrial:
-    """The rows of one trial in every table of a study, and the canonical spec that its columns spell."""
+    """The rows of one trial in every table of a study, and its canonical spec."""
 
     tables: dict[str, pl.DataFrame]
     spec: dict[str, Any]
@@ -46,37 +47,4 @@ def from_results(paths: Paths, study: str) -> Iterator[tuple[PublishedSetting, T
     for grid, label, trial_id in settings.select("grid", "label", "trial_id").iter_rows():
         tables = {table: parts[table].get((trial_id,), frame.clear()) for table, frame in frames.items()}
         if "error" not in tables["trials"]["status"]:
-            yield PublishedSetting(grid, label, trial_id), TabledTrial(tables, _canonical_spec(tables["trials"]))
-
-
-def _canonical_spec(trials: pl.DataFrame) -> dict[str, Any]:
-    """Return the spec of one trial from its dotted columns.
-
-    The columns are those of every variant in the study; a variant's own fields are told by its class, not by what
-    is null, since a field may be null by choice.
-    """
-    from pipeline.training.spec import TrialSpec, canonical  # imports torch, which no other part of tracking needs
-
-    nested: dict[str, Any] = {"seeds": sorted(trials["seed"].to_list())}
-    for column, value in trials.row(0, named=True).items():
-        group, dot, field = column.partition(".")
-        if dot:
-            nested.setdefault(group, {})[field] = value
-    for group, variants in _variants().items():
-        nested[group] = {field: nested[group][field] for field in variants[nested[group]["name"]]}
-    spec: TrialSpec = build(TrialSpec, nested, "trials.parquet")
-    return canonical(spec)
-
-
-def _variants() -> dict[str, dict[str, list[str]]]:
-    """Return the field names of each variant by its name, for every group of a spec that has variants."""
-    from pipeline.training.spec import TrialSpec
-
-    found = {}
-    for group, hint in get_type_hints(TrialSpec).items():
-        if len(get_args(hint)) > 1 and group != "seeds":
-            found[group] = {
-                get_args(get_type_hints(variant)["name"])[0]: [field.name for field in fields(variant)]
-                for variant in get_args(hint)
-            }
-    return found
+            yield PublishedSetting(grid, label, trial_id), TabledTrial(tables, json.loads(tables["trials"]["spec"][0]))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.datasets import load_dataset, read_manifest
 
@@ -22,8 +23,8 @@ def project(tmp_path):
     shutil.copytree(PROJECT / "configs", root / "configs")
     (root / "stages").mkdir()
     shutil.copy(PROJECT / "stages" / "prepare.py", root / "stages")
-    params = (PROJECT / "params.yaml").read_text(encoding="utf-8")
-    (root / "params.yaml").write_text(params.replace("scale: laptop", "scale: smoke"), encoding="utf-8")
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    (root / "params.yaml").write_text(yaml.safe_dump(params | {"scale": "smoke", "studies": ["cells"]}))
     return root
 
 

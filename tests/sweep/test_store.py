@@ -12,14 +12,14 @@ import pytest
 from pipeline.config import Paths
 from pipeline.errors import StoreError, TableError
 from pipeline.sweep import StoredTrial, TrialStore, store_url
-from pipeline.sweep.archive import pack, unpack
+from pipeline.sweep.archive import TRIAL_TABLES, pack, unpack
 from pipeline.tables import SCHEMAS
 
 IDENTITY = "0123456789abcdef"
 
 
 def finished_trial(identity: str = IDENTITY) -> StoredTrial:
-    tables = {name: pl.DataFrame(schema=SCHEMAS[name]) for name in ("trials", "curves", "traces", "eigenvalues")}
+    tables = {name: pl.DataFrame(schema=SCHEMAS[name]) for name in TRIAL_TABLES}
     curve = {"trial_id": identity, "seed": 0, "step": 1, "metric": "training_loss", "value": 0.5}
     tables["curves"] = pl.DataFrame([curve], schema=SCHEMAS["curves"])
     return StoredTrial(identity, {"model": {"cell": "gru"}, "seeds": [0]}, "digest", {"hostname": "here"}, tables)

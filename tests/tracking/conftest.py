@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import math
 import sys
@@ -13,7 +14,7 @@ import pytest
 from pipeline.config import Params, Paths, Resources, Tracking
 from pipeline.config.params import SeedRange
 from pipeline.tables import SCHEMAS, write_table
-from pipeline.tracking.results import PublishedSetting, TabledTrial
+from pipeline.tracking.results import TRIAL_TABLES, PublishedSetting, TabledTrial
 
 SEEDS = (0, 1, 2)
 STEPS = 20
@@ -87,14 +88,14 @@ class Trial:
 def make_trial(trial_id: str = TRIAL_IDS[0], label: str = "lstm, T=10", *, loss: float = 1.0) -> Trial:
     """A trial of three seeds: validation loss (1 + seed) * loss at every tenth step, seed 2 diverged after step 10."""
     tables = {"trials": _trials(trial_id, loss), "curves": _curves(trial_id, loss), "traces": _traces(trial_id)}
-    tables["eigenvalues"] = pl.DataFrame(schema=SCHEMAS["eigenvalues"])
+    tables |= {name: pl.DataFrame(schema=SCHEMAS[name]) for name in TRIAL_TABLES if name not in tables}
     return Trial(PublishedSetting("adding", label, trial_id), TabledTrial(tables, SPEC))
 
 
 def write_study(paths: Paths, trials: list[Trial]) -> None:
     """The consolidated tables of study `cells`."""
     folder = paths.results("cells")
-    for table in ("trials", "curves", "traces", "eigenvalues"):
+    for table in TRIAL_TABLES:
         write_table(table, pl.concat([trial.stored.tables[table] for trial in trials]), folder)
     rows = [
         {"study": "cells", "grid": t.setting.grid, "position": i, "trial_id": t.setting.trial_id}
@@ -110,7 +111,14 @@ def _trials(trial_id: str, loss: float) -> pl.DataFrame:
     rows = []
     for seed in SEEDS:
         final = {"best_validation_loss": (1 + seed) * loss, "test_loss": None if seed == 2 else 0.5 + seed}
-        facts = {"trial_id": trial_id, "seed": seed, "dataset_digest": "d" * 64, "num_steps": STEPS, "device": "cpu"}
+        facts = {
+            "spec": json.dumps(SPEC),
+            "trial_id": trial_id,
+            "seed": seed,
+            "dataset_digest": "d" * 64,
+            "num_steps": STEPS,
+            "device": "cpu",
+        }
         status = {"status": "diverged" if seed == 2 else "ok"}
         rows.append(dict.fromkeys(SCHEMAS["trials"]) | facts | status | final)
     frame = pl.DataFrame(rows, schema=SCHEMAS["trials"])

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from pipeline.config import Paths
+from pipeline.tables import SCHEMAS
 from pipeline.tracking import Publisher, from_results
 from tests.tracking.conftest import SPEC, STEPS, TRIAL_IDS, Trial, make_trial, params_with, warnings_of, write_study
 from tests.tracking.offline_run import OfflineRun, offline_folders
@@ -131,7 +132,7 @@ def test_a_study_has_its_settings_figures_and_artifacts(publisher: Publisher, pa
     artifacts = {artifact["name"]: artifact for artifact in read.artifacts}
     files = {name: {entry["path"] for entry in artifacts[name]["manifest"]["contents"]} for name in artifacts}
     assert files["dataset-adding"] == {"manifest.json", "preview.txt"}
-    assert files["results-cells"] == {f"{t}.parquet" for t in ("trials", "settings", "curves", "traces", "eigenvalues")}
+    assert files["results-cells"] == {f"{table}.parquet" for table in SCHEMAS}
     assert set(artifacts["dataset-adding"]["aliases"]) == {"latest", "d" * 16}
 
 

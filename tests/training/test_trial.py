@@ -344,11 +344,8 @@ def test_every_measure_is_written_with_rows_for_every_seed(cell: str, adding: An
 def test_what_is_kept_for_the_way_back_grows_with_what_flows_back(symbols: Any, spec_of: Any) -> None:
     kept = {}
     for k in (2, 4, 8, 12):
-        truncation = {"update_every": k, "backward_length": k}
-        (first, *_) = run_trial(
-            spec_of(training__truncation=truncation, training__max_steps=2), symbols, MemorySink()
-        ).rows
-        kept[k] = first["activation_bytes"]
+        spec = spec_of(training__truncation={"update_every": k, "backward_length": k}, training__max_steps=2)
+        kept[k] = run_trial(spec, symbols, MemorySink()).rows[0]["activation_bytes"]
     assert kept[8] - kept[4] == pytest.approx(2 * (kept[4] - kept[2]), rel=0.05)
     full = run_trial(spec_of(training__max_steps=2), symbols, MemorySink()).rows[0]["activation_bytes"]
     assert kept[12] == full
