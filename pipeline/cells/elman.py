@@ -1,4 +1,6 @@
-"""The Elman network ("vanilla RNN"): h_t = φ(W_hh h_{t-1} + W_ih x_t + b), φ tanh, ReLU, LeakyReLU or the identity.
+"""The Elman network ("vanilla RNN"): h_t = φ(W_hh h_{t-1} + W_ih x_t + b).
+
+φ is tanh, the sigmoid, ReLU, LeakyReLU or the identity; a new one is a `Nonlinearity` and a line in `CELLS`.
 
 Source: Elman (1990), in PyTorch's parametrisation (two biases, which add).
 """
@@ -16,6 +18,7 @@ from pipeline.cells.cell import Cell, States, Weights, pack_summed
 from pipeline.cells.recurrence import Backward, BackwardLoop, Forward, ForwardLoop, recurrence
 
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 LEAKY_SLOPE = 0.01
 
 
@@ -41,6 +44,12 @@ TANH = Nonlinearity(
     torch.tanh_,
     lambda grad, h, out: _tanh_backward(grad, h, grad_input=out),
     lambda h: 1 - h * h,
+)
+SIGMOID = Nonlinearity(
+    torch.sigmoid,
+    torch.sigmoid_,
+    lambda grad, h, out: _sigmoid_backward(grad, h, grad_input=out),
+    lambda h: h * (1 - h),
 )
 RELU = Nonlinearity(
     torch.relu,
@@ -123,6 +132,7 @@ def cell_of(nonlinearity: Nonlinearity) -> Cell:
 CELLS = {
     "elman": cell_of(TANH),
     "elman_linear": cell_of(LINEAR),
+    "elman_sigmoid": cell_of(SIGMOID),
     "elman_relu": cell_of(RELU),
     "elman_leaky_relu": cell_of(LEAKY_RELU),
 }

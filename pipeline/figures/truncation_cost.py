@@ -1,4 +1,4 @@
-"""What truncation saves and what it costs: test loss, time of a step and memory against the backward length."""
+"""What truncation saves and what it costs: test loss, time of a step and what is kept against the backward length."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_
 from pipeline.statistics import GridTables, mean_interval, paired_difference
 
 LENGTH = "training.truncation.backward_length"
-_UNITS = {"loss": "test loss", "step_time_s": "time of a step (ms)", "peak_memory_bytes": "peak memory (MiB)"}
-_SCALE = {"step_time_s": 1e3, "peak_memory_bytes": 2.0**-20}
+_UNITS = {"loss": "test loss", "step_time_s": "time of a step (ms)", "activation_bytes": "kept for the way back (MiB)"}
+_SCALE = {"step_time_s": 1e3, "activation_bytes": 2.0**-20}
 
 
 def applies(tables: GridTables) -> bool:
@@ -30,7 +30,7 @@ def table(tables: GridTables) -> pl.DataFrame:
 
     Full backpropagation stands at the length of the sequence, with `full`. The loss is a perplexity where there are
     classes; replicas that diverged are in no mean. Columns `quantity` (`loss`, `step_time_s` in ms,
-    `peak_memory_bytes` in MiB), `series`, `backward_length`, `full`, `mean`, `low`, `high`, `num_seeds`, ….
+    `activation_bytes` in MiB), `series`, `backward_length`, `full`, `mean`, `low`, `high`, `num_seeds`, ….
     """
     keys = ["quantity", "series", "backward_length", "full"]
     long = _rows(tables).unpivot(
@@ -60,9 +60,9 @@ def caption(tables: GridTables) -> str:
     has_full = bool(drawn["full"].any())
     full = f" Full backpropagation stands at K = T = {T}, hollow and marked «full»." if has_full else ""
     return (
-        f"Test {_loss_name(tables)} at each replica's best validation step, time of a step, and peak memory of the "
-        f"pack, against the backward length K, at T = {T} on {tables.dataset}: means over {seeds_of(drawn)} with "
-        f"{INTERVAL}; faint points are seeds. Time and memory are of the machine that ran it.{full} "
+        f"Test {_loss_name(tables)} at each replica's best validation step, time of a step of the pack, and what "
+        f"one replica keeps for the way back, against the backward length K, at T = {T} on {tables.dataset}: means over "
+        f"{seeds_of(drawn)} with {INTERVAL}; faint points are seeds. Times are of the machine that ran it.{full} "
         f"{outcomes(tables.at_longest(tables.runs), 'diverged and failed ones are in no mean')}{left_out(drawn)}"
     )
 
@@ -137,7 +137,7 @@ def _rows(tables: GridTables) -> pl.DataFrame:
     alone = bool((arms["num_arms"] == 1).all())
     loss = pl.col("test_loss").exp() if _is_perplexity(tables) else pl.col("test_loss")
     series = pl.col("model.cell" if alone else "arm")
-    return runs.with_columns(series=series, loss=loss, peak_memory_bytes=pl.col("peak_memory_bytes").cast(pl.Float64))
+    return runs.with_columns(series=series, loss=loss, activation_bytes=pl.col("activation_bytes").cast(pl.Float64))
 
 
 def _finding(rows: pl.DataFrame, loss: str) -> str:

@@ -10,6 +10,7 @@ import polars as pl
 _NAMES = {
     "elman": "Elman",
     "elman_linear": "Elman (linear)",
+    "elman_sigmoid": "Elman (sigmoid)",
     "elman_relu": "Elman (ReLU)",
     "elman_leaky_relu": "Elman (leaky ReLU)",
     "lstm": "LSTM",

@@ -1,4 +1,4 @@
-"""The largest singular value of W_hh and the gradient, with φ = tanh, whose slope is at most γ = 1.
+"""The largest singular value of W_hh and the gradient: tanh, whose slope is at most γ = 1, and the sigmoid, γ = ¼.
 
 σ_max < 1/γ makes the gradient shrink at every timestep (sufficient for vanishing); σ_max > 1/γ does not make it
 explode (necessary, not sufficient): a Gaussian W_hh of spectral radius .7 has σ_max near 1.4, and vanishes.
@@ -19,6 +19,7 @@ from pipeline.selftest.check import Check, at_most, relative
 from pipeline.selftest.networks import F64, draw, parameters, replicas_of
 
 BOUNDS = (0.5, 0.95)
+SIGMOID_BOUND = 3.9
 RADIUS = 0.7
 NUM_HIDDEN, NUM_TIMESTEPS = 256, 101
 VANISHED = 1e-6
@@ -50,6 +51,8 @@ def checks() -> Iterator[Check]:
     for r, bound in enumerate(BOUNDS):
         name = f"singular values: largest ‖δ_t-1‖/‖δ_t‖, tanh, σ_max={bound:g}"
         yield Check(name, bound, partial(largest_factor, r), at_most(1e-12), SOURCE)
+    name = f"singular values: largest ‖δ_t-1‖/‖δ_t‖, sigmoid, σ_max={SIGMOID_BOUND:g}, times γ = ¼"
+    yield Check(name, SIGMOID_BOUND / 4, _largest_sigmoid_factor, at_most(1e-12), SOURCE)
     name = f"singular values: the same at h=0, W_hh={BOUNDS[-1]:g} · orthogonal"
     yield Check(name, BOUNDS[-1], partial(largest_factor, len(BOUNDS)), relative(1e-12), SOURCE)
     name = "singular values: spectral radius of a Gaussian W_hh"
@@ -58,6 +61,17 @@ def checks() -> Iterator[Check]:
     yield Check(name, 2 * RADIUS, lambda: sigma_max(gaussian()).item(), relative(0.05), SOURCE)
     name = "singular values: its ‖δ_T-100‖/‖δ_T‖ vanishes all the same"
     yield Check(name, VANISHED, left, at_most(), SOURCE)
+
+
+def _largest_sigmoid_factor() -> float:
+    """Return the largest ‖δ_{t-1}‖ / ‖δ_t‖ of a sigmoid network whose σ_max lies just below 1/γ = 4."""
+    W_hh = torch.empty(1, NUM_HIDDEN, NUM_HIDDEN, dtype=F64)
+    Orthogonal("orthogonal", SIGMOID_BOUND).fill(W_hh[0], torch.Generator().manual_seed(0))
+    replicas = replicas_of("elman_sigmoid", NUM_HIDDEN)
+    flat_RP = parameters(replicas, W_hh=W_hh, W_ih=draw(NUM_HIDDEN, 1, seed=2), readout=draw(1, NUM_HIDDEN, seed=3))
+    trace = trace_gradients(replicas, flat_RP, draw(4, NUM_TIMESTEPS, 1), draw(4, 1, seed=1))
+    (norms_RT,) = trace.log10_norms.values()
+    return 10.0 ** -norms_RT[0].diff().min().item()
 
 
 def _networks() -> tuple[Replicas, Tensor]:

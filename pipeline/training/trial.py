@@ -227,21 +227,29 @@ class Trial:
 
     def _batch(self, window: Window) -> Sequences:
         """Return the timesteps of a window of each replica's batch, and the targets that are scored."""
-        chosen = self.train.take(self.order.indices(window.batch).to(self.device))
-        inputs, targets = chosen.inputs[:, :, window.start : window.stop], chosen.targets
+        chosen = self._chosen(window)
+        inputs, targets = self.train.inputs[:, window.start : window.stop][chosen], self.train.targets
         if window.num_scored is not None:
-            targets = targets[:, :, window.stop - window.num_scored : window.stop]
-        return Sequences(inputs, targets)
+            targets = targets[:, window.stop - window.num_scored : window.stop]
+        return Sequences(inputs, targets[chosen])
 
     @torch.no_grad()
     def _state_before(self, window: Window) -> list[Tensor]:
-        """Return the states before a window: carried ones, or, where none were, of the timesteps that precede it."""
-        if window.start == 0:
-            return []
-        if self.progress.carried:
+        """Return the states before a window: carried ones, or, where none were, of the timesteps that precede it.
+
+        Those are run in pieces no longer than the window: memory does not grow with the sequence.
+        """
+        if window.start == 0 or self.progress.carried:
             return self.progress.carried
-        chosen = self.train.inputs[self.order.indices(window.batch).to(self.device)]
-        return self.replicas.advance(self.replicas.named(self.progress.flat_RP), chosen[:, :, : window.start])
+        chosen, parameters = self._chosen(window), self.replicas.named(self.progress.flat_RP)
+        states: list[Tensor] = []
+        for piece in self.train.inputs[:, : window.start].split(window.stop - window.start, dim=1):
+            states = self.replicas.advance(parameters, piece[chosen], states)
+        return states
+
+    def _chosen(self, window: Window) -> Tensor:
+        """Return which sequences each replica's batch is made of, (R, B)."""
+        return self.order.indices(window.batch).to(self.device)
 
     def _carry(self, window: Window, initial: list[Tensor], run: Pass) -> list[Tensor]:
         if window.carry == 0:

@@ -15,7 +15,7 @@ def with_runs(tables: GridTables, losses: dict[int | None, list[float]], cell: s
     rows = [
         {"arm": f"K = {K}", "length": 20, "seed": seed, "status": "ok", "test_loss": loss, "test_error": None}
         | {LENGTH: K, "model.cell": cell, "dataset.name": "adding", "step_time_s": 0.001 * (K or 20)}
-        | {"peak_memory_bytes": 2**20 * (K or 20)}
+        | {"activation_bytes": 2**20 * (K or 20)}
         for K, own in losses.items()
         for seed, loss in enumerate(own)
     ]
@@ -30,8 +30,8 @@ def test_full_backpropagation_stands_at_the_sequence_length(exact: list[GridTabl
     assert columns == [
         ("loss", 5, False, pytest.approx(0.2)),
         ("loss", 20, True, pytest.approx(0.1)),
-        ("peak_memory_bytes", 5, False, 5.0),
-        ("peak_memory_bytes", 20, True, 20.0),
+        ("activation_bytes", 5, False, 5.0),
+        ("activation_bytes", 20, True, 20.0),
         ("step_time_s", 5, False, pytest.approx(5.0)),
         ("step_time_s", 20, True, pytest.approx(20.0)),
     ]
