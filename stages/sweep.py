@@ -14,8 +14,9 @@ import os
 import sys
 
 from pipeline import sweep
-from pipeline.config import Paths, load_params, load_scale
+from pipeline.config import Paths, load_params, load_scale, load_study
 from pipeline.errors import PipelineError
+from pipeline.figures.catalogue import check_kinds
 from pipeline.tracking import Publisher
 
 
@@ -37,6 +38,9 @@ def _sweep(asked: argparse.Namespace) -> None:
     paths = Paths.at()
     params = load_params(paths)
     sweep.check_studies(paths, params)
+    for name in params.studies:
+        for grid, content in load_study(paths, name).grids.items():
+            check_kinds(content.figures, f"{paths.study_config(name).relative_to(paths.root)}.grids.{grid}.figures")
     store = sweep.TrialStore(sweep.store_url(paths, params.trial_store))
     limit_s = load_scale(paths, params.scale).max_wall_time_s
     if asked.dry_run:

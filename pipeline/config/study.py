@@ -27,9 +27,11 @@ VARIANT = "variant"
 class Grid:
     """Settings that differ in their variant and along `axes`, all with `set` applied to the base.
 
-    A variant is a label, and what it changes by dotted key.
+    A variant is a label, and what it changes by dotted key. `figures` are those of the report in their order; null is
+    every one that applies.
     """
 
+    figures: tuple[str, ...] | None
     set: Mapping[str, Any]
     variants: Mapping[str, Mapping[str, Any]]
     axes: Mapping[str, tuple[Any, ...]]

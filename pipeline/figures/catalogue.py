@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from matplotlib.figure import Figure
 
+from pipeline.errors import ConfigError, unknown_name
 from pipeline.figures import (
     clipping_ledger,
     eigenvalue_cloud,
     error_by_cell,
+    error_by_token,
     gate_distribution,
     gate_retention,
     gradient_by_lag,
@@ -27,6 +29,7 @@ from pipeline.figures import (
     spectrum,
     truncation_bias,
     truncation_cost,
+    unseen_lengths,
 )
 from pipeline.statistics import GridTables
 
@@ -54,7 +57,9 @@ FIGURES: tuple[FigureModule, ...] = (
     gradient_by_layer,
     gradient_heatmap,
     loss_by_length,
+    unseen_lengths,
     error_by_cell,
+    error_by_token,
     outcome_by_arm,
     truncation_cost,
     truncation_bias,
@@ -69,6 +74,10 @@ FIGURES: tuple[FigureModule, ...] = (
     spectrum,
     eigenvalue_cloud,
 )
+
+
+KINDS = {module.__name__.rpartition(".")[2]: module for module in FIGURES}
+"""Every figure by the name of its module, as a study's grid names it."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +101,26 @@ class Drawing:
         return self.module.draw(self.tables)
 
 
-def drawings_of(tables: GridTables) -> Iterator[Drawing]:
-    """Yield every figure that applies to a grid."""
-    for module in FIGURES:
+def drawings_of(tables: GridTables, wanted: Sequence[str] | None = None) -> Iterator[Drawing]:
+    """Yield the figures that apply to a grid.
+
+    Args:
+        tables: Of the grid.
+        wanted: Keys of `KINDS` in the order of the report; None is all of them.
+    """
+    for kind in KINDS if wanted is None else wanted:
+        module = KINDS[kind]
         if module.applies(tables):
-            kind = module.__name__.rpartition(".")[2]
             name = f"{tables.study}_{tables.grid}_{kind}"
             yield Drawing(name, kind, module.title(tables), module.caption(tables), module, tables)
+
+
+def check_kinds(wanted: Sequence[str] | None, where: str) -> None:
+    """Check that a grid asks for figures that exist.
+
+    Raises:
+        ConfigError: If it does not; the message begins with `where`.
+    """
+    for kind in wanted or ():
+        if kind not in KINDS:
+            raise ConfigError(f"{where}: {unknown_name('figure', kind, KINDS)}")

@@ -9,7 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.figures.stages import MAX_PANELS, spread
-from pipeline.figures.style import FAINT, INK, canvas, handle_of, label_panels, legend_below, looks_of, styled
+from pipeline.figures.style import (
+    FAINT,
+    INK,
+    canvas,
+    handle_of,
+    label_panels,
+    legend_below,
+    log_ticks,
+    looks_of,
+    styled,
+)
 from pipeline.figures.words import count, few, listed, name_of, number, outcomes, seeds_of, the
 from pipeline.statistics import GridTables
 from pipeline.statistics.solved import has_criterion
@@ -79,8 +89,10 @@ def caption(tables: GridTables) -> str:
     """Return what is drawn, over how many seeds, and what a cross is."""
     drawn = table(tables)
     lines = "dashed, the analytic baseline" if tables.runs["baseline_loss"].is_not_null().any() else ""
-    stop = "dotted, the criterion" if has_criterion(tables.runs) else ""
-    kept = " A replica that reached the criterion keeps its last loss in the median." if stop else ""
+    stop = "dotted, the criterion" if has_criterion(_by_loss(tables.runs)) else ""
+    kept = (
+        " A replica that reached the criterion keeps its last loss in the median." if has_criterion(tables.runs) else ""
+    )
     extra = f" Horizontal lines: {'; '.join(part for part in (lines, stop) if part)}." if lines or stop else ""
     thin = "thin lines are seeds, thick ones" if len(tables.arms) <= MAX_WITH_SEEDS else "lines are"
     some = f" {len(_panels(tables))} of {len(tables.lengths)} lengths are shown."
@@ -105,6 +117,7 @@ def draw(tables: GridTables) -> Figure:
     for ax in axes.flat[len(lengths) :]:
         ax.set_visible(False)
     axes[0, 0].set_yscale("log")
+    log_ticks(axes[0, 0], "y")
     for ax in axes[:, 0]:
         ax.set_ylabel("validation loss")
     looks = looks_of(tables.arms)
@@ -136,8 +149,15 @@ def _panel(ax: Axes, tables: GridTables, drawn: pl.DataFrame, seen: pl.DataFrame
         )
     for level, dashes, shade in (("baseline_loss", (0, (4, 2)), INK), ("training.stop_below", ":", FAINT)):
         if level in tables.runs.columns:
-            for height in tables.runs[level].drop_nulls().unique().sort():
+            for height in _by_loss(tables.runs, level)[level].drop_nulls().unique().sort():
                 ax.axhline(height, color=shade, linestyle=dashes, linewidth=0.9)
+
+
+def _by_loss(runs: pl.DataFrame, level: str = "training.stop_below") -> pl.DataFrame:
+    """Return the runs whose criterion is a loss, and so a line in this figure; all of them for another level."""
+    if level != "training.stop_below" or "training.stop_on" not in runs.columns:
+        return runs
+    return runs.filter(pl.col("training.stop_on") == "validation_loss")
 
 
 def _first_to_reach(tables: GridTables) -> str:

@@ -16,7 +16,7 @@ from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_
 from pipeline.statistics import GridTables, mean_interval, paired_difference
 
 LENGTH = "training.truncation.backward_length"
-_UNITS = {"loss": "test loss", "step_time_s": "time of a step (ms)", "activation_bytes": "kept for the way back (MiB)"}
+_UNITS = {"loss": "test loss", "step_time_s": "time of a step (ms)", "activation_bytes": "memory kept (MiB)"}
 _SCALE = {"step_time_s": 1e3, "activation_bytes": 2.0**-20}
 
 
@@ -61,8 +61,8 @@ def caption(tables: GridTables) -> str:
     full = f" Full backpropagation stands at K = T = {T}, hollow and marked «full»." if has_full else ""
     return (
         f"Test {_loss_name(tables)} at each replica's best validation step, time of a step of the pack, and what "
-        f"one replica keeps for the way back, against the backward length K, at T = {T} on {tables.dataset}: means over "
-        f"{seeds_of(drawn)} with {INTERVAL}; faint points are seeds. Times are of the machine that ran it.{full} "
+        f"one replica keeps for the way back, against the backward length K, at T = {T} on {tables.dataset}: means "
+        f"over {seeds_of(drawn)} with {INTERVAL}; faint points are seeds. Times are of the machine that ran it.{full} "
         f"{outcomes(tables.at_longest(tables.runs), 'diverged and failed ones are in no mean')}{left_out(drawn)}"
     )
 

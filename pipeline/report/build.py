@@ -48,7 +48,8 @@ def build_report(paths: Paths, studies: Mapping[str, Study], scale: str) -> Path
     shown: list[tuple[GridTables, ShownGrid]] = []
     for tables, summary in zip(grids, summaries, strict=True):
         header, rows = settings_table(tables, summary)
-        figures = [_draw(drawing, files) for drawing in drawings_of(tables)]
+        wanted = studies[tables.study].grids[tables.grid].figures
+        figures = [_draw(drawing, files) for drawing in drawings_of(tables, wanted)]
         bad = [told(row) for row in failures(tables).iter_rows(named=True)]
         shown.append((tables, ShownGrid(tables.grid, tables.dataset, header, rows, figures, bad)))
     summary = pl.concat(summaries, how="diagonal")

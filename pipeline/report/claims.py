@@ -18,6 +18,7 @@ VERDICTS = ("supported", "supported with a condition", "contradicted", "inconclu
 _CHECKS: dict[str, pl.DataType] = {
     "claim": pl.String(),
     "role": pl.String(),
+    "grid": pl.String(),
     "measure": pl.String(),
     "expected": pl.String(),
     "answer": pl.String(),
@@ -134,6 +135,7 @@ def _checked(claim: str, check: Check, tables: GridTables | None, min_seeds: int
     return {
         "claim": claim,
         "role": check.role,
+        "grid": check.grid,
         "measure": check.effect.said,
         "expected": f"{check.expected} {check.threshold:g}",
         "answer": "not tested" if tables is None else check.answer(effect, min_seeds),

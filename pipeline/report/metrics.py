@@ -45,7 +45,7 @@ def plot_tables(grids: Sequence[GridTables]) -> dict[str, pl.DataFrame]:
     }
 
 
-_NAMES: dict[str, pl.DataType] = {"study": pl.String(), "grid": pl.String(), "cell": pl.String()}
+_NAMES: dict[str, pl.DataType] = {"study": pl.String(), "grid": pl.String(), "arm": pl.String()}
 _INTERVAL: dict[str, pl.DataType] = {"low": pl.Float64(), "high": pl.Float64(), "num_seeds": pl.Int64()}
 _GRADIENT = _NAMES | {"quantity": pl.String(), "stage": pl.String(), "lag": pl.Int64()}
 _GRADIENT |= {"log10_relative_norm": pl.Float64()} | _INTERVAL
@@ -78,8 +78,7 @@ def _stacked(
     frames = [pl.DataFrame(schema=schema)]
     for tables in grids:
         if applies(tables):
-            named = rows(tables).rename({"arm": "cell"})
-            named = named.with_columns(study=pl.lit(tables.study), grid=pl.lit(tables.grid))
+            named = rows(tables).with_columns(study=pl.lit(tables.study), grid=pl.lit(tables.grid))
             frames.append(named.select(pl.col(name).cast(dtype) for name, dtype in schema.items()))
     return pl.concat(frames)
 

@@ -13,6 +13,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
+from pipeline.figures.stages import compares_cells
 from pipeline.figures.words import name_of, number
 from pipeline.statistics import GridTables
 from pipeline.statistics.solved import has_criterion
@@ -95,10 +96,12 @@ def interval(value: float | None, low: float | None, high: float | None, percent
 
 
 def settings_table(tables: GridTables, summary: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Return header and cells of the table of selected settings."""
+    """Return header and cells of the table of selected settings; the first of them says the arm, or the cell."""
     axes = [column for column in summary.columns if "." in column and summary[column].is_not_null().any()]
     classify, criterion = summary["test_error"].is_not_null().any(), has_criterion(tables.runs)
-    header = ["cell", "T", *(axis.rpartition(".")[2].replace("_", " ") for axis in axes), "seeds ok", "test loss"]
+    header = ["cell" if compares_cells(tables) else "arm", "T"]
+    header += [axis.rpartition(".")[2].replace("_", " ") for axis in axes]
+    header += ["seeds ok", "test loss"]
     header += ["test error"] * classify + ["reached criterion", "median step"] * criterion
     header += ["ms per step", "certificate error"]
     rows = []

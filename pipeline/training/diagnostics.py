@@ -142,7 +142,9 @@ class Diagnostics:
 
     def _write_dynamics(self, step: int, flat_RP: Tensor, which: list[int], rare: list[int]) -> None:
         """Write what needs the states of the probe: gates, Jacobian products, Lyapunov exponents; forward in time."""
-        wanted = {str(measure) for measure in self._spec.measures} & ({"gates", "jacobians", "lyapunov"} if rare else {"gates"})
+        wanted = {str(measure) for measure in self._spec.measures} & (
+            {"gates", "jacobians", "lyapunov"} if rare else {"gates"}
+        )
         if not wanted:
             return
         exact_RP, inputs = flat_RP.double(), _real(self._probe.inputs)

@@ -52,7 +52,7 @@ def test_outputs_finals_and_gradients_are_those_of_torch_nn(cell: str, num_layer
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_taps_reach_every_place_at_its_own_timestep(cell: str) -> None:
-    """A tap at timestep t of one place moves the loss as finite differences say: time runs the same way in all places."""
+    """A tap at timestep t of a place moves the loss as finite differences say: time runs the same way in all."""
     stack, x, weights = stack_of(cell, 2, True), randn(T, B, D), randn(T, B, 2 * H, seed=3)
     zeros = [torch.zeros(T, B, H, dtype=torch.float64, requires_grad=True) for _ in stack.state_keys()]
 

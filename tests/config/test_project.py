@@ -237,7 +237,7 @@ def test_mistakes_in_a_scale_are_named(keys: list[str], value: Any, message: str
         ),
         (["scales", "smoke"], {"set": {}, "axes": {}, "skip": []}, r"scales\.smoke: missing key 'grids'"),
         (["scales", "smoke"], {"set": {}, "axes": {}, "grids": {}}, r"scales\.smoke: missing key 'skip'"),
-        (["grids", "adding"], {"set": {}, "axes": {}}, r"grids\.adding: missing key 'variants'"),
+        (["grids", "adding"], {"figures": None, "set": {}, "axes": {}}, r"grids\.adding: missing key 'variants'"),
         (
             ["grids", "adding", "variants"],
             {" clip": {}},
@@ -287,7 +287,12 @@ VARIANTS = {
 @pytest.fixture
 def with_variants(project: Paths) -> Paths:
     """The project, with variants in one of its grids and the axes of rates and lengths of that grid gone."""
-    grid = {"set": {"dataset.name": "adding"}, "variants": VARIANTS, "axes": {"model.cell": ["elman", "gru"]}}
+    grid = {
+        "figures": None,
+        "set": {"dataset.name": "adding"},
+        "variants": VARIANTS,
+        "axes": {"model.cell": ["elman", "gru"]},
+    }
     edit(project.study_config("cells"), "grids", "adding", value=grid)
     edit(project.study_config("cells"), "scales", value={})
     return project

@@ -9,10 +9,13 @@ import pytest
 from matplotlib.artist import Artist
 from matplotlib.text import Text
 
-from pipeline.figures.catalogue import FIGURES, drawings_of
+from pipeline.errors import ConfigError
+from pipeline.figures.catalogue import FIGURES, KINDS, check_kinds, drawings_of
 from pipeline.figures.style import to_svg
 from pipeline.statistics import GridTables
 from tests.figures.conftest import grids
+from tests.figures.test_error_by_token import with_errors
+from tests.figures.test_unseen_lengths import with_unseen
 from tests.synthetic_results import Shape, Variant
 
 LONG = ("curves", "traces", "eigenvalues", "gates", "jacobians", "lyapunov", "truncation")
@@ -48,7 +51,8 @@ def test_every_figure_applies_somewhere(measured: GridTables, many: GridTables, 
     variants = {"K = 4": Variant("lstm", backward_length=4), "full": Variant("lstm")}
     cut = grids(Shape(variants=variants, digits_length=None))[0]
     digits = grids(Shape())[1]
-    applying = kinds(measured) | kinds(many) | kinds(deep) | kinds(cut) | kinds(digits)
+    told = with_unseen(with_errors(measured, {("elman", "left"): 0.1}), {"elman": 0.1})
+    applying = kinds(measured) | kinds(many) | kinds(deep) | kinds(cut) | kinds(digits) | kinds(told)
     assert applying == {module.__name__.rpartition(".")[2] for module in FIGURES}
 
 
@@ -93,3 +97,17 @@ def test_titles_and_legends_lie_apart_and_on_the_page(request: pytest.FixtureReq
 def _is_title(artist: Artist) -> bool:
     """Return whether a child of axes is a title that says something; axes have no other text above them."""
     return isinstance(artist, Text) and artist.get_text() != "" and artist.get_fontweight() == "bold"
+
+
+def test_a_grid_may_choose_its_figures_and_their_order(exact: list[GridTables]) -> None:
+    tables = exact[0]
+    wanted = ("learning_curves", "gate_distribution", "gradient_by_lag")
+    assert [drawing.kind for drawing in drawings_of(tables, wanted)] == ["learning_curves", "gradient_by_lag"]
+    assert not list(drawings_of(tables, ()))
+
+
+def test_an_unknown_figure_is_named_with_its_neighbour() -> None:
+    check_kinds(tuple(KINDS), "here")
+    check_kinds(None, "here")
+    with pytest.raises(ConfigError, match="^here: unknown figure 'gradient_by_lags'; did you mean 'gradient_by_lag'"):
+        check_kinds(("gradient_by_lags",), "here")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -7,15 +8,26 @@ import pytest
 import yaml
 
 from pipeline.config import Paths, load_study
-from pipeline.figures import catalogue, gradient_by_lag, gradient_heatmap, loss_by_length
 from pipeline.report import build_report
-from tests.synthetic_results import Shape, write_results
+from tests.synthetic_results import Shape, Variant, write_results
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+FIGURES = ("gradient_by_lag", "gradient_heatmap", "loss_by_length")
 TROUBLED = Shape(
     cells=("elman", "lstm"),
     digits_length=None,
     broken={"elman, T=20, lr=0.01#1": "diverged", "lstm, T=10, lr=0.003": "error"},
+)
+
+VARIED = Shape(
+    variants={
+        "LSTM, forget bias 1": Variant("lstm", 0.7, 0.95),
+        "K = 5 <half>": Variant("lstm", backward_length=5),
+        "ReLU, identity": Variant("elman"),
+        "full": Variant("lstm"),
+    },
+    digits_length=None,
+    broken={"full, T=20, lr=0.01#1": "diverged", "ReLU, identity, T=10, lr=0.003": "error"},
 )
 
 
@@ -31,14 +43,22 @@ def project(root: Path, shape: Shape) -> Paths:
 
 def build(paths: Paths, scale: str = "laptop") -> Path:
     """Build the report with fewer figures; the tests of figures draw all of them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalogue, "FIGURES", (gradient_by_lag, gradient_heatmap, loss_by_length))
-        return build_report(paths, {"cells": load_study(paths, "cells")}, scale)
+    study = load_study(paths, "cells")
+    grids = {name: dataclasses.replace(grid, figures=FIGURES) for name, grid in study.grids.items()}
+    return build_report(paths, {"cells": dataclasses.replace(study, grids=grids)}, scale)
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     """A project whose report is built, from a study in which a replica diverged and a setting failed."""
     paths = project(tmp_path_factory.mktemp("project"), TROUBLED)
+    build(paths)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    """A project whose report is built, from a grid whose arms are variants with free labels."""
+    paths = project(tmp_path_factory.mktemp("varied"), VARIED)
     build(paths)
     return paths

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -12,7 +13,8 @@ import pytest
 
 from pipeline.config import Paths
 from pipeline.errors import TableError
-from tests.report.conftest import TROUBLED, build, project
+from pipeline.report.claims import load_rules
+from tests.report.conftest import ROOT, TROUBLED, VARIED, build, project
 from tests.synthetic_results import Shape
 
 
@@ -97,12 +99,59 @@ def test_metrics_are_strict_json_of_finite_numbers(built: Paths) -> None:
     assert all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in values)
     assert found["cells"]["adding"]["num_not_ok"] == 1 + 3
     assert found["cells"]["adding"]["lstm"]["decay_factor_c_end"] == pytest.approx(0.985, abs=0.01)
-    assert found["claims"]["num_not_tested"] == 0
+    assert found["claims"]["num_not_tested"] > 0  # the claims of studies that were not run
+    counts = {key: value for key, value in found["claims"].items() if key.startswith("num_")}
+    assert sum(counts.values()) == len(found["claims"]) - len(counts)
+
+
+def visible(page: str) -> str:
+    """Return the words of a page that a reader sees outside figures."""
+    text = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", page, flags=re.DOTALL)
+    return html.unescape(re.sub(r"<[^>]+>", " ", text))
+
+
+@pytest.mark.parametrize(("fixture", "first"), [("built", "cell"), ("varied", "arm")])
+def test_the_settings_table_says_what_its_rows_are(fixture: str, first: str, request: pytest.FixtureRequest) -> None:
+    page = (request.getfixturevalue(fixture).reports / "index.html").read_text(encoding="utf-8")
+    assert f'<thead><tr><th scope="col">{first}</th><th scope="col">T</th>' in page
+
+
+@pytest.mark.parametrize("fixture", ["built", "varied"])
+def test_a_reader_sees_no_raw_names(fixture: str, request: pytest.FixtureRequest) -> None:
+    text = visible((request.getfixturevalue(fixture).reports / "index.html").read_text(encoding="utf-8"))
+    grids = {check.grid for claim in load_rules(Paths.at(ROOT), {}).claims.values() for check in claim.checks}
+    known = grids | {"W_hh", "σ_max", "x86_64", "h_{T-k}"}
+    assert set(re.findall(r"\w+_[\w{}-]+", text)) <= known
+    assert not re.search(r"\b(None|null|NaN)\b", text)
+
+
+def test_variants_are_told_by_their_labels(varied: Paths) -> None:
+    page = (varied.reports / "index.html").read_text(encoding="utf-8")
+    for label in VARIED.variants:
+        assert page.count(f'<th scope="row">{html.escape(label)}</th>') == len(VARIED.lengths)
+    assert "adding: ReLU, identity, T=10, lr=0.003" in page
+
+
+def test_metrics_and_plots_of_variants(varied: Paths) -> None:
+    found = json.loads((varied.reports / "metrics.json").read_text(), parse_constant=pytest.fail)["cells"]["adding"]
+    labels = set(VARIED.variants)
+    assert set(found) == labels | {"num_replicas", "num_not_ok"}
+    assert found["full"]["T20"]["solved_share"] == pytest.approx(2 / 3)
+    for name in ("gradient_by_lag", "loss_by_length", "learning_curves"):
+        rows = pl.read_csv(varied.reports / "plots" / f"{name}.csv")
+        assert rows.columns[:3] == ["study", "grid", "arm"]
+        assert set(rows["arm"]) == labels
+
+
+def test_each_check_names_its_grid(page: str, built: Paths) -> None:
+    checks = pl.read_csv(built.reports / "tables" / "claim_checks.csv").filter(claim="C4")
+    assert checks["grid"].to_list() == ["flip_flop", "sunspots"]
+    assert all(f"<small>grid {grid}</small>" in page for grid in checks["grid"])
 
 
 def test_plots_are_small_tables_of_finite_numbers(built: Paths) -> None:
     drawn = pl.read_csv(built.reports / "plots" / "gradient_by_lag.csv")
-    assert drawn.columns[:7] == ["study", "grid", "cell", "quantity", "stage", "lag", "log10_relative_norm"]
+    assert drawn.columns[:7] == ["study", "grid", "arm", "quantity", "stage", "lag", "log10_relative_norm"]
     assert drawn.filter(pl.col("lag") == 0)["log10_relative_norm"].unique().to_list() == [0.0]
     assert drawn["lag"].max() == 19
 

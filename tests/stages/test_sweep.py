@@ -41,7 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     small = {"training.batch_size": 8, "training.max_steps": 4, "training.evaluate_every": 2, "dataset.length": 5}
     measures = ["gates", "jacobians", "lyapunov", "smoothness", "truncation"]
     small |= {"diagnostics.num_traces": 2, "diagnostics.probe_size": 4, "diagnostics.measures": measures}
-    grids = {"adding": {"set": {}, "variants": {}, "axes": {"model.cell": ["elman", "gru"]}}}
+    grids = {"adding": {"figures": None, "set": {}, "variants": {}, "axes": {"model.cell": ["elman", "gru"]}}}
     edit(study, study, set=small, grids=grids, select=None, scales={})
     prepare_dataset("adding", paths.dataset_config("adding"), [5], Sizes(**SIZES), paths.dataset("adding"))
     monkeypatch.chdir(tmp_path)

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.statistics import decay_rates
+from pipeline.statistics import decay_rates, line_interval
 
 
 def line(norms: list[float]) -> pl.DataFrame:
@@ -38,3 +39,14 @@ def test_a_growing_gradient_has_no_half_life() -> None:
 def test_no_line_through_fewer_than_two_points(norms: list[float]) -> None:
     row = decay_rates(line(norms), ["arm"]).row(0, named=True)
     assert (row["slope"], row["decay_factor"], row["half_life"]) == (None, None, None)
+
+
+def test_line_interval_is_the_slope_with_students_t() -> None:
+    x, y = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 3.0, 2.0, 4.0])
+    half = 4.302652730 * math.sqrt((1.8 / 2) / 5.0)  # slope .8, residual sum of squares 1.8, s_xx 5
+    assert line_interval(x, y) == pytest.approx((0.8, 0.8 - half, 0.8 + half), rel=1e-9)
+
+
+@pytest.mark.parametrize("y", [[1.0, 2.0], [1.0], [], [1.0, math.nan, 3.0], [1.0, 2.0, math.inf]])
+def test_no_line_interval_below_three_points_or_through_what_is_not_finite(y: list[float]) -> None:
+    assert line_interval(np.arange(float(len(y))), np.array(y)) is None

@@ -55,6 +55,7 @@ STUDY = {
     },
     "grids": {
         "cells": {
+            "figures": None,
             "set": {},
             "variants": {},
             "axes": {"model.cell": ["elman", "lstm"], "optimiser.learning_rate": [0.1, 0.2]},
@@ -86,7 +87,14 @@ def write_yaml(path: Path, content: object) -> None:
 
 def grid(**axes: list[object]) -> dict[str, object]:
     """Return a study's `grids` with one grid; `model__cell` stands for `model.cell`."""
-    return {"cells": {"set": {}, "variants": {}, "axes": {key.replace("__", "."): v for key, v in axes.items()}}}
+    return {
+        "cells": {
+            "figures": None,
+            "set": {},
+            "variants": {},
+            "axes": {key.replace("__", "."): v for key, v in axes.items()},
+        }
+    }
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,8 @@ def test_the_same_bytes_again_and_the_same_tables_in_any_order_of_training(
 def test_settings_of_different_grids_have_null_where_an_axis_is_absent(tmp_path: Path) -> None:
     optimisers = [{"name": "sgd", "learning_rate": 0.1}, {"name": "momentum", "learning_rate": 0.1, "momentum": 0.9}]
     grids = {
-        "lengths": {"set": {}, "variants": {}, "axes": {"dataset.length": [4, 6]}},
-        "optimisers": {"set": {}, "variants": {}, "axes": {"optimiser": optimisers}},
+        "lengths": {"figures": None, "set": {}, "variants": {}, "axes": {"dataset.length": [4, 6]}},
+        "optimisers": {"figures": None, "set": {}, "variants": {}, "axes": {"optimiser": optimisers}},
     }
     plan, store = trained(*write_project(tmp_path / "project", grids=grids, select=None))
     consolidate(plan, store, tmp_path / "results", errors={})
@@ -93,8 +93,8 @@ def test_what_a_variant_changes_is_no_column_of_settings(tmp_path: Path) -> None
     small = {"model.hidden_size": 2, "optimiser": {"name": "adam", "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.99}}
     axes = {"optimiser.learning_rate": [0.2, 0.3]}
     grids = {
-        "variants": {"set": {}, "variants": {"small + Adam": small, "plain": {}}, "axes": axes},
-        "cells": {"set": {}, "variants": {}, "axes": {"model.cell": ["elman", "gru"]}},
+        "variants": {"figures": None, "set": {}, "variants": {"small + Adam": small, "plain": {}}, "axes": axes},
+        "cells": {"figures": None, "set": {}, "variants": {}, "axes": {"model.cell": ["elman", "gru"]}},
     }
     plan, store = trained(*write_project(tmp_path / "project", grids=grids))
     consolidate(plan, store, tmp_path / "results", errors={})

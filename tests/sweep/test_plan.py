@@ -73,7 +73,8 @@ def test_labels_are_short(axes: dict[str, object], label: str) -> None:
 
 def test_a_variant_is_said_first_and_planned_with_its_own_fields(tmp_path: Path) -> None:
     variants = {"small + slow": {"model.hidden_size": 2, "optimiser.learning_rate": 0.01}, "large": {}}
-    grids = {"cells": {"set": {"model.hidden_size": 9}, "variants": variants, "axes": {"model.cell": ["gru", "lstm"]}}}
+    axes = {"model.cell": ["gru", "lstm"]}
+    grids = {"cells": {"figures": None, "set": {"model.hidden_size": 9}, "variants": variants, "axes": axes}}
     plan = plan_study(*write_project(tmp_path, grids=grids, select=None), "cells", stored_ids=())
     assert [setting.label for setting in plan.settings] == [
         "small + slow, gru",
@@ -87,7 +88,9 @@ def test_a_variant_is_said_first_and_planned_with_its_own_fields(tmp_path: Path)
 
 def test_a_mistake_in_a_variant_names_it(tmp_path: Path) -> None:
     variants = {"clip + Ω": {"clipping": {"name": "global_nrm"}}}
-    project = write_project(tmp_path, grids={"cells": {"set": {}, "variants": variants, "axes": {}}}, select=None)
+    project = write_project(
+        tmp_path, grids={"cells": {"figures": None, "set": {}, "variants": variants, "axes": {}}}, select=None
+    )
     message = (
         r"cells.yaml.grids.cells\[clip \+ Ω\].clipping.name: unknown name 'global_nrm'; did you mean 'global_norm'"
     )

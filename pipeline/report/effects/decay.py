@@ -8,8 +8,7 @@ from typing import Literal
 import polars as pl
 
 from pipeline.figures.gradient_by_lag import relative_norms
-from pipeline.figures.words import series_name
-from pipeline.report.effects.effect import WHEN, Effect, Stage, as_effect, as_factor
+from pipeline.report.effects.effect import WHEN, Effect, Stage, as_effect, as_factor, named
 from pipeline.statistics import GridTables, decay_rates, mean_interval, paired_difference
 
 
@@ -25,7 +24,7 @@ class DecayFactor:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{series_name(self.arm, self.quantity)}: factor per timestep of lag, {WHEN[self.stage]}"
+        return f"{_state(self.arm, self.quantity)}: factor per timestep of lag, {WHEN[self.stage]}"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
@@ -45,13 +44,12 @@ class DecayFit:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{series_name(self.arm, self.quantity)}: R² of log norm on lag, {WHEN[self.stage]}"
+        return f"{_state(self.arm, self.quantity)}: R² of log norm on lag, {WHEN[self.stage]}"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
         fits = _slopes(tables, self.stage).filter(arm=self.arm, quantity=self.quantity)
-        interval = mean_interval(fits, "r_squared", ["arm"])
-        return as_effect(interval.with_columns(pl.col("high").clip(upper_bound=1.0)))  # no R² is above 1
+        return as_effect(mean_interval(fits, "r_squared", ["arm"], bounds=(0.0, 1.0)))
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class DecayRatio:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        ours, theirs = series_name(self.arm, self.quantity), series_name(self.than, "h")
+        ours, theirs = _state(self.arm, self.quantity), _state(self.than, "h")
         return f"{ours} over {theirs}: ratio of factors per timestep of lag, {WHEN[self.stage]}"
 
     def of(self, tables: GridTables) -> Effect:
@@ -83,3 +81,7 @@ class DecayRatio:
 def _slopes(tables: GridTables, stage: Stage) -> pl.DataFrame:
     norms = relative_norms(tables).filter(pl.col("stage") == stage)
     return decay_rates(norms, ["arm", "quantity"])
+
+
+def _state(arm: str, quantity: str) -> str:
+    return f"{named(arm)} {quantity}"

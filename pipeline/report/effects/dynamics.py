@@ -9,8 +9,7 @@ import polars as pl
 
 from pipeline.figures.growth_by_singular_value import table as growth_points
 from pipeline.figures.stages import staged, top_forward
-from pipeline.figures.words import name_of
-from pipeline.report.effects.effect import WHEN, Effect, Stage, as_effect, as_factor
+from pipeline.report.effects.effect import WHEN, Effect, Stage, as_effect, as_factor, named
 from pipeline.statistics import GridTables, mean_interval, paired_difference
 
 _SOUND = pl.col("status").is_in(["ok", "timed_out"])
@@ -27,7 +26,7 @@ class CurveMean:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{name_of(self.arm)}: {self.metric}, mean over steps"
+        return f"{named(self.arm)}: {_told(self.metric)}, mean over steps"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
@@ -47,7 +46,7 @@ class CurveDifference:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{name_of(self.arm)} less {name_of(self.than)}: {self.metric}, by seed"
+        return f"{named(self.arm)} less {named(self.than)}: {_told(self.metric)}, by seed"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
@@ -66,7 +65,7 @@ class CurveOverBaseline:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{name_of(self.arm)}: {self.metric} over the baseline loss (geometric mean)"
+        return f"{named(self.arm)}: {_told(self.metric)} over the baseline loss (geometric mean)"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
@@ -90,7 +89,7 @@ class GateMean:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{name_of(self.arm)}: mean of gate {self.gate}, {WHEN[self.stage]}"
+        return f"{named(self.arm)}: mean of gate {self.gate}, {WHEN[self.stage]}"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
@@ -110,7 +109,7 @@ class RetentionFactor:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{name_of(self.arm)}: share that gate {self.gate} keeps per timestep, {WHEN[self.stage]}"
+        return f"{named(self.arm)}: share that gate {self.gate} keeps per timestep, {WHEN[self.stage]}"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
@@ -134,7 +133,7 @@ class TruncationBias:
     def said(self) -> str:
         """What is measured, in words."""
         told = self.quantity.replace("_", " ")
-        return f"{name_of(self.arm)}: {told} of the {self.backward_length}-timestep gradient, {WHEN[self.stage]}"
+        return f"{named(self.arm)}: {told} of the {self.backward_length}-timestep gradient, {WHEN[self.stage]}"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
@@ -168,10 +167,17 @@ class ShrinkingShare:
 
 
 def _by_seed(tables: GridTables, metric: str) -> pl.DataFrame:
-    rows = tables.at_longest(tables.curves).filter(_SOUND, pl.col("metric") == metric, pl.col("value").is_finite())
-    return rows.group_by("trial_id", "arm", "seed", maintain_order=True).agg(pl.col("value").mean())
+    """Return each seed's mean over its finite steps; null, and so counted, where it has none or diverged."""
+    rows = tables.at_longest(tables.curves).filter(pl.col("metric") == metric)
+    known = pl.col("value").filter(_SOUND, pl.col("value").is_finite())
+    return rows.group_by("trial_id", "arm", "seed", maintain_order=True).agg(known.mean())
 
 
 def _gates(tables: GridTables, arm: str, gate: str, stage: Stage) -> pl.DataFrame:
     rows = top_forward(tables.at_longest(tables.gates))
     return staged(rows).filter(pl.col("arm") == arm, pl.col("gate") == gate, pl.col("stage") == stage)
+
+
+def _told(metric: str) -> str:
+    """Return «test loss (T=200)» of `test_loss[T=200]`."""
+    return metric.replace("_", " ").replace("[", " (").replace("]", ")")

@@ -7,6 +7,8 @@ from typing import Literal
 
 import polars as pl
 
+from pipeline.figures.words import name_of
+
 Stage = Literal["initialisation", "end"]
 WHEN = {"initialisation": "at initialisation", "end": "after training"}
 
@@ -23,6 +25,11 @@ class Effect:
 
 
 NOTHING = Effect(None, None, None, 0, 0)
+
+
+def named(arm: str) -> str:
+    """Return the name of an arm as a sentence has it: of several words in quotation marks, «ReLU, identity»."""
+    return f"«{name_of(arm)}»" if " " in arm else name_of(arm)
 
 
 def as_effect(interval: pl.DataFrame) -> Effect:

@@ -10,8 +10,8 @@ import polars as pl
 
 from pipeline.config import require
 from pipeline.errors import unknown_name
-from pipeline.figures.words import listed, name_of
-from pipeline.report.effects.effect import NOTHING, Effect, as_effect, as_factor, as_share
+from pipeline.figures.words import listed
+from pipeline.report.effects.effect import NOTHING, Effect, as_effect, as_factor, as_share, named
 from pipeline.statistics import GridTables, line_interval, mean_interval, paired_difference, share_interval
 from pipeline.statistics.solved import solved_share
 from pipeline.tables import SCHEMAS
@@ -20,6 +20,7 @@ Length = Literal["shortest", "longest"]
 _NUMBERS = [name for name, dtype in SCHEMAS["trials"].items() if dtype.is_numeric()]
 NORMAL_QUANTILE = 1.96
 _SOUND = pl.col("status").is_in(["ok", "timed_out"])
+_ENDED = {"ok": "ended ok", "diverged": "diverged", "timed_out": "ran out of time"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class SolvedShare:
     def said(self) -> str:
         """What is measured, in words."""
         best = "best of " if len(self.arms) > 1 else ""
-        arms = listed([name_of(arm) for arm in self.arms])
+        arms = listed([named(arm) for arm in self.arms])
         return f"{best}{arms}: share of seeds that reach the criterion at the {self.length} length"
 
     def of(self, tables: GridTables) -> Effect:
@@ -57,7 +58,7 @@ class OutcomeShare:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{name_of(self.arm)}: share of seeds that ended {self.status}"
+        return f"{named(self.arm)}: share of seeds that {_ENDED[self.status]}"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
@@ -68,7 +69,7 @@ class OutcomeShare:
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of the results of one arm: its mean over the seeds that did not diverge."""
+    """A column of the results of one arm: its mean over the seeds that did not diverge; those that did are left out."""
 
     name: Literal["metric"]
     arm: str
@@ -81,12 +82,12 @@ class Metric:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{name_of(self.arm)}: {_told(self.column)} at the {self.length} length"
+        return f"{named(self.arm)}: {_told(self.column)} at the {self.length} length"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
-        runs = _at(tables.runs, tables, self.length).filter(_SOUND, pl.col("arm") == self.arm)
-        return as_effect(mean_interval(runs.with_columns(pl.col(self.column).cast(pl.Float64)), self.column, ["arm"]))
+        runs = _at(tables.runs, tables, self.length).filter(pl.col("arm") == self.arm)
+        return as_effect(mean_interval(runs.with_columns(value=_of_sound(self.column)), "value", ["arm"]))
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,12 @@ class MetricRatio:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        pair = f"{name_of(self.arm)} over {name_of(self.than)}"
+        pair = f"{named(self.arm)} over {named(self.than)}"
         return f"{pair}: ratio of {_told(self.column)} at the {self.length} length, by seed"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
-        runs = _at(tables.runs, tables, self.length).filter(_SOUND)
-        logs = runs.with_columns(log10=pl.col(self.column).cast(pl.Float64).log10())
+        logs = _at(tables.runs, tables, self.length).with_columns(log10=_of_sound(self.column).log10())
         return as_factor(paired_difference(logs, "log10", "arm", self.arm, self.than))
 
 
@@ -129,14 +129,14 @@ class LengthRatio:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{name_of(self.arm)}: ratio of {_told(self.column)}, longest over shortest length, by seed"
+        return f"{named(self.arm)}: ratio of {_told(self.column)}, longest over shortest length, by seed"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
-        runs = tables.runs.filter(_SOUND, pl.col("arm") == self.arm)
-        logs = runs.with_columns(
-            log10=pl.col(self.column).cast(pl.Float64).log10(), length=pl.col("length").cast(pl.String)
-        )
+        if len(tables.lengths) < 2:
+            return NOTHING  # a length over itself would be 1 by construction
+        runs = tables.runs.filter(pl.col("arm") == self.arm)
+        logs = runs.with_columns(log10=_of_sound(self.column).log10(), length=pl.col("length").cast(pl.String))
         ends = str(tables.lengths[-1]), str(tables.lengths[0])
         return as_factor(paired_difference(logs, "log10", "length", *ends))
 
@@ -155,12 +155,13 @@ class StepTimeRatio:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{name_of(self.arm)} over {name_of(self.than)}: ratio of step times (interval over timed portions)"
+        return f"{named(self.arm)} over {named(self.than)}: ratio of step times (interval over timed portions)"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
         runs = _at(tables.runs, tables, "longest").filter(_SOUND)
-        clocks = {row["arm"]: row for row in runs.drop_nulls("step_time_error_s").unique("arm").iter_rows(named=True)}
+        timed = runs.drop_nulls("step_time_error_s").unique("arm", keep="first")
+        clocks = {row["arm"]: row for row in timed.iter_rows(named=True)}
         if not {self.arm, self.than} <= clocks.keys():
             return NOTHING
         sides = [clocks[arm] for arm in (self.arm, self.than)]
@@ -184,7 +185,7 @@ class StepTimeExponent:
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{name_of(self.arm)}: power of T with which the time of a step grows (interval over lengths)"
+        return f"{named(self.arm)}: power of T with which the time of a step grows (interval over lengths)"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
@@ -203,5 +204,11 @@ def _require_column(column: str) -> None:
     require(column in _NUMBERS, "column", told, column)
 
 
+def _of_sound(column: str) -> pl.Expr:
+    """Return the values of a column, null where a replica diverged or failed: its seed is left out, and counted."""
+    return pl.when(_SOUND).then(pl.col(column).cast(pl.Float64))
+
+
 def _told(column: str) -> str:
-    return column.removesuffix("_s").replace("_", " ")
+    name = column.removesuffix("_s").replace("_", " ")
+    return f"number of {name.removeprefix('num ')}" if name.startswith("num ") else name
