@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check selftest format bench clean
+.PHONY: help setup repro replicate test check selftest format bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,9 @@ selftest: $(READY)  ## Check every golden number through the shipped code
 format: $(READY)  ## Put the code into its one format
 	ruff check --fix .
 	ruff format .
+
+replicate: $(READY)  ## Train the published protocols at their published size (about half an hour on 2 cores)
+	python stages/replicate.py
 
 bench: $(READY)  ## Time the recurrences against torch.nn and a hand-unrolled loop, side by side
 	python -m benchmarks

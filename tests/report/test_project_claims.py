@@ -109,8 +109,10 @@ def test_what_a_check_measures_is_measured(study: str, check: Check) -> None:
             assert len(tables.lengths) >= 3
         case runs.StepTimeRatio():
             assert all(2 * spec.training.evaluate_every <= spec.training.max_steps for spec in specs)  # timed portions
-        case dynamics.CurveMean() | dynamics.CurveDifference() | dynamics.CurveOverBaseline():
+        case dynamics.CurveMean() | dynamics.CurveDifference():
             assert all(effect.metric in written(spec) for spec in longest)
+        case dynamics.UnseenOverBaseline():
+            assert all(max(spec.dataset.unseen_lengths) > tables.lengths[-1] for spec in longest)
         case dynamics.GateMean() | dynamics.RetentionFactor():
             assert all("gates" in spec.diagnostics.measures for spec in specs)
             assert all(effect.gate in CELLS[spec.model.cell].gates for spec in specs)

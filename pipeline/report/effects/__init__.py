@@ -4,11 +4,11 @@ from pipeline.report.effects.decay import DecayFactor, DecayFit, DecayRatio
 from pipeline.report.effects.dynamics import (
     CurveDifference,
     CurveMean,
-    CurveOverBaseline,
     GateMean,
     RetentionFactor,
     ShrinkingShare,
     TruncationBias,
+    UnseenOverBaseline,
 )
 from pipeline.report.effects.effect import Effect
 from pipeline.report.effects.runs import (
@@ -34,7 +34,7 @@ AnyEffect = (
     | StepTimeRatio
     | CurveMean
     | CurveDifference
-    | CurveOverBaseline
+    | UnseenOverBaseline
     | GateMean
     | RetentionFactor
     | TruncationBias

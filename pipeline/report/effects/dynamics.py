@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,9 +10,10 @@ import polars as pl
 
 from pipeline.figures.growth_by_singular_value import table as growth_points
 from pipeline.figures.stages import staged, top_forward
-from pipeline.report.effects.effect import WHEN, Effect, Stage, as_effect, as_factor, named
+from pipeline.report.effects.effect import NOTHING, WHEN, Effect, Stage, as_effect, as_factor, named
 from pipeline.statistics import GridTables, mean_interval, paired_difference
 
+_UNSEEN = re.compile(r"test_loss\[T=(\d+)\]")
 _SOUND = pl.col("status").is_in(["ok", "timed_out"])
 
 
@@ -55,22 +57,31 @@ class CurveDifference:
 
 
 @dataclass(frozen=True)
-class CurveOverBaseline:
-    """A loss curve of one arm over the dataset's baseline loss: below 1 it beats the best memoryless answer."""
+class UnseenOverBaseline:
+    """Test loss at a length never trained on over the dataset's baseline: below 1 it beats the best memoryless answer.
 
-    name: Literal["curve_over_baseline"]
+    Of the networks trained at the longest length, at the nearest or the farthest of the longer lengths tested.
+    """
+
+    name: Literal["unseen_over_baseline"]
     arm: str
-    metric: str
+    unseen: Literal["nearest", "farthest"]
 
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{named(self.arm)}: {_told(self.metric)} over the baseline loss (geometric mean)"
+        return f"{named(self.arm)}: test loss at the {self.unseen} unseen length over the baseline (geometric mean)"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
+        metrics = tables.at_longest(tables.curves)["metric"].unique().to_list()
+        lengths = sorted(int(found[1]) for metric in metrics if (found := _UNSEEN.fullmatch(metric)))
+        beyond = [length for length in lengths if length > tables.lengths[-1]]
+        if not beyond:
+            return NOTHING
         baselines = tables.at_longest(tables.runs).select("trial_id", "seed", "baseline_loss")
-        by_seed = _by_seed(tables, self.metric).filter(pl.col("arm") == self.arm)
+        length = beyond[0 if self.unseen == "nearest" else -1]
+        by_seed = _by_seed(tables, f"test_loss[T={length}]").filter(pl.col("arm") == self.arm)
         logs = by_seed.join(baselines, on=["trial_id", "seed"]).with_columns(
             log10=(pl.col("value") / pl.col("baseline_loss")).log10()
         )

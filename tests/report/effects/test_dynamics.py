@@ -11,11 +11,11 @@ from pipeline.errors import ConfigError
 from pipeline.report.effects.dynamics import (
     CurveDifference,
     CurveMean,
-    CurveOverBaseline,
     GateMean,
     RetentionFactor,
     ShrinkingShare,
     TruncationBias,
+    UnseenOverBaseline,
 )
 from pipeline.statistics import GridTables
 from tests.report.effects.conftest import assert_effect, assert_nothing, geometric, grid, runs, student
@@ -74,19 +74,32 @@ def test_curve_difference_is_paired_by_seed() -> None:
     assert_nothing(effect.of(alone), num_left_out=3)
 
 
-def test_curve_over_baseline_is_the_geometric_mean_over_seeds() -> None:
-    effect = CurveOverBaseline("curve_over_baseline", "gru", "test_loss[T=200]")
+def test_unseen_over_baseline_is_the_geometric_mean_over_seeds() -> None:
+    effect = UnseenOverBaseline("unseen_over_baseline", "gru", "nearest")
     tables = curves("test_loss[T=200]", {"gru": [(0.1,), (0.5,), (3.0,)]})
     assert_effect(effect.of(tables), geometric([0.1 / 0.5, 0.5 / 1.0, 3.0 / 1.5]), 3)
-    assert effect.said == "GRU: test loss (T=200) over the baseline loss (geometric mean)"
-    assert_nothing(CurveOverBaseline("curve_over_baseline", "lstm", "test_loss[T=200]").of(tables))
+    assert effect.said == "GRU: test loss at the nearest unseen length over the baseline (geometric mean)"
+    assert_nothing(UnseenOverBaseline("unseen_over_baseline", "lstm", "nearest").of(tables))
 
 
-def test_curve_over_baseline_counts_a_seed_that_overflowed_or_has_no_baseline() -> None:
+def test_unseen_over_baseline_chooses_among_lengths_beyond_the_longest_trained() -> None:
+    tables = curves("test_loss[T=200]", {"gru": [(0.1,), (0.5,), (3.0,)]})
+    farther = tables.curves.with_columns(metric=pl.lit("test_loss[T=1000]"), value=pl.col("value") * 10)
+    shorter = tables.curves.with_columns(metric=pl.lit(f"test_loss[T={tables.lengths[-1]}]"), value=pl.lit(1e-9))
+    many = grid(tables.runs, curves=pl.concat([shorter, farther, tables.curves]))
+    nearest, farthest = (
+        UnseenOverBaseline("unseen_over_baseline", "gru", end).of(many) for end in ("nearest", "farthest")
+    )  # type: ignore[arg-type]
+    assert_effect(nearest, geometric([0.1 / 0.5, 0.5 / 1.0, 3.0 / 1.5]), 3)
+    assert_effect(farthest, geometric([1 / 0.5, 5 / 1.0, 30 / 1.5]), 3)
+    assert_nothing(UnseenOverBaseline("unseen_over_baseline", "gru", "nearest").of(grid(tables.runs, curves=shorter)))
+
+
+def test_unseen_over_baseline_counts_a_seed_that_overflowed_or_has_no_baseline() -> None:
     tables = curves("test_loss[T=200]", {"gru": [(0.1,), (math.inf,), (3.0,), (1.0,)]})
     known = pl.when(pl.col("seed") < 3).then(pl.col("baseline_loss"))
     tables = grid(tables.runs.with_columns(baseline_loss=known), curves=tables.curves)
-    effect = CurveOverBaseline("curve_over_baseline", "gru", "test_loss[T=200]").of(tables)
+    effect = UnseenOverBaseline("unseen_over_baseline", "gru", "nearest").of(tables)
     assert_effect(effect, geometric([0.2, 2.0]), 2, num_left_out=2)
 
 
