@@ -16,10 +16,14 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
 import yaml
 
 from pipeline.config import Paths, read_yaml
 from pipeline.errors import PipelineError
+from pipeline.figures import influence_balancing
+from pipeline.figures.style import to_svg_and_png
+from pipeline.selftest.influence_balancing import k_step_gradient, training_path
 
 ROOT = Path(__file__).resolve().parent.parent
 NUM_SEEDS = 5
@@ -57,7 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
         done = subprocess.run([sys.executable, ROOT / "stages" / script, *rest], cwd=workspace.root, check=False)  # noqa: S603
         if done.returncode:
             return done.returncode
-    copy_evidence(workspace, Paths.at(ROOT).reports / "replications")
+    folder = Paths.at(ROOT).reports / "replications"
+    copy_evidence(workspace, folder)
+    balance_influences(folder)
+    print(f"replicate: {folder.relative_to(ROOT)}/index.html")
     return 0
 
 
@@ -97,7 +104,25 @@ def copy_evidence(workspace: Paths, folder: Path) -> None:
     for part in ("tables", "figures"):
         shutil.copytree(workspace.reports / part, folder / part, dirs_exist_ok=True)
     shutil.copyfile(workspace.reports / "index.html", folder / "index.html")
-    print(f"replicate: {folder.relative_to(ROOT)}/index.html")
+
+
+def balance_influences(folder: Path) -> None:
+    """Write table and figure of Tallec and Ollivier's system, whose truncated gradient has the wrong sign."""
+    lengths = range(1, 101)
+    gradients = pl.DataFrame({"backward_length": lengths, "gradient": [k_step_gradient(K) for K in lengths]})
+    found = {K: training_path(K) for K in (10, 20, 30, 100)}
+    paths = pl.concat(
+        pl.DataFrame({"backward_length": K, "step": range(len(path)), "theta": path}) for K, path in found.items()
+    )
+    gradients.write_csv(folder / "tables" / "influence_balancing_gradients.csv")
+    paths.write_csv(folder / "tables" / "influence_balancing_paths.csv")
+    svg, png = to_svg_and_png(influence_balancing.draw(gradients, paths))
+    (folder / "figures" / "influence_balancing.svg").write_bytes(svg)
+    (folder / "figures" / "influence_balancing.png").write_bytes(png)
+    print(
+        f"influence balancing: {influence_balancing.title(gradients, paths)}. "
+        f"{influence_balancing.caption(gradients, paths)}"
+    )
 
 
 def _write(path: Path, content: Any) -> None:

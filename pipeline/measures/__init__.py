@@ -5,6 +5,7 @@ from pipeline.measures.gradient_trace import (
     GradientTrace,
     certificate_error,
     finite_difference_error,
+    in_float64,
     trace_gradients,
 )
 from pipeline.measures.jacobians import singular_values_by_lag, step_jacobians
@@ -36,6 +37,7 @@ __all__ = [
     "gate_values",
     "geometric_lengths",
     "half_life",
+    "in_float64",
     "in_reading_order",
     "local_smoothness",
     "locate",

@@ -36,10 +36,15 @@ def trace_gradients(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets
         inputs: (B, T, D) or (B, T).
         targets: As the loss wants them.
     """
-    real = inputs.double() if inputs.is_floating_point() else inputs
+    real = in_float64(inputs)
     states, grad_RP = replicas.state_gradients(flat_RP.double(), real, targets, shared=True)
     norms = {key: log10_norm(grad_RTBH.flatten(2)) for key, grad_RTBH in states.items()}
     return GradientTrace(norms, grad_RP)
+
+
+def in_float64(inputs: Tensor) -> Tensor:
+    """Return real inputs in float64; symbol ids as they are."""
+    return inputs.double() if inputs.is_floating_point() else inputs
 
 
 def log10_norm(vectors: Tensor) -> Tensor:
@@ -70,7 +75,7 @@ def finite_difference_error(
         inputs: (B, T, D) or (B, T), the same for all replicas.
         targets: As the loss wants them.
     """
-    real = inputs.double() if inputs.is_floating_point() else inputs
+    real = in_float64(inputs)
     norm_R = grad_RP.norm(dim=1)
     direction_RP = grad_RP / torch.where(norm_R > 0, norm_R, 1.0)[:, None]
 

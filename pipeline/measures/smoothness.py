@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pipeline.measures.gradient_trace import in_float64
 from pipeline.models import Replicas
 
 FRACTIONS = (1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6)
@@ -32,7 +33,7 @@ def local_smoothness(
         inputs: (B, T, D) or (B, T), the same for all replicas.
         targets: As the loss wants them.
     """
-    start_RP, real = before_RP.double(), inputs.double() if inputs.is_floating_point() else inputs
+    start_RP, real = before_RP.double(), in_float64(inputs)
     update_RP = after_RP.double() - start_RP
     length_R = update_RP.norm(dim=1)
 

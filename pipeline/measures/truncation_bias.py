@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pipeline.cells import Cell, States, Weights
 from pipeline.cells.stack import unstack_states
-from pipeline.measures.gradient_trace import log10_norm
+from pipeline.measures.gradient_trace import in_float64, log10_norm
 from pipeline.measures.step_sensitivity import step_sensitivity
 from pipeline.measures.timesteps import joined_step, states_before
 from pipeline.models import Pass, Replicas
@@ -84,7 +84,7 @@ def truncation_bias(
         raise ValueError(f"expected lengths from 1 to {num_timesteps}, got {list(lengths)}")
     chosen = tuple(sorted({*lengths, num_timesteps}))
     flat_RP = flat_RP.double()
-    real = inputs.double() if inputs.is_floating_point() else inputs
+    real = in_float64(inputs)
     seen, states = replicas.unroll(replicas.named(flat_RP), real)
     passes = [_last_loss(replicas, flat_RP, real, targets, states, length) for length in chosen]
     grad_RKP = torch.stack([run.grad_RP for run in passes], dim=1)

@@ -19,6 +19,7 @@ from pipeline.measures import (
     gate_statistics,
     gate_values,
     geometric_lengths,
+    in_float64,
     local_smoothness,
     log_spaced_steps,
     lyapunov_spectrum,
@@ -147,7 +148,7 @@ class Diagnostics:
         )
         if not wanted:
             return
-        exact_RP, inputs = flat_RP.double(), _real(self._probe.inputs)
+        exact_RP, inputs = flat_RP.double(), in_float64(self._probe.inputs)
         seen, states = self._replicas.unroll(self._replicas.named(exact_RP), inputs)
         cell, per_place = self._replicas.model.recurrent.cell, len(self._replicas.model.recurrent.cell.states)
         for number, place in enumerate(self._replicas.model.recurrent.places):
@@ -225,7 +226,3 @@ def _only(measure: Callable[[Tensor], Tensor], block_RHH: Tensor, which: list[in
     values_R = torch.full((len(block_RHH),), torch.nan, dtype=block_RHH.dtype)
     values_R[which] = measure(block_RHH[which])
     return values_R
-
-
-def _real(inputs: Tensor) -> Tensor:
-    return inputs.double() if inputs.is_floating_point() else inputs
