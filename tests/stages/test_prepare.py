@@ -44,11 +44,11 @@ def test_lengths_of_the_studies_and_of_the_file_are_prepared(project):
     ran = prepare(project, "adding")
     assert (ran.returncode, ran.stderr) == (0, "")
     folder = project / "data" / "adding"
-    assert read_manifest(folder).lengths == (10, 20, 50)
+    assert read_manifest(folder).lengths == (10, 20, 30, 50)
     assert load_dataset(folder, 10).splits["train"].inputs.shape == (64, 10, 2)
     lines = ran.stdout.splitlines()
     assert lines[0] == "adding, length 10: 64 train, 32 validation, 32 test sequences of 10 timesteps"
-    assert [line.split(":")[0] for line in lines] == [*(f"adding, length {n}" for n in (10, 20, 50)), "adding"]
+    assert [line.split(":")[0] for line in lines] == [*(f"adding, length {n}" for n in (10, 20, 30, 50)), "adding"]
     assert lines[-1].startswith("adding: 0.1 MB in ")
 
 
