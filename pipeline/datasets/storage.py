@@ -77,15 +77,20 @@ def load_dataset(folder: Path, length: int | None, unseen_lengths: Sequence[int]
     """
     manifest = read_manifest(folder)
     _check_names(folder, manifest)
-    dataset, *others = (_load_variant(folder, manifest, wanted) for wanted in (length, *unseen_lengths))
-    return with_unseen(dataset, others)
-
-
-def _load_variant(folder: Path, manifest: Manifest, length: int | None) -> Dataset:
     variant = manifest.variant(length)
-    arrays = {name: _load_array(folder, name, file) for name, file in variant.files.items()}
-    splits = {split: Split(*(arrays[array_path(variant.length, split, role)] for role in ROLES)) for split in SPLITS}
-    return Dataset(**_task_of(variant), name=manifest.name, digest=variant.digest, splits=splits)
+    dataset = Dataset(
+        **_task_of(variant),
+        name=manifest.name,
+        digest=variant.digest,
+        splits={split: _load_split(folder, variant, split) for split in SPLITS},
+    )
+    others = [manifest.variant(unseen) for unseen in unseen_lengths]
+    return with_unseen(dataset, {other.length: (other.digest, _load_split(folder, other, "test")) for other in others})
+
+
+def _load_split(folder: Path, variant: Variant, split: str) -> Split:
+    names = (array_path(variant.length, split, role) for role in ROLES)
+    return Split(*(_load_array(folder, name, variant.files[name]) for name in names))
 
 
 def _write(name: str, generator: Generator, lengths: Sequence[int], sizes: Sizes, folder: Path) -> None:

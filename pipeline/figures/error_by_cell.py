@@ -11,6 +11,7 @@ from pipeline.figures.stages import compares_cells
 from pipeline.figures.style import canvas, looks_of, styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, number, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval, paired_difference
+from pipeline.tables import FINISHED
 
 
 def applies(tables: GridTables) -> bool:
@@ -81,7 +82,7 @@ def draw(tables: GridTables) -> Figure:
 
 
 def _sound(tables: GridTables) -> pl.DataFrame:
-    return tables.at_longest(tables.runs).filter(pl.col("status").is_in(["ok", "timed_out"]))
+    return tables.at_longest(tables.runs).filter(pl.col("status").is_in(FINISHED))
 
 
 def _percent(share: float) -> str:

@@ -6,7 +6,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.stages import FINISHED, interval, ranked
+from pipeline.figures.stages import interval, ranked
 from pipeline.figures.style import canvas, label_panels, looks_of, styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval, paired_difference

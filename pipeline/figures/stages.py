@@ -9,13 +9,11 @@ import polars as pl
 
 from pipeline.figures.words import number
 from pipeline.statistics import GridTables
+from pipeline.tables import FINISHED
 
 STAGES = {"initialisation": "At initialisation", "end": "At the end of training"}
 MAX_PANELS = 6
 """Small multiples are at most as many."""
-
-FINISHED = ("ok", "timed_out")
-"""Outcomes of replicas whose last weights are the end of a training."""
 
 
 def compares_cells(tables: GridTables) -> bool:

@@ -6,6 +6,7 @@ from pipeline.measures.gradient_trace import (
     certificate_error,
     finite_difference_error,
     in_float64,
+    rounding_error,
     trace_gradients,
 )
 from pipeline.measures.jacobians import singular_values_by_lag, step_jacobians
@@ -48,6 +49,7 @@ __all__ = [
     "random_network_jacobians",
     "recurrent_blocks",
     "retention",
+    "rounding_error",
     "sigma_max",
     "singular_values_by_lag",
     "spectral_radius",

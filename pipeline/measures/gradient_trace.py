@@ -95,3 +95,22 @@ def certificate_error(fast_RP: Tensor, exact_RP: Tensor) -> Tensor:
     """
     difference = (fast_RP.double() - exact_RP).norm(dim=1)
     return torch.where(difference == 0, difference, difference / exact_RP.norm(dim=1))
+
+
+def rounding_error(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return how far the exact gradient moves when every weight moves by half a unit of float32's last place, (R,).
+
+    Relative, as `certificate_error`; signs alternate along the parameters. Where a network is chaotic this is large:
+    no float32 gradient can be near the float64 one. It says nothing of whether the gradient is right.
+
+    Args:
+        replicas: The pack.
+        flat_RP: Parameters.
+        inputs: (B, T, D) or (B, T), the same for all replicas.
+        targets: As the loss wants them.
+    """
+    sign_P = 1.0 - 2.0 * (torch.arange(flat_RP.shape[1], device=flat_RP.device) % 2).double()
+    start_RP = flat_RP.double()
+    moved_RP = start_RP * (1.0 + 0.5 * torch.finfo(torch.float32).eps * sign_P)
+    ends = [replicas.gradients(at_RP, in_float64(inputs), targets, shared=True)[1] for at_RP in (moved_RP, start_RP)]
+    return certificate_error(*ends)

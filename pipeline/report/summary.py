@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from pipeline.statistics import GridTables, mean_interval, share_interval
-from pipeline.tables import STATUSES
+from pipeline.tables import FINISHED, STATUSES
 
 _KEYS = ["position"]
 
@@ -23,7 +23,7 @@ def settings_summary(tables: GridTables) -> pl.DataFrame:
     named = runs.select("position", "label", "arm", "length", "trial_id", "selected", *_varied(tables)).unique(
         maintain_order=True
     )
-    sound = runs.filter(pl.col("status").is_in(["ok", "timed_out"]))
+    sound = runs.filter(pl.col("status").is_in(FINISHED))
     losses = mean_interval(sound.with_columns(pl.col("test_loss").log10()), "test_loss", _KEYS)
     losses = losses.with_columns((10.0 ** pl.col(name)).alias(name) for name in ("mean", "low", "high"))
     answered = runs.filter(pl.col("status") != "error")

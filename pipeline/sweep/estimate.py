@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from pipeline.cells import CELLS
 from pipeline.models import Interface, count_parameters
+from pipeline.training.diagnostics import NUM_JACOBIAN_EXAMPLES
+from pipeline.training.evaluation import CHUNK
 from pipeline.training.spec import TrialSpec
 
 FLOATS_PER_PARAMETER = 6
@@ -16,6 +19,9 @@ FLOATS_PER_PARAMETER = 6
 
 FLOATS_PER_STATE = 12
 """Kept for backpropagation per timestep, sequence, replica and hidden unit: states, gates and their gradients."""
+
+FLOATS_PER_EVALUATED_STATE = 4
+"""Held while a split is evaluated, per timestep, sequence, replica and hidden unit."""
 
 SECONDS_PER_TIMESTEP = 1e-4
 """Forward and backward of one timestep when the matrices are tiny: the price of calling a few kernels."""
@@ -47,7 +53,17 @@ def memory_bytes(spec: TrialSpec, work: Workload) -> int:
     states = _num_run(spec, work) * per_timestep * spec.training.batch_size
     training = 4 * (parameters * FLOATS_PER_PARAMETER + states)
     probe = 8 * (parameters * 2 + work.num_timesteps * per_timestep * spec.diagnostics.probe_size)
-    return training + probe + work.num_data_bytes
+    evaluation = 4 * work.num_timesteps * num_replicas * _units(spec) * FLOATS_PER_EVALUATED_STATE * CHUNK
+    return training + max(probe + _jacobian_bytes(spec, work), evaluation) + work.num_data_bytes
+
+
+def _jacobian_bytes(spec: TrialSpec, work: Workload) -> int:
+    """Return the bytes of every timestep's Jacobian of one layer, where they are measured."""
+    if not {"jacobians", "lyapunov"} & set(spec.diagnostics.measures):
+        return 0
+    size = spec.model.hidden_size * len(CELLS[spec.model.cell].states)
+    num_examples = min(NUM_JACOBIAN_EXAMPLES, spec.diagnostics.probe_size)
+    return 8 * len(spec.seeds) * work.num_timesteps * num_examples * size**2
 
 
 def duration_s(spec: TrialSpec, work: Workload) -> float:

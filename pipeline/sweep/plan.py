@@ -136,8 +136,11 @@ def plan_study(
     for raw in expand(study, params.scale, _where(paths, name)):
         spec = _spec(raw, seeds)
         variant, *unseen = (
-            _variant(paths, spec.dataset.name, length, raw.where, manifests)
-            for length in (spec.dataset.length, *spec.dataset.unseen_lengths)
+            _variant(paths, spec.dataset.name, length, f"{raw.where}.dataset", key, manifests)
+            for key, length in (
+                ("length", spec.dataset.length),
+                *(("unseen_lengths", unseen) for unseen in spec.dataset.unseen_lengths),
+            )
         )
         work = _check_fit(spec, variant, raw.where, memory_limit_bytes)
         digest = combined_digest([variant.digest, *(other.digest for other in unseen)])
@@ -189,10 +192,12 @@ def _check_selection(study: Study, where: str) -> None:
         raise ConfigError(f"{where}.select.metric: {unknown_name('metric', study.select.metric, metrics)}")
 
 
-def _variant(paths: Paths, name: str, length: int | None, where: str, manifests: dict[str, Manifest]) -> Variant:
+def _variant(
+    paths: Paths, name: str, length: int | None, where: str, key: str, manifests: dict[str, Manifest]
+) -> Variant:
     if not paths.dataset_config(name).is_file():
         known = (path.stem for path in paths.dataset_config(name).parent.glob("*.yaml"))
-        raise ConfigError(f"{where}.dataset.name: {unknown_name('dataset', name, known)}")
+        raise ConfigError(f"{where}.name: {unknown_name('dataset', name, known)}")
     if not paths.dataset(name).is_dir():
         raise DatasetError(f"{paths.dataset(name)}: dataset {name!r} is not prepared; run `dvc repro prepare@{name}`")
     if name not in manifests:
@@ -200,7 +205,7 @@ def _variant(paths: Paths, name: str, length: int | None, where: str, manifests:
     try:
         return manifests[name].variant(length)
     except DatasetError as error:
-        raise DatasetError(f"{where}.dataset.length: {error}; `dvc repro prepare@{name}`") from None
+        raise DatasetError(f"{where}.{key}: {error}; `dvc repro prepare@{name}`") from None
 
 
 def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes: int | None) -> Workload:
@@ -215,7 +220,7 @@ def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes
             f"{where}.model.embedding_size: expected null, dataset {name!r} has real inputs; got {embedding_size}"
         )
     try:
-        check_fit(spec, variant.num_sequences, variant.target_kind)
+        check_fit(spec, variant.num_sequences, variant.target_kind, variant.target_at)
     except InvalidFieldError as error:
         told = f"expected {error.expected} of dataset {name!r}; got {error.got}"
         raise ConfigError(f"{where}.{error.field}: {told}") from None

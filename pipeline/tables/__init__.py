@@ -1,6 +1,16 @@
 """The tables that are the truth of every result: schemas, Parquet files and frames."""
 
 from pipeline.tables.files import probe_writable, read_table, write_table
-from pipeline.tables.schema import HOST_COLUMNS, OPEN_TABLES, SCHEMAS, STATUSES, check
+from pipeline.tables.schema import FINISHED, HOST_COLUMNS, OPEN_TABLES, SCHEMAS, STATUSES, check
 
-__all__ = ["HOST_COLUMNS", "OPEN_TABLES", "SCHEMAS", "STATUSES", "check", "probe_writable", "read_table", "write_table"]
+__all__ = [
+    "FINISHED",
+    "HOST_COLUMNS",
+    "OPEN_TABLES",
+    "SCHEMAS",
+    "STATUSES",
+    "check",
+    "probe_writable",
+    "read_table",
+    "write_table",
+]

@@ -14,6 +14,9 @@ from pipeline.errors import TableError
 
 STATUSES = ("ok", "diverged", "timed_out", "error")
 
+FINISHED = ("ok", "timed_out")
+"""Statuses of replicas whose last weights are the end of a training."""
+
 TRIALS: dict[str, pl.DataType] = {
     # what was run: one row per (trial, seed); every single field of the spec follows as a dotted column, `model.cell`
     "trial_id": pl.String(),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.cells import Weights
+from pipeline.cells import Cell, Weights
 from pipeline.cells.stack import FORWARD, Place
 from pipeline.errors import PipelineError
 from pipeline.measures import (
@@ -25,6 +25,7 @@ from pipeline.measures import (
     lyapunov_spectrum,
     recurrent_blocks,
     retention,
+    rounding_error,
     sigma_max,
     singular_values_by_lag,
     spectral_radius,
@@ -40,6 +41,9 @@ from pipeline.training.spec import DiagnosticsSpec
 
 EXPLODING_NORM = 1e3
 """Of a gradient beyond which finite differences of the loss are no witness."""
+
+CHAOTIC = 1e-4
+"""Of a gradient that moves as much when its weights move by a float32 rounding: some thousand times what they do."""
 
 NUM_JACOBIAN_EXAMPLES = 4
 """Sequences of the probe along which Jacobians are multiplied: S² numbers a timestep and sequence."""
@@ -74,40 +78,58 @@ class Diagnostics:
         self._spec, self._replicas, self._probe, self._sink = spec, replicas, probe, sink
         self._seeds = np.array(seeds)
 
-    def measure(self, step: int, flat_RP: Tensor, which: list[int], ending: list[int]) -> list[float]:
-        """Write the rows of `step` for the replicas in `which`; return their certificate errors.
+    def measure(self, step: int, flat_RP: Tensor, which: list[int]) -> list[float]:
+        """Write the scheduled rows of `step` for the replicas in `which`; return their certificate errors.
 
         Args:
             step: Updates made so far.
             flat_RP: Parameters.
             which: Replicas whose rows are wanted.
-            ending: Those of them whose last measurement this is: what costs more is measured then, as at step 0.
 
         Raises:
             CertificateError: If at step 0 the training path's gradient is further from the float64 one than allowed,
-                or that one from finite differences.
+                or that one from finite differences, and the network does not amplify rounding as much.
         """
         trace = trace_gradients(self._replicas, flat_RP, *self._probe)
         _, fast_RP = self._replicas.gradients(flat_RP, *self._probe, shared=True)
-        errors = certificate_error(fast_RP, trace.grad_RP)[which].tolist()
+        error_R = certificate_error(fast_RP, trace.grad_RP)
         if step == 0:
-            self._check("the training gradient is {:.1e} (relative) from the float64 gradient", errors)
-            differences = finite_difference_error(self._replicas, flat_RP, trace.grad_RP, *self._probe)
-            smooth = [r for r in which if trace.grad_RP[r].norm() < EXPLODING_NORM]
-            told = "the float64 gradient is {:.1e} (relative) from finite differences of the loss"
-            self._check(told, differences[smooth].tolist())
+            self._certify(flat_RP, trace.grad_RP, error_R, which)
         for key, norms_RT in trace.log10_norms.items():
             timesteps = np.arange(1, norms_RT.shape[1] + 1)
             axes = {"seed": self._seeds[which], "timestep": timesteps}
             self._write("traces", {"log10_norm": norms_RT[which]}, axes, step=step, **key._asdict())
         if "smoothness" in self._spec.measures:
             self._write_curve(step, "probe_grad_norm", trace.grad_RP.norm(dim=1), which)
-        rare = which if step == 0 else ending
-        self._write_spectrum(step, flat_RP, which, rare)
-        self._write_dynamics(step, flat_RP, which, rare)
-        if rare and "truncation" in self._spec.measures:
-            self._write_truncation(step, flat_RP, rare)
-        return errors
+        for (place, gate), block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():  # LAPACK serves well
+            name = gate if place == Place(0, FORWARD) else f"{place.suffix.removeprefix('_')}.{gate}"
+            self._write_curve(step, f"sigma_max[{name}]", _only(sigma_max, block_RHH, which), which)
+            self._write_curve(step, f"spectral_radius[{name}]", _only(spectral_radius, block_RHH, which), which)
+        if "gates" in self._spec.measures:
+            for place, weights, (x, *states) in self._unrolled(flat_RP, which):
+                values = gate_values(self._cell, weights, x, states)
+                self._write_gates(step, place, values, which)
+        return error_R[which].tolist()
+
+    def measure_at_length(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
+        """Write what costs more and is measured at step 0 and where a replica ends.
+
+        Args:
+            step: Updates made so far.
+            flat_RP: Parameters.
+            which: Replicas whose rows are wanted.
+        """
+        for (place, gate), block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():
+            values_RH = eigenvalues(block_RHH[which])
+            axes = {"seed": self._seeds[which], "index": range(values_RH.shape[1])}
+            parts = {"real": values_RH.real, "imag": values_RH.imag}
+            self._write("eigenvalues", parts, axes, step=step, gate=gate, **place._asdict())
+        if {"jacobians", "lyapunov"} & set(self._spec.measures):
+            for place, weights, unrolled in self._unrolled(flat_RP, which):
+                x, *states = (tensor[:, :, :NUM_JACOBIAN_EXAMPLES] for tensor in unrolled)
+                self._write_jacobians(step, place, step_jacobians(self._cell, weights, x, states), which)
+        if "truncation" in self._spec.measures:
+            self._write_truncation(step, flat_RP, which)
 
     def measure_update(self, step: int, before_RP: Tensor, after_RP: Tensor, which: list[int]) -> None:
         """Write how smooth the loss is along the update from `step` to the next, where the spec asks for it.
@@ -123,55 +145,51 @@ class Diagnostics:
         smoothness_R = local_smoothness(self._replicas, before_RP, after_RP, *self._probe)
         self._write_curve(step, "local_smoothness", smoothness_R, which)
 
-    def _check(self, told: str, errors: list[float]) -> None:
-        tolerance = self._spec.certificate_tolerance
-        strayed = [error for error in errors if not error <= tolerance]  # NaN strays
-        if strayed:
-            text = f"{told.format(strayed[0])} at step 0; diagnostics.certificate_tolerance allows {tolerance:.1e}"
-            raise CertificateError(text)
+    def _certify(self, flat_RP: Tensor, exact_RP: Tensor, error_R: Tensor, which: list[int]) -> None:
+        """Check both gradients at initialisation, replica by replica, against independent ones.
 
-    def _write_spectrum(self, step: int, flat_RP: Tensor, which: list[int], clouds: list[int]) -> None:
-        for (place, gate), block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():  # LAPACK serves well
-            name = gate if place == Place(0, FORWARD) else f"{place.suffix.removeprefix('_')}.{gate}"
-            self._write_curve(step, f"sigma_max[{name}]", _only(sigma_max, block_RHH, which), which)
-            self._write_curve(step, f"spectral_radius[{name}]", _only(spectral_radius, block_RHH, which), which)
-            if clouds:
-                values_RH = eigenvalues(block_RHH[clouds])
-                axes = {"seed": self._seeds[clouds], "index": range(values_RH.shape[1])}
-                parts = {"real": values_RH.real, "imag": values_RH.imag}
-                self._write("eigenvalues", parts, axes, step=step, gate=gate, **place._asdict())
+        A chaotic network amplifies the rounding of its weights to float32 as it does that of the training path: there a
+        difference says nothing, up to a hundred times what rounding the weights does, which is measured.
 
-    def _write_dynamics(self, step: int, flat_RP: Tensor, which: list[int], rare: list[int]) -> None:
-        """Write what needs the states of the probe: gates, Jacobian products, Lyapunov exponents; forward in time."""
-        wanted = {str(measure) for measure in self._spec.measures} & (
-            {"gates", "jacobians", "lyapunov"} if rare else {"gates"}
-        )
-        if not wanted:
-            return
-        exact_RP, inputs = flat_RP.double(), in_float64(self._probe.inputs)
-        seen, states = self._replicas.unroll(self._replicas.named(exact_RP), inputs)
-        cell, per_place = self._replicas.model.recurrent.cell, len(self._replicas.model.recurrent.cell.states)
-        for number, place in enumerate(self._replicas.model.recurrent.places):
-            if place.direction != FORWARD:
+        Raises:
+            CertificateError: If one strays further than the tolerance, and the network is not chaotic.
+        """
+        differences_R = finite_difference_error(self._replicas, flat_RP, exact_RP, *self._probe)
+        exploding_R = exact_RP.norm(dim=1) >= EXPLODING_NORM
+        for told, strayed_R in (
+            ("the training gradient is {:.1e} (relative) from the float64 gradient", error_R),
+            (
+                "the float64 gradient is {:.1e} (relative) from finite differences of the loss",
+                differences_R.masked_fill(exploding_R, 0.0),
+            ),
+        ):
+            tolerance = self._spec.certificate_tolerance
+            suspects = [r for r in which if not strayed_R[r] <= tolerance]  # NaN strays
+            if not suspects:
                 continue
-            unrolled = (seen[number], *states[number * per_place : (number + 1) * per_place])
-            if "gates" in wanted and cell.gate_values is not None:
-                weights, (x, *mine) = self._of(exact_RP, place, unrolled, which)
-                self._write_gates(step, place, gate_values(cell, weights, x, mine), which)
-            if wanted - {"gates"}:
-                few = [tensor[:, :, :NUM_JACOBIAN_EXAMPLES] for tensor in unrolled]
-                weights, (x, *mine) = self._of(exact_RP, place, few, rare)
-                self._write_jacobians(step, place, step_jacobians(cell, weights, x, mine), wanted, rare)
+            amplified_R = rounding_error(self._replicas, flat_RP, *self._probe)
+            guilty = [r for r in suspects if amplified_R[r] < CHAOTIC or not strayed_R[r] <= 100 * amplified_R[r]]
+            if guilty:
+                text = f"{told.format(strayed_R[guilty[0]])} at step 0, seed {self._seeds[guilty[0]]}"
+                raise CertificateError(f"{text}; diagnostics.certificate_tolerance allows {tolerance:.1e}")
 
-    def _of(
-        self, flat_RP: Tensor, place: Place, unrolled: Iterable[Tensor], which: list[int]
-    ) -> tuple[Weights, list[Tensor]]:
-        """Return the weights of a place and what it was unrolled to, of some replicas."""
-        weights = Weights(*(parameter[which] for parameter in self._replicas.weights(flat_RP, place)))
-        return weights, [tensor[which] for tensor in unrolled]
+    @property
+    def _cell(self) -> Cell:
+        return self._replicas.model.recurrent.cell
+
+    def _unrolled(self, flat_RP: Tensor, which: list[int]) -> Iterator[tuple[Place, Weights, list[Tensor]]]:
+        """Yield each place forward in time, its weights, and what it saw and went through on the probe, in float64."""
+        exact_RP, stack = flat_RP.double(), self._replicas.model.recurrent
+        seen, states = self._replicas.unroll(self._replicas.named(exact_RP), in_float64(self._probe.inputs))
+        per_place = len(self._cell.states)
+        for number, place in enumerate(stack.places):
+            if place.direction == FORWARD:
+                weights = Weights(*(parameter[which] for parameter in self._replicas.weights(exact_RP, place)))
+                mine = states[number * per_place : (number + 1) * per_place]
+                yield place, weights, [tensor[which] for tensor in (seen[number], *mine)]
 
     def _write_gates(self, step: int, place: Place, values: Mapping[str, Tensor], which: list[int]) -> None:
-        keep, seeds = self._replicas.model.recurrent.cell.keep_gate, self._seeds[which]
+        keep, seeds = self._cell.keep_gate, self._seeds[which]
         for gate, quantity, position, value_R in gate_statistics(values, keep):
             told: dict[str, Any] = {"gate": gate, "quantity": quantity, "position": position} | place._asdict()
             self._write("gates", {"value": value_R}, {"seed": seeds}, step=step, **told)
@@ -180,10 +198,8 @@ class Diagnostics:
             told = {"gate": keep, "quantity": "retention"} | place._asdict()
             self._write("gates", {"value": retention(values[keep])}, axes, step=step, **told)
 
-    def _write_jacobians(
-        self, step: int, place: Place, jacobians_RTBSS: Tensor, wanted: set[str], which: list[int]
-    ) -> None:
-        num_timesteps, seeds = jacobians_RTBSS.shape[1], self._seeds[which]
+    def _write_jacobians(self, step: int, place: Place, jacobians_RTBSS: Tensor, which: list[int]) -> None:
+        num_timesteps, seeds, wanted = jacobians_RTBSS.shape[1], self._seeds[which], self._spec.measures
         if "jacobians" in wanted:
             lags = geometric_lengths(num_timesteps, per_doubling=4)
             for quantity, log10_RK in singular_values_by_lag(jacobians_RTBSS, lags).items():

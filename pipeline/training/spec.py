@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.cells import CELLS
 from pipeline.config.strict import require
 from pipeline.models import ModelSpec
 from pipeline.training.clipping import Clipping
@@ -30,6 +31,11 @@ class DatasetRef:
     name: str
     length: int | None
     unseen_lengths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        told = "lengths, each once, none of them the one of training"
+        distinct = len({*self.unseen_lengths, self.length}) == len(self.unseen_lengths) + 1
+        require(distinct, "unseen_lengths", told, list(self.unseen_lengths))
 
 
 @dataclass(frozen=True)
@@ -96,16 +102,28 @@ class TrialSpec:
             ("truncation" in self.diagnostics.measures, "diagnostics.measures: truncation"),
         ):
             require(not (self.model.bidirectional and truncates), "model.bidirectional", f"{told} ({what})", True)
+        told = "a rule outside the recurrence beside a regulariser, whose gradient a pass clipped inside it lacks"
+        alone = self.clipping.state_threshold is None or not self.regularisation.traces
+        require(alone, "clipping.name", told, self.clipping.name)
+        gated = CELLS[self.model.cell].gate_values is not None
+        told = f"measures that the cell {self.model.cell!r} has: it has no gates"
+        require(gated or "gates" not in self.diagnostics.measures, "diagnostics.measures", told, "gates")
         self.regularisation.check(self.model)
 
 
-def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], target_kind: Literal["value", "class"]) -> None:
+def check_fit(
+    spec: TrialSpec,
+    num_sequences: Mapping[str, int],
+    target_kind: Literal["value", "class"],
+    target_at: Literal["last", "every"],
+) -> None:
     """Check that a batch, and the probe, are no larger than their split, and that what is to stop training exists.
 
     Args:
         spec: What is to be trained.
         num_sequences: N of each split.
         target_kind: Of the dataset.
+        target_at: Of the dataset.
 
     Raises:
         InvalidFieldError: If not; the caller knows the file and the dataset.
@@ -119,6 +137,11 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], target_kind: Li
     stop_on = spec.training.stop_on
     classes = target_kind == "class" or stop_on != "validation_error"
     require(classes, "training.stop_on", "validation_loss, for real targets have no error", stop_on)
+    truncation = spec.training.truncation
+    if truncation is not None and target_at == "last":
+        told = f"backward_length ({truncation.backward_length}): a target at the end means one update a sequence"
+        once = truncation.update_every == truncation.backward_length
+        require(once, "training.truncation.update_every", told, truncation.update_every)
 
 
 def canonical(spec: TrialSpec) -> dict[str, Any]:

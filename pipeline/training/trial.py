@@ -142,14 +142,13 @@ class Trial:
     def _check_fit(self) -> None:
         try:
             sizes = {name: len(split.inputs) for name, split in self.splits.items()}
-            check_fit(self.spec, sizes, self.interface.target_kind)
+            check_fit(self.spec, sizes, self.interface.target_kind, self.interface.target_at)
         except InvalidFieldError as error:
             raise ConfigError(f"{error.field}: expected {error.expected}; got {error.got}") from None
 
     def _evaluate_and_measure(self) -> bool:
         """Do what is due between two updates; return whether the trial ends here."""
         progress, training = self.progress, self.spec.training
-        progress.note_step_time()
         before, last = self._active(), progress.step >= training.max_steps
         if last or progress.step % training.evaluate_every == 0:
             self.ledger.write(progress.step)
@@ -158,11 +157,11 @@ class Trial:
         active = [] if last else self._active()
         ending = [r for r in sound if r not in active]
         scheduled = progress.step in self.diagnostics.steps
-        self._measure(sound if scheduled else ending, ending)
+        self._measure(sound if scheduled else ending, before if progress.step == 0 else ending)
         if active and self._out_of_time():
             self._checkpoint()  # under a higher limit the trial goes on from here
             self._time_out(active)
-            self._measure([] if scheduled else active, active)
+            self._measure([] if scheduled else active, [] if progress.step == 0 else active)
             return True
         return not active
 
@@ -190,14 +189,17 @@ class Trial:
                 outcome.criterion_time_s = progress.training_time_s
                 progress.active_R[r] = False
 
-    def _measure(self, which: list[int], ending: list[int]) -> None:
-        if not which:
-            return
-        started = time.perf_counter()
-        errors = self.diagnostics.measure(self.progress.step, self.progress.flat_RP, which, ending)
-        for r, error in zip(which, errors, strict=True):
-            self.progress.outcomes[r].certify(error)
-        self.progress.diagnostics_time_s += time.perf_counter() - started
+    def _measure(self, which: list[int], rarely: list[int]) -> None:
+        """Measure the replicas in `which`, and at length those in `rarely`: at step 0 and where they end."""
+        started, progress = time.perf_counter(), self.progress
+        if which:
+            errors = self.diagnostics.measure(progress.step, progress.flat_RP, which)
+            for r, error in zip(which, errors, strict=True):
+                progress.outcomes[r].certify(error)
+        sound = [r for r in rarely if progress.outcomes[r].status != Status.DIVERGED]
+        if sound:
+            self.diagnostics.measure_at_length(progress.step, progress.flat_RP, sound)
+        progress.diagnostics_time_s += time.perf_counter() - started
 
     def _update(self) -> None:
         """Make one update of every active replica; freeze those whose loss, gradient or parameters are not finite."""
@@ -214,9 +216,9 @@ class Trial:
         progress.flat_RP.grad = applied_RP
         self.optimiser.step()
         progress.step += 1
-        progress.carried = self._carry(window, initial, run)
+        progress.carried = self._carry(window, run)
         after_finite_R = progress.flat_RP.isfinite().all(dim=1)
-        failed_R = progress.active_R & ~(run.losses.isfinite() & ledger.grad_norm.isfinite() & after_finite_R)
+        failed_R = progress.active_R & ~(run.losses.isfinite() & ledger.clipped_grad_norm.isfinite() & after_finite_R)
         progress.active_R = progress.active_R & ~failed_R
         progress.flat_RP[~progress.active_R] = before_RP[~progress.active_R]
         progress.num_clipped_R += progress.active_R & (ledger.clipped_grad_norm < ledger.grad_norm)
@@ -251,10 +253,9 @@ class Trial:
         """Return which sequences each replica's batch is made of, (R, B)."""
         return self.order.indices(window.batch).to(self.device)
 
-    def _carry(self, window: Window, initial: list[Tensor], run: Pass) -> list[Tensor]:
-        if window.carry == 0:
-            return initial if self.windows.at(self.progress.step).start else []
-        return [state[:, window.carry - 1].clone() for state in run.states]
+    def _carry(self, window: Window, run: Pass) -> list[Tensor]:
+        """Return the states from which the next window of the same sequences starts; none where it starts anew."""
+        return [state[:, window.carry - 1].clone() for state in run.states] if window.carry else []
 
     def _backpropagate(
         self, batch: Sequences, window: Window, initial: list[Tensor], state_threshold: float | None

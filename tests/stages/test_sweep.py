@@ -41,7 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     small = {"training.batch_size": 8, "training.max_steps": 4, "training.evaluate_every": 2, "dataset.length": 5}
     measures = ["gates", "jacobians", "lyapunov", "smoothness", "truncation"]
     small |= {"diagnostics.num_traces": 2, "diagnostics.probe_size": 4, "diagnostics.measures": measures}
-    grids = {"adding": {"figures": None, "set": {}, "variants": {}, "axes": {"model.cell": ["elman", "gru"]}}}
+    grids = {"adding": {"figures": None, "set": {}, "variants": {}, "axes": {"model.cell": ["lstm", "gru"]}}}
     edit(study, study, set=small, grids=grids, select=None, scales={})
     prepare_dataset("adding", paths.dataset_config("adding"), [5], Sizes(**SIZES), paths.dataset("adding"))
     monkeypatch.chdir(tmp_path)
@@ -59,7 +59,7 @@ def test_a_sweep_writes_the_tables_of_real_training(
     assert stage(["cells", "--executor", "inline"]) == 0
     assert "2 settings: 0 from the store, 2 trained" in capsys.readouterr().out
     tables = {name: read_table(name, project.results("cells")) for name in SCHEMAS}
-    assert tables["trials"]["model.cell"].to_list() == ["elman", "elman", "gru", "gru"]
+    assert tables["trials"]["model.cell"].to_list() == ["lstm", "lstm", "gru", "gru"]
     assert all(len(frame) > 0 for frame in tables.values())
     shutil.rmtree(project.default_store)
     assert stage(["cells", "--executor", "inline"]) == 0

@@ -131,13 +131,13 @@ def test_k2_over_the_sequence_with_one_update_is_full_backpropagation_bit_for_bi
 ) -> None:
     dataset, sinks = request.getfixturevalue(data), (MemorySink(), MemorySink())
     full = run_trial(spec_of(), dataset, sinks[0])
-    covered = run_trial(spec_of(training__truncation=truncated(T, 50)), dataset, sinks[1])
+    covered = run_trial(spec_of(training__truncation=truncated(50, 50)), dataset, sinks[1])
     assert rows_of(full) == rows_of(covered)
     assert sorted_rows(sinks[0], "curves") == sorted_rows(sinks[1], "curves")
 
 
 def test_a_target_at_the_end_is_truncated_from_the_end(adding: Any, spec_of: Any) -> None:
-    spec = spec_of(model__cell="gru", training__truncation=truncated(1, 3), clipping={"name": "none"})
+    spec = spec_of(model__cell="gru", training__truncation=truncated(3, 3), clipping={"name": "none"})
     trial = exact_trial(spec, adding)
     trial.splits["train"] = Sequences(*(tensor.double() for tensor in trial.train))
     window = trial.windows.at(7)
@@ -157,6 +157,21 @@ def test_a_target_at_the_end_is_truncated_from_the_end(adding: Any, spec_of: Any
         grad = torch.autograd.grad(F.mse_loss(predicted, y), model.weight_hh_l0)[0]
         mine = trial.replicas.named(run.grad_RP)["recurrent.weight_hh_l0"][r]
         torch.testing.assert_close(mine, grad, rtol=1e-9, atol=1e-12)
+
+
+def test_the_state_before_a_target_at_the_end_is_of_the_present_batch_and_weights(adding: Any, spec_of: Any) -> None:
+    spec = spec_of(
+        model__cell="lstm", training__truncation=truncated(3, 3), optimiser={"name": "sgd", "learning_rate": 1.0}
+    )
+    trial = exact_trial(spec, adding)
+    trial.splits["train"] = Sequences(*(tensor.double() for tensor in trial.train))
+    for step in range(3):
+        window = trial.windows.at(step)
+        chosen = trial.train.inputs[trial.order.indices(step)][:, :, :7]
+        expected = trial.replicas.advance(trial.replicas.named(trial.progress.flat_RP), chosen)
+        for mine, state in zip(trial._state_before(window), expected, strict=True):
+            torch.testing.assert_close(mine, state, rtol=1e-12, atol=1e-14)
+        trial._update()
 
 
 @pytest.mark.parametrize(
@@ -207,6 +222,18 @@ def test_windows_score_every_timestep_once_and_never_run_more_than_k2(k1: int, k
         ),
         ({"training__truncation": truncated(2, 4), "model__bidirectional": True}, "nothing can be carried into"),
         (
+            {
+                "clipping": {"name": "state_norm", "threshold": 1.0},
+                "regularisation": {"name": "vanishing_gradient", "weight": 1.0},
+            },
+            "clipping.name: expected a rule outside the recurrence beside a regulariser",
+        ),
+        ({"diagnostics__measures": ["gates"]}, "diagnostics.measures: expected measures that the cell 'elman' has"),
+        (
+            {"dataset": {"name": "adding", "length": 10, "unseen_lengths": [20, 10]}},
+            "unseen_lengths: expected lengths, each once",
+        ),
+        (
             {"diagnostics__measures": ["truncation"], "model__bidirectional": True},
             r"\(diagnostics.measures: truncation\)",
         ),
@@ -215,6 +242,19 @@ def test_windows_score_every_timestep_once_and_never_run_more_than_k2(k1: int, k
 def test_impossible_truncations_are_refused(changes: Any, told: str, spec_of: Any) -> None:
     with pytest.raises(ConfigError, match=told):
         spec_of(**changes)
+
+
+def test_a_target_at_the_end_means_one_update_a_sequence(adding: Any, spec_of: Any) -> None:
+    with pytest.raises(ConfigError, match=r"update_every: expected backward_length \(5\): a target at the end"):
+        run_trial(spec_of(training__truncation=truncated(2, 5)), adding, MemorySink())
+
+
+def test_step_times_are_of_the_portions_between_evaluations(adding: Any, spec_of: Any) -> None:
+    trial = Trial(spec_of(), adding, MemorySink(), None, torch.device("cpu"), None, 1e9)
+    row = trial.run().rows[0]
+    assert len(trial.progress.step_times_s) == 3  # 30 updates, an evaluation every 10
+    assert row["step_time_error_s"] > 0
+    assert sum(trial.progress.step_times_s) * 10 == pytest.approx(row["training_time_s"])
 
 
 def test_the_criterion_may_be_an_error_and_real_targets_have_none(symbols: Any, adding: Any, spec_of: Any) -> None:

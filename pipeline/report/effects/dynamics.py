@@ -12,9 +12,10 @@ from pipeline.figures.growth_by_singular_value import table as growth_points
 from pipeline.figures.stages import staged, top_forward
 from pipeline.report.effects.effect import NOTHING, WHEN, Effect, Stage, as_effect, as_factor, named
 from pipeline.statistics import GridTables, mean_interval, paired_difference
+from pipeline.tables import FINISHED
 
 _UNSEEN = re.compile(r"test_loss\[T=(\d+)\]")
-_SOUND = pl.col("status").is_in(["ok", "timed_out"])
+_SOUND = pl.col("status").is_in(FINISHED)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from pipeline.figures.words import listed
 from pipeline.report.effects.effect import NOTHING, Effect, as_effect, as_factor, as_share, named
 from pipeline.statistics import GridTables, line_interval, mean_interval, paired_difference, share_interval
 from pipeline.statistics.solved import solved_share
-from pipeline.tables import SCHEMAS
+from pipeline.tables import FINISHED, SCHEMAS
 
 Length = Literal["shortest", "longest"]
 _NUMBERS = [name for name, dtype in SCHEMAS["trials"].items() if dtype.is_numeric()]
 NORMAL_QUANTILE = 1.96
-_SOUND = pl.col("status").is_in(["ok", "timed_out"])
+_SOUND = pl.col("status").is_in(FINISHED)
 _ENDED = {"ok": "ended ok", "diverged": "diverged", "timed_out": "ran out of time"}
 
 
