@@ -1,10 +1,10 @@
-"""Train published protocols at their published size on this machine; tables and figures go to reports/replications/.
+"""Train published protocols at their published size on this machine; the evidence goes to reports/replications/<name>/.
 
-    python stages/replicate.py [pascanu aicher] [--executor ray|inline]
+    python stages/replicate.py [pascanu aicher influence_balancing] [--executor ray|inline]
 
-Each is one grid of a study at the cluster scale with five seeds, in a workspace of its own (.replications/), so that
-the datasets and results of params.yaml stay as they are. Trials are kept in the project's store: run again, only what
-is missing trains.
+A protocol is one grid of a study at the cluster scale with five seeds, in a workspace of its own
+(.replications/<name>), so that the datasets and results of params.yaml stay as they are. Trials are kept in the
+project's store: run again, only what is missing trains.
 """
 
 from __future__ import annotations
@@ -20,13 +20,20 @@ import polars as pl
 import yaml
 
 from pipeline.config import Paths, read_yaml
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError, unknown_name
 from pipeline.figures import influence_balancing
 from pipeline.figures.style import to_svg_and_png
 from pipeline.selftest.influence_balancing import k_step_gradient, training_path
+from pipeline.tables import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 NUM_SEEDS = 5
+INFLUENCE = "influence_balancing"
+KEPT = (
+    "status", "num_steps", "best_step", "criterion_step", "best_validation_loss", "best_validation_error",
+    "test_loss", "test_error", "baseline_loss", "clipped_share", "step_time_s", "training_time_s",
+)  # fmt: skip
+"""Columns of `trials` that the table of seeds has."""
 
 
 class Protocol(NamedTuple):
@@ -45,47 +52,66 @@ PROTOCOLS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the protocols named on the command line, or all; return the exit status."""
+    names = (*PROTOCOLS, INFLUENCE)
     parser = argparse.ArgumentParser(description="Train published protocols at their published size.")
-    parser.add_argument("protocols", nargs="*", choices=[*PROTOCOLS, []], metavar="|".join(PROTOCOLS))
+    parser.add_argument("protocols", nargs="*", metavar="protocol", help=f"of {', '.join(names)}; default: all")
     parser.add_argument("--executor", choices=("ray", "inline"), default="ray", help="inline: in this process, no Ray")
     asked = parser.parse_args(arguments)
-    chosen = {name: PROTOCOLS[name] for name in asked.protocols or PROTOCOLS}
-    try:
-        workspace = lay_out(Paths.at(ROOT), chosen)
-    except PipelineError as error:
-        print(f"replicate: {error}", file=sys.stderr)
-        return 2
-    commands = [["prepare.py", protocol.dataset, "--project", "."] for protocol in chosen.values()]
-    commands += [["sweep.py", protocol.study, "--executor", asked.executor] for protocol in chosen.values()]
-    for script, *rest in [*commands, ["report.py"]]:
-        done = subprocess.run([sys.executable, ROOT / "stages" / script, *rest], cwd=workspace.root, check=False)  # noqa: S603
-        if done.returncode:
-            return done.returncode
-    folder = Paths.at(ROOT).reports / "replications"
-    copy_evidence(workspace, folder)
-    balance_influences(folder)
-    print(f"replicate: {folder.relative_to(ROOT)}/index.html")
+    project = Paths.at(ROOT)
+    for name in asked.protocols or names:
+        folder = project.reports / "replications" / name
+        try:
+            status = (
+                balance_influences(folder) if name == INFLUENCE else replicate(project, name, asked.executor, folder)
+            )
+        except PipelineError as error:
+            print(f"replicate: {error}", file=sys.stderr)
+            return 2
+        if status:
+            return status
+        print(f"replicate: {folder.relative_to(ROOT)}")
     return 0
 
 
-def lay_out(project: Paths, protocols: dict[str, Protocol]) -> Paths:
-    """Write the workspace's params.yaml and configs, each study cut down to its one grid, and return its paths."""
-    workspace = Paths.at(project.root / ".replications")
+def replicate(project: Paths, name: str, executor: str, folder: Path) -> int:
+    """Run one protocol in its workspace and keep its report in `folder`; return the exit status of its stages.
+
+    Raises:
+        ConfigError: If there is no such protocol, or its study cannot be read.
+    """
+    if name not in PROTOCOLS:
+        raise ConfigError(unknown_name("protocol", name, (*PROTOCOLS, INFLUENCE)))
+    protocol = PROTOCOLS[name]
+    workspace = lay_out(project, name, protocol)
+    for script, *rest in (
+        ["prepare.py", protocol.dataset, "--project", "."],
+        ["sweep.py", protocol.study, "--executor", executor],
+        ["report.py"],
+    ):
+        done = subprocess.run([sys.executable, ROOT / "stages" / script, *rest], cwd=workspace.root, check=False)  # noqa: S603
+        if done.returncode:
+            return done.returncode
+    keep(workspace, protocol, folder)
+    return 0
+
+
+def lay_out(project: Paths, name: str, protocol: Protocol) -> Paths:
+    """Write the workspace's params.yaml and configs, its study cut down to one grid, and return its paths."""
+    workspace = Paths.at(project.root / ".replications" / name)
     shutil.rmtree(workspace.root / "configs", ignore_errors=True)
     shutil.copytree(project.root / "configs", workspace.root / "configs")
     params = read_yaml(project.params) | {
         "scale": "cluster",
         "seeds": {"start": 0, "count": NUM_SEEDS},
-        "datasets": [protocol.dataset for protocol in protocols.values()],
-        "studies": [protocol.study for protocol in protocols.values()],
+        "datasets": [protocol.dataset],
+        "studies": [protocol.study],
         "trial_store": str(project.default_store),
     }
     _write(workspace.params, params)
-    for protocol in protocols.values():
-        _write(
-            workspace.study_config(protocol.study),
-            cut_down(read_yaml(project.study_config(protocol.study)), protocol.grid),
-        )
+    _write(workspace.claims, read_yaml(project.claims) | {"claims": {}})
+    _write(
+        workspace.study_config(protocol.study), cut_down(read_yaml(project.study_config(protocol.study)), protocol.grid)
+    )
     return workspace
 
 
@@ -99,30 +125,44 @@ def cut_down(study: dict[str, Any], grid: str) -> dict[str, Any]:
     return study | {"claims": [], "grids": {grid: study["grids"][grid]}, "scales": scales}
 
 
-def copy_evidence(workspace: Paths, folder: Path) -> None:
-    """Put the workspace's report where it is kept: tables, figures and the page."""
+def keep(workspace: Paths, protocol: Protocol, folder: Path) -> None:
+    """Put the workspace's tables, figures and page where they are kept, and a table with a row a seed beside them."""
     for part in ("tables", "figures"):
-        shutil.copytree(workspace.reports / part, folder / part, dirs_exist_ok=True)
+        shutil.rmtree(folder / part, ignore_errors=True)
+        shutil.copytree(workspace.reports / part, folder / part)
     shutil.copyfile(workspace.reports / "index.html", folder / "index.html")
+    results = workspace.results(protocol.study)
+    settings = read_table("settings", results).select("trial_id", "label", "position")
+    further = read_table("curves", results).filter(pl.col("metric").str.starts_with("test_"))
+    trials = read_table("trials", results).join(settings, on="trial_id").sort("position", "seed")
+    seeds = trials.select("trial_id", "label", "seed", *(name for name in KEPT if trials[name].is_not_null().any()))
+    if not further.is_empty():
+        wide = further.pivot(on="metric", index=["trial_id", "seed"], values="value", maintain_order=True)
+        seeds = seeds.join(wide, on=["trial_id", "seed"], how="left", maintain_order="left")
+    losses = [name for name in seeds.columns if name.startswith("test_loss")]
+    perplexities = [pl.col(name).exp().alias(name.replace("test_loss", "test_perplexity")) for name in losses]
+    seeds = seeds.with_columns(perplexities if "test_error" in seeds.columns else [])
+    seeds.write_csv(folder / "tables" / "seeds.csv")
 
 
-def balance_influences(folder: Path) -> None:
-    """Write table and figure of Tallec and Ollivier's system, whose truncated gradient has the wrong sign."""
+def balance_influences(folder: Path) -> int:
+    """Write what truncation does to Tallec and Ollivier's system, whose gradient it turns round; return 0."""
+    for part in ("tables", "figures"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
     lengths = range(1, 101)
     gradients = pl.DataFrame({"backward_length": lengths, "gradient": [k_step_gradient(K) for K in lengths]})
     found = {K: training_path(K) for K in (10, 20, 30, 100)}
     paths = pl.concat(
         pl.DataFrame({"backward_length": K, "step": range(len(path)), "theta": path}) for K, path in found.items()
     )
-    gradients.write_csv(folder / "tables" / "influence_balancing_gradients.csv")
-    paths.write_csv(folder / "tables" / "influence_balancing_paths.csv")
+    gradients.write_csv(folder / "tables" / "gradients.csv")
+    paths.write_csv(folder / "tables" / "paths.csv")
     svg, png = to_svg_and_png(influence_balancing.draw(gradients, paths))
     (folder / "figures" / "influence_balancing.svg").write_bytes(svg)
     (folder / "figures" / "influence_balancing.png").write_bytes(png)
-    print(
-        f"influence balancing: {influence_balancing.title(gradients, paths)}. "
-        f"{influence_balancing.caption(gradients, paths)}"
-    )
+    told = f"{influence_balancing.title(gradients, paths)}\n\n{influence_balancing.caption(gradients, paths)}\n"
+    (folder / "README.txt").write_text(told, encoding="utf-8")
+    return 0
 
 
 def _write(path: Path, content: Any) -> None:

@@ -10,6 +10,7 @@ from pipeline.figures.stages import interval, ranked
 from pipeline.figures.style import canvas, label_panels, looks_of, styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval, paired_difference
+from pipeline.tables import FINISHED
 
 _FORM = r"^test_error\[(?<group>[^=\]]+)\]$"
 

@@ -16,6 +16,7 @@ from pipeline.figures.style import INK, canvas, handle_of, label_panels, legend_
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval
 from pipeline.statistics.solved import has_criterion, longest_solved, solved_share
+from pipeline.tables import FINISHED
 
 _DODGE = 0.045
 """Arms stand side by side at a length: by as many decades of the length axis, at most."""
@@ -41,7 +42,7 @@ def table(tables: GridTables) -> pl.DataFrame:
 
     Columns `arm`, `length`, `loss`, `low`, `high`, `num_seeds`, `num_nonfinite`, `num_missing`.
     """
-    sound = points(tables).filter(pl.col("status").is_in(["ok", "timed_out"]))
+    sound = points(tables).filter(pl.col("status").is_in(FINISHED))
     means = mean_interval(sound, "log10_loss", ["arm", "length"])
     return means.rename({"mean": "loss"}).with_columns(
         (10.0 ** pl.col(name)).alias(name) for name in ("loss", "low", "high")
@@ -56,11 +57,12 @@ def title(tables: GridTables) -> str:
             return "Inconclusive: no replica finished training at the longest length"
         return f"At T = {tables.lengths[-1]} {the(best['arm'][0])} has the lowest mean test loss"
     longest, shortest = tables.lengths[-1], tables.lengths[0]
+    noun = "cell" if compares_cells(tables) else "arm"
     reach = longest_solved(tables.runs)
     if reach["longest_solved"].is_null().all():
-        return f"No cell reaches the criterion with most of its seeds, not even at T = {shortest}"
+        return f"No {noun} reaches the criterion with most of its seeds, not even at T = {shortest}"
     if (reach["longest_solved"] == longest).fill_null(value=False).all():
-        return f"Every cell solves every length that was tried, up to T = {longest}"
+        return f"Every {noun} solves every length that was tried, up to T = {longest}"
     reach = reach.sort("longest_solved", descending=True, nulls_last=True, maintain_order=True)
     groups = reach.group_by("longest_solved", maintain_order=True).agg("arm")
     if groups.height > 3:  # the reaches at both ends, and how many arms lie between
@@ -74,15 +76,16 @@ def caption(tables: GridTables) -> str:
     drawn = table(tables)
     baseline = _baseline(tables)
     said = f"The dashed line is the analytic baseline {baseline:.4g}. " if baseline is not None else ""
-    treatment = (
-        "a diverged one is a cross at the test loss of its best step, in no mean, and a failure on the right; one with "
-        "an error is in neither panel"
-    )
+    lost = "a diverged one is a cross at the test loss of its best step, in no mean"
+    if has_criterion(tables.runs):
+        lead, failed = "Left: test loss", f"{lost}, and a failure on the right; one with an error is in neither panel"
+        right = f"Right: share of seeds whose {_judged(tables)} fell below the criterion, with 95 % Wilson interval. "
+    else:
+        lead, failed, right = "Test loss", f"{lost}; one with an error is not shown", ""
     return (
-        f"Left: test loss on {tables.dataset} after training, at each replica's best validation step; faint points are "
-        f"seeds, markers geometric means over {seeds_of(drawn)} with {INTERVAL} of log10. {said}Right: share of seeds "
-        f"whose validation loss fell below the criterion, with 95 % Wilson interval. "
-        f"{outcomes(tables.runs, treatment)}{left_out(drawn)}"
+        f"{lead} on {tables.dataset} after training, at each replica's best validation step; faint points are "
+        f"seeds, markers geometric means over {seeds_of(drawn)} with {INTERVAL} of log10. {said}{right}"
+        f"{outcomes(tables.runs, failed)}{left_out(drawn)}"
     )
 
 
@@ -111,6 +114,14 @@ def _reach(length: int | None, arms: list[str]) -> str:
     return f"{'no length' if length is None else f'up to T = {length}'} with {few([the(arm) for arm in arms])}"
 
 
+def _judged(tables: GridTables) -> str:
+    """Return what the criterion is about, as `training.stop_on` says: «validation loss»; both where settings differ."""
+    if "training.stop_on" not in tables.runs.columns:
+        return "validation loss"
+    stopping = tables.runs.filter(pl.col("training.stop_below").is_not_null())
+    return " or ".join(name.replace("_", " ") for name in stopping["training.stop_on"].unique().sort(descending=True))
+
+
 def _ticks(lengths: list[int]) -> list[int]:
     """Return the lengths whose labels have room on a logarithmic axis, the longest among them."""
     kept: list[int] = []
@@ -125,7 +136,7 @@ def _losses(ax: Axes, tables: GridTables) -> None:
     means, seeds, looks = table(tables), points(tables), looks_of(tables.arms)
     for arm, look in looks.items():
         mine, cloud = means.filter(pl.col("arm") == arm), seeds.filter(pl.col("arm") == arm)
-        sound, lost = cloud.filter(pl.col("status") == "ok"), cloud.filter(pl.col("status") == "diverged")
+        sound, lost = cloud.filter(pl.col("status").is_in(FINISHED)), cloud.filter(pl.col("status") == "diverged")
         shift = _shift(tables, arm)
         ax.scatter(sound["length"] * shift, sound["test_loss"], s=10, color=look.colour, alpha=0.45, linewidth=0)
         ax.scatter(lost["length"] * shift, lost["test_loss"], s=26, color=look.colour, marker="x", linewidth=1.2)

@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from pipeline.figures import error_by_cell, loss_by_length
-from pipeline.figures.stages import FINISHED, compares_cells, ranked
+from pipeline.figures.stages import compares_cells, ranked
 from pipeline.figures.style import (
     FAINT,
     INK,
@@ -27,6 +28,7 @@ from pipeline.figures.style import (
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, number, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval, paired_difference, share_interval
 from pipeline.statistics.solved import has_criterion
+from pipeline.tables import FINISHED
 
 ENDS = {
     "solved": Look("#12416e", "none", "o"),
@@ -152,18 +154,18 @@ def _losses(ax: Axes, tables: GridTables) -> None:
     baselines = tables.at_longest(tables.runs)["baseline_loss"].drop_nulls().unique()
     if len(baselines) == 1:
         ax.axvline(baselines[0], color=INK, linestyle=(0, (4, 2)), linewidth=0.9)
-        ax.annotate("baseline", (baselines[0], 0.99), xycoords=("data", "axes fraction"), **_BESIDE)
+        _label_above(ax, float(baselines[0]), "baseline")
     log_ticks(ax, "x")
 
 
-_BESIDE: Any = {
-    "xytext": (-3, 0),
-    "textcoords": "offset points",
-    "ha": "right",
-    "va": "top",
-    "rotation": 90,
-    "fontsize": 7,
-}
+def _label_above(ax: Axes, place: float, label: str) -> None:
+    """Name a place of the horizontal axis above the panel, where no row can lie under the name; titles make room."""
+    top = ax.secondary_xaxis("top")
+    top.xaxis.set_major_locator(FixedLocator([place]))
+    top.xaxis.set_minor_locator(NullLocator())
+    top.xaxis.set_major_formatter(FixedFormatter([label]))
+    top.tick_params(length=0, pad=2, labelsize=7)
+    top.spines["top"].set_visible(False)
 
 
 def _shares(ax: Axes, shares: pl.DataFrame, arms: list[str]) -> None:

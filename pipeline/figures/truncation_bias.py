@@ -30,6 +30,8 @@ SOUND = 0.1
 """A relative error below which a truncated gradient passes for the full one."""
 
 _PANELS = {"log10_error": "relative error", "cosine": "cosine", "log10_phi": "φ_K"}
+_ROWS = {"cosine": "Direction: cosine with the full gradient", "log10_phi": "Gradient K timesteps back"}
+"""Titles of the rows below the first, whose panels say the stage."""
 _THEORY = {"log10_error": "log10_bound", "log10_phi": "log10_fit"}
 _KEYS = ["stage", "arm", "quantity", "backward_length"]
 
@@ -120,6 +122,8 @@ def draw(tables: GridTables) -> Figure:
             if quantity == "log10_error":
                 ax.set_title(STAGES[stage])
         row[0].set_ylabel(told)
+        if quantity in _ROWS:
+            row[0].set_title(_ROWS[quantity])
     for ax in axes[0]:
         ax.axhline(math.log10(SOUND), color=INK, linewidth=0.6)
     for ax in axes[-1]:

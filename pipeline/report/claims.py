@@ -87,7 +87,7 @@ def load_rules(paths: Paths, studies: Mapping[str, Study]) -> Rules:
     """Return the rules, with a rule for every claim that a study names.
 
     Raises:
-        ConfigError: If the file is missing or wrong, or has no rule for a claim of a study.
+        ConfigError: If the file is missing or wrong, has no rule for a claim of a study, or names no grid of one.
     """
     where = str(paths.claims.relative_to(paths.root))
     rules: Rules = build(Rules, read_yaml(paths.claims), where)
@@ -96,6 +96,11 @@ def load_rules(paths: Paths, studies: Mapping[str, Study]) -> Rules:
             if claim not in rules.claims:
                 file = paths.study_config(name).relative_to(paths.root)
                 raise ConfigError(f"{file}: claims: {unknown_name('claim', claim, rules.claims)}; rules are in {where}")
+    for name, rule in rules.claims.items():
+        for check in rule.checks if rule.study in studies else ():
+            known = studies[rule.study].grids
+            if check.grid not in known:
+                raise ConfigError(f"{where}: claims.{name}: {unknown_name('grid', check.grid, known)}")
     return rules
 
 

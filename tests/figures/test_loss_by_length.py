@@ -60,3 +60,40 @@ def test_title_of_many_reaches_names_the_ends() -> None:
     assert loss_by_length.title(replace(tables, runs=four)) == (
         "Most seeds solve up to T = 20 with v2 to no length with never; 2 arms lie between"
     )
+
+
+def test_variants_are_arms_not_cells() -> None:
+    variants = {"plain": Variant("gru"), "clipped": Variant("gru")}
+    tables = grids(Shape(lengths=(20, 100), digits_length=None, variants=variants, patience={"gru": 5.0}))[0]
+    assert loss_by_length.title(tables) == "Every arm solves every length that was tried, up to T = 100"
+    never = replace(tables, runs=tables.runs.with_columns(reached_criterion=pl.lit(value=False)))
+    assert loss_by_length.title(never).startswith("No arm reaches the criterion with most of its seeds")
+
+
+@pytest.mark.parametrize(
+    ("stop_on", "told"),
+    [
+        (pl.lit("validation_loss"), "whose validation loss fell below"),
+        (pl.lit("validation_error"), "whose validation error fell below"),
+        (
+            pl.when(pl.col("arm") == "gru").then(pl.lit("validation_error")).otherwise(pl.lit("validation_loss")),
+            "whose validation loss or validation error fell below",
+        ),
+    ],
+)
+def test_the_caption_says_what_the_criterion_is_about(exact: list[GridTables], stop_on: pl.Expr, told: str) -> None:
+    runs = exact[0].runs.with_columns(stop_on.alias("training.stop_on"))
+    assert told in loss_by_length.caption(replace(exact[0], runs=runs))
+
+
+def test_without_a_criterion_the_caption_has_no_right_panel(exact: list[GridTables]) -> None:
+    runs = exact[0].runs.with_columns(pl.lit(None, pl.Float64).alias("training.stop_below"))
+    caption = loss_by_length.caption(replace(exact[0], runs=runs))
+    assert caption.startswith("Test loss on adding")
+    assert "right" not in caption.lower()
+
+
+def test_a_replica_that_ran_out_of_time_is_a_point(broken: list[GridTables]) -> None:
+    gru = loss_by_length.draw(broken[0]).axes[0].collections
+    points = sum(len(cloud.get_offsets()) for cloud in gru if len(cloud.get_offsets()))
+    assert points == broken[0].runs["test_loss"].drop_nulls().len()

@@ -94,3 +94,17 @@ def test_bare_cells_have_their_own_figures(exact: list[GridTables], many: GridTa
     assert "most seeds of «tanh, orthogonal ×1.03» diverge" in outcome_by_arm.title(many)
     only = many.runs.filter(arm="tanh, orthogonal ×1.03")
     assert not outcome_by_arm.applies(replace(many, runs=only))
+
+
+@pytest.mark.parametrize("solved", [None, {"b": 2}])
+def test_the_baselines_name_lies_above_every_row(exact: list[GridTables], solved: dict[str, int] | None) -> None:
+    losses = {"a": [0.05, 0.1, 0.9], "b": [0.11, 0.22, 0.33], "c": [1 / 6, 1 / 6, 1 / 6]}  # a's interval crosses it
+    figure = outcome_by_arm.draw(with_runs(exact[0], losses, solved=solved))
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    (name,) = [label for top in ax.child_axes for label in top.get_xticklabels() if label.get_text() == "baseline"]
+    assert not ax.texts
+    assert name.get_window_extent().y0 >= ax.get_window_extent().y1
+    assert name.get_window_extent().y1 <= ax._left_title.get_window_extent().y0  # type: ignore[attr-defined]
+    middle = (name.get_window_extent().x0 + name.get_window_extent().x1) / 2
+    assert middle == pytest.approx(ax.transData.transform((1 / 6, 0))[0], abs=1)

@@ -79,3 +79,15 @@ def test_an_error_of_zero_is_in_no_mean(exact: list[GridTables]) -> None:
     tables = with_errors(exact[0], {5: [0.1, 0.0]})
     row = truncation_bias.table(tables).filter(quantity="log10_error").row(0, named=True)
     assert (row["mean"], row["num_seeds"], row["num_nonfinite"]) == (pytest.approx(-1.0), 1, 1)
+
+
+def test_every_row_says_what_it_shows(measured: GridTables) -> None:
+    titles = [ax.get_title(loc="left") for ax in truncation_bias.draw(measured).axes]
+    assert titles == [
+        "a  At initialisation",
+        "b  At the end of training",
+        "c  Direction: cosine with the full gradient",
+        "d",
+        "e  Gradient K timesteps back",
+        "f",
+    ]

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
+from matplotlib.axes import Axes
 
 from pipeline.figures import truncation_cost
 from pipeline.statistics import GridTables
@@ -45,21 +47,72 @@ def test_full_backpropagation_stands_at_the_sequence_length(exact: list[GridTabl
     [
         (
             {5: [0.3, 0.31], 10: [0.1, 0.12], None: [0.11, 0.11]},
-            "K = 10 is not shown to be worse than full backpropagation and takes 50 % of its time a step; "
-            "K = 5 is worse",
+            "A backward length of 10 is not shown to be worse than full backpropagation and takes 50 % of its time a "
+            "step; one of 5 is worse",
         ),
         (
             {5: [0.3, 0.31], 10: [0.2, 0.21], None: [0.11, 0.12]},
-            "Every truncation costs test loss: K = 10 is still worse than full backpropagation",
+            "Every truncation costs test loss: a backward length of 10 is still worse than full backpropagation",
         ),
         ({5: [0.3], None: [0.1]}, "One pair of seeds, no interval: the cost of truncation is not established"),
-        ({5: [0.3], 10: [0.1]}, "Lowest mean test loss at K = 10; full backpropagation was not run"),
+        (
+            {9: [0.3], 19: [0.1]},
+            "Lowest mean test loss at a backward length of 19; full backpropagation was not run",
+        ),
     ],
 )
 def test_title_names_the_shortest_that_is_not_worse(
     exact: list[GridTables], losses: dict[int | None, list[float]], title: str
 ) -> None:
     assert truncation_cost.title(with_runs(exact[0], losses)) == title
+
+
+def diverged(tables: GridTables, lost: pl.Expr) -> GridTables:
+    status = pl.when(lost).then(pl.lit("diverged")).otherwise("status")
+    return replace(tables, runs=tables.runs.with_columns(status=status))
+
+
+@pytest.mark.parametrize(
+    ("lost", "title"),
+    [
+        (pl.lit(value=True), "Inconclusive: no replica finished training"),
+        (pl.col(LENGTH).is_null(), "Lowest mean test loss at a backward length of 5; full backpropagation did not finish"),
+        (
+            pl.col(LENGTH).is_not_null(),
+            "No truncated replica finished: full backpropagation has nothing beside it",
+        ),
+    ],
+)
+def test_what_diverged_leaves_a_figure_that_says_so(exact: list[GridTables], lost: pl.Expr, title: str) -> None:
+    tables = diverged(with_runs(exact[0], {5: [0.1, 0.3], None: [0.1, 0.1]}), lost)
+    assert truncation_cost.title(tables) == title
+    told = [text.get_text() for ax in truncation_cost.draw(tables).axes for text in ax.texts]
+    assert told == (["no replica finished"] * 3 if title.startswith("Inconclusive") else [])
+    assert "diverged: diverged and failed ones are in no mean" in truncation_cost.caption(tables)
+
+
+def test_time_and_memory_are_one_measurement_a_setting(exact: list[GridTables]) -> None:
+    tables = with_runs(exact[0], {9: [0.1, 0.3], None: [0.1, 0.2]})
+    shared = truncation_cost.table(tables).filter(pl.col("quantity") != "loss")
+    assert shared.select("low", "high", "num_seeds").unique().rows() == [(None, None, 1)]
+    caption, (loss, *others) = truncation_cost.caption(tables), truncation_cost.draw(tables).axes
+    assert "means over 2 seeds" in caption
+    assert "one measurement a setting" in caption
+    assert [len(points.get_offsets()) for ax in (loss, *others) for points in ax.collections if len(points.get_offsets())] == [4]
+    assert [_num_bars(ax) for ax in others] == [0, 0]
+    assert _num_bars(loss) == 2
+
+
+def _num_bars(ax: Axes) -> int:
+    """The number of intervals that are seen, caps or not."""
+    segments = [path for bars in ax.containers for group in bars[2] for path in group.get_segments()]
+    return sum(bool(np.isfinite(path).all()) and len(path) > 0 for path in segments)
+
+
+def test_the_axis_is_the_backward_length_whatever_arms_are_called(exact: list[GridTables]) -> None:
+    tables = with_runs(exact[0], {9: [0.1, 0.3], 19: [0.1, 0.2]})
+    assert {ax.get_xlabel() for ax in truncation_cost.draw(tables).axes} == {"backward length (timesteps)"}
+    assert "K" not in truncation_cost.caption(tables) + truncation_cost.title(tables)
 
 
 def test_a_loss_in_nats_is_drawn_as_perplexity(exact: list[GridTables]) -> None:

@@ -15,6 +15,7 @@ from pipeline.report.effects.runs import (
     LengthRatio,
     Metric,
     MetricRatio,
+    OutcomeDifference,
     OutcomeShare,
     SolvedShare,
     StepTimeExponent,
@@ -27,6 +28,7 @@ AnyEffect = (
     | DecayRatio
     | SolvedShare
     | OutcomeShare
+    | OutcomeDifference
     | Metric
     | MetricRatio
     | LengthRatio

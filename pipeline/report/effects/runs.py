@@ -68,6 +68,32 @@ class OutcomeShare:
 
 
 @dataclass(frozen=True)
+class OutcomeDifference:
+    """Share of an arm's settings that ended so, less that of another arm: all of them, not the selected one alone.
+
+    Of each seed, at the longest length: of an arm that was tried at several learning rates, at how many it diverged.
+    """
+
+    name: Literal["outcome_difference"]
+    arm: str
+    than: str
+    status: Literal["ok", "diverged", "timed_out"]
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"{named(self.arm)} less {named(self.than)}: share of all settings that {_ENDED[self.status]}, by seed"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        runs = tables.at_longest(tables.all_runs).filter(pl.col("status") != "error")
+        shares = runs.group_by("arm", "seed", maintain_order=True).agg(
+            share=(pl.col("status") == self.status).cast(pl.Float64).mean()
+        )
+        return as_effect(paired_difference(shares, "share", "arm", self.arm, self.than))
+
+
+@dataclass(frozen=True)
 class Metric:
     """A column of the results of one arm: its mean over the seeds that did not diverge; those that did are left out."""
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -12,6 +13,7 @@ from pipeline.report.effects.runs import (
     LengthRatio,
     Metric,
     MetricRatio,
+    OutcomeDifference,
     OutcomeShare,
     SolvedShare,
     StepTimeExponent,
@@ -51,6 +53,21 @@ def test_solved_share_of_several_arms_is_that_of_the_best() -> None:
     assert best.said == "best of Elman and GRU: share of seeds that reach the criterion at the longest length"
     alone = SolvedShare("solved_share", ("lstm",), "shortest").said
     assert alone == "LSTM: share of seeds that reach the criterion at the shortest length"
+
+
+def test_outcome_difference_is_over_all_settings_of_an_arm_by_seed() -> None:
+    losses = {("sgd", 20): [1.0] * 3, ("adam", 20): [1.0] * 3}
+    sound = grid(runs("test_loss", losses))
+    hurt = grid(
+        runs("test_loss", losses, broken={("sgd", 0): "diverged", ("sgd", 1): "diverged", ("adam", 0): "diverged"})
+    )
+    both = replace(sound, all_runs=pl.concat([sound.runs, hurt.runs]))  # two learning rates, the first one selected
+    effect = OutcomeDifference("outcome_difference", "adam", "sgd", "diverged")
+    found = effect.of(both)  # shares by seed: sgd 1/2, 1/2, 0; adam 1/2, 0, 0
+    assert found.value == pytest.approx(-0.5 / 3)
+    assert found.num_seeds == 3
+    assert effect.said == "adam less sgd: share of all settings that diverged, by seed"
+    assert_nothing(OutcomeDifference("outcome_difference", "adam", "gru", "ok").of(both), num_left_out=3)
 
 
 def test_outcome_share_is_of_the_seeds_that_did_not_fail() -> None:

@@ -1,0 +1,59 @@
+"""Published protocols in workspaces of their own."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import Paths, expand, load_params, load_study
+from pipeline.sweep.run import check_studies
+from stages import replicate
+from tests.test_architecture import ROOT
+
+
+@pytest.mark.parametrize("name", replicate.PROTOCOLS)
+def test_a_workspace_holds_one_grid_at_the_cluster_scale(name: str, tmp_path: Path) -> None:
+    project, protocol = Paths.at(tmp_path / "project"), replicate.PROTOCOLS[name]
+    project.root.mkdir()
+    for part in ("configs", "params.yaml"):
+        (project.root / part).symlink_to(ROOT / part)
+    workspace = replicate.lay_out(project, name, protocol)
+    params = load_params(workspace)
+    assert (params.scale, params.studies, params.datasets) == ("cluster", (protocol.study,), (protocol.dataset,))
+    assert params.trial_store == str(project.default_store)
+    check_studies(workspace, params)
+    settings = expand(load_study(workspace, protocol.study), "cluster", "here")
+    whole = expand(load_study(Paths.at(ROOT), protocol.study), "cluster", "here")
+    assert [s.spec for s in settings] == [s.spec for s in whole if s.grid == protocol.grid]
+    assert {s.spec["dataset"]["name"] for s in settings} == {protocol.dataset}
+
+
+def test_a_study_without_an_override_for_the_cluster_is_cut_down_too() -> None:
+    study = {"claims": ["C1"], "grids": {"a": {"set": {}}, "b": {}}, "scales": {}}
+    assert replicate.cut_down(study, "a") == {
+        "claims": [],
+        "grids": {"a": {"set": {}}},
+        "scales": {"cluster": {"set": {}, "grids": {}, "axes": {}, "skip": []}},
+    }
+
+
+def test_an_unknown_protocol_is_a_sentence_and_status_2(capsys: pytest.CaptureFixture) -> None:
+    assert replicate.main(["pascanuu"]) == 2
+    assert "unknown protocol 'pascanuu'; did you mean 'pascanu'?" in capsys.readouterr().err
+
+
+def test_what_is_kept_as_evidence_says_what_the_readme_says() -> None:
+    """The committed tables: at least four of five seeds of clip + Ω solve temporal order, none of the others."""
+    with (ROOT / "reports" / "replications" / "pascanu" / "tables" / "seeds.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    solved = {
+        arm: [row["criterion_step"] != "" for row in rows if row["label"] == arm] for arm in ("SGD", "clip", "clip + Ω")
+    }
+    assert {arm: len(seeds) for arm, seeds in solved.items()} == {"SGD": 5, "clip": 5, "clip + Ω": 5}
+    assert sum(solved["clip + Ω"]) >= 4
+    assert not any(solved["SGD"] + solved["clip"])
+    study = yaml.safe_load((ROOT / "configs" / "studies" / "clipping.yaml").read_text())
+    assert study["scales"]["cluster"]["grids"]["temporal_order"] == {"dataset.length": 50, "training.max_steps": 20000}
