@@ -142,7 +142,7 @@ class UniformBias:
 
 @dataclass(frozen=True)
 class ConstantBias:
-    """One value in every bias; 0 is the usual choice."""
+    """One value in every bias; 0 is the usual choice. In the GRU that of n stands inside the reset product."""
 
     name: Literal["constant"]
     value: float

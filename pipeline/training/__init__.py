@@ -3,7 +3,7 @@
 from pipeline.training.checkpoint import CheckpointError, CheckpointSlot
 from pipeline.training.outcome import Status, TrialResult
 from pipeline.training.sink import MemorySink, Sink
-from pipeline.training.spec import TRIAL_VERSION, TrialSpec, canonical, columns, trial_id
+from pipeline.training.spec import TRIAL_VERSION, TrialSpec, canonical, trial_id
 from pipeline.training.trial import run_trial
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "TrialResult",
     "TrialSpec",
     "canonical",
-    "columns",
     "run_trial",
     "trial_id",
 ]

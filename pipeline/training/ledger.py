@@ -11,7 +11,7 @@ from pipeline.training.sink import Column, Sink
 
 
 class LedgerBuffer:
-    """Collects a row an update and replica, and writes them in portions, so that a GPU is not waited for.
+    """Collects a row an update and replica, and writes them in portions rather than one by one.
 
     Args:
         seeds: One a replica.

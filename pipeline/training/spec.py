@@ -149,20 +149,8 @@ def canonical(spec: TrialSpec) -> dict[str, Any]:
     return dataclasses.asdict(spec) | {"seeds": list(spec.seeds)}
 
 
-def columns(spec: TrialSpec) -> dict[str, Any]:
-    """Return the spec as flat columns of a result table, `model.cell` and so on (without the seeds)."""
-    return {key: value for key, value in _flatten(canonical(spec)) if key != "seeds"}
-
-
 def trial_id(spec: TrialSpec, dataset_digest: str) -> str:
     """Return 16 hexadecimal digits: the same for the same spec, data and `TRIAL_VERSION`, on any machine."""
     meaning = {"spec": canonical(spec), "dataset": dataset_digest, "version": TRIAL_VERSION}
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for key, value in mapping.items():
-        flat += _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
-    return flat

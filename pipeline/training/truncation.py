@@ -1,11 +1,11 @@
 """Truncated backpropagation through time, TBPTT(k1, k2): an update every k1 timesteps, backward through the last k2.
 
-An update scores the newest k1 timesteps and backpropagates through the newest k2, so memory grows with k2 and not with
-the length of the sequence. What precedes those k2 enters as a state that is carried from update to update and through
-which nothing flows back. The k2 timesteps are run again under the present weights: the gradient is exact for the loss
-as a function of the weights with the carried state held fixed. With k2 no shorter than the sequence and k1 equal to it,
-it is full backpropagation; with k2 no shorter and any k1, the gradients of a sequence's updates at fixed weights sum to
-the full one.
+An update scores the newest k1 timesteps and backpropagates through the newest k2, so its memory grows with k2 and not
+with the length of the sequence (the probe and the evaluations run whole sequences). What precedes those k2 enters as a
+state that is carried from update to update and through which nothing flows back. The k2 timesteps are run again under
+the present weights: the gradient is exact for the loss as a function of the weights with the carried state held fixed.
+With k2 no shorter than the sequence and k1 equal to it, it is full backpropagation; with k2 no shorter and any k1, the
+gradients of a sequence's updates at fixed weights sum to the full one.
 
 Where the target stands at the last timestep alone there is one update a sequence, at its end.
 

@@ -57,7 +57,9 @@ def test_a_panel_for_each_trained_length(exact: list[GridTables]) -> None:
 def test_shorter_unseen_lengths_have_a_title_and_leave_the_trained_one_hollow(exact: list[GridTables]) -> None:
     tables = with_unseen(with_unseen(exact[0], LOSSES, 4), LOSSES, 5)
     tables = replace(tables, runs=tables.runs.with_columns(test_loss=pl.lit(0.5)))
-    assert unseen_lengths.title(tables) == "Trained at T = 20, the LSTM and the GRU beat that length's baseline at T = 4"
+    assert (
+        unseen_lengths.title(tables) == "Trained at T = 20, the LSTM and the GRU beat that length's baseline at T = 4"
+    )
     for ax, length in zip(unseen_lengths.draw(tables).axes, tables.lengths, strict=True):
         hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
         assert [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in hollow] == [  # type: ignore[union-attr]

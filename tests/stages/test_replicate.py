@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipeline.config import Paths, expand, load_params, load_study
-from pipeline.sweep.run import check_studies
+from pipeline.sweep import check_studies
 from stages import replicate
 from tests.test_architecture import ROOT
 

@@ -12,7 +12,7 @@ import torch
 from pipeline.config import build
 from pipeline.errors import ConfigError
 from pipeline.models.randomness import generator
-from pipeline.training import MemorySink, Status, TrialResult, canonical, columns, trial_id
+from pipeline.training import MemorySink, Status, TrialResult, trial_id
 from pipeline.training.batches import BatchOrder
 from pipeline.training.outcome import ReplicaOutcome
 from pipeline.training.runtime import computing, denormals_are_flushed, peak_memory_bytes
@@ -114,14 +114,6 @@ def test_trial_id_depends_on_meaning_alone(spec_of: Any) -> None:
         trial_id(spec_of(optimiser={"name": "sgd", "learning_rate": 0.01}), "digest"),
     ]
     assert len({first, *others}) == 5
-
-
-def test_columns_are_dotted_and_without_seeds(spec_of: Any) -> None:
-    flat = columns(spec_of())
-    assert flat["model.cell"] == "elman"
-    assert flat["training.stop_below"] is None
-    assert "seeds" not in flat
-    assert canonical(spec_of())["seeds"] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -47,10 +47,6 @@ class Stateless:
         """Return what the function returns."""
         return self._rule(grad_RP, flat_RP)
 
-    def compare(self, raw_RP: Tensor, applied_RP: Tensor) -> Ledger:
-        """Return the ledger of an update that was clipped elsewhere."""
-        return compare(raw_RP, applied_RP)
-
     def state(self) -> dict[str, Tensor]:
         """Return nothing."""
         return {}

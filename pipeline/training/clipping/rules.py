@@ -260,7 +260,7 @@ class StateNorm(Rule):
         return self.threshold
 
     def clipper(self, shapes: Shapes, num_replicas: int, device: torch.device) -> Stateless:
-        """Return the identity; `Stateless.compare` gives the ledger of what the backward pass did."""
+        """Return the identity: `compare` gives the ledger of what the backward pass did."""
         return Stateless(lambda grad_RP, _: (grad_RP, compare(grad_RP, grad_RP)))
 
 
