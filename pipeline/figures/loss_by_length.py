@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from pipeline.figures.stages import compares_cells
-from pipeline.figures.style import INK, canvas, handle_of, label_panels, legend_below, looks_of, styled
+from pipeline.figures.style import INK, canvas, handle_of, label_panels, legend_below, looks_of, styled, with_room
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval
 from pipeline.statistics.solved import has_criterion, longest_solved, solved_share
@@ -100,7 +100,7 @@ def draw(tables: GridTables) -> Figure:
         label_panels(axes[0])
     for ax in axes[0]:
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(FixedLocator(_ticks(tables.lengths)))
+        ax.xaxis.set_major_locator(FixedLocator(with_room(tables.lengths, 0.12)))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set_xlabel("sequence length T")
@@ -120,16 +120,6 @@ def _judged(tables: GridTables) -> str:
         return "validation loss"
     stopping = tables.runs.filter(pl.col("training.stop_below").is_not_null())
     return " or ".join(name.replace("_", " ") for name in stopping["training.stop_on"].unique().sort(descending=True))
-
-
-def _ticks(lengths: list[int]) -> list[int]:
-    """Return the lengths whose labels have room on a logarithmic axis, the longest among them."""
-    kept: list[int] = []
-    room = 0.12 * math.log10(lengths[-1] / lengths[0])
-    for length in reversed(lengths):
-        if not kept or math.log10(kept[-1] / length) >= room:
-            kept.append(length)
-    return kept[::-1]
 
 
 def _losses(ax: Axes, tables: GridTables) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from pipeline.figures import error_by_cell, loss_by_length
 from pipeline.figures.stages import compares_cells, ranked
@@ -92,12 +91,13 @@ def title(tables: GridTables) -> str:
 def caption(tables: GridTables) -> str:
     """Return what is drawn, over how many seeds, and what is left out."""
     drawn, runs = losses(tables), tables.at_longest(tables.runs)
-    measure = "share of wrong classes" if _has_classes(tables) else "test loss"
+    what = "share of wrong classes" if _has_classes(tables) else "test loss"
     mean = "means" if _has_classes(tables) else "geometric means"
-    ends = table(tables)
-    right = " Right: shares of seeds that ended so, with 95 % Wilson intervals." if not ends.is_empty() else ""
+    lead, right = f"{what[0].upper()}{what[1:]}", ""
+    if not table(tables).is_empty():
+        lead, right = f"Left: {what}", " Right: shares of seeds that ended so, with 95 % Wilson intervals."
     return (
-        f"Left: {measure} on {tables.dataset} at T = {tables.lengths[-1]}, at each replica's best validation step: "
+        f"{lead} on {tables.dataset} at T = {tables.lengths[-1]}, at each replica's best validation step: "
         f"points are seeds, markers {mean} over {seeds_of(drawn)} with {INTERVAL}.{right} "
         f"{outcomes(runs, 'diverged and failed ones have no test loss here')}{left_out(drawn)}"
     )
@@ -116,6 +116,9 @@ def draw(tables: GridTables) -> Figure:
         ends = [end for end in ENDS if end in shares["end"]]
         legend_below(figure, [handle_of(ENDS[end]) for end in ends], [_NAMES[end] for end in ends])
         label_panels(axes[0])
+    if axes[0, 0].texts:  # the titles make room for the name of the baseline
+        for ax in axes[0]:
+            ax.set_title(ax.get_title(loc="left"), loc="left", pad=15)
     axes[0, 0].set_yticks(range(len(arms)), [textwrap.fill(name_of(arm), 26) for arm in arms])
     axes[0, 0].set_ylim(len(arms) - 0.5, -0.5)
     return figure
@@ -154,18 +157,12 @@ def _losses(ax: Axes, tables: GridTables) -> None:
     baselines = tables.at_longest(tables.runs)["baseline_loss"].drop_nulls().unique()
     if len(baselines) == 1:
         ax.axvline(baselines[0], color=INK, linestyle=(0, (4, 2)), linewidth=0.9)
-        _label_above(ax, float(baselines[0]), "baseline")
+        ax.annotate("baseline", (baselines[0], 1), xycoords=("data", "axes fraction"), **_ABOVE)
     log_ticks(ax, "x")
 
 
-def _label_above(ax: Axes, place: float, label: str) -> None:
-    """Name a place of the horizontal axis above the panel, where no row can lie under the name; titles make room."""
-    top = ax.secondary_xaxis("top")
-    top.xaxis.set_major_locator(FixedLocator([place]))
-    top.xaxis.set_minor_locator(NullLocator())
-    top.xaxis.set_major_formatter(FixedFormatter([label]))
-    top.tick_params(length=0, pad=2, labelsize=7)
-    top.spines["top"].set_visible(False)
+_ABOVE: Any = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 7}
+"""A name above the panel, where no row can lie under it."""
 
 
 def _shares(ax: Axes, shares: pl.DataFrame, arms: list[str]) -> None:

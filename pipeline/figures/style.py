@@ -231,6 +231,21 @@ def log_ticks(ax: Axes, axis: str) -> None:
     chosen.set_major_formatter(plain if wide < 1e4 else ticker.LogFormatterMathtext())
 
 
+def with_room(lengths: Sequence[int], room: float) -> list[int]:
+    """Return the lengths whose labels have room on a logarithmic axis, shortest first, the longest among them.
+
+    Args:
+        lengths: Shortest first, at least one.
+        room: What a label takes, as a share of the axis from the shortest to the longest.
+    """
+    kept: list[int] = []
+    least = room * np.log(lengths[-1] / lengths[0])
+    for length in reversed(lengths):
+        if not kept or np.log(kept[-1] / length) >= least:
+            kept.append(length)
+    return kept[::-1]
+
+
 def to_svg_and_png(figure: Figure) -> tuple[bytes, bytes]:
     """Return the figure in both formats; it is laid out once, which takes longer than drawing it."""
     svg = to_svg(figure)

@@ -30,7 +30,7 @@ SOUND = 0.1
 """A relative error below which a truncated gradient passes for the full one."""
 
 _PANELS = {"log10_error": "relative error", "cosine": "cosine", "log10_phi": "φ_K"}
-_ROWS = {"cosine": "Direction: cosine with the full gradient", "log10_phi": "Gradient K timesteps back"}
+_ROWS = {"cosine": "Cosine with the full gradient", "log10_phi": "Norm of the gradient K timesteps back"}
 """Titles of the rows below the first, whose panels say the stage."""
 _THEORY = {"log10_error": "log10_bound", "log10_phi": "log10_fit"}
 _KEYS = ["stage", "arm", "quantity", "backward_length"]

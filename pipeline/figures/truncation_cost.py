@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from pipeline.figures.style import Look, canvas, handle_of, label_panels, legend_below, looks_of, styled
+from pipeline.figures.style import Look, canvas, handle_of, label_panels, legend_below, looks_of, styled, with_room
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of
 from pipeline.statistics import GridTables, mean_interval, paired_difference
 from pipeline.tables import FINISHED
@@ -67,10 +67,10 @@ def caption(tables: GridTables) -> str:
     has_full = bool(drawn["full"].any())
     full = f" Full backpropagation stands at the sequence length {T}, hollow and marked «full»." if has_full else ""
     return (
-        f"Against the backward length, at T = {T} on {tables.dataset}: test {_loss_name(tables)} at each replica's "
-        f"best validation step, means over {seeds_of(drawn.filter(quantity='loss'))} with {INTERVAL}, faint points are "
-        f"seeds; time of a step of the pack, on the machine that ran it, and what one replica keeps for the way back, "
-        f"one measurement a setting.{full} "
+        f"Against the backward length in timesteps, at T = {T} on {tables.dataset}: test {_loss_name(tables)} at "
+        f"each replica's best validation step, means over {seeds_of(drawn.filter(quantity='loss'))} with {INTERVAL}, "
+        f"faint points are seeds; time of a step of the pack, on the machine that ran it, and what one replica keeps "
+        f"for the way back, one measurement a setting.{full} "
         f"{outcomes(tables.at_longest(tables.runs), 'diverged and failed ones are in no mean')}{left_out(drawn)}"
     )
 
@@ -92,7 +92,7 @@ def draw(tables: GridTables) -> Figure:
             _line(ax, mine, looks[name])
         ax.set_title(f"Test {_loss_name(tables)}" if quantity == "loss" else told.split(" (")[0].capitalize())
         ax.set_ylabel(_loss_unit(tables) if quantity == "loss" else told.split("(")[1].rstrip(")"))
-        ax.set_xlabel("backward length (timesteps)")
+        ax.set_xlabel("backward length")
         if quantity != "loss":
             ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
         if rows.is_empty():
@@ -127,12 +127,7 @@ def _ticks(ax: Axes, drawn: pl.DataFrame) -> None:
     """Label every length that has room on the logarithmic axis; the full one by its name."""
     lengths = drawn["backward_length"].unique().sort().to_list()
     full = set(drawn.filter("full")["backward_length"])
-    kept: list[int] = []
-    room = 0.16 * np.log(max(lengths) / min(lengths))
-    for length in reversed(lengths):
-        if not kept or np.log(kept[-1] / length) >= room:
-            kept.append(length)
-    kept.reverse()
+    kept = with_room(lengths, 0.16)
     ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_locator(FixedLocator(kept))

@@ -9,7 +9,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from pipeline.figures.stages import ranked
-from pipeline.figures.style import INK, canvas, handle_of, label_panels, legend_below, log_ticks, looks_of, styled
+from pipeline.figures.style import (
+    INK,
+    canvas,
+    handle_of,
+    label_panels,
+    legend_below,
+    log_ticks,
+    looks_of,
+    styled,
+    with_room,
+)
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval
 from pipeline.tables import FINISHED
@@ -84,6 +94,8 @@ def draw(tables: GridTables) -> Figure:
             ax.errorbar(x, y, [y - low, high - y], fmt=look.marker, color=look.colour, capsize=2.5, markersize=5)
             trained, hollow = x == length, {"markerfacecolor": "white", "markersize": 5, "zorder": 5}
             ax.plot(x[trained], y[trained], look.marker, color=look.colour, **hollow)
+        if drawn.filter(length=length).is_empty():
+            ax.text(0.5, 0.5, "no replica finished", transform=ax.transAxes, ha="center")
         baseline = _baseline(tables, length)
         if baseline is not None:
             ax.axhline(baseline, color=INK, linestyle=(0, (4, 2)), linewidth=0.9)
@@ -91,7 +103,7 @@ def draw(tables: GridTables) -> Figure:
         ax.set_xlabel("tested at T")
     axes[0, 0].set_xscale("log")
     axes[0, 0].set_yscale("log")
-    axes[0, 0].xaxis.set_major_locator(FixedLocator(tested))
+    axes[0, 0].xaxis.set_major_locator(FixedLocator(_ticks(tested, len(lengths))))
     axes[0, 0].xaxis.set_minor_locator(NullLocator())
     axes[0, 0].xaxis.set_major_formatter("{x:g}")
     axes[0, 0].set_ylabel("test loss")
@@ -99,6 +111,11 @@ def draw(tables: GridTables) -> Figure:
     label_panels(axes[0])
     legend_below(figure, [handle_of(look) for look in looks.values()], [name_of(arm) for arm in looks])
     return figure
+
+
+def _ticks(lengths: list[int], num_panels: int) -> list[int]:
+    """Return the lengths whose labels have room in one of so many panels: a digit takes 1.3 % of the figure."""
+    return with_room(lengths, 0.013 * num_panels * (len(str(lengths[-1])) + 0.6)) if lengths else []
 
 
 def _panels(tables: GridTables) -> list[int]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 from matplotlib.collections import PathCollection
@@ -96,5 +97,5 @@ def test_without_a_criterion_the_caption_has_no_right_panel(exact: list[GridTabl
 
 def test_a_replica_that_ran_out_of_time_is_a_point(broken: list[GridTables]) -> None:
     clouds = loss_by_length.draw(broken[0]).axes[0].collections
-    num_points = sum(len(cloud.get_offsets()) for cloud in clouds if isinstance(cloud, PathCollection))
+    num_points = sum(np.shape(cloud.get_offsets())[0] for cloud in clouds if isinstance(cloud, PathCollection))
     assert num_points == broken[0].runs["test_loss"].drop_nulls().len()

@@ -102,9 +102,15 @@ def test_the_baselines_name_lies_above_every_row(exact: list[GridTables], solved
     figure = outcome_by_arm.draw(with_runs(exact[0], losses, solved=solved))
     figure.draw_without_rendering()
     ax = figure.axes[0]
-    (name,) = [label for top in ax.child_axes for label in top.get_xticklabels() if label.get_text() == "baseline"]
-    assert not ax.texts
+    (name,) = ax.texts
+    titles = [a._left_title.get_window_extent().y0 for a in figure.axes]  # type: ignore[attr-defined]
     assert name.get_window_extent().y0 >= ax.get_window_extent().y1
-    assert name.get_window_extent().y1 <= ax._left_title.get_window_extent().y0  # type: ignore[attr-defined]
+    assert name.get_window_extent().y1 <= min(titles)
+    assert max(titles) == pytest.approx(min(titles), abs=1)
     middle = (name.get_window_extent().x0 + name.get_window_extent().x1) / 2
     assert middle == pytest.approx(ax.transData.transform((1 / 6, 0))[0], abs=1)
+
+
+def test_only_two_panels_have_a_left_one(exact: list[GridTables]) -> None:
+    assert outcome_by_arm.caption(with_runs(exact[0], LOSSES)).startswith("Test loss on adding")
+    assert outcome_by_arm.caption(with_runs(exact[0], LOSSES, solved={"b": 2})).startswith("Left: test loss on adding")

@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from pipeline.figures.gradient_by_lag import draw
-from pipeline.figures.style import LOOKS, canvas, log_ticks, looks_of, state_looks, styled, to_svg
+from pipeline.figures.style import LOOKS, canvas, log_ticks, looks_of, state_looks, styled, to_svg, with_room
 from pipeline.statistics import GridTables
 
 
@@ -49,6 +49,13 @@ def test_a_cell_state_has_its_arms_colour_and_dashes_of_its_own() -> None:
     for arm in ("lstm", "LSTM, chrono"):
         assert looks[arm, "c"].colour == looks[arm, "h"].colour
         assert looks[arm, "c"].dashes != looks[arm, "h"].dashes
+
+
+def test_labels_without_room_are_left_out_and_the_longest_stays() -> None:
+    lengths = [50, 100, 200, 400, 750, 1000, 2000]
+    assert with_room(lengths, 0.1) == [50, 100, 200, 400, 1000, 2000]
+    assert with_room(lengths, 0.0) == lengths
+    assert with_room([20], 0.1) == [20]
 
 
 @pytest.mark.parametrize(("limits", "labels"), [((0.01, 1.0), {"0.01", "0.1", "1"}), ((0.16, 0.17), {"0.165"})])

@@ -86,8 +86,8 @@ def test_every_row_says_what_it_shows(measured: GridTables) -> None:
     assert titles == [
         "a  At initialisation",
         "b  At the end of training",
-        "c  Direction: cosine with the full gradient",
+        "c  Cosine with the full gradient",
         "d",
-        "e  Gradient K timesteps back",
+        "e  Norm of the gradient K timesteps back",
         "f",
     ]

@@ -102,4 +102,6 @@ def test_a_study_that_diverged_has_a_figure(exact: list[GridTables]) -> None:
     lost = pl.lit("diverged").alias("status")
     tables = replace(tables, runs=tables.runs.with_columns(lost), curves=tables.curves.with_columns(lost))
     assert unseen_lengths.title(tables) == "Inconclusive: no replica finished training"
-    to_svg(unseen_lengths.draw(tables))
+    figure = unseen_lengths.draw(tables)
+    assert [text.get_text() for ax in figure.axes for text in ax.texts] == ["no replica finished"] * 2
+    to_svg(figure)
