@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import re
 from typing import Any, Literal
@@ -63,3 +64,10 @@ def test_every_file_that_is_named_exists(path: str) -> None:
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`make (\w+)`", README))))
 def test_every_make_target_that_is_named_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_verdicts_are_those_of_the_committed_report() -> None:
+    with (ROOT / "reports" / "tables" / "claims.csv").open(encoding="utf-8") as lines:
+        verdicts = {row["claim"]: row["verdict"] for row in csv.DictReader(lines)}
+    told = dict(re.findall(r"^\| (C\d+) \|.*\| ([a-z ]+)(?:: .*)? \|$", README, re.MULTILINE))
+    assert told == verdicts

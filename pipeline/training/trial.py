@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from pipeline.datasets import Dataset
 
 
+PIECE = 100
+"""Timesteps that are run forward at once where nothing flows back through them."""
+
+
 def run_trial(
     spec: TrialSpec,
     dataset: Dataset,
@@ -239,13 +243,13 @@ class Trial:
     def _state_before(self, window: Window) -> list[Tensor]:
         """Return the states before a window: carried ones, or, where none were, of the timesteps that precede it.
 
-        Those are run in pieces no longer than the window: memory does not grow with the sequence.
+        Those are run forward in pieces: memory does not grow with the sequence.
         """
         if window.start == 0 or self.progress.carried:
             return self.progress.carried
         chosen, parameters = self._chosen(window), self.replicas.named(self.progress.flat_RP)
         states: list[Tensor] = []
-        for piece in self.train.inputs[:, : window.start].split(window.stop - window.start, dim=1):
+        for piece in self.train.inputs[:, : window.start].split(PIECE, dim=1):
             states = self.replicas.advance(parameters, piece[chosen], states)
         return states
 
