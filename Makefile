@@ -41,7 +41,7 @@ format: $(READY)  ## Put the code into its one format
 	ruff check --fix .
 	ruff format .
 
-replicate: $(READY)  ## Train the published protocols at their published size (about half an hour on 2 cores)
+replicate: $(READY)  ## Train the published protocols at their published size (about forty minutes on 2 cores)
 	python stages/replicate.py
 
 bench: $(READY)  ## Time the recurrences against torch.nn and a hand-unrolled loop, side by side

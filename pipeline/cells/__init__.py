@@ -11,6 +11,6 @@ CELLS: dict[str, Cell] = {}
 """Every cell that a spec may name."""
 
 for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
-    CELLS |= getattr(importlib.import_module(f"{__name__}.{_module}"), "CELLS", {}) if _module != "stack" else {}
+    CELLS |= getattr(importlib.import_module(f"{__name__}.{_module}"), "CELLS", {})
 
 __all__ = ["CELLS", "Cell", "States", "Weights"]

@@ -8,7 +8,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from pipeline.figures.stages import compares_cells
-from pipeline.figures.style import canvas, looks_of, styled
+from pipeline.figures.style import canvas, dots, looks_of, styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, number, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval, paired_difference
 from pipeline.tables import FINISHED
@@ -66,14 +66,8 @@ def draw(tables: GridTables) -> Figure:
     figure, axes = canvas(title(tables), 1, 1, 0.9 + 0.5 * drawn.height)
     ax, looks = axes[0, 0], looks_of(tables.arms)
     for place, row in enumerate(drawn.iter_rows(named=True)):
-        look, seeds = looks[row["arm"]], sound.filter(pl.col("arm") == row["arm"])["test_error"].drop_nulls()
-        ax.scatter(100 * seeds, [place + 0.16] * len(seeds), s=14, color=look.colour, alpha=0.45, linewidth=0)
-        if row["mean"] is None:
-            continue
-        low, high = (row["mean"] if row[side] is None else row[side] for side in ("low", "high"))
-        bars = [[100 * (row["mean"] - low)], [100 * (high - row["mean"])]]
-        style = {"color": look.colour, "marker": look.marker, "markersize": 6, "capsize": 3}
-        ax.errorbar([100 * row["mean"]], [place], xerr=bars, **style)
+        seeds = sound.filter(pl.col("arm") == row["arm"])["test_error"].drop_nulls().to_list()
+        dots(ax, place, seeds, row, looks[row["arm"]], below=0.16)
     ax.set_yticks(range(drawn.height), [name_of(arm) for arm in drawn["arm"]])
     ax.set_ylim(drawn.height - 0.5, -0.5)
     ax.set_xlim(left=0)

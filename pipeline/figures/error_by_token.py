@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.figures.stages import interval, ranked
-from pipeline.figures.style import canvas, label_panels, looks_of, styled
+from pipeline.figures.style import canvas, dots, label_panels, looks_of, styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval, paired_difference
 from pipeline.tables import FINISHED
@@ -80,14 +80,8 @@ def draw(tables: GridTables) -> Figure:
 def _panel(ax: Axes, means: pl.DataFrame, seeds: pl.DataFrame, arms: list[str]) -> None:
     looks = looks_of(arms)
     for row in means.drop_nulls("mean").iter_rows(named=True):
-        place, look = arms.index(row["arm"]), looks[row["arm"]]
-        errors = 100 * seeds.filter(arm=row["arm"])["error"]
-        ax.scatter(errors, [place + 0.2] * len(errors), s=14, color=look.colour, alpha=0.45, linewidth=0)
-        low, high = (row["mean"] if row[side] is None else row[side] for side in ("low", "high"))
-        bars = [[100 * (row["mean"] - low)], [100 * (high - row["mean"])]]
-        ax.errorbar(
-            [100 * row["mean"]], [place], xerr=bars, color=look.colour, marker=look.marker, markersize=6, capsize=3
-        )
+        errors = seeds.filter(arm=row["arm"])["error"].to_list()
+        dots(ax, arms.index(row["arm"]), errors, row, looks[row["arm"]], below=0.2)
 
 
 def _points(tables: GridTables) -> pl.DataFrame:

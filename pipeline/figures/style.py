@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 
@@ -171,6 +171,28 @@ def banded(ax: Axes, x: str, rows: pl.DataFrame, look: Look, *, shade: float = 0
     ax.plot(places, lines[0], **(look.line | markers | kwargs))
     if shade:
         ax.fill_between(places, lines[1], lines[2], color=look.colour, alpha=shade, linewidth=0)
+
+
+def dots(ax: Axes, place: float, seeds: Sequence[float], mean: Mapping[str, Any], look: Look, below: float) -> None:
+    """Draw a row of shares in percent: `seeds` as points, their mean as a marker with its interval.
+
+    Args:
+        ax: Where to.
+        place: The row's height.
+        seeds: One share per seed.
+        mean: `mean`, `low` and `high` of them; no marker without a mean, no bar without an interval.
+        look: Colour and marker.
+        below: How far under the mean the points lie.
+    """
+    ax.scatter(
+        [100 * share for share in seeds], [place + below] * len(seeds), s=14, color=look.colour, alpha=0.45, linewidth=0
+    )
+    if mean["mean"] is None:
+        return
+    low, high = (mean["mean"] if mean[side] is None else mean[side] for side in ("low", "high"))
+    bars = [[100 * (mean["mean"] - low)], [100 * (high - mean["mean"])]]
+    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 6, "capsize": 3}
+    ax.errorbar([100 * mean["mean"]], [place], xerr=bars, **style)
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:

@@ -112,9 +112,7 @@ def judge(rules: Rules, grids: Iterable[GridTables]) -> tuple[pl.DataFrame, pl.D
     known = {(tables.study, tables.grid): tables for tables in grids}
     verdicts, checks = [], []
     for name, claim in rules.claims.items():
-        grids_of_claim = [known.get((claim.study, check.grid)) for check in claim.checks]
-        pairs = zip(claim.checks, grids_of_claim, strict=True)
-        rows = [_checked(name, check, tables, rules.min_seeds) for check, tables in pairs]
+        rows = [_checked(name, check, known.get((claim.study, check.grid)), rules.min_seeds) for check in claim.checks]
         verdict = verdict_of([(row["role"], row["answer"]) for row in rows])
         first = {key: rows[0][key] for key in ("measure", "effect", "low", "high", "num_seeds")}
         condition = claim.condition if verdict == "supported with a condition" else None

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-_LONG = ("curves", "traces", "eigenvalues", "gates", "jacobians", "lyapunov", "truncation")
+from pipeline.tables import TRIAL_TABLES
+
 _NEVER_SAID = ("dataset.length", "dataset.name")
 
 
@@ -96,7 +97,8 @@ def _grid(study: str, settings: pl.DataFrame, tables: Mapping[str, pl.DataFrame]
     statuses = trials.select("trial_id", "seed", "status")
     long = {
         table: tables[table].join(kept, on="trial_id").join(statuses, on=["trial_id", "seed"], how="left")
-        for table in _LONG
+        for table in TRIAL_TABLES
+        if table != "trials"
     }
     return GridTables(study, str(settings["grid"][0]), named, all_runs.filter("selected"), **long, all_runs=all_runs)
 

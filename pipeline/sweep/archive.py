@@ -11,11 +11,8 @@ from typing import Any
 import polars as pl
 
 from pipeline.errors import StoreError, TableError
-from pipeline.tables import SCHEMAS, check
+from pipeline.tables import TRIAL_TABLES, check
 from pipeline.training.spec import TRIAL_VERSION
-
-TRIAL_TABLES = tuple(table for table in SCHEMAS if table != "settings")
-"""The tables of a trial; `settings` belongs to a study."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip: equal trials make equal bytes
 

@@ -12,10 +12,9 @@ import polars as pl
 
 from pipeline.config.study import VARIANT
 from pipeline.errors import StoreError
-from pipeline.sweep.archive import TRIAL_TABLES
 from pipeline.sweep.plan import Plan, Setting
 from pipeline.sweep.store import TrialStore
-from pipeline.tables import SCHEMAS, write_table
+from pipeline.tables import SCHEMAS, TRIAL_TABLES, write_table
 from pipeline.tables.frames import failed_trials_frame, spec_columns
 
 

@@ -20,9 +20,10 @@ from typing import Any, Protocol
 
 from pipeline.datasets import Dataset
 from pipeline.errors import DatasetError
-from pipeline.sweep.archive import TRIAL_TABLES, StoredTrial
+from pipeline.sweep.archive import StoredTrial
 from pipeline.sweep.plan import Setting
 from pipeline.sweep.store import CheckpointSlot, TrialStore
+from pipeline.tables import TRIAL_TABLES
 from pipeline.tables.frames import long_frame, trials_frame
 from pipeline.training import CheckpointError, MemorySink, Status, run_trial
 from pipeline.training.spec import canonical

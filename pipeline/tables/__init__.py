@@ -1,7 +1,7 @@
 """The tables that are the truth of every result: schemas, Parquet files and frames."""
 
 from pipeline.tables.files import probe_writable, read_table, write_table
-from pipeline.tables.schema import FINISHED, HOST_COLUMNS, OPEN_TABLES, SCHEMAS, STATUSES, check
+from pipeline.tables.schema import FINISHED, HOST_COLUMNS, OPEN_TABLES, SCHEMAS, STATUSES, TRIAL_TABLES, check
 
 __all__ = [
     "FINISHED",
@@ -9,6 +9,7 @@ __all__ = [
     "OPEN_TABLES",
     "SCHEMAS",
     "STATUSES",
+    "TRIAL_TABLES",
     "check",
     "probe_writable",
     "read_table",

@@ -81,35 +81,25 @@ CURVES: dict[str, pl.DataType] = {
     "value": pl.Float64(),
 }
 
-TRACES: dict[str, pl.DataType] = {
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
-    "layer": pl.Int64(),
-    "direction": pl.String(),
-    "timestep": pl.Int64(),
-    "quantity": pl.String(),
-    "log10_norm": pl.Float64(),
-}
-
-EIGENVALUES: dict[str, pl.DataType] = {
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
-    "layer": pl.Int64(),
-    "direction": pl.String(),
-    "gate": pl.String(),
-    "index": pl.Int64(),
-    "real": pl.Float64(),
-    "imag": pl.Float64(),
-}
-
 _PLACE: dict[str, pl.DataType] = {
     "trial_id": pl.String(),
     "seed": pl.Int64(),
     "step": pl.Int64(),
     "layer": pl.Int64(),
     "direction": pl.String(),
+}
+
+TRACES: dict[str, pl.DataType] = _PLACE | {
+    "timestep": pl.Int64(),
+    "quantity": pl.String(),
+    "log10_norm": pl.Float64(),
+}
+
+EIGENVALUES: dict[str, pl.DataType] = _PLACE | {
+    "gate": pl.String(),
+    "index": pl.Int64(),
+    "real": pl.Float64(),
+    "imag": pl.Float64(),
 }
 
 GATES: dict[str, pl.DataType] = _PLACE | {
@@ -171,6 +161,9 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
     "truncation": TRUNCATION,
     "settings": SETTINGS,
 }
+
+TRIAL_TABLES = tuple(table for table in SCHEMAS if table != "settings")
+"""The tables of a trial; `settings` belongs to a study."""
 
 OPEN_TABLES = ("trials", "settings")
 """Tables that carry further dotted columns, the fields of the spec."""

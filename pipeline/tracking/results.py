@@ -10,9 +10,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.config import Paths
-from pipeline.tables import SCHEMAS, read_table
-
-TRIAL_TABLES = tuple(table for table in SCHEMAS if table != "settings")
+from pipeline.tables import TRIAL_TABLES, read_table
 
 
 @dataclass(frozen=True)

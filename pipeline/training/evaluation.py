@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -40,23 +40,27 @@ def evaluate(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tenso
 
 @torch.no_grad()
 def error_on_tokens(
-    replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor, tokens: Sequence[int]
-) -> Tensor:
-    """Return the share of wrong classes, (R,), at the timesteps whose input is one of `tokens`; NaN where none is.
+    replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor, groups: Mapping[str, Sequence[int]]
+) -> dict[str, Tensor]:
+    """Return by group the share of wrong classes, (R,), at the timesteps whose input is in it; NaN where none is.
 
     Args:
         replicas: The pack.
         flat_RP: Parameters.
         inputs: Symbol ids, (N, T).
         targets: Classes at every timestep, (N, T).
-        tokens: The ids that count.
+        groups: The ids of each group, by its name; without any nothing is predicted.
     """
-    parameters, wanted = replicas.named(flat_RP), torch.tensor(tokens, device=inputs.device)
-    wrong = torch.zeros(replicas.num_replicas, dtype=torch.float64, device=flat_RP.device)
-    num_timesteps = torch.zeros((), dtype=torch.float64, device=flat_RP.device)
+    if not groups:
+        return {}
+    parameters = replicas.named(flat_RP)
+    members = {group: torch.tensor(tokens, device=inputs.device) for group, tokens in groups.items()}
+    zeros = torch.zeros(replicas.num_replicas, dtype=torch.float64, device=flat_RP.device)
+    wrong, num_timesteps = {group: zeros.clone() for group in groups}, {group: zeros[0].clone() for group in groups}
     for chunk_inputs, chunk_targets in zip(inputs.split(CHUNK), targets.split(CHUNK), strict=True):
-        chosen = torch.isin(chunk_inputs.long(), wanted)
         missed = replicas.predict(parameters, chunk_inputs).argmax(-1) != chunk_targets
-        wrong += (missed & chosen).flatten(1).sum(dim=1)
-        num_timesteps += chosen.sum()
-    return wrong / num_timesteps
+        for group, tokens in members.items():
+            chosen = torch.isin(chunk_inputs.long(), tokens)
+            wrong[group] += (missed & chosen).flatten(1).sum(dim=1)
+            num_timesteps[group] += chosen.sum()
+    return {group: wrong[group] / num_timesteps[group] for group in groups}

@@ -233,11 +233,10 @@ class Trial:
 
     def _batch(self, window: Window) -> Sequences:
         """Return the timesteps of a window of each replica's batch, and the targets that are scored."""
-        chosen = self._chosen(window)
-        inputs, targets = self.train.inputs[:, window.start : window.stop][chosen], self.train.targets
+        inputs, targets = self.train.inputs[:, window.start : window.stop], self.train.targets
         if window.num_scored is not None:
             targets = targets[:, window.stop - window.num_scored : window.stop]
-        return Sequences(inputs, targets[chosen])
+        return Sequences(inputs, targets).take(self._chosen(window))
 
     @torch.no_grad()
     def _state_before(self, window: Window) -> list[Tensor]:
@@ -372,8 +371,8 @@ class Trial:
             self._write_curve(f"test_loss[T={length}]", losses, tested)
             if errors is not None:
                 self._write_curve(f"test_error[T={length}]", errors, tested)
-        for group, tokens in (self.token_groups or {}).items():
-            errors = error_on_tokens(self.replicas, self.progress.best_RP, *self.splits["test"], tokens=tokens)
+        by_group = error_on_tokens(self.replicas, self.progress.best_RP, *self.splits["test"], self.token_groups or {})
+        for group, errors in by_group.items():
             self._write_curve(f"test_error[{group}]", errors, tested)
 
     def _common_columns(self) -> dict[str, object]:

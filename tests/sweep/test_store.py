@@ -12,8 +12,8 @@ import pytest
 from pipeline.config import Paths
 from pipeline.errors import StoreError, TableError
 from pipeline.sweep import StoredTrial, TrialStore, store_url
-from pipeline.sweep.archive import TRIAL_TABLES, pack, unpack
-from pipeline.tables import SCHEMAS
+from pipeline.sweep.archive import pack, unpack
+from pipeline.tables import SCHEMAS, TRIAL_TABLES
 
 IDENTITY = "0123456789abcdef"
 

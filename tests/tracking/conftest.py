@@ -13,8 +13,8 @@ import pytest
 
 from pipeline.config import Params, Paths, Resources, Tracking
 from pipeline.config.params import SeedRange
-from pipeline.tables import SCHEMAS, write_table
-from pipeline.tracking.results import TRIAL_TABLES, PublishedSetting, TabledTrial
+from pipeline.tables import SCHEMAS, TRIAL_TABLES, write_table
+from pipeline.tracking.results import PublishedSetting, TabledTrial
 
 SEEDS = (0, 1, 2)
 STEPS = 20
