@@ -1,6 +1,9 @@
 """What a dataset is in memory: three splits of equally long sequences, and what a model of them must do.
 
-Shapes: N sequences, T timesteps, D input.
+Sequences of tokens that differ in length are filled up with `PAD` at their end. A target sequence ends with `EOS`, and
+`SOS` is what its decoder reads before its first token; it is in no array.
+
+Shapes: N sequences, T timesteps, D input, S source and U target length.
 """
 
 from __future__ import annotations
@@ -16,19 +19,28 @@ import numpy as np
 
 SPLITS = ("train", "validation", "test")
 
+PAD, SOS, EOS = 0, 1, 2
+SPECIAL_TOKENS = ("<pad>", "<sos>", "<eos>")
+"""The first tokens of every vocabulary whose sequences differ in length, by id."""
+
 
 @dataclass(frozen=True)
 class Split:
     """Input sequences, and what a model should answer to them.
 
     Attributes:
-        inputs: (N, T, D) float32 where inputs are real, (N, T) uint8 ids where they are tokens.
-        targets: float32 for values, (N, D_out) or (N, T, D_out); uint8 ids for classes, (N,) or (N, T). T where the
-            target is at every timestep.
+        inputs: (N, T, D) float32 where inputs are real, (N, T) uint8 ids where they are tokens, (N, height, width)
+            float32 where they are images.
+        targets: float32 for values, (N, D_out) or (N, T, D_out); uint8 ids for classes, (N,), (N, T), or (N, U) where
+            the target is a sequence of its own. T where the target is at every timestep.
+        alignment: Which source positions each token of a target sequence is made from, Boolean (N, U, S); no position
+            where a token has no origin (such as `EOS` and `PAD`). S counts timesteps, or the cells of a grid over an
+            image, row by row. None where it is not known. Never used in training.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
+    alignment: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -37,25 +49,35 @@ class Task:
 
     Attributes:
         length: What a study calls `dataset.length`; mostly, but not always, the number of timesteps.
-        input_kind: Real vectors, or ids of tokens.
-        input_size: D, or the number of different tokens.
+        input_kind: Real vectors, ids of tokens, or one image.
+        input_size: D, the number of different tokens, or the number of channels of an image.
         target_kind: A value (mean squared error) or a class (cross-entropy in nats).
-        target_at: Whether the loss is at the last timestep or the mean over every timestep.
+        target_at: Whether the loss is at the last timestep, the mean over every timestep, or of a target sequence that
+            a decoder writes once the whole input is read.
         output_size: D_out, or the number of classes.
         baseline_loss: Loss of the best answer that remembers nothing, in the unit of the loss.
         baseline_name: What that answer is.
         token_groups: Where tokens are of several kinds, their ids by kind: errors are told for each. None elsewhere.
+        padded: Whether sequences of tokens differ in length: `PAD` fills up the inputs, and the targets where they are
+            sequences too.
+        input_tokens: The text of every input token, by id. None where inputs are no tokens, or nobody reads them.
+        target_tokens: The text of every class of a target, by id.
+        frame_shape: Height and width, where every timestep is a frame of that many pixels, row by row.
     """
 
     length: int
-    input_kind: Literal["real", "token"]
+    input_kind: Literal["real", "token", "image"]
     input_size: int
     target_kind: Literal["value", "class"]
-    target_at: Literal["last", "every"]
+    target_at: Literal["last", "every", "sequence"]
     output_size: int
     baseline_loss: float | None
     baseline_name: str | None
     token_groups: Mapping[str, tuple[int, ...]] | None = field(default=None, kw_only=True)
+    padded: bool = field(default=False, kw_only=True)
+    input_tokens: tuple[str, ...] | None = field(default=None, kw_only=True)
+    target_tokens: tuple[str, ...] | None = field(default=None, kw_only=True)
+    frame_shape: tuple[int, ...] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -72,8 +94,9 @@ class Dataset(Task):
 
     @property
     def num_timesteps(self) -> int:
-        """T, the number of timesteps of every sequence."""
-        return int(self.splits["train"].inputs.shape[1])
+        """T, the number of timesteps of every input sequence; of an image, U of its target."""
+        train = self.splits["train"]
+        return int((train.targets if self.input_kind == "image" else train.inputs).shape[1])
 
 
 def assemble(name: str, task: Task, splits: Mapping[str, Split]) -> Dataset:
@@ -85,7 +108,9 @@ def _digest(task: Task, splits: Mapping[str, Split]) -> str:
     """Return the sha256 of what the arrays say (type, shape, bytes) and of what `task` says about them."""
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(task), sort_keys=True, allow_nan=False).encode())
     for split in SPLITS:
-        for array in (splits[split].inputs, splits[split].targets):
+        for array in (splits[split].inputs, splits[split].targets, splits[split].alignment):
+            if array is None:
+                continue
             digest.update(f"{split} {array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

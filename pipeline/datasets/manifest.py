@@ -14,10 +14,12 @@ from pipeline.config.strict import build, require
 from pipeline.datasets.dataset import SPLITS, Task
 from pipeline.errors import ConfigError, DatasetError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 PREVIEW = "preview.txt"
 ROLES = ("inputs", "targets")
+ALIGNMENT = "alignment"
+"""The role of a third array, in datasets whose alignment is known."""
 
 
 def array_path(length: int, split: str, role: str) -> str:
@@ -43,8 +45,13 @@ class Variant(Task):
     files: Mapping[str, ArrayFile]
 
     def __post_init__(self) -> None:
-        expected = [array_path(self.length, split, role) for split in SPLITS for role in ROLES]
+        expected = [array_path(self.length, split, role) for split in SPLITS for role in self.roles]
         require(sorted(self.files) == sorted(expected), "files", f"the files {expected}", sorted(self.files))
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What the arrays of a split are."""
+        return (*ROLES, ALIGNMENT) if array_path(self.length, SPLITS[0], ALIGNMENT) in self.files else ROLES
 
     @property
     def num_bytes(self) -> int:
@@ -58,8 +65,16 @@ class Variant(Task):
 
     @property
     def num_timesteps(self) -> int:
-        """T, the number of timesteps of every sequence."""
-        return self.files[array_path(self.length, "train", "inputs")].shape[1]
+        """T, the number of timesteps of every input sequence; of an image, U of its target."""
+        role = "targets" if self.input_kind == "image" else "inputs"
+        return self.files[array_path(self.length, "train", role)].shape[1]
+
+    @property
+    def num_written(self) -> int:
+        """U, the timesteps that a decoder writes; 0 where none does."""
+        if self.target_at != "sequence":
+            return 0
+        return self.files[array_path(self.length, "train", "targets")].shape[1]
 
 
 @dataclass(frozen=True)

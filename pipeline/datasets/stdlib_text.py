@@ -88,15 +88,11 @@ class StdlibText:
             windows = cut_windows(self._texts(split), length)
             chosen = stream(self.seed, length, position).permutation(len(windows))[: num_sequences(sizes, split)]
             splits[split] = Split(windows[chosen, :-1], windows[chosen, 1:])
-        baseline = unigram_entropy(splits["train"].targets)
-        task = Task(length, "token", OTHER + 1, "class", "every", OTHER + 1, baseline, baseline_name="unigram")
-        return assemble(self.generator, task, splits)
+        return assemble(self.generator, next_character_task(length, splits["train"]), splits)
 
     def draw(self, dataset: Dataset) -> str:
-        """Return windows as text, a line each; a bent arrow is the end of a line."""
-        return "\n\n".join(
-            "".join(DRAWN[symbol] for symbol in window) for window in dataset.splits["train"].inputs[:NUM_DRAWN]
-        )
+        """Return windows as text; a bent arrow is the end of a line."""
+        return draw_windows(dataset)
 
     def source(self) -> dict[str, Any]:
         """Return the version of Python and the sha256 of every file, and of all of them together."""
@@ -104,6 +100,30 @@ class StdlibText:
         checksums = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
         together = hashlib.sha256("".join(checksums.values()).encode()).hexdigest()
         return {"python_version": platform.python_version(), "sha256": together, "files": checksums}
+
+
+def next_character_task(length: int, train: Split) -> Task:
+    """Return the task of windows of `length` characters, whose training split gives the baseline."""
+    texts = (*VOCABULARY, DRAWN[OTHER])
+    baseline = unigram_entropy(train.targets)
+    return Task(
+        length,
+        input_kind="token",
+        input_size=len(texts),
+        target_kind="class",
+        target_at="every",
+        output_size=len(texts),
+        baseline_loss=baseline,
+        baseline_name="unigram",
+        input_tokens=texts,
+        target_tokens=texts,
+    )
+
+
+def draw_windows(dataset: Dataset) -> str:
+    """Return a few training windows as text."""
+    windows = dataset.splits["train"].inputs[:NUM_DRAWN]
+    return "\n\n".join("".join(DRAWN[symbol] for symbol in window) for window in windows)
 
 
 def encode(text: str) -> np.ndarray:

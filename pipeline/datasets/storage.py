@@ -2,7 +2,7 @@
 
     manifest.json                                   what the files are, with their checksums
     preview.txt                                     a few sequences for a person
-    length-<length>/<split>.{inputs,targets}.npy    the arrays
+    length-<length>/<split>.{inputs,targets}.npy    the arrays; <split>.alignment.npy where it is known
 
 Nothing depends on time, machine or order: preparing twice gives the same bytes.
 """
@@ -23,6 +23,7 @@ from pipeline.config.params import Sizes
 from pipeline.datasets.dataset import SPLITS, Dataset, Split, Task, with_unseen
 from pipeline.datasets.generator import Generator, lengths_to_make
 from pipeline.datasets.manifest import (
+    ALIGNMENT,
     FORMAT_VERSION,
     MANIFEST,
     PREVIEW,
@@ -89,7 +90,7 @@ def load_dataset(folder: Path, length: int | None, unseen_lengths: Sequence[int]
 
 
 def _load_split(folder: Path, variant: Variant, split: str) -> Split:
-    names = (array_path(variant.length, split, role) for role in ROLES)
+    names = (array_path(variant.length, split, role) for role in variant.roles)
     return Split(*(_load_array(folder, name, variant.files[name]) for name in names))
 
 
@@ -118,8 +119,10 @@ def _write_variant(dataset: Dataset, folder: Path) -> Variant:
     files = {}
     (folder / f"length-{dataset.length}").mkdir()
     for split in SPLITS:
-        for role in ROLES:
-            array: np.ndarray = getattr(dataset.splits[split], role)
+        for role in (*ROLES, ALIGNMENT):
+            array: np.ndarray | None = getattr(dataset.splits[split], role)
+            if array is None:
+                continue
             name = array_path(dataset.length, split, role)
             np.save(folder / name, np.ascontiguousarray(array), allow_pickle=False)
             num_bytes = (folder / name).stat().st_size
