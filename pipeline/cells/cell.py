@@ -7,7 +7,7 @@ for Jacobians.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,17 @@ class States(NamedTuple):
 
     h: Tensor
     c: Tensor | None = None
+
+
+def joined_states(join: Callable[[Sequence[Tensor]], Tensor], states: Sequence[States]) -> States:
+    """Return one state made of several: `join` of all h, and of all c where there are any."""
+    c = [state.c for state in states if state.c is not None]
+    return States(join([state.h for state in states]), join(c) if c else None)
+
+
+def at_timestep(states: States, t: int) -> States:
+    """Return one timestep of states at every timestep, (1, …) of (T, …)."""
+    return States(states.h[t : t + 1], None if states.c is None else states.c[t : t + 1])
 
 
 class Weights(NamedTuple):

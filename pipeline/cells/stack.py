@@ -96,6 +96,7 @@ class RecurrentStack(nn.Module):
         initial: Sequence[States] | None = None,
         taps: Sequence[States] | None = None,
         state_threshold: float | None = None,
+        lengths_B: Tensor | None = None,
     ) -> StackRun:
         """Return outputs and states of a sequence.
 
@@ -104,6 +105,8 @@ class RecurrentStack(nn.Module):
             initial: States before the first timestep that each place reads, (B, H) each; zero if None.
             taps: Added to the states of each place, (T, B, H) each; of zeros, the gradients are dL/dh_t and dL/dc_t.
             state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
+            lengths_B: After how many timesteps each example ends, at least 1; what follows is padding that nothing
+                before it depends on. None where all have T.
         """
         inputs: list[Tensor] = []
         states: list[States] = []
@@ -114,7 +117,7 @@ class RecurrentStack(nn.Module):
                 index = len(states)
                 start = None if initial is None else initial[index]
                 tap = None if taps is None else taps[index]
-                run, last = self._run(place, layer_input, start, tap, state_threshold)
+                run, last = self._run(place, layer_input, start, tap, state_threshold, lengths_B)
                 inputs.append(layer_input)
                 states.append(run)
                 final.append(last)
@@ -134,7 +137,13 @@ class RecurrentStack(nn.Module):
                 yield place, name
 
     def _run(
-        self, place: Place, x_TBD: Tensor, initial: States | None, taps: States | None, state_threshold: float | None
+        self,
+        place: Place,
+        x_TBD: Tensor,
+        initial: States | None,
+        taps: States | None,
+        state_threshold: float | None,
+        lengths_B: Tensor | None,
     ) -> tuple[States, States]:
         """Return the states of one place at every timestep, and the last one that it reached."""
         backward = place.direction == BACKWARD
@@ -142,15 +151,33 @@ class RecurrentStack(nn.Module):
             zeros = x_TBD.new_zeros(x_TBD.shape[1], self.hidden_size)
             initial = States(zeros, zeros if "c" in self.cell.states else None)
         tap_h, tap_c = taps if taps is not None else (None, None)
-        sequences = [None if s is None else s.flip(0) if backward else s for s in (x_TBD, tap_h, tap_c)]
+        given = (x_TBD, tap_h, tap_c)
+        sequences = [None if s is None else turned_round(s, lengths_B) if backward else s for s in given]
         arguments = (sequences[0], self.cell.pack(self.weights(place)), initial.h, initial.c, *sequences[1:])
         packed = [None if argument is None else argument.unsqueeze(0) for argument in arguments]
         h, c, *_ = self.cell.function.apply(*packed, torch.is_grad_enabled(), state_threshold)
         h_TBH, c_TBH = h.squeeze(0), c.squeeze(0) if "c" in self.cell.states else None
-        last = States(h_TBH[-1], None if c_TBH is None else c_TBH[-1])
+        last = States(last_of(h_TBH, lengths_B), None if c_TBH is None else last_of(c_TBH, lengths_B))
         if backward:
-            h_TBH, c_TBH = h_TBH.flip(0), None if c_TBH is None else c_TBH.flip(0)
+            h_TBH = turned_round(h_TBH, lengths_B)
+            c_TBH = None if c_TBH is None else turned_round(c_TBH, lengths_B)
         return States(h_TBH, c_TBH), last
+
+
+def turned_round(x_TBF: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """Return sequences from their last timestep to their first; padding stays behind them."""
+    if lengths_B is None:
+        return x_TBF.flip(0)
+    t_T1 = torch.arange(len(x_TBF), device=x_TBF.device)[:, None]
+    source_TB = torch.where(t_T1 < lengths_B, lengths_B - 1 - t_T1, t_T1)
+    return x_TBF.gather(0, source_TB[..., None].expand_as(x_TBF))
+
+
+def last_of(x_TBF: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """Return what stands at the last timestep of each sequence, (B, F)."""
+    if lengths_B is None:
+        return x_TBF[-1]
+    return x_TBF.gather(0, (lengths_B - 1)[None, :, None].expand(1, *x_TBF.shape[1:])).squeeze(0)
 
 
 def places_of(num_layers: int, bidirectional: bool) -> tuple[Place, ...]:

@@ -22,6 +22,9 @@ from pipeline.models.randomness import generator
 MAX_GATES = 8
 """Of a cell: gate g of place p draws from the stream numbered MAX_GATES · p + g."""
 
+MAX_PLACES = 200
+"""Of a stack: the places of a network's second stack are numbered from here."""
+
 
 @dataclass(frozen=True)
 class Uniform:
@@ -247,7 +250,7 @@ PLAIN = Initialisation(Uniform("uniform"), Uniform("uniform"), {}, UniformBias("
 
 
 @torch.no_grad()
-def initialise_stack(stack: RecurrentStack, cell: str, rules: Initialisation, seed: int) -> None:
+def initialise_stack(stack: RecurrentStack, cell: str, rules: Initialisation, seed: int, part: int = 0) -> None:
     """Give the recurrent weights of one network their initial values, in place.
 
     Args:
@@ -255,8 +258,9 @@ def initialise_stack(stack: RecurrentStack, cell: str, rules: Initialisation, se
         cell: Its cell's name.
         rules: What is drawn from which distribution.
         seed: The replica's.
+        part: Which of a network's stacks this is, counted from 0: each draws anew.
     """
-    for number, place in enumerate(stack.places):
+    for number, place in enumerate(stack.places, MAX_PLACES * part):
         weights = stack.weights(place)
         _fill(weights, stack, rules, seed, MAX_GATES * number)
         biases = rules.bias.values(cell, stack.hidden_size, generator(seed, "bias", number))

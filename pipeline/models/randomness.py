@@ -18,6 +18,15 @@ STREAMS = {
     "recurrent_weight": 5,
     "bias": 6,
     "readout_weight": 7,
+    "decoder": 8,
+    "decoder_embedding": 9,
+    "attention": 10,
+    "combine": 11,
+    "features": 12,
+    "begin": 13,
+    "code": 14,
+    "forcing": 15,
+    "sample": 16,
 }
 
 

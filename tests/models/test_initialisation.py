@@ -30,6 +30,8 @@ def model_of(cell: str = "elman", seed: int = 0, num_layers: int = 1, **rules: A
         "num_layers": num_layers,
         "bidirectional": False,
         "embedding_size": None,
+        "attention": {"name": "none"},
+        "code_size": None,
         "initialisation": RULES | rules,
     }
     return SequenceModel(Interface("real", 3, "last", "value", 2), build(ModelSpec, raw, "here"), seed)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.attention.score import NO_ATTENTION
+from pipeline.cells.stack import stack_states
 from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel, count_parameters, loss, num_wrong
 from pipeline.models.initialisation import PLAIN
 
@@ -17,7 +19,9 @@ TOKEN_EVERY = Interface("token", 7, "every", "class", 3)
 def model_of(
     interface: Interface, cell: str = "lstm", embedding_size: int | None = None, seed: int = 0
 ) -> SequenceModel:
-    return SequenceModel(interface, ModelSpec(cell, H, 1, False, embedding_size, PLAIN), seed).double()
+    return SequenceModel(
+        interface, ModelSpec(cell, H, 1, False, embedding_size, NO_ATTENTION, None, PLAIN), seed
+    ).double()
 
 
 def data_of(interface: Interface) -> tuple[Tensor, Tensor]:
@@ -53,7 +57,7 @@ def test_many_to_many_reads_out_every_timestep(embedding_size: int | None) -> No
     torch.testing.assert_close(model(inputs).values, expected, rtol=1e-12, atol=1e-12)
     picked = -expected.log_softmax(-1).gather(-1, targets[..., None]).mean()
     torch.testing.assert_close(loss(TOKEN_EVERY, model(inputs).values, targets), picked, rtol=1e-12, atol=0)
-    assert num_wrong(expected, targets) == (expected.argmax(-1) != targets).sum()
+    assert num_wrong(TOKEN_EVERY, expected, targets) == (expected.argmax(-1) != targets).sum()
 
 
 @pytest.mark.parametrize("interface", [REAL_LAST, TOKEN_EVERY])
@@ -107,13 +111,13 @@ def test_one_seed_draws_the_same_weights_whatever_else_is_drawn() -> None:
 def test_parameters_are_counted_without_making_the_model(
     cell: str, num_layers: int, bidirectional: bool, embedding_size: int | None
 ) -> None:
-    spec = ModelSpec(cell, H, num_layers, bidirectional, embedding_size, PLAIN)
+    spec = ModelSpec(cell, H, num_layers, bidirectional, embedding_size, NO_ATTENTION, None, PLAIN)
     model = SequenceModel(TOKEN_EVERY, spec, 0)
     assert count_parameters(TOKEN_EVERY, spec) == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_a_bidirectional_network_reads_out_what_each_direction_ends_with() -> None:
-    model = SequenceModel(REAL_LAST, ModelSpec("gru", H, 1, True, None, PLAIN), 0).double()
+    model = SequenceModel(REAL_LAST, ModelSpec("gru", H, 1, True, None, NO_ATTENTION, None, PLAIN), 0).double()
     inputs, _ = data_of(REAL_LAST)
     plain = nn.GRU(2, H, batch_first=True, bidirectional=True).double()
     plain.load_state_dict(model.recurrent.state_dict())
@@ -124,7 +128,7 @@ def test_a_bidirectional_network_reads_out_what_each_direction_ends_with() -> No
 
 @pytest.mark.parametrize("cell", ["elman", "lstm"])
 def test_a_pass_from_a_carried_state_scores_the_newest_timesteps_only(cell: str) -> None:
-    spec = ModelSpec(cell, H, 2, False, None, PLAIN)
+    spec = ModelSpec(cell, H, 2, False, None, NO_ATTENTION, None, PLAIN)
     models = [SequenceModel(TOKEN_EVERY, spec, seed).double() for seed in range(2)]
     pack, (inputs, targets) = Replicas(models), data_of(TOKEN_EVERY)
     own_inputs, own_targets = (torch.stack([tensor] * 2) for tensor in (inputs, targets))
@@ -134,7 +138,7 @@ def test_a_pass_from_a_carried_state_scores_the_newest_timesteps_only(cell: str)
     )
     for r, model in enumerate(models):
         before = model.recurrent(model.encode(inputs[:, :3]).transpose(0, 1)).final
-        held = [type(state)(*(None if s is None else s.detach() for s in state)) for state in before]
+        held = [state.detach() for state in stack_states(before)]
         expected = loss(TOKEN_EVERY, model(inputs[:, 3:], held).values[:, -2:], targets[:, 4:])
         torch.testing.assert_close(run.losses[r], expected, rtol=1e-12, atol=0)
         grads = torch.autograd.grad(expected, list(model.parameters()))
@@ -143,4 +147,4 @@ def test_a_pass_from_a_carried_state_scores_the_newest_timesteps_only(cell: str)
     whole = pack.unroll(pack.named(pack.flat_RP), inputs)[1]
     for mine, expected in zip(run.states, whole, strict=True):
         torch.testing.assert_close(mine, expected[:, 3:], rtol=1e-12, atol=1e-14)
-    assert len(run.grad_states) == len(pack.model.state_keys)
+    assert len(run.grad_states) == len(pack.model.tap_keys)

@@ -1,0 +1,1 @@
+"""Attention: queries look at a sequence, each at what it needs of it."""

@@ -1,0 +1,128 @@
+"""Soft attention of a decoder: score, softmax, weighted sum, and what of it enters the recurrence.
+
+    weight_us = softmax over s of score(q_u, k_s)          source positions that are padding weigh 0
+    context_u = Σ_s weight_us k_s
+
+Scores, with q the decoder's state and k_s the annotation of source position s:
+
+    dot       q · k_s
+    general   q · W k_s
+    additive  v · tanh(W_q q + W_k k_s)
+
+Source: Luong, Pham and Manning (2015), whose *concat* is the additive score of Bahdanau, Cho and Bengio (2015). Shapes:
+B batch, U queries, S source positions, H units of a query and of an annotation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config.strict import require
+
+Feeding = Literal["nothing", "attentional_state", "context"]
+"""What enters the recurrence beside the previous token.
+
+nothing: attention looks on with h_u and changes the output alone (Luong); attentional_state: the same, and the output's
+state enters the next step (Luong's input feeding); context: attention asks with h_{u-1}, and its answer enters step u
+(Bahdanau; Xu).
+"""
+
+
+@dataclass(frozen=True)
+class NoAttention:
+    """The decoder knows of the source what its first state holds."""
+
+    name: Literal["none"]
+
+
+@dataclass(frozen=True)
+class Dot:
+    """Score q · k_s."""
+
+    name: Literal["dot"]
+    feeds: Feeding
+
+
+@dataclass(frozen=True)
+class General:
+    """Score q · W k_s."""
+
+    name: Literal["general"]
+    feeds: Feeding
+
+
+@dataclass(frozen=True)
+class Additive:
+    """Score v · tanh(W_q q + W_k k_s), with `size` hidden units."""
+
+    name: Literal["additive"]
+    feeds: Feeding
+    size: int
+
+    def __post_init__(self) -> None:
+        require(self.size >= 1, "size", "an integer of at least 1", self.size)
+
+
+NO_ATTENTION = NoAttention("none")
+
+DecoderAttention = Dot | General | Additive
+
+
+class Attended(NamedTuple):
+    """What attention answers: contexts (B, U, H) and weights (B, U, S), each row of which sums to 1."""
+
+    context_BUH: Tensor
+    weights_BUS: Tensor
+
+
+class Attention(nn.Module):
+    """Attention of queries to annotations, both of `size` units.
+
+    Args:
+        spec: Which score.
+        size: H.
+        generator: Where the initial weights come from, U(-1/√fan_in, 1/√fan_in).
+    """
+
+    def __init__(self, spec: DecoderAttention, size: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.spec = spec
+        if isinstance(spec, General):
+            self.weight = uniform_parameter((size, size), generator)
+        if isinstance(spec, Additive):
+            self.weight_query = uniform_parameter((spec.size, size), generator)
+            self.weight_key = uniform_parameter((spec.size, size), generator)
+            self.direction = uniform_parameter((spec.size,), generator)
+
+    def forward(self, query_BUH: Tensor, keys_BSH: Tensor, mask_BS: Tensor | None = None) -> Attended:
+        """Return contexts and weights.
+
+        Args:
+            query_BUH: Who asks.
+            keys_BSH: Annotations of the source.
+            mask_BS: Which source positions there are; None is all.
+        """
+        score_BUS = self.score(query_BUH, keys_BSH)
+        if mask_BS is not None:
+            score_BUS = score_BUS.masked_fill(~mask_BS[:, None], -torch.inf)
+        weights_BUS = score_BUS.softmax(dim=2)
+        return Attended(weights_BUS @ keys_BSH, weights_BUS)
+
+    def score(self, query_BUH: Tensor, keys_BSH: Tensor) -> Tensor:
+        """Return how well each query and annotation match, (B, U, S)."""
+        if isinstance(self.spec, Additive):
+            query, keys = query_BUH @ self.weight_query.T, keys_BSH @ self.weight_key.T
+            return torch.tanh(query[:, :, None] + keys[:, None]) @ self.direction
+        if isinstance(self.spec, General):
+            keys_BSH = keys_BSH @ self.weight.T
+        return query_BUH @ keys_BSH.transpose(1, 2)
+
+
+def uniform_parameter(shape: tuple[int, ...], generator: torch.Generator) -> nn.Parameter:
+    """Return a parameter drawn from U(-1/√n, 1/√n), n being its last axis."""
+    bound = shape[-1] ** -0.5
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
