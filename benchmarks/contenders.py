@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from pipeline.attention.score import NO_ATTENTION
 from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel
 from pipeline.models.initialisation import PLAIN
 from pipeline.training.clipping import clip_by_global_norm
@@ -33,7 +34,10 @@ def ours(cell: str, B: int, H: int, T: int, num_replicas: int, trace: bool) -> S
     """Return this project's step for R replicas at once; with `trace`, every dL/dh_t's norm is computed as well."""
     interface = Interface("real", INPUT_SIZE, "last", "value", 1)
     replicas = Replicas(
-        [SequenceModel(interface, ModelSpec(cell, H, 1, False, None, PLAIN), seed) for seed in range(num_replicas)]
+        [
+            SequenceModel(interface, ModelSpec(cell, H, 1, False, None, NO_ATTENTION, None, PLAIN), seed)
+            for seed in range(num_replicas)
+        ]
     )
     inputs, targets = (tensor.expand(num_replicas, *tensor.shape).contiguous() for tensor in batch(B, T))
     flat = replicas.flat_RP

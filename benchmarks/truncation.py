@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
+from pipeline.attention.score import NO_ATTENTION
 from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel
 from pipeline.models.initialisation import PLAIN
 from pipeline.training.runtime import computing, counting_activations, peak_memory_bytes, reset_peak_memory
@@ -50,7 +51,9 @@ def measure_all() -> list[dict[str, float]]:
 def ours(stream: int, length: int) -> Callable[[int], None]:
     """Return the update of TBPTT(length, length) on one stream, state carried."""
     interface = Interface("token", NUM_TOKENS, "every", "class", NUM_TOKENS)
-    replicas = Replicas([SequenceModel(interface, ModelSpec("lstm", HIDDEN, 1, False, None, PLAIN), 0)])
+    replicas = Replicas(
+        [SequenceModel(interface, ModelSpec("lstm", HIDDEN, 1, False, None, NO_ATTENTION, None, PLAIN), 0)]
+    )
     inputs, targets = (ids[None] for ids in _stream(stream))
     windows, carried = Windows(Truncation(length, length), stream, "every"), []
 

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CORE = ("config", "datasets", "cells", "models", "measures", "training", "selftest")
+CORE = ("config", "datasets", "cells", "attention", "models", "measures", "training", "selftest")
 LAYERS = {
     "errors": set(),
     "config": {"errors"},
     "datasets": {"errors", "config"},
     "cells": set(),
-    "models": {"errors", "config", "cells"},
+    "attention": {"config"},
+    "models": {"errors", "config", "datasets", "cells", "attention"},
     "measures": {"cells", "models"},
     "training": {"errors", "config", "datasets", "cells", "models", "measures"},
-    "selftest": {"errors", "config", "datasets", "cells", "models", "measures", "training"},
+    "selftest": {"errors", "config", "datasets", "cells", "attention", "models", "measures", "training"},
     "tables": {"errors", "training"},
     "statistics": {"errors", "tables"},
     "figures": {"errors", "tables", "statistics"},

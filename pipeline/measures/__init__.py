@@ -1,5 +1,12 @@
 """What is measured of a pack of replicas, each against the exact float64 path."""
 
+from pipeline.measures.attention import (
+    alignment_error,
+    alignment_share,
+    entropy_nats,
+    rank_correlation,
+    within_class_share,
+)
 from pipeline.measures.gates import GateStatistic, gate_statistics, gate_values, half_life, retention
 from pipeline.measures.gradient_trace import (
     GradientTrace,
@@ -31,8 +38,11 @@ __all__ = [
     "Location",
     "LyapunovSpectrum",
     "TruncationBias",
+    "alignment_error",
+    "alignment_share",
     "certificate_error",
     "eigenvalues",
+    "entropy_nats",
     "finite_difference_error",
     "gate_statistics",
     "gate_values",
@@ -47,6 +57,7 @@ __all__ = [
     "lyapunov_spectrum",
     "mean_field_exponent",
     "random_network_jacobians",
+    "rank_correlation",
     "recurrent_blocks",
     "retention",
     "rounding_error",
@@ -57,4 +68,5 @@ __all__ = [
     "step_sensitivity",
     "trace_gradients",
     "truncation_bias",
+    "within_class_share",
 ]

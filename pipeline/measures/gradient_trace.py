@@ -11,15 +11,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.models import Replicas, StateKey
+from pipeline.models import Inputs, Reading, Replicas, StateKey, map_inputs
+from pipeline.models.interface import AnyInputs
+from pipeline.models.sequence import lengths_of
 
 
 class GradientTrace(NamedTuple):
     """A trace of R replicas.
 
     Attributes:
-        log10_norms: By state, in the order of the model's `state_keys`: log10 ‖dL/ds_t‖ over the probe batch
-            (Frobenius), (R, T); -inf is exactly 0.
+        log10_norms: By state, and of what is read, in the order of the model's `tap_keys`: log10 ‖dL/ds_t‖ over the
+            probe batch (Frobenius), (R, T); -inf is exactly 0. Of sequences that differ in length the last timestep is
+            the end of each, so that T - t is how far back a state lies.
         grad_RP: The parameters' gradient on the same batch, float64.
     """
 
@@ -27,7 +30,7 @@ class GradientTrace(NamedTuple):
     grad_RP: Tensor
 
 
-def trace_gradients(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor) -> GradientTrace:
+def trace_gradients(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets: Tensor) -> GradientTrace:
     """Return the gradient trace of every replica on one batch that all of them see.
 
     Args:
@@ -38,13 +41,29 @@ def trace_gradients(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets
     """
     real = in_float64(inputs)
     states, grad_RP = replicas.state_gradients(flat_RP.double(), real, targets, shared=True)
+    if replicas.interface.padded:
+        lengths_B = lengths_of(inputs.source if isinstance(inputs, Reading) else inputs)
+        states = {key: grad if key.part == "decoder" else at_end(grad, lengths_B) for key, grad in states.items()}
     norms = {key: log10_norm(grad_RTBH.flatten(2)) for key, grad_RTBH in states.items()}
     return GradientTrace(norms, grad_RP)
 
 
-def in_float64(inputs: Tensor) -> Tensor:
+def at_end(grad_RTBH: Tensor, lengths_B: Tensor) -> Tensor:
+    """Return the gradients with each sequence moved to the end of the time axis, zeros before it.
+
+    Args:
+        grad_RTBH: Padding follows each sequence.
+        lengths_B: Timesteps of each.
+    """
+    num_timesteps = grad_RTBH.shape[1]
+    source_TB = torch.arange(num_timesteps, device=lengths_B.device)[:, None] - (num_timesteps - lengths_B)
+    moved = grad_RTBH.gather(1, source_TB.clamp_min(0)[None, :, :, None].expand_as(grad_RTBH))
+    return moved * (source_TB >= 0)[None, :, :, None]
+
+
+def in_float64(inputs: AnyInputs) -> AnyInputs:
     """Return real inputs in float64; symbol ids as they are."""
-    return inputs.double() if inputs.is_floating_point() else inputs
+    return map_inputs(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor, inputs)
 
 
 def log10_norm(vectors: Tensor) -> Tensor:
@@ -60,7 +79,7 @@ EPSILONS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 
 
 def finite_difference_error(
-    replicas: Replicas, flat_RP: Tensor, grad_RP: Tensor, inputs: Tensor, targets: Tensor
+    replicas: Replicas, flat_RP: Tensor, grad_RP: Tensor, inputs: Inputs, targets: Tensor
 ) -> Tensor:
     """Return how far the gradient is from central differences of the loss along it, relative, (R,).
 
@@ -97,7 +116,7 @@ def certificate_error(fast_RP: Tensor, exact_RP: Tensor) -> Tensor:
     return torch.where(difference == 0, difference, difference / exact_RP.norm(dim=1))
 
 
-def rounding_error(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+def rounding_error(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets: Tensor) -> Tensor:
     """Return how far the exact gradient moves when every weight moves by half a unit of float32's last place, (R,).
 
     Relative, as `certificate_error`; signs alternate along the parameters. Where a network is chaotic this is large:

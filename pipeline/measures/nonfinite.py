@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pipeline.cells.stack import FORWARD
-from pipeline.models import Replicas, StateKey
+from pipeline.models import Inputs, Replicas, StateKey
 
 
 class Location(NamedTuple):
@@ -16,8 +16,8 @@ class Location(NamedTuple):
 
     Attributes:
         timestep: 1..T, or None where no timestep is to blame.
-        quantity: "grad_h" or "grad_c", followed by layer (from 0) and direction where the network has more than one
-            recurrence, as in "grad_h (layer 1, backward)"; a parameter such as "recurrent.weight_hh_l0"; or "loss".
+        quantity: "grad_h" or "grad_c", followed by part, layer (from 0) and direction where the network has more than
+            one recurrence, as in "grad_h (layer 1, backward)"; a parameter such as "recurrent.weight_hh_l0"; or "loss".
         num_nonfinite: Entries of the parameters' gradient that are not finite.
     """
 
@@ -29,7 +29,7 @@ class Location(NamedTuple):
 def locate(
     replicas: Replicas,
     flat_RP: Tensor,
-    inputs: Tensor,
+    inputs: Inputs,
     targets: Tensor,
     replica: int,
     initial: Sequence[Tensor] = (),
@@ -51,19 +51,30 @@ def locate(
         num_scored: How many timesteps at the end have a target; None is all.
     """
     run = replicas.backpropagate(flat_RP, inputs, targets, initial=initial, num_scored=num_scored, trace=True)
-    states, grad_RP = dict(zip(replicas.model.state_keys, run.grad_states, strict=True)), run.grad_RP
+    states, grad_RP = dict(zip(replicas.model.state_keys, run.grad_states, strict=False)), run.grad_RP
     num_nonfinite = int((~grad_RP[replica].isfinite()).sum())
-    met = [(-key.layer, steps, key) for key, grad in states.items() for steps in _steps_back(key, grad[replica])[:1]]
+    met = [(*_order(key), steps, key) for key, grad in states.items() for steps in _steps_back(key, grad[replica])[:1]]
     if met:
-        _, steps, key = min(met, key=lambda place: place[:2])
-        timestep = inputs.shape[2] - steps if key.direction == FORWARD else steps + 1
-        alone = len(replicas.model.recurrent.places) == 1
-        where = "" if alone else f" (layer {key.layer}, {key.direction})"
-        return Location(timestep, f"grad_{key.quantity}{where}", num_nonfinite)
+        *_, steps, key = min(met, key=lambda place: place[:3])
+        timestep = states[key].shape[1] - steps if key.direction == FORWARD else steps + 1
+        return Location(timestep, f"grad_{key.quantity}{_told(replicas, key)}", num_nonfinite)
     for name, grad in replicas.named(grad_RP).items():
         if not bool(grad[replica].isfinite().all()):
             return Location(None, name, num_nonfinite)
     return Location(None, "loss", num_nonfinite)
+
+
+def _order(key: StateKey) -> tuple[bool, int]:
+    """Return what the backward pass meets first, rising: a decoder before its encoder, the last layer before others."""
+    return key.part == "encoder", -key.layer
+
+
+def _told(replicas: Replicas, key: StateKey) -> str:
+    """Return which recurrence it was, where there are several: « (layer 1, backward)», « (decoder)»."""
+    stack = replicas.model.stacks[key.part]
+    parts = [] if key.part == "recurrent" else [key.part]
+    parts += [] if len(stack.places) == 1 else [f"layer {key.layer}", key.direction]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _steps_back(key: StateKey, grad_TBH: Tensor) -> list[int]:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from pipeline.measures.gradient_trace import in_float64
-from pipeline.models import Replicas
+from pipeline.models import Inputs, Replicas
 
 FRACTIONS = (1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6)
 
 
 def local_smoothness(
-    replicas: Replicas, before_RP: Tensor, after_RP: Tensor, inputs: Tensor, targets: Tensor
+    replicas: Replicas, before_RP: Tensor, after_RP: Tensor, inputs: Inputs, targets: Tensor
 ) -> Tensor:
     """Return the local smoothness of the loss between the parameters before and after an update, (R,), in float64.
 

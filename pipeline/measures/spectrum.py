@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pipeline.cells.stack import Place
+from pipeline.cells.stack import FORWARD, Place
 from pipeline.models import Replicas
 
 
-def recurrent_blocks(replicas: Replicas, flat_RP: Tensor) -> dict[tuple[Place, str], Tensor]:
-    """Return each gate's square block of W_hh, (R, H, H) by place and gate name, in float64, places in order."""
-    gates = replicas.model.recurrent.cell.gates
-    blocks: dict[tuple[Place, str], Tensor] = {}
-    for place in replicas.model.recurrent.places:
-        weight_RGH = replicas.weights(flat_RP, place).weight_hh.double()
-        for gate, block_RHH in zip(gates, weight_RGH.chunk(len(gates), dim=1), strict=True):
-            blocks[place, gate] = block_RHH
+class Block(NamedTuple):
+    """Which square block of recurrent weights: of which part of the network, at which place, of which gate."""
+
+    part: str
+    place: Place
+    gate: str
+
+    @property
+    def name(self) -> str:
+        """How metrics name it: «h», «l1_reverse.f», «decoder.z»: what is usual is not said."""
+        place = "" if self.place == Place(0, FORWARD) else f"{self.place.suffix.removeprefix('_')}."
+        return f"{'' if self.part == 'recurrent' else f'{self.part}.'}{place}{self.gate}"
+
+
+def recurrent_blocks(replicas: Replicas, flat_RP: Tensor) -> dict[Block, Tensor]:
+    """Return each gate's square block of W_hh, (R, H, H), in float64, parts and places in order."""
+    blocks: dict[Block, Tensor] = {}
+    for part, stack in replicas.model.stacks.items():
+        gates = stack.cell.gates
+        for place in stack.places:
+            weight_RGH = replicas.weights(flat_RP, place, part).weight_hh.double()
+            for gate, block_RHH in zip(gates, weight_RGH.chunk(len(gates), dim=1), strict=True):
+                blocks[Block(part, place, gate)] = block_RHH
     return blocks
 
 

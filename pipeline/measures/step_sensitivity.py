@@ -40,7 +40,7 @@ def step_sensitivity(replicas: Replicas, flat_RP: Tensor, seen: Sequence[Tensor]
         seen: What every place saw, as `Replicas.unroll` returns it.
         states: All states, likewise.
     """
-    recurrent = replicas.model.recurrent
+    recurrent = replicas.model.stacks["recurrent"]
     if len(recurrent.places) > 1:
         return flat_RP.new_full((len(flat_RP),), torch.nan, dtype=torch.float64)
     (mine,) = unstack_states(states, recurrent.cell)

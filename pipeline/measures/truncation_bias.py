@@ -78,7 +78,7 @@ def truncation_bias(
         ValueError: If the network runs both ways, or a length is out of range.
     """
     num_timesteps = inputs.shape[1]
-    if replicas.model.recurrent.num_directions > 1:
+    if replicas.model.stacks["recurrent"].num_directions > 1:
         raise ValueError("expected a network forward in time only: backward in time the last timestep has no past")
     if not all(1 <= length <= num_timesteps for length in lengths):
         raise ValueError(f"expected lengths from 1 to {num_timesteps}, got {list(lengths)}")
@@ -88,7 +88,7 @@ def truncation_bias(
     seen, states = replicas.unroll(replicas.named(flat_RP), real)
     passes = [_last_loss(replicas, flat_RP, real, targets, states, length) for length in chosen]
     grad_RKP = torch.stack([run.grad_RP for run in passes], dim=1)
-    log10_phi_RT = _log10_phi(replicas, flat_RP, seen, states, passes[-1].grad_states)
+    log10_phi_RT = _log10_phi(replicas, flat_RP, seen, states, passes[-1].grad_states[: len(states)])
     beta_R, sensitivity_R = _decay_factor(log10_phi_RT), step_sensitivity(replicas, flat_RP, seen, states)
     bound_RK = _relative_bias_bound(grad_RKP.norm(dim=2), log10_phi_RT, sensitivity_R, beta_R, chosen)
     log10_phi_RK = log10_phi_RT[:, [length - 1 for length in chosen]]
@@ -124,9 +124,9 @@ def _log10_phi(
     replicas: Replicas, flat_RP: Tensor, seen: Sequence[Tensor], states: Sequence[Tensor], grad_states: Sequence[Tensor]
 ) -> Tensor:
     """Return log10 φ_k for k = 1 .. T, (R, T)."""
-    cell, cuts = replicas.model.recurrent.cell, []
+    cell, cuts = replicas.model.stacks["recurrent"].cell, []
     mine, traced = (unstack_states(tensors, cell) for tensors in (states, grad_states))
-    for index, place in enumerate(replicas.model.recurrent.places):
+    for index, place in enumerate(replicas.model.stacks["recurrent"].places):
         weights = replicas.weights(flat_RP, place)
         cuts.append(_cut_gradients(cell, weights, seen[index], mine[index], traced[index].h))
     log10_norm_RTB = log10_norm(torch.cat(cuts, dim=3))  # of 1/B times the loss of an example

@@ -55,6 +55,6 @@ def _biases() -> dict[str, Tensor]:
     plain = Uniform("uniform")
     rules = Initialisation(plain, plain, {}, Chrono("chrono", float(T_MAX)), plain)
     replicas = replicas_of("lstm", NUM_HIDDEN, num_replicas=NUM_REPLICAS, initialisation=rules)
-    weights = replicas.weights(replicas.flat_RP.double(), replicas.model.recurrent.places[0])
+    weights = replicas.weights(replicas.flat_RP.double(), replicas.model.stacks["recurrent"].places[0])
     blocks = (weights.bias_ih + weights.bias_hh).chunk(4, dim=1)
-    return dict(zip(replicas.model.recurrent.cell.gates, blocks, strict=True))
+    return dict(zip(replicas.model.stacks["recurrent"].cell.gates, blocks, strict=True))

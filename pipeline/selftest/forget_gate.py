@@ -12,6 +12,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from pipeline.attention.score import NO_ATTENTION
 from pipeline.measures import gate_statistics, gate_values, retention, trace_gradients
 from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel
 from pipeline.models.initialisation import Gaussian, Initialisation, KeepBias
@@ -48,7 +49,7 @@ def checks() -> Iterator[Check]:
 
     @cache
     def gates() -> dict[str, Tensor]:
-        flat_RP, recurrent = replicas().flat_RP.double(), replicas().model.recurrent
+        flat_RP, recurrent = replicas().flat_RP.double(), replicas().model.stacks["recurrent"]
         seen, states = replicas().unroll(replicas().named(flat_RP), inputs)
         return gate_values(recurrent.cell, replicas().weights(flat_RP, recurrent.places[0]), seen[0], states)
 
@@ -81,5 +82,7 @@ def _replicas() -> Replicas:
     small, plain = Gaussian("gaussian", SMALL), Gaussian("gaussian", 1.0)
     for seed, bias in enumerate(HALF_LIVES):
         rules = Initialisation(small, small, {}, KeepBias("forget_bias", float(bias)), plain)
-        models.append(SequenceModel(interface, ModelSpec("lstm", NUM_HIDDEN, 1, False, None, rules), seed))
+        models.append(
+            SequenceModel(interface, ModelSpec("lstm", NUM_HIDDEN, 1, False, None, NO_ATTENTION, None, rules), seed)
+        )
     return Replicas(models)

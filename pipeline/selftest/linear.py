@@ -16,7 +16,7 @@ from pipeline.measures import lyapunov_spectrum, singular_values_by_lag, trace_g
 from pipeline.models import Replicas
 from pipeline.models.initialisation import Orthogonal
 from pipeline.selftest.check import Check, absolute, relative
-from pipeline.selftest.networks import F64, draw, jacobians_of, parameters, replicas_of
+from pipeline.selftest.networks import F64, FIRST, draw, jacobians_of, parameters, replicas_of
 
 FACTORS = (0.5, -0.9, 1.1)
 LAGS = (10, 100)
@@ -101,5 +101,4 @@ def _orthogonal() -> Iterator[Check]:
 def _log10_norms(replicas: Replicas, flat_RP: Tensor, inputs: Tensor) -> Tensor:
     """Return log10 ‖∂L/∂h_t‖, (R, T)."""
     targets = torch.full((len(inputs), 1), 1e3, dtype=F64)  # far from every answer: no loss is near 0
-    (norms_RT,) = trace_gradients(replicas, flat_RP, inputs, targets).log10_norms.values()
-    return norms_RT
+    return trace_gradients(replicas, flat_RP, inputs, targets).log10_norms[FIRST]

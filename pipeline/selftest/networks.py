@@ -11,11 +11,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pipeline.attention.score import NO_ATTENTION
+from pipeline.cells.stack import FORWARD
 from pipeline.measures import step_jacobians
-from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel
+from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel, StateKey
 from pipeline.models.initialisation import PLAIN, Initialisation
 
 F64 = torch.float64
+FIRST = StateKey(0, FORWARD, "h")
 SEED = 0
 
 
@@ -31,7 +34,7 @@ def replicas_of(
 ) -> Replicas:
     """Return a pack that reads real inputs and answers with one real number; replica r has seed r."""
     interface = Interface("real", input_size, target_at, "value", 1)
-    spec = ModelSpec(cell, hidden_size, num_layers, False, None, initialisation)
+    spec = ModelSpec(cell, hidden_size, num_layers, False, None, NO_ATTENTION, None, initialisation)
     return Replicas([SequenceModel(interface, spec, seed) for seed in range(num_replicas)])
 
 
@@ -85,6 +88,6 @@ def jacobians_of(replicas: Replicas, flat_RP: Tensor, inputs: Tensor) -> Tensor:
         flat_RP: Parameters.
         inputs: (B, T, D), the same for all replicas.
     """
-    recurrent = replicas.model.recurrent
+    recurrent = replicas.model.stacks["recurrent"]
     seen, states = replicas.unroll(replicas.named(flat_RP), inputs)
     return step_jacobians(recurrent.cell, replicas.weights(flat_RP, recurrent.places[0]), seen[0], states)

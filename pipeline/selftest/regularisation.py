@@ -36,5 +36,5 @@ def _penalty(gain: float) -> tuple[float, float]:
     flat_RP = parameters(replicas, W_hh=W_hh, W_ih=draw(NUM_HIDDEN, 1), readout=draw(1, NUM_HIDDEN, seed=1))
     inputs, targets = draw(1, 4, NUM_TIMESTEPS, 1), draw(1, 4, 1, seed=1)
     run = replicas.backpropagate(flat_RP, inputs, targets, trace=True)
-    grad_RP, omega_R = VanishingGradient("vanishing_gradient", WEIGHT).penalise(replicas, flat_RP, run)
-    return omega_R.item(), (grad_RP - run.grad_RP).norm().item()
+    grad_RP, told = VanishingGradient("vanishing_gradient", WEIGHT).penalise(replicas, flat_RP, run)
+    return told["omega"].item(), (grad_RP - run.grad_RP).norm().item()

@@ -16,7 +16,7 @@ from pipeline.measures import recurrent_blocks, sigma_max, spectral_radius, trac
 from pipeline.models import Replicas
 from pipeline.models.initialisation import Orthogonal, ScaledGaussian, SpectralRadius
 from pipeline.selftest.check import Check, at_most, relative
-from pipeline.selftest.networks import F64, draw, parameters, replicas_of
+from pipeline.selftest.networks import F64, FIRST, draw, parameters, replicas_of
 
 BOUNDS = (0.5, 0.95)
 SIGMOID_BOUND = 3.9
@@ -34,8 +34,7 @@ def checks() -> Iterator[Check]:
     def log10_norms() -> Tensor:
         replicas, flat_RP = networks()
         inputs, targets = draw(4, NUM_TIMESTEPS, 1), draw(4, 1, seed=1)
-        (norms_RT,) = trace_gradients(replicas, flat_RP, inputs, targets).log10_norms.values()
-        return norms_RT
+        return trace_gradients(replicas, flat_RP, inputs, targets).log10_norms[FIRST]
 
     def largest_factor(r: int) -> float:
         """Return the largest ‖δ_{t-1}‖ / ‖δ_t‖ of all timesteps."""
@@ -70,7 +69,7 @@ def _largest_sigmoid_factor() -> float:
     replicas = replicas_of("elman_sigmoid", NUM_HIDDEN)
     flat_RP = parameters(replicas, W_hh=W_hh, W_ih=draw(NUM_HIDDEN, 1, seed=2), readout=draw(1, NUM_HIDDEN, seed=3))
     trace = trace_gradients(replicas, flat_RP, draw(4, NUM_TIMESTEPS, 1), draw(4, 1, seed=1))
-    (norms_RT,) = trace.log10_norms.values()
+    norms_RT = trace.log10_norms[FIRST]
     return 10.0 ** -norms_RT[0].diff().min().item()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.attention.score import NO_ATTENTION
 from pipeline.config import Sizes
 from pipeline.datasets import Dataset
 from pipeline.datasets.adding import Adding
@@ -94,7 +95,7 @@ def _frequencies(dataset: Dataset) -> Tensor:
 
 def _loss_of(probability_TC: Tensor, dataset: Dataset) -> float:
     """Return the test loss of answering with these probabilities, whatever the sequence."""
-    test = to_device(dataset.splits["test"], torch.device("cpu"))
+    test = to_device(dataset.splits["test"], interface_of(dataset), torch.device("cpu"))
     log_TC = probability_TC.log()
     return loss(interface_of(dataset), log_TC.expand(len(test.targets), *log_TC.shape), test.targets).item()
 
@@ -129,10 +130,13 @@ def _baseline(dataset: Dataset) -> float:
 
 def _evaluate_constant(dataset: Dataset, answer: float) -> tuple[float, float]:
     """Return test loss and error of a network that always gives one answer; NaN where there is no error."""
-    replicas = Replicas([SequenceModel(interface_of(dataset), ModelSpec("elman", 1, 1, False, None, ZERO), 0)])
+    replicas = Replicas(
+        [SequenceModel(interface_of(dataset), ModelSpec("elman", 1, 1, False, None, NO_ATTENTION, None, ZERO), 0)]
+    )
     flat_RP = replicas.flat_RP.clone()
     replicas.named(flat_RP)["readout.bias"].fill_(answer)
-    losses, errors = evaluate(replicas, flat_RP, *to_device(dataset.splits["test"], torch.device("cpu")))
+    test = to_device(dataset.splits["test"], replicas.interface, torch.device("cpu"))
+    losses, errors = evaluate(replicas, flat_RP, test)
     return losses.item(), _item(errors)
 
 

@@ -33,6 +33,10 @@ class GridTables:
         jacobians: Of the selected settings.
         lyapunov: Of the selected settings.
         truncation: Of the selected settings.
+        attention: Of the selected settings.
+        breakdown: Of the selected settings.
+        tokens: Of the selected settings.
+        images: Of the selected settings.
         all_runs: As `runs`, of every setting.
     """
 
@@ -47,6 +51,10 @@ class GridTables:
     jacobians: pl.DataFrame
     lyapunov: pl.DataFrame
     truncation: pl.DataFrame
+    attention: pl.DataFrame
+    breakdown: pl.DataFrame
+    tokens: pl.DataFrame
+    images: pl.DataFrame
     all_runs: pl.DataFrame
 
     @property
@@ -104,8 +112,8 @@ def _grid(study: str, settings: pl.DataFrame, tables: Mapping[str, pl.DataFrame]
 
 
 def _natural_lengths(traces: pl.DataFrame) -> pl.DataFrame:
-    """Return the number of timesteps of each trial: the length of a dataset that has one length only."""
-    return traces.group_by("trial_id").agg(natural_length=pl.col("timestep").max())
+    """Return the number of timesteps of each trial's input: the length of a dataset that has one length only."""
+    return traces.filter(pl.col("part") != "decoder").group_by("trial_id").agg(natural_length=pl.col("timestep").max())
 
 
 def _arms(settings: pl.DataFrame, over: Sequence[str]) -> pl.Series:

@@ -35,7 +35,7 @@ class Workload:
     """The sizes that a trial's cost follows from.
 
     Attributes:
-        num_timesteps: T of the input sequence.
+        num_timesteps: T of the input sequence; with those of the output, where a decoder writes one.
         interface: Kinds and sizes of inputs and targets.
         num_data_bytes: Of the dataset's arrays.
     """

@@ -214,17 +214,13 @@ def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes
     Raises:
         ConfigError: If the data cannot feed such a trial, or the machine not hold it.
     """
-    name, embedding_size = spec.dataset.name, spec.model.embedding_size
-    if variant.input_kind == "real" and embedding_size is not None:
-        raise ConfigError(
-            f"{where}.model.embedding_size: expected null, dataset {name!r} has real inputs; got {embedding_size}"
-        )
+    name, interface = spec.dataset.name, interface_of(variant)
     try:
-        check_fit(spec, variant.num_sequences, variant.target_kind, variant.target_at)
+        check_fit(spec, variant.num_sequences, interface)
     except InvalidFieldError as error:
         told = f"expected {error.expected} of dataset {name!r}; got {error.got}"
         raise ConfigError(f"{where}.{error.field}: {told}") from None
-    work = Workload(variant.num_timesteps, interface_of(variant), variant.num_bytes)
+    work = Workload(variant.num_timesteps + variant.num_written, interface, variant.num_bytes)
     needed = memory_bytes(spec, work)
     if memory_limit_bytes is not None and needed > memory_limit_bytes:
         raise ConfigError(

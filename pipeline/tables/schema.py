@@ -85,6 +85,7 @@ _PLACE: dict[str, pl.DataType] = {
     "trial_id": pl.String(),
     "seed": pl.Int64(),
     "step": pl.Int64(),
+    "part": pl.String(),  # of the network: recurrent where there is one stack only; else input, encoder, decoder
     "layer": pl.Int64(),
     "direction": pl.String(),
 }
@@ -139,6 +140,54 @@ TRUNCATION: dict[str, pl.DataType] = {
     "relative_bias_bound": pl.Float64(),
 }
 
+ATTENTION: dict[str, pl.DataType] = {
+    # what a decoder that is given the true tokens attends to while it writes; a row an output and a source position
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "example": pl.Int64(),
+    "output_position": pl.Int64(),  # from 1
+    "source_position": pl.Int64(),  # from 1; of an image the cell of the grid, row by row
+    "weight": pl.Float64(),
+    "aligned": pl.Boolean(),  # null where the dataset's alignment is not known
+}
+
+BREAKDOWN: dict[str, pl.DataType] = {
+    # test errors of a decoder by where they are: of tokens by output position, of whole sequences by source length
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "mode": pl.String(),  # teacher_forced: given the true tokens; free_running: given its own
+    "by": pl.String(),  # output_position (from 1), or source_length
+    "at": pl.Int64(),
+    "num": pl.Int64(),  # tokens, or sequences
+    "error": pl.Float64(),
+}
+
+TOKENS: dict[str, pl.DataType] = {
+    # examples as text, token by token
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "example": pl.Int64(),
+    "sequence": pl.String(),  # source, target, free_running; of a language model prompt, and sample (temperature 0.7)
+    "position": pl.Int64(),  # from 1
+    "token": pl.String(),
+}
+
+IMAGES: dict[str, pl.DataType] = {
+    # examples as images, pixel by pixel
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "example": pl.Int64(),
+    "image": pl.String(),  # input, reconstruction
+    "frame": pl.Int64(),  # from 1
+    "row": pl.Int64(),  # from 0, the topmost
+    "column": pl.Int64(),  # from 0
+    "brightness": pl.Float64(),
+}
+
 SETTINGS: dict[str, pl.DataType] = {
     # the plan of a study: one row per (grid, setting); its true axes follow as dotted columns
     "study": pl.String(),
@@ -159,6 +208,10 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
     "jacobians": JACOBIANS,
     "lyapunov": LYAPUNOV,
     "truncation": TRUNCATION,
+    "attention": ATTENTION,
+    "breakdown": BREAKDOWN,
+    "tokens": TOKENS,
+    "images": IMAGES,
     "settings": SETTINGS,
 }
 

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 from pipeline.cells import Cell, Weights
-from pipeline.cells.stack import FORWARD, Place
+from pipeline.cells.stack import FORWARD, Place, RecurrentStack
+from pipeline.datasets import PAD
 from pipeline.errors import PipelineError
 from pipeline.measures import (
+    alignment_error,
+    alignment_share,
     certificate_error,
     eigenvalues,
+    entropy_nats,
     finite_difference_error,
     gate_statistics,
     gate_values,
@@ -23,6 +27,7 @@ from pipeline.measures import (
     local_smoothness,
     log_spaced_steps,
     lyapunov_spectrum,
+    rank_correlation,
     recurrent_blocks,
     retention,
     rounding_error,
@@ -32,8 +37,9 @@ from pipeline.measures import (
     step_jacobians,
     trace_gradients,
     truncation_bias,
+    within_class_share,
 )
-from pipeline.models import Replicas
+from pipeline.models import Reading, Replicas
 from pipeline.training.data import Sequences
 from pipeline.training.rows import long_columns
 from pipeline.training.sink import Sink
@@ -61,6 +67,8 @@ class Diagnostics:
         max_steps: The last step of the schedule.
         replicas: The pack.
         probe: The batch, the same for all replicas and steps.
+        alignment: Which source positions each output token of the probe is made from, (B, U, S); which timesteps are
+            alike, for self-attention. None where it is not known.
         seeds: One a replica, for the rows.
         sink: Where the rows go.
     """
@@ -71,11 +79,13 @@ class Diagnostics:
         max_steps: int,
         replicas: Replicas,
         probe: Sequences,
+        alignment: Tensor | None,
         seeds: tuple[int, ...],
         sink: Sink,
     ) -> None:
         self.steps = frozenset(log_spaced_steps(max_steps, spec.num_traces))
         self._spec, self._replicas, self._probe, self._sink = spec, replicas, probe, sink
+        self._alignment = alignment
         self._seeds = np.array(seeds)
 
     def measure(self, step: int, flat_RP: Tensor, which: list[int]) -> list[float]:
@@ -101,10 +111,11 @@ class Diagnostics:
             self._write("traces", {"log10_norm": norms_RT[which]}, axes, step=step, **key._asdict())
         if "smoothness" in self._spec.measures:
             self._write_curve(step, "probe_grad_norm", trace.grad_RP.norm(dim=1), which)
-        for (place, gate), block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():  # LAPACK serves well
-            name = gate if place == Place(0, FORWARD) else f"{place.suffix.removeprefix('_')}.{gate}"
-            self._write_curve(step, f"sigma_max[{name}]", _only(sigma_max, block_RHH, which), which)
-            self._write_curve(step, f"spectral_radius[{name}]", _only(spectral_radius, block_RHH, which), which)
+        for block, block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():  # LAPACK serves well
+            self._write_curve(step, f"sigma_max[{block.name}]", _only(sigma_max, block_RHH, which), which)
+            self._write_curve(step, f"spectral_radius[{block.name}]", _only(spectral_radius, block_RHH, which), which)
+        if self._replicas.model.attends:
+            self._measure_attention(step, flat_RP, which)
         if "gates" in self._spec.measures:
             for place, weights, (x, *states) in self._unrolled(flat_RP, which):
                 values = gate_values(self._cell, weights, x, states)
@@ -119,11 +130,11 @@ class Diagnostics:
             flat_RP: Parameters.
             which: Replicas whose rows are wanted.
         """
-        for (place, gate), block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():
+        for (part, place, gate), block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():
             values_RH = eigenvalues(block_RHH[which])
             axes = {"seed": self._seeds[which], "index": range(values_RH.shape[1])}
             parts = {"real": values_RH.real, "imag": values_RH.imag}
-            self._write("eigenvalues", parts, axes, step=step, gate=gate, **place._asdict())
+            self._write("eigenvalues", parts, axes, step=step, part=part, gate=gate, **place._asdict())
         if {"jacobians", "lyapunov"} & set(self._spec.measures):
             for place, weights, unrolled in self._unrolled(flat_RP, which):
                 x, *states = (tensor[:, :, :NUM_JACOBIAN_EXAMPLES] for tensor in unrolled)
@@ -173,14 +184,42 @@ class Diagnostics:
                 text = f"{told.format(strayed_R[guilty[0]])} at step 0, seed {self._seeds[guilty[0]]}"
                 raise CertificateError(f"{text}; diagnostics.certificate_tolerance allows {tolerance:.1e}")
 
+    def _measure_attention(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
+        """Write how spread out attention is, and whether it looks where it should, as far as that is known."""
+        inputs, targets = self._probe
+        weights_RBUS = self._replicas.attend(self._replicas.named(flat_RP.double()), in_float64(inputs))
+        aligned = self._alignment
+        if isinstance(inputs, Reading):
+            written = targets != PAD
+            measured = {"attention_entropy_nats": _mean_over(entropy_nats(weights_RBUS), written)}
+            if aligned is not None:
+                measured["alignment_error"] = alignment_error(weights_RBUS, aligned)
+                measured["alignment_share"] = alignment_share(weights_RBUS, aligned)
+        else:
+            measured = {"attention_entropy_nats": entropy_nats(weights_RBUS).mean(dim=(1, 2))}
+            if inputs.is_floating_point():
+                similarity = torch.nn.functional.cosine_similarity(inputs[:, :, None], inputs[:, None], dim=-1)
+                measured["similarity_rank_correlation"] = rank_correlation(weights_RBUS, similarity)
+            if aligned is not None:
+                itself = torch.eye(aligned.shape[1], dtype=torch.bool, device=aligned.device)
+                measured["within_class_share"] = within_class_share(weights_RBUS, aligned | itself)
+        for metric, values_R in measured.items():
+            self._write_curve(step, metric, values_R, which)
+
+    @property
+    def _stack(self) -> RecurrentStack:
+        """The one recurrent stack of a network that has one only."""
+        return self._replicas.model.stacks["recurrent"]
+
     @property
     def _cell(self) -> Cell:
-        return self._replicas.model.recurrent.cell
+        return self._stack.cell
 
     def _unrolled(self, flat_RP: Tensor, which: list[int]) -> Iterator[tuple[Place, Weights, list[Tensor]]]:
         """Yield each place forward in time, its weights, and what it saw and went through on the probe, in float64."""
-        exact_RP, stack = flat_RP.double(), self._replicas.model.recurrent
-        seen, states = self._replicas.unroll(self._replicas.named(exact_RP), in_float64(self._probe.inputs))
+        exact_RP, stack, inputs = flat_RP.double(), self._stack, self._probe.inputs
+        assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
+        seen, states = self._replicas.unroll(self._replicas.named(exact_RP), in_float64(inputs))
         per_place = len(self._cell.states)
         for number, place in enumerate(stack.places):
             if place.direction == FORWARD:
@@ -191,11 +230,16 @@ class Diagnostics:
     def _write_gates(self, step: int, place: Place, values: Mapping[str, Tensor], which: list[int]) -> None:
         keep, seeds = self._cell.keep_gate, self._seeds[which]
         for gate, quantity, position, value_R in gate_statistics(values, keep):
-            told: dict[str, Any] = {"gate": gate, "quantity": quantity, "position": position} | place._asdict()
+            told: dict[str, Any] = {
+                "gate": gate,
+                "quantity": quantity,
+                "position": position,
+                "part": "recurrent",
+            } | place._asdict()
             self._write("gates", {"value": value_R}, {"seed": seeds}, step=step, **told)
         if keep is not None:
             axes = {"seed": seeds, "position": np.arange(1.0, values[keep].shape[1] + 1)}
-            told = {"gate": keep, "quantity": "retention"} | place._asdict()
+            told = {"gate": keep, "quantity": "retention", "part": "recurrent"} | place._asdict()
             self._write("gates", {"value": retention(values[keep])}, axes, step=step, **told)
 
     def _write_jacobians(self, step: int, place: Place, jacobians_RTBSS: Tensor, which: list[int]) -> None:
@@ -205,7 +249,13 @@ class Diagnostics:
             for quantity, log10_RK in singular_values_by_lag(jacobians_RTBSS, lags).items():
                 axes = {"seed": seeds, "lag": lags}
                 self._write(
-                    "jacobians", {"log10_value": log10_RK}, axes, step=step, quantity=quantity, **place._asdict()
+                    "jacobians",
+                    {"log10_value": log10_RK},
+                    axes,
+                    step=step,
+                    part="recurrent",
+                    quantity=quantity,
+                    **place._asdict(),
                 )
         if "lyapunov" in wanted:
             lengths = geometric_lengths(num_timesteps, per_doubling=4)[:-1]
@@ -215,11 +265,13 @@ class Diagnostics:
             for timesteps, (exponents, errors) in ((lengths, largest), ([num_timesteps], whole)):
                 values = {"lyapunov_nats_per_timestep": exponents, "standard_error": errors}
                 axes = {"seed": seeds, "timestep": timesteps, "index": range(exponents.shape[2])}
-                self._write("lyapunov", values, axes, step=step, **place._asdict())
+                self._write("lyapunov", values, axes, step=step, part="recurrent", **place._asdict())
 
     def _write_truncation(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
-        lengths = geometric_lengths(self._probe.inputs.shape[1], per_doubling=2)
-        bias = truncation_bias(self._replicas, flat_RP, *self._probe, lengths)
+        inputs, targets = self._probe
+        assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
+        lengths = geometric_lengths(inputs.shape[1], per_doubling=2)
+        bias = truncation_bias(self._replicas, flat_RP, inputs, targets, lengths)
         values = {
             "cosine": bias.cosine_RK,
             "relative_error": bias.relative_error_RK,
@@ -242,3 +294,8 @@ def _only(measure: Callable[[Tensor], Tensor], block_RHH: Tensor, which: list[in
     values_R = torch.full((len(block_RHH),), torch.nan, dtype=block_RHH.dtype)
     values_R[which] = measure(block_RHH[which])
     return values_R
+
+
+def _mean_over(values_RBU: Tensor, chosen_BU: Tensor) -> Tensor:
+    """Return the mean over the chosen tokens, (R,)."""
+    return torch.where(chosen_BU, values_RBU, 0.0).sum(dim=(1, 2)) / chosen_BU.sum()

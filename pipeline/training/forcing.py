@@ -1,8 +1,8 @@
 """Scheduled sampling: how probable the true token is as a decoder's next input, ε_i at step i.
 
-With probability ε_i, one coin a token, the decoder reads the true token, else the one that it just said itself; no
-gradient flows through the draw. ε = 1 is teacher forcing, ε = 0 free running; a schedule leads from the one to the
-other, so that training comes to see what inference will.
+With probability ε_i, one coin a token, the decoder reads the true token, else the one that it just said itself, its
+most probable; no gradient flows through the draw. ε = 1 is teacher forcing, ε = 0 free running; a schedule leads from
+the one to the other, so that training comes to see what inference will.
 
 Source: Bengio, Vinyals, Jaitly and Shazeer (2015), whose letters are in the docstrings. They count mini-batches; a
 step is one.
@@ -11,10 +11,15 @@ step is one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from pipeline.config.strict import require
+from pipeline.models.randomness import generator
 
 
 @dataclass(frozen=True)
@@ -84,3 +89,34 @@ class InverseSigmoidDecay:
 
 Schedule = Constant | LinearDecay | ExponentialDecay | InverseSigmoidDecay
 """The variants that a study may name."""
+
+
+@dataclass(frozen=True)
+class Forcing:
+    """How a decoder is given true tokens in training.
+
+    Attributes:
+        schedule: ε_i.
+        coin: Whether a coin is thrown for every token, or one for a whole sequence.
+    """
+
+    schedule: Schedule
+    coin: Literal["token", "sequence"]
+
+    @property
+    def is_teacher_forcing(self) -> bool:
+        """Whether the decoder is given the true tokens always."""
+        return isinstance(self.schedule, Constant) and self.schedule.value == 1.0
+
+    def coins(self, seeds: Sequence[int], step: int, num_examples: int, num_positions: int) -> Tensor:
+        """Return where the true token is given, (R, B, U): a pure function of seed and step, each replica's own.
+
+        Args:
+            seeds: One a replica.
+            step: i, counted from 0.
+            num_examples: B.
+            num_positions: U.
+        """
+        shape = (num_examples, num_positions if self.coin == "token" else 1)
+        draws = torch.stack([torch.rand(shape, generator=generator(seed, "forcing", step)) for seed in seeds])
+        return (draws < self.schedule.probability(step)).expand(-1, -1, num_positions)

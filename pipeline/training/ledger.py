@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,11 +23,20 @@ class LedgerBuffer:
     def __init__(self, seeds: tuple[int, ...], sink: Sink) -> None:
         self._seeds, self._sink = np.array(seeds), sink
         self._rows: list[Tensor] = []
+        self._further: tuple[str, ...] = ()
 
-    def add(self, active_R: Tensor, losses_R: Tensor, ledger: Ledger, omega_R: Tensor | None = None) -> None:
-        """Take note of one update; `active_R` says which replicas it was made for, `omega_R` what regularised it."""
-        columns = [active_R.double(), losses_R.double(), *ledger]
-        self._rows.append(torch.stack(columns if omega_R is None else [*columns, omega_R.double()]))
+    def add(self, active_R: Tensor, losses_R: Tensor, ledger: Ledger, further: Mapping[str, Tensor]) -> None:
+        """Take note of one update.
+
+        Args:
+            active_R: Which replicas it was made for.
+            losses_R: Before it.
+            ledger: What clipping did.
+            further: Other metrics, (R,) each; the same ones at every step.
+        """
+        self._further = tuple(further)
+        columns = [active_R, losses_R, *ledger, *further.values()]
+        self._rows.append(torch.stack([column.double() for column in columns]))
 
     def write(self, step: int) -> None:
         """Write the rows of every update since the last time, up to `step`; not of replicas that were frozen."""
@@ -34,8 +45,8 @@ class LedgerBuffer:
         active_SR, *columns_SR = torch.stack(self._rows).cpu().unbind(1)
         first = step - len(self._rows) + 1
         updates, replicas = (active_SR > 0).nonzero(as_tuple=True)
-        metrics = ("training_loss", *Ledger._fields, "omega")
-        for metric, values_SR in zip(metrics, columns_SR, strict=False):  # omega where there is a regulariser
+        metrics = ("training_loss", *Ledger._fields, *self._further)
+        for metric, values_SR in zip(metrics, columns_SR, strict=True):
             rows: dict[str, Column] = {
                 "seed": self._seeds[replicas.numpy()],
                 "step": first + updates.numpy(),

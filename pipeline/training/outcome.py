@@ -51,9 +51,11 @@ class ReplicaOutcome:
     criterion_time_s: float | None = None
     certificate_error: float | None = None
 
-    def saw_validation(self, step: int, loss: float, error: float | None) -> bool:
-        """Take note of an evaluation; return whether it is the best so far."""
-        if not math.isfinite(loss) or (self.best_validation_loss is not None and loss >= self.best_validation_loss):
+    def saw_validation(self, step: int, loss: float, error: float | None, stop_on: str) -> bool:
+        """Take note of an evaluation; return whether it is the best so far, in `stop_on` and, of equals, in loss."""
+        best = (self.best_validation_error, self.best_validation_loss)
+        mine, theirs = ((error, loss), best) if stop_on == "validation_error" else ((loss,), best[1:])
+        if not math.isfinite(loss) or (self.best_step is not None and mine >= theirs):
             return False
         self.best_step, self.best_validation_loss, self.best_validation_error = step, loss, error
         return True

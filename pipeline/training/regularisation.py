@@ -59,14 +59,14 @@ class NoRegularisation:
 
     name: Literal["none"]
 
-    traces = False
+    traces, coverage_weight = False, 0.0
 
     def check(self, model: ModelSpec) -> None:
         """Accept any network."""
 
-    def penalise(self, replicas: Replicas, flat_RP: Tensor, run: Pass) -> tuple[Tensor, None]:
+    def penalise(self, replicas: Replicas, flat_RP: Tensor, run: Pass) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the gradient of the loss, (R, P), and no penalty."""
-        return run.grad_RP, None
+        return run.grad_RP, {}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class VanishingGradient:
     def __post_init__(self) -> None:
         require(0 < self.weight < float("inf"), "weight", "a finite number above 0", self.weight)
 
-    traces = True
+    traces, coverage_weight = True, 0.0
     """It needs dL/dh_t."""
 
     def check(self, model: ModelSpec) -> None:
@@ -88,28 +88,64 @@ class VanishingGradient:
         Raises:
             InvalidFieldError: If it is another.
         """
+        require(model.attention.name == "none", "model.attention.name", "none for 'vanishing_gradient'", "self")
         elman = [name for name, cell in CELLS.items() if cell.derivative is not None]
         told = f"a cell with h_t = φ(W_hh h_t-1 + …) ({', '.join(elman)}) for regularisation 'vanishing_gradient'"
         require(model.cell in elman, "model.cell", told, model.cell)
         require(model.num_layers == 1, "model.num_layers", "1 for 'vanishing_gradient'", model.num_layers)
         require(not model.bidirectional, "model.bidirectional", "false for 'vanishing_gradient'", True)
 
-    def penalise(self, replicas: Replicas, flat_RP: Tensor, run: Pass) -> tuple[Tensor, Tensor]:
-        """Return the gradient of L + λ Ω, (R, P), and Ω, (R,).
+    def penalise(self, replicas: Replicas, flat_RP: Tensor, run: Pass) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the gradient of L + λ Ω, (R, P), and Ω, (R,), as the metric `omega`.
 
         Args:
             replicas: The pack.
             flat_RP: Its parameters.
             run: A traced pass through it.
         """
-        derivative, (place,) = replicas.model.recurrent.cell.derivative, replicas.model.recurrent.places
+        stack = replicas.model.stacks["recurrent"]
+        derivative, (place,) = stack.cell.derivative, stack.places
         assert derivative is not None  # noqa: S101 - `check` has seen to it
         weight_RHH = replicas.weights(flat_RP, place).weight_hh
         omega_R, grad_RHH = vanishing_gradient_penalty(run.grad_states[0], weight_RHH, derivative(run.states[0]))
         grad_RP = run.grad_RP.clone()
         replicas.weights(grad_RP, place).weight_hh.add_(grad_RHH, alpha=self.weight)
-        return grad_RP, omega_R
+        return grad_RP, {"omega": omega_R}
 
 
-Regularisation = NoRegularisation | VanishingGradient
+@dataclass(frozen=True)
+class DoublyStochastic:
+    """L + λ Σ_s (1 - Σ_u weight_us)² with λ = `weight`: attention is to look at every source position once.
+
+    Source: Xu et al. (2015), equation 14; `pipeline.models.interface.coverage_penalty`.
+    """
+
+    name: Literal["doubly_stochastic"]
+    weight: float
+
+    def __post_init__(self) -> None:
+        require(0 < self.weight < float("inf"), "weight", "a finite number above 0", self.weight)
+
+    traces = False
+
+    @property
+    def coverage_weight(self) -> float:
+        """By what the penalty is weighed in the gradient."""
+        return self.weight
+
+    def check(self, model: ModelSpec) -> None:
+        """Check that a decoder attends.
+
+        Raises:
+            InvalidFieldError: If none does.
+        """
+        told = "dot, general or additive for 'doubly_stochastic'"
+        require(model.attention.name not in {"none", "self"}, "model.attention.name", told, model.attention.name)
+
+    def penalise(self, replicas: Replicas, flat_RP: Tensor, run: Pass) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the gradient, (R, P), the penalty's in it already, and the penalty, (R,), as the metric `coverage`."""
+        return run.grad_RP, {"coverage": run.coverage}
+
+
+Regularisation = NoRegularisation | VanishingGradient | DoublyStochastic
 """The variants that studies may name."""

@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from pipeline.cells import CELLS
 from pipeline.config.strict import require
-from pipeline.models import ModelSpec
+from pipeline.models import Interface, ModelSpec, check_model
 from pipeline.training.clipping import Clipping
+from pipeline.training.forcing import Forcing
 from pipeline.training.optimisers import Optimiser
 from pipeline.training.regularisation import Regularisation
 from pipeline.training.truncation import Truncation
 
-TRIAL_VERSION = 3
+TRIAL_VERSION = 4
 """Raised by hand when the same spec would give other results: every trial then trains anew."""
 
 
@@ -42,8 +43,8 @@ class DatasetRef:
 class TrainingSpec:
     """How long, in what portions, and when to stop.
 
-    A replica whose validation loss (or error, as `stop_on` says) is below `stop_below` has reached the criterion and is
-    frozen there. `truncation: null` is full backpropagation.
+    A replica's best step is the one with the lowest `stop_on`. Below `stop_below` it has reached the criterion and is
+    frozen there. `truncation: null` is full backpropagation. `forcing` is of decoders.
     """
 
     batch_size: int
@@ -52,6 +53,7 @@ class TrainingSpec:
     stop_on: Literal["validation_loss", "validation_error"]
     stop_below: float | None
     truncation: Truncation | None
+    forcing: Forcing
 
     def __post_init__(self) -> None:
         for field in ("batch_size", "max_steps", "evaluate_every"):
@@ -111,19 +113,17 @@ class TrialSpec:
         self.regularisation.check(self.model)
 
 
-def check_fit(
-    spec: TrialSpec,
-    num_sequences: Mapping[str, int],
-    target_kind: Literal["value", "class"],
-    target_at: Literal["last", "every"],
-) -> None:
-    """Check that a batch, and the probe, are no larger than their split, and that what is to stop training exists.
+RECURRENT_MEASURES = {"gates", "jacobians", "lyapunov", "truncation"}
+"""Measures of a single recurrent stack."""
+
+
+def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Interface) -> None:
+    """Check that a spec fits its data: sizes, what is to stop training, the kind of network, what is measured of it.
 
     Args:
         spec: What is to be trained.
         num_sequences: N of each split.
-        target_kind: Of the dataset.
-        target_at: Of the dataset.
+        interface: What the dataset asks of a model.
 
     Raises:
         InvalidFieldError: If not; the caller knows the file and the dataset.
@@ -135,10 +135,19 @@ def check_fit(
         available = num_sequences[split]
         require(asked <= available, field, f"at most {available}, the {split} sequences", asked)
     stop_on = spec.training.stop_on
-    classes = target_kind == "class" or stop_on != "validation_error"
+    classes = interface.target_kind == "class" or stop_on != "validation_error"
     require(classes, "training.stop_on", "validation_loss, for real targets have no error", stop_on)
+    check_model(spec.model, interface)
+    told = "a constant 1: nothing is decoded, so there is nothing to force"
+    forcing = spec.training.forcing
+    require(interface.decodes or forcing.is_teacher_forcing, "training.forcing.schedule", told, forcing.schedule)
+    recurrent = interface.target_at != "sequence" and spec.model.attention.name != "self"
+    for measure in spec.diagnostics.measures:
+        told = "measures of any network: this one is no single recurrent stack"
+        require(recurrent or measure not in RECURRENT_MEASURES, "diagnostics.measures", told, measure)
     truncation = spec.training.truncation
-    if truncation is not None and target_at == "last":
+    require(recurrent or truncation is None, "training.truncation", "null: this network is not truncated", truncation)
+    if truncation is not None and interface.target_at == "last":
         told = f"backward_length ({truncation.backward_length}): a target at the end means one update a sequence"
         once = truncation.update_every == truncation.backward_length
         require(once, "training.truncation.update_every", told, truncation.update_every)

@@ -18,13 +18,15 @@ from torch import Tensor
 from pipeline.config.strict import InvalidFieldError
 from pipeline.errors import ConfigError
 from pipeline.measures import locate
-from pipeline.models import Pass, Replicas, SequenceModel
+from pipeline.models import Pass, Reading, Replicas, build_network
 from pipeline.training.batches import BatchOrder
 from pipeline.training.checkpoint import CheckpointSlot, Progress, pack, unpack
 from pipeline.training.clipping import Ledger, compare
-from pipeline.training.data import Sequences, interface_of, to_device
+from pipeline.training.data import Sequences, aligned_on, interface_of, to_device
+from pipeline.training.decoding import MODES, decode
 from pipeline.training.diagnostics import Diagnostics
 from pipeline.training.evaluation import error_on_tokens, evaluate
+from pipeline.training.examples import Examples, write_breakdown
 from pipeline.training.ledger import LedgerBuffer
 from pipeline.training.outcome import ReplicaOutcome, Status, TrialResult
 from pipeline.training.runtime import (
@@ -100,12 +102,11 @@ class Trial:
         self.spec, self.sink, self.checkpoints, self.device = spec, sink, checkpoints, device
         self.max_wall_time_s, self.checkpoint_interval_s = max_wall_time_s, checkpoint_interval_s
         self.baseline_loss = dataset.baseline_loss
-        self.splits = {name: to_device(split, device) for name, split in dataset.splits.items()}
-        self.unseen = {length: to_device(split, device) for length, split in dataset.unseen.items()}
-        self.token_groups = dataset.token_groups
-        self.interface = interface_of(dataset)
+        self.dataset, self.interface = dataset, interface_of(dataset)
+        self.splits = {name: to_device(split, self.interface, device) for name, split in dataset.splits.items()}
+        self.unseen = {length: to_device(split, self.interface, device) for length, split in dataset.unseen.items()}
         self._check_fit()
-        self.replicas = Replicas([SequenceModel(self.interface, spec.model, seed) for seed in spec.seeds])
+        self.replicas = Replicas([build_network(self.interface, spec.model, seed) for seed in spec.seeds])
         flat = self.replicas.flat_RP.to(device)
         outcomes = [ReplicaOutcome(seed) for seed in spec.seeds]
         active = torch.ones(len(spec.seeds), dtype=torch.bool, device=device)
@@ -114,10 +115,11 @@ class Trial:
         self.optimiser = spec.optimiser.over(flat)
         self.clipper = spec.clipping.clipper(self.replicas.shapes, len(spec.seeds), device)
         self.windows = Windows(spec.training.truncation, dataset.num_timesteps, self.interface.target_at)
-        self.order = BatchOrder(spec.seeds, len(self.train.inputs), spec.training.batch_size)
+        self.order = BatchOrder(spec.seeds, len(self.train.targets), spec.training.batch_size)
         probe = self.splits["validation"].first(spec.diagnostics.probe_size)
+        alignment = aligned_on(dataset.splits["validation"], spec.diagnostics.probe_size, device)
         self.diagnostics = Diagnostics(
-            spec.diagnostics, spec.training.max_steps, self.replicas, probe, spec.seeds, sink
+            spec.diagnostics, spec.training.max_steps, self.replicas, probe, alignment, spec.seeds, sink
         )
         self.ledger = LedgerBuffer(spec.seeds, sink)
 
@@ -145,8 +147,8 @@ class Trial:
 
     def _check_fit(self) -> None:
         try:
-            sizes = {name: len(split.inputs) for name, split in self.splits.items()}
-            check_fit(self.spec, sizes, self.interface.target_kind, self.interface.target_at)
+            sizes = {name: len(split.targets) for name, split in self.splits.items()}
+            check_fit(self.spec, sizes, self.interface)
         except InvalidFieldError as error:
             raise ConfigError(f"{error.field}: expected {error.expected}; got {error.got}") from None
 
@@ -173,7 +175,7 @@ class Trial:
         """Validate; note each replica's best, and freeze those that reached the criterion or are not finite."""
         progress, training = self.progress, self.spec.training
         progress.note_step_time()
-        losses, errors = evaluate(self.replicas, progress.flat_RP, *self.splits["validation"])
+        losses, errors = self._score("validation", progress.flat_RP, active)
         losses_R = losses.tolist()
         errors_R = [None] * len(losses_R) if errors is None else errors.tolist()
         judged_R: list[Any] = losses_R if training.stop_on == "validation_loss" else errors_R
@@ -183,7 +185,7 @@ class Trial:
         for r in active:
             outcome = progress.outcomes[r]
             outcome.num_steps = progress.step
-            if outcome.saw_validation(progress.step, losses_R[r], errors_R[r]):
+            if outcome.saw_validation(progress.step, losses_R[r], errors_R[r], training.stop_on):
                 progress.best_RP[r] = progress.flat_RP[r]
             if not math.isfinite(losses_R[r]):
                 outcome.diverge(progress.step, None, "validation_loss", f"validation loss {losses_R[r]:g}")
@@ -192,6 +194,21 @@ class Trial:
                 outcome.criterion_step = progress.step
                 outcome.criterion_time_s = progress.training_time_s
                 progress.active_R[r] = False
+
+    def _score(self, name: str, flat_RP: Tensor, which: list[int]) -> tuple[Tensor, Tensor | None]:
+        """Return loss and error on a split; of decoders the loss when forced, the error of sequences when free.
+
+        What decoders do else is written for the replicas in `which`.
+        """
+        if not self.interface.decodes:
+            return evaluate(self.replicas, flat_RP, self.splits[name])
+        decoding = decode(self.replicas, flat_RP, self.splits[name])
+        self._write_curve(f"{name}_loss[free_running]", decoding.losses["free_running"], which)
+        for mode in MODES:
+            self._write_curve(f"{name}_token_error[{mode}]", decoding.token_error(mode), which)
+        if name == "test":
+            write_breakdown(self.sink, decoding, self.splits[name], self._seeds(which), which, self.progress.step)
+        return decoding.losses["teacher_forced"], decoding.sequence_error()
 
     def _measure(self, which: list[int], rarely: list[int]) -> None:
         """Measure the replicas in `which`, and at length those in `rarely`: at step 0 and where they end."""
@@ -209,13 +226,13 @@ class Trial:
         """Make one update of every active replica; freeze those whose loss, gradient or parameters are not finite."""
         started, progress = time.perf_counter(), self.progress
         window = self.windows.at(progress.step)
-        batch = self._batch(window)
+        batch, forced = self._force(self._batch(window))
         initial = self._state_before(window)
         with counting_activations(progress) if progress.step == 0 else contextlib.nullcontext():
             run = self._backpropagate(batch, window, initial, None)
-        grad_RP, omega_R = self.spec.regularisation.penalise(self.replicas, progress.flat_RP, run)
+        grad_RP, penalty = self.spec.regularisation.penalise(self.replicas, progress.flat_RP, run)
         applied_RP, ledger = self._clip(grad_RP, batch, window, initial)
-        self.ledger.add(progress.active_R, run.losses, ledger, omega_R)
+        self.ledger.add(progress.active_R, run.losses, ledger, penalty | forced)
         before_RP = progress.flat_RP.clone()
         progress.flat_RP.grad = applied_RP
         self.optimiser.step()
@@ -233,10 +250,28 @@ class Trial:
 
     def _batch(self, window: Window) -> Sequences:
         """Return the timesteps of a window of each replica's batch, and the targets that are scored."""
-        inputs, targets = self.train.inputs[:, window.start : window.stop], self.train.targets
+        inputs, targets = self.train
+        if isinstance(inputs, Reading) or self.interface.target_at == "sequence":
+            return self.train.take(self._chosen(window))
+        inputs = inputs[:, window.start : window.stop]
         if window.num_scored is not None:
             targets = targets[:, window.stop - window.num_scored : window.stop]
         return Sequences(inputs, targets).take(self._chosen(window))
+
+    def _force(self, batch: Sequences) -> tuple[Sequences, dict[str, Tensor]]:
+        """Return the batch with what the decoders are given at this step, and the probability of the true token."""
+        inputs, forcing = batch.inputs, self.spec.training.forcing
+        if not isinstance(inputs, Reading):
+            return batch, {}
+        epsilon = forcing.schedule.probability(self.progress.step)
+        if epsilon < 1.0:
+            _, num_examples, num_positions = inputs.given.shape
+            coins = forcing.coins(self.spec.seeds, self.progress.step, num_examples, num_positions)
+            with torch.no_grad():
+                parameters = self.replicas.named(self.progress.flat_RP)
+                given, _ = self.replicas.run_free(parameters, inputs, coins.to(self.device))
+            batch = Sequences(Reading(inputs.source, given), batch.targets)
+        return batch, {"teacher_forcing_probability": torch.full_like(self.progress.flat_RP[:, 0], epsilon)}
 
     @torch.no_grad()
     def _state_before(self, window: Window) -> list[Tensor]:
@@ -248,7 +283,9 @@ class Trial:
             return self.progress.carried
         chosen, parameters = self._chosen(window), self.replicas.named(self.progress.flat_RP)
         states: list[Tensor] = []
-        for piece in self.train.inputs[:, : window.start].split(PIECE, dim=1):
+        inputs = self.train.inputs
+        assert isinstance(inputs, Tensor)  # noqa: S101 - what a decoder reads has no windows
+        for piece in inputs[:, : window.start].split(PIECE, dim=1):
             states = self.replicas.advance(parameters, piece[chosen], states)
         return states
 
@@ -269,6 +306,7 @@ class Trial:
             initial=initial,
             num_scored=window.num_scored,
             state_threshold=state_threshold,
+            coverage_weight=self.spec.regularisation.coverage_weight,
             trace=self.spec.regularisation.traces and state_threshold is None,
         )
 
@@ -326,9 +364,12 @@ class Trial:
         return self.earlier_s + time.perf_counter() - self.started
 
     def _write_curve(self, metric: str, values_R: Tensor, which: list[int]) -> None:
-        seeds = np.array(self.spec.seeds)[which]
+        seeds = self._seeds(which)
         values = values_R[which].double().cpu().numpy()
         self.sink.write("curves", {"seed": seeds, "step": self.progress.step, "metric": metric, "value": values})
+
+    def _seeds(self, which: list[int]) -> np.ndarray[Any, Any]:
+        return np.array(self.spec.seeds)[which]
 
     def _checkpoint(self) -> None:
         if self.checkpoints is None:
@@ -353,27 +394,33 @@ class Trial:
     def _finish(self) -> TrialResult:
         progress = self.progress
         self.ledger.write(progress.step)
-        losses, errors = evaluate(self.replicas, progress.best_RP, *self.splits["test"])
+        tested = [r for r, outcome in enumerate(progress.outcomes) if outcome.best_step is not None]
+        losses, errors = self._score("test", progress.best_RP, tested)
         losses_R = losses.tolist()
         errors_R = [None] * len(losses_R) if errors is None else errors.tolist()
-        self._test_further()
+        self._test_further(tested)
         progress.wall_time_s = self._wall_time_s()
         common = self._common_columns()
         clipped = progress.num_clipped_R.tolist()
         rows = [o.row(losses_R[r], errors_R[r], clipped[r]) | common for r, o in enumerate(progress.outcomes)]
         return TrialResult(rows)
 
-    def _test_further(self) -> None:
-        """Write what the best weights do at lengths they never trained on, and by kind of token."""
-        tested = [r for r, outcome in enumerate(self.progress.outcomes) if outcome.best_step is not None]
+    def _test_further(self, tested: list[int]) -> None:
+        """Write what the best weights do at unseen lengths, by kind of token, and with a few examples."""
+        best_RP = self.progress.best_RP
         for length, split in self.unseen.items():
-            losses, errors = evaluate(self.replicas, self.progress.best_RP, *split)
+            losses, errors = evaluate(self.replicas, best_RP, split)
+            if self.interface.decodes:
+                errors = decode(self.replicas, best_RP, split).sequence_error()
             self._write_curve(f"test_loss[T={length}]", losses, tested)
             if errors is not None:
                 self._write_curve(f"test_error[T={length}]", errors, tested)
-        by_group = error_on_tokens(self.replicas, self.progress.best_RP, *self.splits["test"], self.token_groups or {})
-        for group, errors in by_group.items():
+        groups = self.dataset.token_groups or {}
+        for group, errors in error_on_tokens(self.replicas, best_RP, self.splits["test"], groups).items():
             self._write_curve(f"test_error[{group}]", errors, tested)
+        test, seeds, step = self.splits["test"], self.spec.seeds, self.progress.step
+        sound = [r for r in tested if self.progress.outcomes[r].status != Status.DIVERGED]
+        Examples(self.sink, self.replicas, best_RP, self.dataset, test, seeds, sound, step).write()
 
     def _common_columns(self) -> dict[str, object]:
         progress = self.progress

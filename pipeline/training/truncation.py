@@ -65,7 +65,9 @@ class Windows:
         target_at: Where the targets of a sequence stand.
     """
 
-    def __init__(self, truncation: Truncation | None, num_timesteps: int, target_at: Literal["last", "every"]) -> None:
+    def __init__(
+        self, truncation: Truncation | None, num_timesteps: int, target_at: Literal["last", "every", "sequence"]
+    ) -> None:
         whole = Truncation(num_timesteps, num_timesteps)
         self._scored, self._num_timesteps = target_at == "every", num_timesteps
         wanted = truncation or whole

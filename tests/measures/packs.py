@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pipeline.attention.score import NO_ATTENTION
 from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel
 from pipeline.models.initialisation import PLAIN
 
@@ -24,7 +25,7 @@ def pack(
     bidirectional: bool = False,
     embedding_size: int | None = None,
 ) -> Replicas:
-    spec = ModelSpec(cell, hidden_size, num_layers, bidirectional, embedding_size, PLAIN)
+    spec = ModelSpec(cell, hidden_size, num_layers, bidirectional, embedding_size, NO_ATTENTION, None, PLAIN)
     return Replicas([SequenceModel(interface, spec, seed) for seed in range(num_replicas)])
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.cells.stack import unstack_states
 from pipeline.measures import certificate_error, finite_difference_error, trace_gradients
 from pipeline.models import StateKey, loss
 from tests.measures.packs import REAL, batch, pack
@@ -19,17 +18,18 @@ from tests.measures.packs import REAL, batch, pack
 @pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
 def test_trace_equals_the_jacobian_of_the_loss_in_each_state(cell: str, num_layers: int, bidirectional: bool) -> None:
     replicas = pack(cell, num_layers=num_layers, bidirectional=bidirectional)
-    (inputs, targets), keys = batch(7), replicas.model.state_keys
+    (inputs, targets), keys = batch(7), replicas.model.tap_keys
     trace = trace_gradients(replicas, replicas.flat_RP, inputs, targets)
     assert tuple(trace.log10_norms) == keys
     for r in range(replicas.num_replicas):
         parameters = {name: view[r].double() for name, view in replicas.named(replicas.flat_RP).items()}
 
         def of_taps(*taps: Tensor, parameters: dict[str, Tensor] = parameters) -> Tensor:
-            call = (inputs.double(), None, unstack_states(taps, replicas.model.recurrent.cell))
+            call = (inputs.double(), (), taps)
             return loss(REAL, torch.func.functional_call(replicas.model, parameters, call).values, targets)
 
-        zeros = tuple(torch.zeros(7, 5, 4, dtype=torch.float64) for _ in keys)
+        shapes = replicas.model.tap_shapes(inputs)
+        zeros = tuple(torch.zeros(steps, 5, size, dtype=torch.float64) for steps, size in shapes)
         jacobians = torch.autograd.functional.jacobian(of_taps, zeros)
         for key, jacobian in zip(keys, jacobians, strict=True):
             expected = jacobian.flatten(1).norm(dim=1).log10()

@@ -26,7 +26,7 @@ def test_spectrum_of_known_matrices() -> None:
 def test_blocks_are_the_gates_of_weight_hh_in_order(cell: str, gates: str) -> None:
     replicas = pack(cell)
     blocks = recurrent_blocks(replicas, replicas.flat_RP)
-    assert list(blocks) == [(Place(0, "forward"), gate) for gate in gates]
+    assert list(blocks) == [("recurrent", Place(0, "forward"), gate) for gate in gates]
     weight = replicas.named(replicas.flat_RP)["recurrent.weight_hh_l0"]
     torch.testing.assert_close(torch.cat(list(blocks.values()), dim=1), weight.double(), rtol=0, atol=0)
 
@@ -35,6 +35,6 @@ def test_every_place_of_a_stack_has_its_blocks() -> None:
     replicas = pack("gru", num_layers=2, bidirectional=True)
     blocks = recurrent_blocks(replicas, replicas.flat_RP)
     places = [(layer, direction) for layer in (0, 1) for direction in ("forward", "backward")]
-    assert [(*place, gate) for place, gate in blocks] == [(*place, gate) for place in places for gate in "rzn"]
+    assert [(*place, gate) for _, place, gate in blocks] == [(*place, gate) for place in places for gate in "rzn"]
     weight = replicas.named(replicas.flat_RP)["recurrent.weight_hh_l1_reverse"].double()
-    torch.testing.assert_close(blocks[Place(1, "backward"), "z"], weight[:, 4:8], rtol=0, atol=0)
+    torch.testing.assert_close(blocks["recurrent", Place(1, "backward"), "z"], weight[:, 4:8], rtol=0, atol=0)

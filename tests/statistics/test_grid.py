@@ -20,6 +20,14 @@ def test_grids_hold_the_selected_settings_by_arm_and_length() -> None:
     assert adding.at_longest(adding.traces)["timestep"].max() == 20
 
 
+def test_the_timesteps_of_a_decoder_are_no_length_of_the_input() -> None:
+    tables = study_tables(Shape(cells=("gru",)))
+    part, timestep = pl.col("part").replace("input", "decoder"), pl.col("timestep")
+    longer = pl.when(part == "decoder").then(timestep + 100).otherwise(timestep)
+    tables["traces"] = tables["traces"].with_columns(part, timestep=longer)
+    assert grids_of("cells", tables, OVER)[1].lengths == [16]
+
+
 def test_an_axis_that_is_not_selected_over_tells_arms_apart() -> None:
     tables = study_tables(Shape(cells=("gru",), lengths=(10,), digits_length=None))
     tables["settings"] = tables["settings"].with_columns(selected=pl.lit(value=True))

@@ -18,6 +18,7 @@ from pipeline.training import TrialSpec
 class Split:
     inputs: np.ndarray
     targets: np.ndarray
+    alignment: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,10 @@ class SmallDataset:
     output_size: int = 1
     baseline_loss: float | None = 1 / 6
     token_groups: Mapping[str, tuple[int, ...]] | None = None
+    padded: bool = False
+    input_tokens: tuple[str, ...] | None = None
+    target_tokens: tuple[str, ...] | None = None
+    frame_shape: tuple[int, int] | None = None
     unseen: Mapping[int, Split] = dataclasses.field(default_factory=dict)
 
     @property
@@ -76,6 +81,8 @@ RAW = {
         "num_layers": 1,
         "bidirectional": False,
         "embedding_size": None,
+        "attention": {"name": "none"},
+        "code_size": None,
         "initialisation": {
             "input": {"name": "uniform"},
             "recurrent": {"name": "uniform"},
@@ -94,6 +101,7 @@ RAW = {
         "stop_on": "validation_loss",
         "stop_below": None,
         "truncation": None,
+        "forcing": {"schedule": {"name": "constant", "value": 1.0}, "coin": "token"},
     },
     "diagnostics": {"num_traces": 4, "probe_size": 8, "certificate_tolerance": 1.0e-3, "measures": []},
     "seeds": [0, 1, 2],

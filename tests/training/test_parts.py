@@ -191,8 +191,17 @@ def test_the_worst_certificate_stays_and_nan_is_worst() -> None:
 
 def test_the_best_evaluation_is_the_lowest_finite_one() -> None:
     outcome = ReplicaOutcome(0)
-    assert not outcome.saw_validation(0, math.nan, None)
-    assert outcome.saw_validation(10, 0.5, 0.2)
-    assert not outcome.saw_validation(20, 0.5, 0.1)
-    assert outcome.saw_validation(30, 0.4, 0.3)
+    assert not outcome.saw_validation(0, math.nan, None, "validation_loss")
+    assert outcome.saw_validation(10, 0.5, 0.2, "validation_loss")
+    assert not outcome.saw_validation(20, 0.5, 0.1, "validation_loss")
+    assert outcome.saw_validation(30, 0.4, 0.3, "validation_loss")
     assert (outcome.best_step, outcome.best_validation_loss, outcome.best_validation_error) == (30, 0.4, 0.3)
+
+
+def test_the_best_evaluation_by_error_is_the_one_of_lower_loss_among_equals() -> None:
+    outcome = ReplicaOutcome(0)
+    assert outcome.saw_validation(10, 0.5, 0.2, "validation_error")
+    assert outcome.saw_validation(20, 0.9, 0.1, "validation_error")
+    assert not outcome.saw_validation(30, 0.3, 0.2, "validation_error")
+    assert outcome.saw_validation(40, 0.8, 0.1, "validation_error")
+    assert outcome.best_step == 40

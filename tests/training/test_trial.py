@@ -83,7 +83,7 @@ def test_a_nan_planted_in_one_replica_leaves_the_others_bit_identical(
                 with torch.no_grad():
                     self.recurrent.weight_hh_l0[0, 0] = math.nan
 
-    monkeypatch.setattr("pipeline.training.trial.SequenceModel", Planted)
+    monkeypatch.setattr("pipeline.training.trial.build_network", Planted)
     result = run_trial(spec, adding, poisoned)
     assert [row["status"] for row in result.rows] == ["ok", "diverged", "ok"]
     assert [rows_of(result)[r] for r in (0, 2)] == [rows_of(expected)[r] for r in (0, 2)]
