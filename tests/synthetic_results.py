@@ -268,10 +268,14 @@ class _Trial:
                 slope = math.log10(self.factor(quantity, done)) * jitter * (1 + 0.25 * below)
                 lag = np.arange(self.T) if direction == "backward" else np.arange(self.T)[::-1]
                 wiggle = self.shape.noise * self.random.normal(0, 0.02, self.T).cumsum() * (lag > 0)
-                columns = {"trial_id": self.id, "seed": seed, "step": step, "layer": layer, "direction": direction}
+                columns = {"trial_id": self.id, "seed": seed, "step": step, "part": "recurrent", "layer": layer}
+                columns |= {"direction": direction}
                 values = -1.5 - 0.3 * done - 0.4 * below + slope * lag + wiggle
                 columns |= {"timestep": np.arange(1, self.T + 1), "quantity": quantity, "log10_norm": values}
                 frames.append(pl.DataFrame(columns, schema=SCHEMAS["traces"]))
+                if (layer, direction, quantity) == (0, "forward", "h"):
+                    columns |= {"part": "input", "quantity": "x", "log10_norm": values - 1}
+                    frames.append(pl.DataFrame(columns, schema=SCHEMAS["traces"]))
         return pl.concat(frames)
 
     def _staged(self) -> Iterator[tuple[dict[str, object], float]]:
@@ -286,7 +290,7 @@ class _Trial:
     def _placed(self) -> Iterator[tuple[dict[str, object], float]]:
         for keys, factor in self._staged():
             for layer, direction in self.places:
-                yield keys | {"layer": layer, "direction": direction}, factor
+                yield keys | {"part": "recurrent", "layer": layer, "direction": direction}, factor
 
     def _jacobians(self) -> pl.DataFrame:
         """Singular values of f^k, f^1.5k and f^2k, f being the factor."""
@@ -347,8 +351,9 @@ class _Trial:
             for step, scale in ((steps[0], 1.0), (steps[-1], 1.4)):
                 weight = self.random.uniform(-1, 1, (H, H)) * scale / math.sqrt(H)
                 values = np.linalg.eigvals(weight)
-                columns = {"trial_id": self.id, "seed": seed, "step": step, "layer": 0, "direction": "forward"}
-                columns |= {"gate": gate, "index": np.arange(H), "real": values.real, "imag": values.imag}
+                columns = {"trial_id": self.id, "seed": seed, "step": step, "part": "recurrent", "layer": 0}
+                columns |= {"direction": "forward", "gate": gate}
+                columns |= {"index": np.arange(H), "real": values.real, "imag": values.imag}
                 frames.append(pl.DataFrame(columns, schema=SCHEMAS["eigenvalues"]))
         return pl.concat(frames)
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.figures.stages import MAX_PANELS, STAGES, chosen_told, layer_told, ranked, spread, top_forward
+from pipeline.figures.stages import MAX_PANELS, STAGES, chosen_told, layer_told, ranked, recurrent, spread, top_forward
 from pipeline.figures.style import FAINT, INK, Look, canvas, handle_of, label_panels, legend_below, looks_of, styled
 from pipeline.figures.words import INTERVAL, count, name_of, number, outcomes, the
 from pipeline.statistics import GridTables, mean_interval
@@ -163,7 +163,7 @@ def _panel(ax: Axes) -> None:
 
 def _chosen(tables: GridTables) -> tuple[list[str], str]:
     """Return the arms that have the first of `_GATES` that any arm has, and that gate."""
-    found = tables.at_longest(tables.eigenvalues)
+    found = recurrent(tables.at_longest(tables.eigenvalues))
     for gate in _GATES:
         known = found.filter(pl.col("gate") == gate)["arm"].unique()
         arms = [arm for arm in tables.arms if arm in known]

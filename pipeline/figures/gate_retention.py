@@ -16,6 +16,7 @@ from pipeline.figures.stages import (
     interval,
     layer_told,
     ranked,
+    recurrent,
     spread,
     staged,
     top_forward,
@@ -53,7 +54,7 @@ _SOUND = -math.log10(0.99)
 
 def applies(tables: GridTables) -> bool:
     """Return whether the products of keeping gates and gradients of the same arm are known."""
-    return not _retention(tables).is_empty() and not tables.traces.is_empty()
+    return not _retention(tables).is_empty() and not recurrent(tables.traces).is_empty()
 
 
 def table(tables: GridTables) -> pl.DataFrame:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.stages import STAGES, layer_told, ranked, staged, top_forward
+from pipeline.figures.stages import STAGES, layer_told, ranked, recurrent, staged, top_forward
 from pipeline.figures.style import (
     INK,
     Look,
@@ -36,22 +37,33 @@ _SERIES = ["stage", "arm", "quantity"]
 
 
 def applies(tables: GridTables) -> bool:
-    """Return whether the grid has traces."""
-    return not tables.traces.is_empty()
+    """Return whether the grid has traces of recurrent networks."""
+    return not recurrent(tables.traces).is_empty()
 
 
 def relative_norms(tables: GridTables) -> pl.DataFrame:
-    """Return log10 of ‖∂L/∂h_{T-k}‖ relative to lag 0, by stage, arm, quantity, lag and seed, at the longest length.
+    """Return `relative_to_last` of recurrent networks at the longest length.
+
+    Of several layers the last, forward in time, is taken.
+    """
+    return relative_to_last(top_forward(tables.at_longest(tables.traces)), tables.arms)
+
+
+def relative_to_last(traces: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:
+    """Return log10 of ‖∂L/∂h_{T-k}‖ relative to lag 0, by stage, arm, quantity, lag k and seed.
 
     The end of training is the last traced step of each replica; a replica that diverged has none. Where lag 0 is not
-    finite, nothing relative to it is: such values are NaN. Of several layers the last, forward in time, is taken.
+    finite, nothing relative to it is: such values are NaN.
+
+    Args:
+        traces: Of one length and place.
+        arms: In the order in which they come.
     """
-    traces = top_forward(tables.at_longest(tables.traces))
     both = staged(traces.with_columns(lag=pl.col("timestep").max().over("arm") - pl.col("timestep")))
     reference = pl.col("log10_norm").filter(pl.col("lag") == 0).first().over("stage", "arm", "quantity", "seed")
     relative = pl.when(reference.is_finite()).then(pl.col("log10_norm") - reference).otherwise(float("nan"))
     both = both.with_columns(log10_norm=relative)
-    order = [pl.col("stage") == "end", ranked(tables.arms), pl.col("quantity") == "c", pl.col("lag"), pl.col("seed")]
+    order = [pl.col("stage") == "end", ranked(arms), pl.col("quantity") == "c", pl.col("lag"), pl.col("seed")]
     return both.sort(*order).select(*_SERIES, "lag", "seed", "log10_norm")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from matplotlib.figure import Figure
 
-from pipeline.figures.stages import MAX_PANELS, STAGES, chosen_told, interval, ranked, spread, staged
+from pipeline.figures.stages import MAX_PANELS, STAGES, chosen_told, interval, ranked, recurrent, spread, staged
 from pipeline.figures.style import Look, banded, canvas, decades, handle_of, label_panels, legend_below, styled
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
 from pipeline.statistics import GridTables, mean_interval
@@ -149,7 +149,7 @@ def _side(row: dict[str, Any]) -> str:
 
 
 def _rows(tables: GridTables) -> pl.DataFrame:
-    rows = tables.at_longest(tables.traces).filter(quantity="h")
+    rows = recurrent(tables.at_longest(tables.traces)).filter(quantity="h")
     return staged(rows.filter(pl.struct(_PLACE).n_unique().over("arm") > 1))
 
 

@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.stages import MAX_PANELS, chosen_told, layer_told, spread, top_forward
+from pipeline.figures.stages import MAX_PANELS, chosen_told, layer_told, recurrent, spread, top_forward
 from pipeline.figures.style import canvas, decades, styled
 from pipeline.figures.words import left_out, name_of, number, outcomes, seeds_of, series_name, the
 from pipeline.statistics import GridTables, mean_interval, on_schedule
@@ -24,8 +24,8 @@ _PANEL = ["arm", "quantity"]
 
 
 def applies(tables: GridTables) -> bool:
-    """Return whether the grid has traces."""
-    return not tables.traces.is_empty()
+    """Return whether the grid has traces of recurrent networks."""
+    return not recurrent(tables.traces).is_empty()
 
 
 def table(traces: pl.DataFrame) -> pl.DataFrame:

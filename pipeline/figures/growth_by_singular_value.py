@@ -10,7 +10,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.stages import STAGES, blocks, interval, ranked, staged
+from pipeline.figures.stages import STAGES, blocks, interval, ranked, recurrent, staged
 from pipeline.figures.style import FAINT, INK, Look, canvas, handle_of, legend_below, looks_of, styled
 from pipeline.figures.words import INTERVAL, count, name_of, outcomes
 from pipeline.statistics import GridTables, decay_rates, mean_interval
@@ -30,7 +30,7 @@ def table(tables: GridTables) -> pl.DataFrame:
     Columns `stage`, `arm`, `seed`, `log_sigma` (ln σ_max(W_hh)), `growth` (slope of ln ‖∂L/∂h_{T-k}‖ against k, in nats
     per timestep; null where no line fits), `num_left_out` (lags of a norm that is zero or not finite).
     """
-    traces = tables.at_longest(tables.traces).filter(_PLACE, pl.col("quantity") == "h")
+    traces = recurrent(tables.at_longest(tables.traces)).filter(_PLACE, pl.col("quantity") == "h")
     rows = staged(traces.with_columns(lag=pl.col("timestep").max().over("arm") - pl.col("timestep")))
     fits = decay_rates(rows, ["stage", "arm", "step"])
     sigma = blocks(tables.at_longest(tables.curves), ["sigma_max"]).filter(_PLACE, pl.col("gate") == "h")

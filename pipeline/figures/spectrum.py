@@ -36,8 +36,8 @@ _TANH = ("h", "n", "g")
 
 
 def applies(tables: GridTables) -> bool:
-    """Return whether the weights' spectra were measured."""
-    return bool(tables.curves["metric"].str.starts_with("sigma_max[").any())
+    """Return whether spectra of recurrent networks' weights were measured."""
+    return not blocks(tables.curves, ["sigma_max"]).is_empty()
 
 
 def table(tables: GridTables) -> pl.DataFrame:

@@ -35,13 +35,21 @@ def staged(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([start.with_columns(stage=pl.lit("initialisation")), end.with_columns(stage=pl.lit("end"))])
 
 
-def top_forward(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of each arm's last layer, in the direction forward in time."""
-    return frame.filter(pl.col("layer") == pl.col("layer").max().over("arm"), pl.col("direction") == "forward")
+def recurrent(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows about networks of one recurrent stack: no inputs, and nothing of an encoder or a decoder."""
+    return frame.filter(part="recurrent")
+
+
+def top_forward(frame: pl.DataFrame, part: str = "recurrent") -> pl.DataFrame:
+    """Return the rows of the last layer that each arm has in a part of the network, forward in time."""
+    rows = frame.filter(part=part)
+    return rows.filter(pl.col("layer") == pl.col("layer").max().over("arm"), pl.col("direction") == "forward")
 
 
 def blocks(curves: pl.DataFrame, measures: Sequence[str] = ("sigma_max", "spectral_radius")) -> pl.DataFrame:
-    """Return the rows of `curves` about blocks of W_hh, with `measure`, `layer`, `direction` and `gate` beside them.
+    """Return the rows of `curves` about blocks of the W_hh of recurrent networks.
+
+    Beside them stand `measure`, `part` (recurrent), `layer`, `direction` and `gate`.
 
     The metric is «sigma_max[h]» in the first layer, forward in time; elsewhere the place stands before the gate:
     «sigma_max[l1.h]», «sigma_max[l0_reverse.f]».
@@ -51,12 +59,14 @@ def blocks(curves: pl.DataFrame, measures: Sequence[str] = ("sigma_max", "spectr
     told = told.with_columns(pl.col("metric").str.extract_groups(form).alias("parts")).unnest("parts")
     backward = pl.col("reverse").is_not_null()
     direction = pl.when(backward).then(pl.lit("backward")).otherwise(pl.lit("forward"))
-    return told.with_columns(pl.col("layer").cast(pl.Int64).fill_null(0), direction=direction).drop("reverse")
+    told = told.with_columns(pl.col("layer").cast(pl.Int64).fill_null(0), direction=direction)
+    return told.with_columns(part=pl.lit("recurrent")).drop("reverse")
 
 
-def layer_told(frame: pl.DataFrame) -> str:
+def layer_told(frame: pl.DataFrame, part: str = "recurrent") -> str:
     """Return a sentence that says which layer `top_forward` chose, or nothing where there is one only."""
-    one = frame.is_empty() or (frame["layer"].max() == 0 and frame["direction"].n_unique() == 1)
+    rows = frame.filter(part=part)
+    one = rows.is_empty() or (rows["layer"].max() == 0 and rows["direction"].n_unique() == 1)
     return "" if one else " Of several layers and directions the last layer, forward in time, is shown."
 
 

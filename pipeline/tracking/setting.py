@@ -66,7 +66,7 @@ def view_setting(study: str, setting: Setting, stored: Stored) -> RunView:
     trials, traces = tables["trials"].sort("seed"), tables.get("traces")
     facts = {"study": study, "grid": setting.grid, "label": setting.label, "trial_id": setting.trial_id}
     pictures = {}
-    if traces is not None and not traces.is_empty():
+    if traces is not None and "recurrent" in traces["part"]:  # what the heat map is of
         pictures["gradient_heatmap"] = Picture(digest_of_frame(traces), lambda: _draw_heatmap(traces))
     return RunView(
         run_id=f"{study}-{setting.grid}-{setting.trial_id}",

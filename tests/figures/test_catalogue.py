@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import polars as pl
 import pytest
 from matplotlib.artist import Artist
 from matplotlib.text import Text
@@ -16,6 +17,9 @@ from pipeline.statistics import GridTables
 from tests.figures.conftest import grids
 from tests.figures.test_error_by_token import with_errors
 from tests.figures.test_unseen_lengths import with_unseen
+from tests.synthetic_attention import attending, autoencoding, captioning, writing
+from tests.synthetic_attention import grid as shown_grid
+from tests.synthetic_decoding import ATTENTION, RECURRENCE, SCHEDULES, decoding_grid
 from tests.synthetic_results import Shape, Variant
 
 LONG = ("curves", "traces", "eigenvalues", "gates", "jacobians", "lyapunov", "truncation")
@@ -53,6 +57,9 @@ def test_every_figure_applies_somewhere(measured: GridTables, many: GridTables, 
     digits = grids(Shape())[1]
     told = with_unseen(with_errors(measured, {("elman", "left"): 0.1}), {"elman": 0.1})
     applying = kinds(measured) | kinds(many) | kinds(deep) | kinds(cut) | kinds(digits) | kinds(told)
+    applying |= kinds(decoding_grid(ATTENTION)) | kinds(decoding_grid(SCHEDULES)) | kinds(decoding_grid(RECURRENCE))
+    applying |= kinds(shown_grid(["dot"], attending({"dot": 0.9}))) | kinds(shown_grid(["a"], captioning({"a": 0.9})))
+    applying |= kinds(shown_grid(["lstm"], autoencoding)) | kinds(shown_grid(["lstm"], writing))
     assert applying == {module.__name__.rpartition(".")[2] for module in FIGURES}
 
 
@@ -62,6 +69,16 @@ def test_draws_where_replicas_diverged_and_settings_failed(broken: list[GridTabl
         assert b"<svg" in to_svg(drawing.draw())
         assert "seed" in drawing.caption
         assert "ended ok" in drawing.caption or "failed" in drawing.caption or "diverged" in drawing.caption
+
+
+def test_figures_of_a_recurrent_network_do_not_apply_to_an_encoder_and_a_decoder(measured: GridTables) -> None:
+    placed = ("traces", "eigenvalues", "gates", "jacobians", "lyapunov")
+    encoder = {name: getattr(measured, name).with_columns(part=pl.lit("encoder")) for name in placed}
+    metric = pl.col("metric").str.replace("[", "[encoder.", literal=True)
+    curves = measured.curves.with_columns(metric)
+    left = kinds(replace(measured, curves=curves, **encoder))
+    of_any = {"loss_by_length", "learning_curves", "clipping_ledger", "smoothness", "truncation_bias"}
+    assert left == of_any | {"gradient_into_encoder"}
 
 
 def test_draws_one_seed_at_one_length() -> None:

@@ -15,7 +15,7 @@ def test_share_outside_the_unit_circle(exact: list[GridTables]) -> None:
         for step, values in ((0, [(0.6, 0.6), (0.0, 0.9)]), (40, [(0.8, 0.8), (-0.5, 0.0)]))
         for i, (x, y) in enumerate(values)
     ]
-    place = {"layer": pl.lit(0), "direction": pl.lit("forward")}
+    place = {"part": pl.lit("recurrent"), "layer": pl.lit(0), "direction": pl.lit("forward")}
     tables = replace(exact[0], eigenvalues=pl.DataFrame(rows).with_columns(**place))
     shares = dict(eigenvalue_cloud.shares_outside(tables).select("stage", "mean").iter_rows())
     assert shares == {"initialisation": 0.0, "end": 0.5}

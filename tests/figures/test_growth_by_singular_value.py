@@ -12,19 +12,19 @@ from pipeline.statistics import GridTables
 
 def with_points(tables: GridTables, points: dict[int, tuple[float, float]]) -> GridTables:
     """Return a grid of one arm with (σ_max, factor of the gradient per timestep of lag) at step 0, by seed."""
-    base = {"arm": "elman", "length": 20, "step": 0, "status": "ok", "layer": 0, "direction": "forward"}
+    base = {"arm": "elman", "length": 20, "step": 0, "status": "ok"}
+    place = {"part": "recurrent", "layer": 0, "direction": "forward"}
     curves = [
         base | {"seed": seed, "metric": metric, "value": value}
         for seed, (sigma, _) in points.items()
         for metric, value in (("sigma_max[h]", sigma), ("sigma_max[l1.h]", 9.0), ("training_loss", 1.0))
     ]
     traces = [
-        base | {"seed": seed, "quantity": "h", "timestep": t, "log10_norm": (20 - t) * math.log10(factor)}
+        base | place | {"seed": seed, "quantity": "h", "timestep": t, "log10_norm": (20 - t) * math.log10(factor)}
         for seed, (_, factor) in points.items()
         for t in range(1, 21)
     ]
-    columns = pl.DataFrame(curves).drop("layer", "direction")
-    return replace(tables, curves=columns, traces=pl.DataFrame(traces))
+    return replace(tables, curves=pl.DataFrame(curves), traces=pl.DataFrame(traces))
 
 
 def test_a_point_is_growth_in_nats_against_log_sigma(exact: list[GridTables]) -> None:

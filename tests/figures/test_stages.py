@@ -20,7 +20,10 @@ def test_stages_are_the_first_and_last_measurement() -> None:
 def test_the_last_layer_of_each_arm_is_taken_forward() -> None:
     places = [("a", 0, "forward"), ("a", 1, "forward"), ("a", 1, "backward"), ("b", 0, "forward")]
     frame = pl.DataFrame(places, schema=["arm", "layer", "direction"], orient="row")
-    assert top_forward(frame).rows() == [("a", 1, "forward"), ("b", 0, "forward")]
+    frame = frame.with_columns(part=pl.lit("recurrent"))
+    others = pl.DataFrame([("b", 2, "backward", part) for part in ("input", "encoder")], frame.schema, orient="row")
+    frame = pl.concat([frame, others])
+    assert top_forward(frame).rows() == [("a", 1, "forward", "recurrent"), ("b", 0, "forward", "recurrent")]
     assert layer_told(frame.filter(arm="b")) == ""
     assert "last layer, forward" in layer_told(frame)
 

@@ -142,7 +142,7 @@ def _curves(trial_id: str, loss: float) -> pl.DataFrame:
 
 def _traces(trial_id: str) -> pl.DataFrame:
     rows = [
-        (trial_id, seed, step, 0, "forward", t, "h", -math.inf if t == 1 else -float(t))
+        (trial_id, seed, step, "recurrent", 0, "forward", t, "h", -math.inf if t == 1 else -float(t))
         for seed in SEEDS
         for step in (0, 10)
         for t in range(1, 11)
