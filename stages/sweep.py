@@ -1,8 +1,8 @@
 """Train every setting of a study that the trial store lacks, then write results/<study>/.
 
-    python stages/sweep.py cells [--dry-run] [--executor ray|inline]
+    python stages/sweep.py cells [--dry-run] [--executor auto|ray|inline]
 
-Ray starts on this machine, or is the cluster that RAY_ADDRESS names.
+Ray starts on this machine, or is the cluster that RAY_ADDRESS names; what takes a few seconds trains without it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from pipeline.errors import PipelineError
 from pipeline.figures.catalogue import check_kinds
 from pipeline.tracking import Publisher
 
+EXECUTORS = "inline: in this process, no Ray; auto: inline if it takes a few seconds, Ray else and on a cluster"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the stage in the current folder and return its exit status: 2 for an error that the user can mend."""
     parser = argparse.ArgumentParser(description="Train what is missing of a study and write its result tables.")
     parser.add_argument("study", help="a name under configs/studies, listed in params.yaml")
     parser.add_argument("--dry-run", action="store_true", help="print every setting and what it would cost, train none")
-    parser.add_argument("--executor", choices=("ray", "inline"), default="ray", help="inline: in this process, no Ray")
+    parser.add_argument("--executor", choices=("auto", "ray", "inline"), default="auto", help=EXECUTORS)
     try:
         _sweep(parser.parse_args(arguments))
     except PipelineError as error:

@@ -83,7 +83,8 @@ def check_model(spec: ModelSpec, interface: Interface) -> None:
     wanted = "an integer of at least 1, for an autoencoder's code" if coded else f"null: nothing is coded, {told}"
     require((spec.code_size is not None) == coded, "model.code_size", wanted, spec.code_size)
     tokens = interface.input_kind == "token" or interface.decodes
-    require(tokens or spec.embedding_size is None, "model.embedding_size", "null, for the real inputs", spec.embedding_size)
+    embedding = spec.embedding_size
+    require(tokens or embedding is None, "model.embedding_size", "null, for the real inputs", embedding)
     if isinstance(spec.attention, SelfAttention):
         heads, size = spec.attention.num_heads, spec.hidden_size
         require(size % heads == 0, "model.attention.num_heads", f"a divisor of hidden_size ({size})", heads)

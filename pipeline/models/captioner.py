@@ -4,8 +4,8 @@
     h_0 = tanh(W_init mean of a)
 
 Every cell is 4 × 4 pixels: two convolutions, each with a ReLU and a 2 × 2 maximum, and a third one by which a cell sees
-its neighbours. Row and column are two further channels (Liu et al., 2018), since reading order is a matter of places. Without attention the decoder knows the image
-from its first state alone: one-to-many.
+its neighbours. Row and column are two further channels (Liu et al., 2018), since reading order is a matter of places.
+Without attention the decoder knows the image from its first state alone: one-to-many.
 
 Source: Xu et al. (2015), with a network trained along in place of one trained before. Shapes: B batch, L cells row by
 row, U target length, H hidden.
@@ -26,9 +26,6 @@ from pipeline.models.decoder import Decoder, Memory
 from pipeline.models.interface import Interface, Prediction, Reading, StateKey
 from pipeline.models.randomness import generator
 from pipeline.models.sequence import linear, state_keys_of
-
-CELL = 4
-"""Pixels of a cell's side."""
 
 
 class FeatureMap(nn.Module):

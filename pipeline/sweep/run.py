@@ -7,10 +7,11 @@ their checkpoints, and the tables come out the same to the bit.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 import torch
@@ -21,7 +22,7 @@ from pipeline.errors import SweepError
 from pipeline.sweep.announce import Announcer, OnFinished
 from pipeline.sweep.consolidate import consolidate
 from pipeline.sweep.estimate import available_memory_bytes
-from pipeline.sweep.execution import Executor, LoadData
+from pipeline.sweep.execution import Executor, LoadData, Watch
 from pipeline.sweep.lock import sweep_lock
 from pipeline.sweep.plan import Plan, Setting, plan_study
 from pipeline.sweep.progress import Progress, duration_text, follow, title
@@ -29,6 +30,9 @@ from pipeline.sweep.store import TrialStore, store_url
 from pipeline.sweep.trial import Job, Outcome, Train
 from pipeline.tables import probe_writable
 from pipeline.training import run_trial
+
+SHORT_S = 5.0
+"""On one core, roughly: what takes less is done before Ray has started."""
 
 
 def run_sweep(
@@ -90,11 +94,15 @@ def current_plan(paths: Paths, params: Params, study: str, store: TrialStore, ma
 
 
 def executor_named(name: str, params: Params) -> Executor:
-    """Return `inline`, which trains in this process, or `ray`, which trains here or on the cluster of RAY_ADDRESS.
+    """Return `inline`, which trains in this process, `ray`, here or on RAY_ADDRESS, or what `auto` takes.
+
+    That is Ray, but for a handful of settings that would be done before it has started.
 
     Raises:
         SweepError: If `inline` is to use a GPU that is not there.
     """
+    if name == "auto":
+        return functools.partial(_train_as_it_pays, params)
     if name == "inline":
         if params.resources.gpus_per_trial > 0 and not torch.cuda.is_available():
             raise SweepError(
@@ -107,6 +115,13 @@ def executor_named(name: str, params: Params) -> Executor:
     from pipeline.sweep.executor_ray import RayExecutor
 
     return RayExecutor(params.resources, os.environ.get("RAY_ADDRESS"))
+
+
+def _train_as_it_pays(params: Params, settings: Sequence[Setting], job: Job, load: LoadData, watch: Watch) -> None:
+    elsewhere = bool(os.environ.get("RAY_ADDRESS")) or params.resources.gpus_per_trial > 0
+    short = sum(setting.duration_s for setting in settings) < SHORT_S
+    name = "inline" if short and not elsewhere else "ray"
+    executor_named(name, params)(settings, job, load, watch)
 
 
 def describe_plan(plan: Plan) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.cells import Cell, Weights
 from pipeline.cells.stack import FORWARD, Place, RecurrentStack
 from pipeline.datasets import PAD
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.measures import (
     alignment_error,
     alignment_share,
@@ -71,6 +71,9 @@ class Diagnostics:
             alike, for self-attention. None where it is not known.
         seeds: One a replica, for the rows.
         sink: Where the rows go.
+
+    Raises:
+        ConfigError: If the alignment is over other source positions than the network attends to.
     """
 
     def __init__(
@@ -86,7 +89,19 @@ class Diagnostics:
         self.steps = frozenset(log_spaced_steps(max_steps, spec.num_traces))
         self._spec, self._replicas, self._probe, self._sink = spec, replicas, probe, sink
         self._alignment = alignment
+        self._check_alignment()
         self._seeds = np.array(seeds)
+
+    def _check_alignment(self) -> None:
+        model, alignment = self._replicas.model, self._alignment
+        if alignment is None or not model.attends:
+            return
+        flat_RP = self._replicas.flat_RP.to(self._probe.targets.device)
+        weights_RBUS = self._replicas.attend(self._replicas.named(flat_RP), self._probe.inputs)
+        if alignment.shape != weights_RBUS.shape[1:]:
+            known, seen = alignment.shape[2], weights_RBUS.shape[3]
+            told = f"dataset: its alignment is over {known} source positions, the network attends to {seen}"
+            raise ConfigError(f"{told} (a captioner's cells are 4 x 4 pixels)")
 
     def measure(self, step: int, flat_RP: Tensor, which: list[int]) -> list[float]:
         """Write the scheduled rows of `step` for the replicas in `which`; return their certificate errors.

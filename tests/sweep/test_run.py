@@ -17,7 +17,7 @@ from pipeline.errors import DatasetError, SweepError, TableError
 from pipeline.sweep import Setting, StoredTrial, TrialStore, current_plan, describe_plan
 from pipeline.sweep.inline import train_inline
 from pipeline.sweep.lock import sweep_lock
-from pipeline.sweep.run import executor_named, git_revision, run_sweep
+from pipeline.sweep.run import SHORT_S, executor_named, git_revision, run_sweep
 from pipeline.sweep.trial import Job, train_setting
 from pipeline.tables import read_table
 from pipeline.training import CheckpointError
@@ -44,6 +44,40 @@ def test_a_gpu_that_is_not_there_is_refused_before_training(project: Project) ->
     params = replace(project[1], resources=Resources(1.0, 1.0))
     with pytest.raises(SweepError, match="gpus_per_trial: expected 0, this machine has no GPU that torch can use"):
         executor_named("inline", params)
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "address", "num_gpus", "expected"),
+    [
+        (0.4 * SHORT_S, None, 0.0, "inline"),
+        (0.6 * SHORT_S, None, 0.0, "ray"),  # each of two settings
+        (0.4 * SHORT_S, "auto", 0.0, "ray"),
+        (0.4 * SHORT_S, None, 0.5, "ray"),
+    ],
+)
+def test_ray_starts_where_it_pays(
+    duration_s: float,
+    address: str | None,
+    num_gpus: float,
+    expected: str,
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths, params = project
+    params = replace(params, resources=Resources(1.0, num_gpus))
+    plan = current_plan(paths, params, "cells", TrialStore(str(paths.default_store)), 60.0)
+    settings = [replace(setting, duration_s=duration_s) for setting in plan.settings[:2]]
+    named: list[str] = []
+
+    def recording(name: str, params: Params):
+        named.append(name)
+        return lambda *arguments: None
+
+    chosen = executor_named("auto", params)
+    monkeypatch.setattr("pipeline.sweep.run.executor_named", recording)
+    monkeypatch.setenv("RAY_ADDRESS", address) if address else monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    chosen(settings, None, None, None)
+    assert named == [expected]
 
 
 def test_an_unwritable_results_folder_is_refused_before_any_training(project: Project, tmp_path: Path) -> None:

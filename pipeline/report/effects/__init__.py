@@ -1,7 +1,9 @@
 """The effects that claims are judged by: each a number with its 95 % interval over seeds."""
 
 from pipeline.report.effects.decay import DecayFactor, DecayFit, DecayRatio
+from pipeline.report.effects.decoding import ExposureGap, ExposureGapDifference, ExposureGapGrowth
 from pipeline.report.effects.dynamics import (
+    AttentionMean,
     CurveDifference,
     CurveMean,
     GateMean,
@@ -12,15 +14,16 @@ from pipeline.report.effects.dynamics import (
 )
 from pipeline.report.effects.effect import Effect
 from pipeline.report.effects.runs import (
+    LengthDifference,
     LengthRatio,
     Metric,
+    MetricDifference,
     MetricRatio,
     OutcomeDifference,
     OutcomeShare,
     SolvedShare,
-    StepTimeExponent,
-    StepTimeRatio,
 )
+from pipeline.report.effects.step_times import StepTimeExponent, StepTimeRatio
 
 AnyEffect = (
     DecayFactor
@@ -31,7 +34,9 @@ AnyEffect = (
     | OutcomeDifference
     | Metric
     | MetricRatio
+    | MetricDifference
     | LengthRatio
+    | LengthDifference
     | StepTimeExponent
     | StepTimeRatio
     | CurveMean
@@ -39,8 +44,12 @@ AnyEffect = (
     | UnseenOverBaseline
     | GateMean
     | RetentionFactor
+    | AttentionMean
     | TruncationBias
     | ShrinkingShare
+    | ExposureGap
+    | ExposureGapDifference
+    | ExposureGapGrowth
 )
 """What a check in configs/claims.yaml may measure."""
 

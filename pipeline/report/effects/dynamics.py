@@ -1,7 +1,8 @@
-"""What was measured inside the networks: curves, gates, truncation, and the growth of gradients against σ_max."""
+"""What was measured inside networks: curves, gates, attention, truncation, growth of gradients against σ_max."""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -10,12 +11,15 @@ import polars as pl
 
 from pipeline.figures.growth_by_singular_value import table as growth_points
 from pipeline.figures.stages import staged, top_forward
-from pipeline.report.effects.effect import NOTHING, WHEN, Effect, Stage, as_effect, as_factor, named
+from pipeline.report.effects.effect import NOTHING, SOUND, WHEN, Effect, Stage, as_effect, as_factor, named
 from pipeline.statistics import GridTables, mean_interval, paired_difference
-from pipeline.tables import FINISHED
 
+_ATTENTION = {
+    "alignment_error": ("alignment error", (0.0, 1.0)),
+    "similarity_rank_correlation": ("rank correlation of weight and similarity", (-1.0, 1.0)),
+    "within_class_share": ("weight within the class over chance", (0.0, math.inf)),
+}
 _UNSEEN = re.compile(r"test_loss\[T=(\d+)\]")
-_SOUND = pl.col("status").is_in(FINISHED)
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class CurveMean:
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
-        by_seed = _by_seed(tables, self.metric).filter(pl.col("arm") == self.arm)
-        return as_effect(mean_interval(by_seed, "value", ["arm"]))
+        values = by_seed(tables, self.metric).filter(pl.col("arm") == self.arm)
+        return as_effect(mean_interval(values, "value", ["arm"]))
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class CurveDifference:
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
-        by_seed = _by_seed(tables, self.metric)
-        return as_effect(paired_difference(by_seed, "value", "arm", self.arm, self.than))
+        values = by_seed(tables, self.metric)
+        return as_effect(paired_difference(values, "value", "arm", self.arm, self.than))
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,8 @@ class UnseenOverBaseline:
             return NOTHING
         baselines = tables.at_longest(tables.runs).select("trial_id", "seed", "baseline_loss")
         length = beyond[0 if self.unseen == "nearest" else -1]
-        by_seed = _by_seed(tables, f"test_loss[T={length}]").filter(pl.col("arm") == self.arm)
-        logs = by_seed.join(baselines, on=["trial_id", "seed"]).with_columns(
+        values = by_seed(tables, f"test_loss[T={length}]").filter(pl.col("arm") == self.arm)
+        logs = values.join(baselines, on=["trial_id", "seed"]).with_columns(
             log10=(pl.col("value") / pl.col("baseline_loss")).log10()
         )
         return as_factor(mean_interval(logs, "log10", ["arm"]))
@@ -132,6 +136,27 @@ class RetentionFactor:
 
 
 @dataclass(frozen=True)
+class AttentionMean:
+    """Where the attention of one arm looks, over the probe's sequences and positions, at the longest length."""
+
+    name: Literal["attention_mean"]
+    arm: str
+    metric: Literal["alignment_error", "similarity_rank_correlation", "within_class_share"]
+    stage: Stage
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        return f"{named(self.arm)}: {_ATTENTION[self.metric][0]}, {WHEN[self.stage]}"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        rows = tables.at_longest(tables.curves).filter(pl.col("arm") == self.arm, pl.col("metric") == self.metric)
+        stage = staged(rows).filter(pl.col("stage") == self.stage)
+        return as_effect(mean_interval(stage, "value", ["arm"], bounds=_ATTENTION[self.metric][1]))
+
+
+@dataclass(frozen=True)
 class TruncationBias:
     """How far the gradient that flows back through `backward_length` timesteps only is from the full one."""
 
@@ -174,14 +199,14 @@ class ShrinkingShare:
         points = growth_points(tables).drop_nulls("growth")
         on_side = pl.col("log_sigma") < 0 if self.side == "below" else pl.col("log_sigma") > 0
         shrinks = (pl.col("growth") < 0).cast(pl.Float64).mean()
-        by_seed = points.filter(on_side).group_by("seed", maintain_order=True).agg(share=shrinks)
-        return as_effect(mean_interval(by_seed.with_columns(of=pl.lit("all")), "share", ["of"], bounds=(0.0, 1.0)))
+        shares = points.filter(on_side).group_by("seed", maintain_order=True).agg(share=shrinks)
+        return as_effect(mean_interval(shares.with_columns(of=pl.lit("all")), "share", ["of"], bounds=(0.0, 1.0)))
 
 
-def _by_seed(tables: GridTables, metric: str) -> pl.DataFrame:
+def by_seed(tables: GridTables, metric: str) -> pl.DataFrame:
     """Return each seed's mean over its finite steps; null, and so counted, where it has none or diverged."""
     rows = tables.at_longest(tables.curves).filter(pl.col("metric") == metric)
-    known = pl.col("value").filter(_SOUND, pl.col("value").is_finite())
+    known = pl.col("value").filter(SOUND, pl.col("value").is_finite())
     return rows.group_by("trial_id", "arm", "seed", maintain_order=True).agg(known.mean())
 
 

@@ -8,9 +8,12 @@ from typing import Literal
 import polars as pl
 
 from pipeline.figures.words import name_of
+from pipeline.tables import FINISHED
 
 Stage = Literal["initialisation", "end"]
 WHEN = {"initialisation": "at initialisation", "end": "after training"}
+SOUND = pl.col("status").is_in(FINISHED)
+"""Whether a replica has an end of training: it neither diverged nor failed."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,15 +10,14 @@ import polars as pl
 from pipeline.config import require
 from pipeline.errors import unknown_name
 from pipeline.figures.words import listed
-from pipeline.report.effects.effect import NOTHING, Effect, as_effect, as_factor, as_share, named
-from pipeline.statistics import GridTables, line_interval, mean_interval, paired_difference, share_interval
+from pipeline.report.effects.effect import SOUND, Effect, as_effect, as_factor, as_share, named
+from pipeline.statistics import GridTables, mean_interval, paired_difference, share_interval
 from pipeline.statistics.solved import solved_share
-from pipeline.tables import FINISHED, SCHEMAS
+from pipeline.tables import SCHEMAS
 
 Length = Literal["shortest", "longest"]
 _NUMBERS = [name for name, dtype in SCHEMAS["trials"].items() if dtype.is_numeric()]
-NORMAL_QUANTILE = 1.96
-_SOUND = pl.col("status").is_in(FINISHED)
+_SHARES = {"best_validation_error", "test_error", "clipped_share"}
 _ENDED = {"ok": "ended ok", "diverged": "diverged", "timed_out": "ran out of time"}
 
 
@@ -113,7 +111,9 @@ class Metric:
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
         runs = _at(tables.runs, tables, self.length).filter(pl.col("arm") == self.arm)
-        return as_effect(mean_interval(runs.with_columns(value=_of_sound(self.column)), "value", ["arm"]))
+        values = runs.with_columns(value=_of_sound(self.column))
+        bounds = (0.0, 1.0) if self.column in _SHARES else None
+        return as_effect(mean_interval(values, "value", ["arm"], bounds=bounds))
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,31 @@ class MetricRatio:
 
 
 @dataclass(frozen=True)
+class MetricDifference:
+    """A column of one arm less the same of another, paired by seed."""
+
+    name: Literal["metric_difference"]
+    arm: str
+    than: str
+    column: str
+    length: Length
+
+    def __post_init__(self) -> None:
+        _require_column(self.column)
+
+    @property
+    def said(self) -> str:
+        """What is measured, in words."""
+        pair = f"{named(self.arm)} less {named(self.than)}"
+        return f"{pair}: {_told(self.column)} at the {self.length} length, by seed"
+
+    def of(self, tables: GridTables) -> Effect:
+        """Return the effect in one grid."""
+        values = _at(tables.runs, tables, self.length).with_columns(value=_of_sound(self.column))
+        return as_effect(paired_difference(values, "value", "arm", self.arm, self.than))
+
+
+@dataclass(frozen=True)
 class LengthRatio:
     """A column of one arm at the longest length over the same at the shortest, paired by seed."""
 
@@ -159,70 +184,40 @@ class LengthRatio:
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
-        if len(tables.lengths) < 2:
-            return NOTHING  # a length over itself would be 1 by construction
-        runs = tables.runs.filter(pl.col("arm") == self.arm)
-        logs = runs.with_columns(log10=_of_sound(self.column).log10(), length=pl.col("length").cast(pl.String))
-        ends = str(tables.lengths[-1]), str(tables.lengths[0])
-        return as_factor(paired_difference(logs, "log10", "length", *ends))
+        return as_factor(_longest_less_shortest(tables, self.arm, _of_sound(self.column).log10()))
 
 
 @dataclass(frozen=True)
-class StepTimeRatio:
-    """Time of a step of one arm over that of another, at the longest length.
+class LengthDifference:
+    """A column of one arm at the longest length less the same at the shortest, paired by seed."""
 
-    All seeds of a setting share one clock, so this interval is over the portions of training that were timed apart.
-    """
-
-    name: Literal["step_time_ratio"]
+    name: Literal["length_difference"]
     arm: str
-    than: str
+    column: str
+
+    def __post_init__(self) -> None:
+        _require_column(self.column)
 
     @property
     def said(self) -> str:
         """What is measured, in words."""
-        return f"{named(self.arm)} over {named(self.than)}: ratio of step times (interval over timed portions)"
+        return f"{named(self.arm)}: {_told(self.column)} at the longest length less that at the shortest, by seed"
 
     def of(self, tables: GridTables) -> Effect:
         """Return the effect in one grid."""
-        runs = _at(tables.runs, tables, "longest").filter(_SOUND)
-        timed = runs.drop_nulls("step_time_error_s").unique("arm", keep="first")
-        clocks = {row["arm"]: row for row in timed.iter_rows(named=True)}
-        if not {self.arm, self.than} <= clocks.keys():
-            return NOTHING
-        sides = [clocks[arm] for arm in (self.arm, self.than)]
-        log_ratio = math.log(sides[0]["step_time_s"] / sides[1]["step_time_s"])
-        error = math.hypot(*(side["step_time_error_s"] / side["step_time_s"] for side in sides))
-        low, high = (math.exp(log_ratio + sign * NORMAL_QUANTILE * error) for sign in (-1, 1))
-        num_seeds = min(runs.filter(pl.col("arm") == arm)["seed"].n_unique() for arm in (self.arm, self.than))
-        return Effect(math.exp(log_ratio), low, high, num_seeds, 0)
-
-
-@dataclass(frozen=True)
-class StepTimeExponent:
-    """The power of T with which the time of a step grows: slope of log step time on log T, its interval over lengths.
-
-    All seeds of a setting share one clock, so this interval is the line's, over the lengths that were tried.
-    """
-
-    name: Literal["step_time_exponent"]
-    arm: str
-
-    @property
-    def said(self) -> str:
-        """What is measured, in words."""
-        return f"{named(self.arm)}: power of T with which the time of a step grows (interval over lengths)"
-
-    def of(self, tables: GridTables) -> Effect:
-        """Return the effect in one grid."""
-        runs = tables.runs.filter(_SOUND, pl.col("arm") == self.arm)
-        times = runs.group_by("length").agg(pl.col("step_time_s").first()).sort("length")
-        line = line_interval(times["length"].log10().to_numpy(), times["step_time_s"].log10().to_numpy())
-        return NOTHING if line is None else Effect(*line, num_seeds=runs["seed"].n_unique(), num_left_out=0)
+        return as_effect(_longest_less_shortest(tables, self.arm, _of_sound(self.column)))
 
 
 def _at(frame: pl.DataFrame, tables: GridTables, length: Length) -> pl.DataFrame:
     return frame.filter(pl.col("length") == tables.lengths[0 if length == "shortest" else -1])
+
+
+def _longest_less_shortest(tables: GridTables, arm: str, value: pl.Expr) -> pl.DataFrame:
+    """Return the mean difference of an arm's values, paired by seed; no row of a single length."""
+    runs = tables.runs.filter(pl.col("arm") == arm).with_columns(value=value, length=pl.col("length").cast(pl.String))
+    ends = str(tables.lengths[-1]), str(tables.lengths[0])
+    known = runs if len(tables.lengths) > 1 else runs.clear()  # a length less itself would be 0 by construction
+    return paired_difference(known, "value", "length", *ends)
 
 
 def _require_column(column: str) -> None:
@@ -232,7 +227,7 @@ def _require_column(column: str) -> None:
 
 def _of_sound(column: str) -> pl.Expr:
     """Return the values of a column, null where a replica diverged or failed: its seed is left out, and counted."""
-    return pl.when(_SOUND).then(pl.col(column).cast(pl.Float64))
+    return pl.when(SOUND).then(pl.col(column).cast(pl.Float64))
 
 
 def _told(column: str) -> str:

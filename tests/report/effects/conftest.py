@@ -11,23 +11,20 @@ import pytest
 
 from pipeline.report.effects import Effect
 from pipeline.statistics import GridTables
-from pipeline.tables import SCHEMAS
+from pipeline.tables import SCHEMAS, TRIAL_TABLES
 
 T975 = {1: 12.706204736, 2: 4.302652730, 3: 3.182446305, 4: 2.776445105}
 """The 97.5 % quantile of Student's t by degrees of freedom, from the table."""
 
 Z975 = 1.959963985
-LONG = ("curves", "traces", "gates", "truncation")
+LONG = tuple(table for table in TRIAL_TABLES if table != "trials")
 JOINED = {"arm": pl.String(), "length": pl.Int64(), "status": pl.String()}
 
 
 def grid(runs: pl.DataFrame, **long: pl.DataFrame) -> GridTables:
     """Return a grid of these frames; what is not given has no rows."""
     frames = {name: long.get(name, pl.DataFrame(schema=SCHEMAS[name] | JOINED)) for name in LONG}
-    none = pl.DataFrame()
-    return GridTables(
-        "study", "grid", none, runs, **frames, eigenvalues=none, jacobians=none, lyapunov=none, all_runs=runs
-    )
+    return GridTables("study", "grid", pl.DataFrame(), runs, **frames, all_runs=runs)
 
 
 def runs(

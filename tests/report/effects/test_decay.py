@@ -24,6 +24,7 @@ def traced(norms: Norms, *, diverged: Sequence[tuple[str, int]] = ()) -> GridTab
         for step, heights in steps.items():
             for lag, height in enumerate(heights):
                 place = {"trial_id": arm, "seed": seed, "step": step, "layer": 0, "direction": "forward"}
+                place["part"] = "recurrent"
                 row = place | {"timestep": len(heights) - lag, "quantity": quantity, "log10_norm": height}
                 status = "diverged" if (arm, seed) in diverged else "ok"
                 rows.append(row | {"arm": arm, "length": len(heights), "status": status})

@@ -9,6 +9,7 @@ import pytest
 from pipeline.config import build
 from pipeline.errors import ConfigError
 from pipeline.report.effects.dynamics import (
+    AttentionMean,
     CurveDifference,
     CurveMean,
     GateMean,
@@ -113,7 +114,7 @@ def gates(broken: Sequence[tuple[str, int]] = ()) -> GridTables:
         for step, kept in ((0, START[seed]), (40, END[seed])):
             if step and ("lstm", seed) in broken:
                 continue
-            place = {"seed": seed, "step": step, "layer": 1, "direction": "forward", "gate": "f"}
+            place = {"seed": seed, "step": step, "part": "recurrent", "layer": 1, "direction": "forward", "gate": "f"}
             rows += [place | {"quantity": "mean", "position": 0.0, "value": kept}]
             rows += [place | {"quantity": "left_saturated", "position": 0.0, "value": 0.3}]
             for k in range(1, T + 1):  # a tail that the whole product has and its parts have not
@@ -157,6 +158,48 @@ def test_of_a_gate_that_is_not_there_is_nothing() -> None:
     assert_nothing(RetentionFactor("retention_factor", "gru", "f", "end").of(gates()))
 
 
+LOOKED = {"dot": [(0.9, 0.02), (0.8, 0.1), (0.7, 0.0)]}
+"""By arm and seed, at initialisation and after training."""
+
+
+def test_attention_mean_is_that_of_one_stage() -> None:
+    start = AttentionMean("attention_mean", "dot", "alignment_error", "initialisation")
+    end = AttentionMean("attention_mean", "dot", "alignment_error", "end")
+    tables = curves("alignment_error", LOOKED)
+    mean, low, high = student([0.9, 0.8, 0.7])
+    assert high > 1  # no share is
+    assert_effect(start.of(tables), (mean, low, 1.0), 3)
+    mean, low, high = student([0.02, 0.1, 0.0])
+    assert low < 0
+    assert_effect(end.of(tables), (mean, 0.0, high), 3)
+    assert end.said == "dot: alignment error, after training"
+    assert_nothing(AttentionMean("attention_mean", "general", "alignment_error", "end").of(tables))
+    assert_nothing(end.of(curves("alignment_share", LOOKED)))
+
+
+def test_attention_of_a_replica_that_diverged_has_no_end() -> None:
+    tables = curves("alignment_error", {"dot": [*LOOKED["dot"], (0.9, 0.06)]}, broken=[("dot", 2)])
+    effect = AttentionMean("attention_mean", "dot", "alignment_error", "end").of(tables)
+    mean, low, high = student([0.02, 0.1, 0.06])
+    assert_effect(effect, (mean, max(0.0, low), high), 3)
+
+
+@pytest.mark.parametrize(
+    ("metric", "lowest", "highest", "said"),
+    [
+        ("similarity_rank_correlation", -1.0, 1.0, "rank correlation of weight and similarity"),
+        ("within_class_share", 0.0, math.inf, "weight within the class over chance"),
+    ],
+)
+def test_measures_of_attention_have_bounds_of_their_own(metric: str, lowest: float, highest: float, said: str) -> None:
+    effect = AttentionMean("attention_mean", "self-attention", metric, "end")  # type: ignore[arg-type]
+    far = student([3.0, 0.2, 0.1])
+    assert far[1] < -1.0 < 1.0 < far[2]
+    tables = curves(metric, {"self-attention": [(0.0, 3.0), (0.0, 0.2), (0.0, 0.1)]})
+    assert_effect(effect.of(tables), (far[0], lowest, min(far[2], highest)), 3)
+    assert effect.said == f"self-attention: {said}, after training"
+
+
 def truncated(cosines: Sequence[float]) -> GridTables:
     rows = [
         {"seed": seed, "step": step, "backward_length": K, "cosine": cosine - step / 100, "relative_error": K * cosine}
@@ -192,7 +235,7 @@ def growing(points: Mapping[str, Sequence[tuple[float, float]]]) -> GridTables:
             sigmas.append(place | {"metric": "sigma_max[h]", "value": sigma})
             for lag in range(T):
                 norm = lag * math.log10(factor) if factor else (0.0 if lag == 0 else -math.inf)
-                row = place | {"layer": 0, "direction": "forward", "quantity": "h"}
+                row = place | {"part": "recurrent", "layer": 0, "direction": "forward", "quantity": "h"}
                 traces.append(row | {"timestep": T - lag, "log10_norm": norm})
     arms = {arm: [1.0] * len(seeds) for arm, seeds in points.items()}
     return grid(runs("test_loss", arms, length=T), traces=frame(traces), curves=frame(sigmas))
@@ -238,6 +281,11 @@ def test_shrinking_share_of_a_side_without_points_is_nothing() -> None:
             GateMean,
             {"name": "gate_mean", "arm": "lstm", "gate": "f", "stage": "middle"},
             "check.stage: unknown value 'middle'",
+        ),
+        (
+            AttentionMean,
+            {"name": "attention_mean", "arm": "dot", "metric": "alignment_eror", "stage": "end"},
+            r"check.metric: unknown value 'alignment_eror'; did you mean 'alignment_error'\?",
         ),
     ],
 )

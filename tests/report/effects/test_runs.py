@@ -10,27 +10,18 @@ import pytest
 from pipeline.config import build
 from pipeline.errors import ConfigError
 from pipeline.report.effects.runs import (
+    LengthDifference,
     LengthRatio,
     Metric,
+    MetricDifference,
     MetricRatio,
     OutcomeDifference,
     OutcomeShare,
     SolvedShare,
-    StepTimeExponent,
-    StepTimeRatio,
 )
-from tests.report.effects.conftest import (
-    T975,
-    Z975,
-    assert_effect,
-    assert_nothing,
-    geometric,
-    grid,
-    runs,
-    student,
-    wilson,
-)
+from tests.report.effects.conftest import assert_effect, assert_nothing, geometric, grid, runs, student, wilson
 
+EMPTY = runs("test_error", {"general": [0.5] * 3})
 BROKEN = {("lstm", 1): "diverged", ("lstm", 3): "timed_out", ("gru", 0): "error"}
 
 
@@ -109,6 +100,13 @@ def test_metric_may_be_a_whole_number() -> None:
     assert metric.said == "LSTM: number of parameters at the longest length"
 
 
+def test_metric_that_is_a_share_has_an_interval_from_0_to_1() -> None:
+    mean, low, high = student([0.0, 0.1, 0.05])
+    assert low < 0
+    tables = grid(runs("test_error", {"dot": [0.0, 0.1, 0.05]}))
+    assert_effect(Metric("metric", "dot", "test_error", "longest").of(tables), (mean, 0.0, high), 3)
+
+
 def test_metric_ratio_is_the_geometric_mean_of_the_paired_ratios() -> None:
     losses = {"lstm": [2.0, 3.0, 10.0, 8.0], "gru": [1.0, 1.0, 4.0, 2.0]}
     ratio = MetricRatio("metric_ratio", "lstm", "gru", "test_loss", "longest")
@@ -140,6 +138,27 @@ def test_metric_ratio_to_a_missing_arm_is_nothing() -> None:
     assert_nothing(MetricRatio("metric_ratio", "elman", "gru", "test_loss", "longest").of(tables))
 
 
+def test_metric_difference_is_paired_by_seed() -> None:
+    errors = {("dot", 20): [0.0, 0.1, 0.25, 0.5], ("none", 20): [0.5, 0.8, 0.75, 1.0], ("none", 10): [0.0] * 4}
+    difference = MetricDifference("metric_difference", "dot", "none", "test_error", "longest")
+    assert_effect(difference.of(grid(runs("test_error", errors))), student([-0.5, -0.7, -0.5, -0.5]), 4)
+    broken = {("dot", 1): "diverged", ("none", 3): "error", ("dot", 0): "timed_out"}
+    partial = difference.of(grid(runs("test_error", errors, broken=broken)))
+    assert_effect(partial, student([-0.5, -0.5]), 2, num_left_out=2)
+    assert difference.said == "dot less none: test error at the longest length, by seed"
+    assert_nothing(MetricDifference("metric_difference", "dot", "none", "test_error", "shortest").of(grid(EMPTY)))
+
+
+def test_length_difference_is_of_the_longest_less_the_shortest() -> None:
+    errors = {("none", 5): [0.0, 0.1, 0.2], ("none", 10): [0.9] * 3, ("none", 30): [0.7, 1.0, 0.5]}
+    difference = LengthDifference("length_difference", "none", "test_error")
+    assert_effect(difference.of(grid(runs("test_error", errors))), student([0.7, 0.9, 0.3]), 3)
+    errors[("none", 5)] = [0.0, None, 0.2]
+    assert_effect(difference.of(grid(runs("test_error", errors))), student([0.7, 0.3]), 2, num_left_out=1)
+    assert difference.said == "none: test error at the longest length less that at the shortest, by seed"
+    assert_nothing(LengthDifference("length_difference", "dot", "test_error").of(grid(runs("test_error", errors))))
+
+
 def test_length_ratio_is_of_the_longest_over_the_shortest() -> None:
     losses = {("gru", 10): [1.0, 2.0, 4.0], ("gru", 20): [9.0] * 3, ("gru", 30): [3.0, 4.0, 16.0]}
     ratio = LengthRatio("length_ratio", "gru", "test_loss")
@@ -159,55 +178,7 @@ def test_length_ratio_of_a_constant_is_one_with_no_doubt() -> None:
 def test_a_single_length_is_not_compared_with_itself() -> None:
     tables = grid(runs("num_parameters", {"gru": [1185] * 3}))
     assert_nothing(LengthRatio("length_ratio", "gru", "num_parameters").of(tables))
-
-
-def clocks(*, error_s: float | None = 0.01) -> pl.DataFrame:
-    """Two arms at two lengths: a step takes .3 s ± .01 s and .2 s ± `error_s` at the longest, 1 s at the shortest."""
-    told = {("5 timesteps", 20): (0.3, 0.01), ("full", 20): (0.2, error_s)}
-    told |= {("5 timesteps", 10): (1.0, 0.5), ("full", 10): (1.0, 0.5)}
-    frame = runs("step_time_s", {key: [time] * 4 for key, (time, _) in told.items()}, broken={("full", 3): "diverged"})
-    errors = {f"{arm} {length}": error for (arm, length), (_, error) in told.items()}
-    error = pl.col("trial_id").replace_strict(errors, return_dtype=pl.Float64)
-    return frame.with_columns(step_time_error_s=error)
-
-
-def test_step_time_ratio_has_the_interval_of_the_timed_portions() -> None:
-    ratio = StepTimeRatio("step_time_ratio", "5 timesteps", "full")
-    half = Z975 * math.hypot(0.01 / 0.3, 0.01 / 0.2)
-    effect = ratio.of(grid(clocks()))
-    found = (effect.value, effect.low, effect.high)
-    assert found == pytest.approx((1.5, 1.5 * math.exp(-half), 1.5 * math.exp(half)), rel=1e-5)  # its z is 1.96
-    assert (effect.num_seeds, effect.num_left_out) == (3, 0)  # those that both arms have
-    assert ratio.said == "«5 timesteps» over full: ratio of step times (interval over timed portions)"
-
-
-def test_step_time_ratio_without_both_clocks_is_nothing() -> None:
-    assert_nothing(StepTimeRatio("step_time_ratio", "5 timesteps", "full").of(grid(clocks(error_s=None))))
-    assert_nothing(StepTimeRatio("step_time_ratio", "5 timesteps", "10 timesteps").of(grid(clocks())))
-
-
-def test_step_time_exponent_of_a_power_law_is_its_power() -> None:
-    times = {("gru", T): [0.002 * T**0.7] * 3 for T in (10, 20, 50, 100)}
-    exponent = StepTimeExponent("step_time_exponent", "gru")
-    effect = exponent.of(grid(runs("step_time_s", times)))
-    assert effect.value == pytest.approx(0.7, rel=1e-12)
-    assert effect.high - effect.low < 1e-6  # type: ignore[operator] # √(1 - r²) of a rounded r
-    assert (effect.num_seeds, effect.num_left_out) == (3, 0)
-    assert exponent.said == "GRU: power of T with which the time of a step grows (interval over lengths)"
-
-
-def test_step_time_exponent_has_the_interval_of_the_line() -> None:
-    decades = {10: 0.0, 100: 1.3, 1000: 2.0}  # slope 1; residuals -.1, .2, -.1: s² = .06 / 1, s_xx = 2
-    times = {("gru", T): [10.0**y] * 5 for T, y in decades.items()}
-    half = T975[1] * math.sqrt(0.06 / 2)
-    effect = StepTimeExponent("step_time_exponent", "gru").of(grid(runs("step_time_s", times)))
-    assert_effect(effect, (1.0, 1.0 - half, 1.0 + half), 5)
-
-
-def test_step_time_exponent_needs_three_lengths() -> None:
-    times = {("gru", 10): [0.1] * 3, ("gru", 20): [0.2] * 3, ("lstm", 30): [0.3] * 3}
-    assert_nothing(StepTimeExponent("step_time_exponent", "gru").of(grid(runs("step_time_s", times))))
-    assert_nothing(StepTimeExponent("step_time_exponent", "elman").of(grid(runs("step_time_s", times))))
+    assert_nothing(LengthDifference("length_difference", "gru", "num_parameters").of(tables))
 
 
 UNKNOWN = r"check.column: expected a number of the trials table \(unknown column 'test_los'; did you mean 'test_loss'\?"
@@ -227,7 +198,13 @@ UNKNOWN = r"check.column: expected a number of the trials table \(unknown column
             {"name": "metric_ratio", "arm": "gru", "than": "lstm", "column": "test_los", "length": "longest"},
             UNKNOWN,
         ),
+        (
+            MetricDifference,
+            {"name": "metric_difference", "arm": "gru", "than": "lstm", "column": "test_los", "length": "longest"},
+            UNKNOWN,
+        ),
         (LengthRatio, {"name": "length_ratio", "arm": "gru", "column": "test_los"}, UNKNOWN),
+        (LengthDifference, {"name": "length_difference", "arm": "gru", "column": "test_los"}, UNKNOWN),
         (
             LengthRatio,
             {"name": "length_ratio", "arm": "gru", "column": "device"},
