@@ -41,7 +41,7 @@ from pipeline.measures import (
 )
 from pipeline.models import Reading, Replicas
 from pipeline.training.data import Sequences
-from pipeline.training.rows import long_columns
+from pipeline.training.rows import CurveWriter, long_columns
 from pipeline.training.sink import Sink
 from pipeline.training.spec import DiagnosticsSpec
 
@@ -90,7 +90,8 @@ class Diagnostics:
         self._spec, self._replicas, self._probe, self._sink = spec, replicas, probe, sink
         self._alignment = alignment
         self._check_alignment()
-        self._seeds = np.array(seeds)
+        self._curves = CurveWriter(seeds, sink)
+        self._seeds = self._curves.seeds
 
     def _check_alignment(self) -> None:
         model, alignment = self._replicas.model, self._alignment
@@ -125,10 +126,10 @@ class Diagnostics:
             axes = {"seed": self._seeds[which], "timestep": timesteps}
             self._write("traces", {"log10_norm": norms_RT[which]}, axes, step=step, **key._asdict())
         if "smoothness" in self._spec.measures:
-            self._write_curve(step, "probe_grad_norm", trace.grad_RP.norm(dim=1), which)
+            self._curves.write(step, "probe_grad_norm", trace.grad_RP.norm(dim=1), which)
         for block, block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():  # LAPACK serves well
-            self._write_curve(step, f"sigma_max[{block.name}]", _only(sigma_max, block_RHH, which), which)
-            self._write_curve(step, f"spectral_radius[{block.name}]", _only(spectral_radius, block_RHH, which), which)
+            self._curves.write(step, f"sigma_max[{block.name}]", _only(sigma_max, block_RHH, which), which)
+            self._curves.write(step, f"spectral_radius[{block.name}]", _only(spectral_radius, block_RHH, which), which)
         if self._replicas.model.attends:
             self._measure_attention(step, flat_RP, which)
         if "gates" in self._spec.measures:
@@ -169,7 +170,7 @@ class Diagnostics:
         if "smoothness" not in self._spec.measures:
             return
         smoothness_R = local_smoothness(self._replicas, before_RP, after_RP, *self._probe)
-        self._write_curve(step, "local_smoothness", smoothness_R, which)
+        self._curves.write(step, "local_smoothness", smoothness_R, which)
 
     def _certify(self, flat_RP: Tensor, exact_RP: Tensor, error_R: Tensor, which: list[int]) -> None:
         """Check both gradients at initialisation, replica by replica, against independent ones.
@@ -219,7 +220,7 @@ class Diagnostics:
                 itself = torch.eye(aligned.shape[1], dtype=torch.bool, device=aligned.device)
                 measured["within_class_share"] = within_class_share(weights_RBUS, aligned | itself)
         for metric, values_R in measured.items():
-            self._write_curve(step, metric, values_R, which)
+            self._curves.write(step, metric, values_R, which)
 
     @property
     def _stack(self) -> RecurrentStack:
@@ -296,9 +297,6 @@ class Diagnostics:
         }
         axes = {"seed": self._seeds[which], "backward_length": lengths}
         self._write("truncation", {name: value[which] for name, value in values.items()}, axes, step=step)
-
-    def _write_curve(self, step: int, metric: str, values_R: Tensor, which: list[int]) -> None:
-        self._write("curves", {"value": values_R[which]}, {"seed": self._seeds[which]}, step=step, metric=metric)
 
     def _write(self, table: str, values: Mapping[str, Tensor], axes: Mapping[str, Any], **constants: Any) -> None:
         self._sink.write(table, long_columns(values, axes, **constants))

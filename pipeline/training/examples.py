@@ -16,7 +16,7 @@ from pipeline.models.randomness import generator
 from pipeline.models.sequence import SequenceModel, lengths_of
 from pipeline.training.data import Sequences, aligned_on
 from pipeline.training.decoding import FREE_RUNNING, MODES, Decoding, decode
-from pipeline.training.rows import long_columns
+from pipeline.training.rows import CurveWriter, long_columns
 from pipeline.training.sink import Column, Sink
 
 if TYPE_CHECKING:
@@ -31,29 +31,28 @@ class Examples:
     """Writes what replicas do with the first test sequences.
 
     Args:
-        sink: Where the rows go.
+        curves: Knows the seeds, and where rows go.
         replicas: The pack.
         flat_RP: Its parameters.
         dataset: What it was trained on.
         test: The test split.
-        seeds: One a replica.
         tested: Replicas that have results and did not diverge.
         step: Under which the rows stand.
     """
 
     def __init__(
         self,
-        sink: Sink,
+        curves: CurveWriter,
         replicas: Replicas,
         flat_RP: Tensor,
         dataset: Dataset,
         test: Sequences,
-        seeds: Sequence[int],
         tested: list[int],
         step: int,
     ) -> None:
-        self._sink, self._replicas, self._flat_RP, self._dataset = sink, replicas, flat_RP, dataset
-        self._few, self._seeds, self._tested, self._step = test.first(NUM_EXAMPLES), seeds, tested, step
+        self._sink, self._seeds = curves.sink, curves.seeds
+        self._replicas, self._flat_RP, self._dataset = replicas, flat_RP, dataset
+        self._few, self._tested, self._step = test.first(NUM_EXAMPLES), tested, step
 
     def write(self) -> None:
         """Write what there is to see of this kind of network."""
@@ -86,7 +85,7 @@ class Examples:
     def _write_tokens(self, r: int, example: int, sequence: str, ids: Tensor, texts: Sequence[str] | None) -> None:
         kept = [token for token in ids.tolist() if token != PAD or not self._dataset.padded]
         told = [str(token) if texts is None else texts[token] for token in kept]
-        columns: dict[str, Column] = {"seed": self._seeds[r], "example": example, "sequence": sequence}
+        columns: dict[str, Column] = {"seed": int(self._seeds[r]), "example": example, "sequence": sequence}
         columns["step"] = self._step
         if told:
             self._sink.write("tokens", columns | {"position": np.arange(1, len(told) + 1), "token": np.array(told)})
@@ -99,7 +98,7 @@ class Examples:
             stop = weights_RBUS.shape[3] if lengths is None or inputs.source.dim() > 2 else lengths[example]  # noqa: PLR2004
             shown = weights_RBUS[self._tested, example, :num_outputs, :stop]
             axes = {
-                "seed": np.array(self._seeds)[self._tested],
+                "seed": self._seeds[self._tested],
                 "output_position": np.arange(1, num_outputs + 1),
                 "source_position": np.arange(1, stop + 1),
             }
@@ -125,7 +124,7 @@ class Examples:
             "row": range(height),
             "column": range(width),
         }
-        seed = self._seeds[self._tested[0]]
+        seed = int(self._seeds[self._tested[0]])
         self._sink.write(
             "images", long_columns({"brightness": frames_BThw.double()}, axes, image=image, seed=seed, step=self._step)
         )
@@ -144,7 +143,7 @@ class Examples:
         network = network_of(self._replicas, self._flat_RP, r).cpu()
         assert isinstance(self._few.inputs, Tensor)  # noqa: S101 - so language models' are
         for example, row in enumerate(self._few.inputs[: NUM_EXAMPLES // 2].tolist()):
-            prompt, draws = row[:PROMPT_LENGTH], generator(self._seeds[r], "sample", example)
+            prompt, draws = row[:PROMPT_LENGTH], generator(int(self._seeds[r]), "sample", example)
             asked = {"model": network, "prompt": prompt, "num_tokens": SAMPLE_LENGTH, "generator": draws}
             written = {
                 "prompt": prompt,

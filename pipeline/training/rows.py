@@ -1,4 +1,4 @@
-"""From arrays with named axes to the columns of a long table."""
+"""From arrays with named axes to the rows of a long table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pipeline.training.sink import Column
+from pipeline.training.sink import Column, Sink
 
 
 def long_columns(
@@ -32,3 +32,22 @@ def long_columns(
     for name, array in values.items():
         columns[name] = array.detach().cpu().numpy().reshape(shape).reshape(-1)
     return columns
+
+
+class CurveWriter:
+    """Writes rows of `curves`.
+
+    Args:
+        seeds: One a replica.
+        sink: Where they go.
+    """
+
+    def __init__(self, seeds: Sequence[int], sink: Sink) -> None:
+        self.seeds, self.sink = np.array(seeds), sink
+
+    def write(self, step: int, metric: str, values_R: Tensor, which: list[int]) -> None:
+        """Write one metric of the replicas in `which` at a step."""
+        self.sink.write(
+            "curves",
+            long_columns({"value": values_R[which].double()}, {"seed": self.seeds[which]}, step=step, metric=metric),
+        )

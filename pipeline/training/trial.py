@@ -11,7 +11,6 @@ import platform
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,16 +18,15 @@ from pipeline.config.strict import InvalidFieldError
 from pipeline.errors import ConfigError
 from pipeline.measures import locate
 from pipeline.models import Pass, Reading, Replicas, build_network
+from pipeline.training.assessment import Assessment
 from pipeline.training.batches import BatchOrder
 from pipeline.training.checkpoint import CheckpointSlot, Progress, pack, unpack
 from pipeline.training.clipping import Ledger, compare
 from pipeline.training.data import Sequences, aligned_on, interface_of, to_device
-from pipeline.training.decoding import MODES, decode
 from pipeline.training.diagnostics import Diagnostics
-from pipeline.training.evaluation import error_on_tokens, evaluate
-from pipeline.training.examples import Examples, write_breakdown
 from pipeline.training.ledger import LedgerBuffer
 from pipeline.training.outcome import ReplicaOutcome, Status, TrialResult
+from pipeline.training.rows import CurveWriter
 from pipeline.training.runtime import (
     computing,
     counting_activations,
@@ -102,9 +100,9 @@ class Trial:
         self.spec, self.sink, self.checkpoints, self.device = spec, sink, checkpoints, device
         self.max_wall_time_s, self.checkpoint_interval_s = max_wall_time_s, checkpoint_interval_s
         self.baseline_loss = dataset.baseline_loss
-        self.dataset, self.interface = dataset, interface_of(dataset)
+        self.interface = interface_of(dataset)
         self.splits = {name: to_device(split, self.interface, device) for name, split in dataset.splits.items()}
-        self.unseen = {length: to_device(split, self.interface, device) for length, split in dataset.unseen.items()}
+        unseen = {length: to_device(split, self.interface, device) for length, split in dataset.unseen.items()}
         self._check_fit()
         self.replicas = Replicas([build_network(self.interface, spec.model, seed) for seed in spec.seeds])
         flat = self.replicas.flat_RP.to(device)
@@ -121,7 +119,8 @@ class Trial:
         self.diagnostics = Diagnostics(
             spec.diagnostics, spec.training.max_steps, self.replicas, probe, alignment, spec.seeds, sink
         )
-        self.ledger = LedgerBuffer(spec.seeds, sink)
+        self.curves, self.ledger = CurveWriter(spec.seeds, sink), LedgerBuffer(spec.seeds, sink)
+        self.assessment = Assessment(self.replicas, dataset, self.splits, unseen, self.curves)
 
     def run(self) -> TrialResult:
         """Train to the end and return one row a seed."""
@@ -175,13 +174,13 @@ class Trial:
         """Validate; note each replica's best, and freeze those that reached the criterion or are not finite."""
         progress, training = self.progress, self.spec.training
         progress.note_step_time()
-        losses, errors = self._score("validation", progress.flat_RP, active)
+        losses, errors = self.assessment.score("validation", progress.flat_RP, active, progress.step)
         losses_R = losses.tolist()
         errors_R = [None] * len(losses_R) if errors is None else errors.tolist()
         judged_R: list[Any] = losses_R if training.stop_on == "validation_loss" else errors_R
-        self._write_curve("validation_loss", losses, active)
+        self.curves.write(progress.step, "validation_loss", losses, active)
         if errors is not None:
-            self._write_curve("validation_error", errors, active)
+            self.curves.write(progress.step, "validation_error", errors, active)
         for r in active:
             outcome = progress.outcomes[r]
             outcome.num_steps = progress.step
@@ -194,21 +193,6 @@ class Trial:
                 outcome.criterion_step = progress.step
                 outcome.criterion_time_s = progress.training_time_s
                 progress.active_R[r] = False
-
-    def _score(self, name: str, flat_RP: Tensor, which: list[int]) -> tuple[Tensor, Tensor | None]:
-        """Return loss and error on a split; of decoders the loss when forced, the error of sequences when free.
-
-        What decoders do else is written for the replicas in `which`.
-        """
-        if not self.interface.decodes:
-            return evaluate(self.replicas, flat_RP, self.splits[name])
-        decoding = decode(self.replicas, flat_RP, self.splits[name])
-        self._write_curve(f"{name}_loss[free_running]", decoding.losses["free_running"], which)
-        for mode in MODES:
-            self._write_curve(f"{name}_token_error[{mode}]", decoding.token_error(mode), which)
-        if name == "test":
-            write_breakdown(self.sink, decoding, self.splits[name], self._seeds(which), which, self.progress.step)
-        return decoding.losses["teacher_forced"], decoding.sequence_error()
 
     def _measure(self, which: list[int], rarely: list[int]) -> None:
         """Measure the replicas in `which`, and at length those in `rarely`: at step 0 and where they end."""
@@ -363,14 +347,6 @@ class Trial:
     def _wall_time_s(self) -> float:
         return self.earlier_s + time.perf_counter() - self.started
 
-    def _write_curve(self, metric: str, values_R: Tensor, which: list[int]) -> None:
-        seeds = self._seeds(which)
-        values = values_R[which].double().cpu().numpy()
-        self.sink.write("curves", {"seed": seeds, "step": self.progress.step, "metric": metric, "value": values})
-
-    def _seeds(self, which: list[int]) -> np.ndarray[Any, Any]:
-        return np.array(self.spec.seeds)[which]
-
     def _checkpoint(self) -> None:
         if self.checkpoints is None:
             return
@@ -395,32 +371,16 @@ class Trial:
         progress = self.progress
         self.ledger.write(progress.step)
         tested = [r for r, outcome in enumerate(progress.outcomes) if outcome.best_step is not None]
-        losses, errors = self._score("test", progress.best_RP, tested)
+        losses, errors = self.assessment.score("test", progress.best_RP, tested, progress.step)
         losses_R = losses.tolist()
         errors_R = [None] * len(losses_R) if errors is None else errors.tolist()
-        self._test_further(tested)
+        sound = [r for r in tested if progress.outcomes[r].status != Status.DIVERGED]
+        self.assessment.test_further(progress.best_RP, tested, sound, progress.step)
         progress.wall_time_s = self._wall_time_s()
         common = self._common_columns()
         clipped = progress.num_clipped_R.tolist()
         rows = [o.row(losses_R[r], errors_R[r], clipped[r]) | common for r, o in enumerate(progress.outcomes)]
         return TrialResult(rows)
-
-    def _test_further(self, tested: list[int]) -> None:
-        """Write what the best weights do at unseen lengths, by kind of token, and with a few examples."""
-        best_RP = self.progress.best_RP
-        for length, split in self.unseen.items():
-            losses, errors = evaluate(self.replicas, best_RP, split)
-            if self.interface.decodes:
-                errors = decode(self.replicas, best_RP, split).sequence_error()
-            self._write_curve(f"test_loss[T={length}]", losses, tested)
-            if errors is not None:
-                self._write_curve(f"test_error[T={length}]", errors, tested)
-        groups = self.dataset.token_groups or {}
-        for group, errors in error_on_tokens(self.replicas, best_RP, self.splits["test"], groups).items():
-            self._write_curve(f"test_error[{group}]", errors, tested)
-        test, seeds, step = self.splits["test"], self.spec.seeds, self.progress.step
-        sound = [r for r in tested if self.progress.outcomes[r].status != Status.DIVERGED]
-        Examples(self.sink, self.replicas, best_RP, self.dataset, test, seeds, sound, step).write()
 
     def _common_columns(self) -> dict[str, object]:
         progress = self.progress
