@@ -1,7 +1,7 @@
 """Single-network models on the recurrent core, and packs of them as one batched program."""
 
 from pipeline.models.architecture import ModelSpec, check_model
-from pipeline.models.build import Network, build_network, count_parameters
+from pipeline.models.build import build_network, count_parameters
 from pipeline.models.interface import (
     INPUT,
     Inputs,
@@ -14,6 +14,7 @@ from pipeline.models.interface import (
     num_wrong,
     teacher_forced,
 )
+from pipeline.models.network import Network
 from pipeline.models.replicas import Pass, Replicas
 from pipeline.models.sequence import SequenceModel
 

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.cells.stack import RecurrentStack, stack_states, unstack_states
 from pipeline.models.architecture import ModelSpec
 from pipeline.models.initialisation import initialise_readout, initialise_stack
-from pipeline.models.interface import INPUT, Interface, Prediction, StateKey
+from pipeline.models.interface import Interface, Prediction
+from pipeline.models.network import Network
 from pipeline.models.randomness import generator
-from pipeline.models.sequence import linear, state_keys_of
+from pipeline.models.sequence import linear
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Network):
     """One network that says again what it was shown, through a code.
 
     Args:
@@ -43,22 +44,10 @@ class Autoencoder(nn.Module):
             initialise_stack(stack, spec.cell, spec.initialisation, seed, part)
         initialise_readout(self.readout, spec.initialisation, seed)
 
-    attends = False
-
     @property
     def stacks(self) -> dict[str, RecurrentStack]:
         """The recurrent parts by name."""
         return {"encoder": self.encoder, "decoder": self.decoder}
-
-    @property
-    def state_keys(self) -> tuple[StateKey, ...]:
-        """Every state of the encoder and of the decoder, in order."""
-        return tuple(key for part, stack in self.stacks.items() for key in state_keys_of(part, stack))
-
-    @property
-    def tap_keys(self) -> tuple[StateKey, ...]:
-        """What can be tapped: every state, and what the encoder reads."""
-        return (*self.state_keys, INPUT)
 
     def tap_shapes(self, inputs: Tensor) -> list[tuple[int, int]]:
         """Return timesteps and features of each tap."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pipeline.attention.score import Additive, General, NoAttention
 from pipeline.cells import CELLS
@@ -11,11 +11,9 @@ from pipeline.models.autoencoder import Autoencoder
 from pipeline.models.captioner import Captioner
 from pipeline.models.encoder_decoder import EncoderDecoder
 from pipeline.models.interface import Interface
+from pipeline.models.network import Network
 from pipeline.models.self_attention import SelfAttentionModel
 from pipeline.models.sequence import SequenceModel
-
-Network = SequenceModel | SelfAttentionModel | EncoderDecoder | Captioner | Autoencoder
-"""Single networks, all with the same face: `forward`, `stacks`, `state_keys`, `tap_keys` and `tap_shapes`."""
 
 
 def network_class(interface: Interface, spec: ModelSpec) -> type[Network]:
@@ -29,7 +27,8 @@ def network_class(interface: Interface, spec: ModelSpec) -> type[Network]:
 
 def build_network(interface: Interface, spec: ModelSpec, seed: int) -> Network:
     """Return one network with its initial weights, a pure function of the arguments."""
-    return network_class(interface, spec)(interface, spec, seed)
+    kind: Callable[[Interface, ModelSpec, int], Network] = network_class(interface, spec)
+    return kind(interface, spec, seed)
 
 
 def count_parameters(interface: Interface, spec: ModelSpec) -> int:

@@ -23,9 +23,38 @@ from pipeline.cells import CELLS, States
 from pipeline.cells.stack import RecurrentStack, stack_states, unstack_states
 from pipeline.models.architecture import ModelSpec
 from pipeline.models.decoder import Decoder, Memory
-from pipeline.models.interface import Interface, Prediction, Reading, StateKey
+from pipeline.models.interface import Interface, Prediction, Reading
+from pipeline.models.network import Network
 from pipeline.models.randomness import generator
-from pipeline.models.sequence import linear, state_keys_of
+from pipeline.models.sequence import linear
+
+
+class Convolution(nn.Module):
+    """A 3 × 3 convolution that keeps height and width: of every pixel's neighbourhood, one matrix product.
+
+    `nn.Conv2d` computes the same; but of a pack it makes one grouped convolution, whose sums go another way round than
+    those of a network alone. A bias of 0, beside a matrix drawn by He's rule, would put every blank pixel on the kink
+    of the ReLU, where there is no gradient to check: it is drawn by torch's.
+
+    Args:
+        num_inputs: Channels read.
+        num_outputs: Channels written.
+        start: Where the initial weights come from.
+    """
+
+    def __init__(self, num_inputs: int, num_outputs: int, start: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_outputs, num_inputs, 3, 3))
+        self.bias = nn.Parameter(torch.empty(num_outputs))
+        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu", generator=start)
+        bound = (9 * num_inputs) ** -0.5
+        nn.init.uniform_(self.bias, -bound, bound, generator=start)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return (B, num_outputs, height, width) of (B, num_inputs, height, width)."""
+        neighbourhoods = F.unfold(maps, 3, padding=1)
+        written = self.weight.flatten(1) @ neighbourhoods + self.bias[:, None]
+        return written.unflatten(2, maps.shape[2:])
 
 
 class FeatureMap(nn.Module):
@@ -38,9 +67,9 @@ class FeatureMap(nn.Module):
 
     def __init__(self, size: int, start: torch.Generator) -> None:
         super().__init__()
-        self.first = _convolution(1, size // 4, start)
-        self.second = _convolution(size // 4, size // 2, start)
-        self.third = _convolution(size // 2, size, start)
+        self.first = Convolution(1, size // 4, start)
+        self.second = Convolution(size // 4, size // 2, start)
+        self.third = Convolution(size // 2, size, start)
         self.project = linear(size + 2, size, start)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -52,7 +81,7 @@ class FeatureMap(nn.Module):
         return self.project(torch.cat([maps, places], dim=1).flatten(2).transpose(1, 2))
 
 
-class Captioner(nn.Module):
+class Captioner(Network):
     """One network that describes an image.
 
     Args:
@@ -61,9 +90,11 @@ class Captioner(nn.Module):
         seed: Where the initial weights come from.
     """
 
+    reads_sequence = False
+
     def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
         super().__init__()
-        self.interface, self.num_layers = interface, spec.num_layers
+        self.interface = interface
         self.features = FeatureMap(spec.hidden_size, generator(seed, "features"))
         num_states = spec.num_layers * len(CELLS[spec.cell].states)
         self.begin = linear(spec.hidden_size, num_states * spec.hidden_size, generator(seed, "begin"))
@@ -78,16 +109,6 @@ class Captioner(nn.Module):
     def attends(self) -> bool:
         """Whether the decoder looks at the source."""
         return self.decoder.attention is not None
-
-    @property
-    def state_keys(self) -> tuple[StateKey, ...]:
-        """Every state of the decoder, in order."""
-        return state_keys_of("decoder", self.decoder.stack)
-
-    @property
-    def tap_keys(self) -> tuple[StateKey, ...]:
-        """What can be tapped."""
-        return self.state_keys
 
     def tap_shapes(self, inputs: Reading) -> list[tuple[int, int]]:
         """Return timesteps and features of each tap."""
@@ -116,18 +137,6 @@ class Captioner(nn.Module):
         first = torch.tanh(self.begin(annotations.mean(dim=1))).split(stack.hidden_size, dim=1)
         states: list[States] = unstack_states(first, stack.cell)
         return Memory(states, annotations, None)
-
-
-def _convolution(num_inputs: int, num_outputs: int, start: torch.Generator) -> nn.Conv2d:
-    """Return a 3 × 3 convolution that keeps the size, its matrix drawn by He's rule for ReLU, its bias by torch's.
-
-    A bias of 0 would put every blank pixel on the kink of the ReLU, where there is no gradient to check.
-    """
-    layer = nn.utils.skip_init(nn.Conv2d, num_inputs, num_outputs, 3, padding=1)
-    bound = (9 * num_inputs) ** -0.5
-    nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=start)
-    nn.init.uniform_(layer.bias, -bound, bound, generator=start)
-    return layer
 
 
 def _coordinates(maps: Tensor) -> Tensor:

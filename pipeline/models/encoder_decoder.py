@@ -12,19 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.cells.cell import States, joined_states
 from pipeline.cells.stack import RecurrentStack, StackRun, stack_states, unstack_states
 from pipeline.models.architecture import ModelSpec
 from pipeline.models.decoder import Decoder, Memory
 from pipeline.models.initialisation import initialise_stack
-from pipeline.models.interface import INPUT, Interface, Prediction, Reading, StateKey
+from pipeline.models.interface import Interface, Prediction, Reading
+from pipeline.models.network import Network, state_keys_of
 from pipeline.models.randomness import generator
-from pipeline.models.sequence import embedded, embedding_of, lengths_of, state_keys_of
+from pipeline.models.sequence import embedded, embedding_of, lengths_of
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Network):
     """One network that maps a token sequence to another one.
 
     Args:
@@ -53,16 +54,6 @@ class EncoderDecoder(nn.Module):
     def attends(self) -> bool:
         """Whether the decoder looks at the source."""
         return self.decoder.attention is not None
-
-    @property
-    def state_keys(self) -> tuple[StateKey, ...]:
-        """Every state of the encoder and of the decoder, in order."""
-        return tuple(key for part, stack in self.stacks.items() for key in state_keys_of(part, stack))
-
-    @property
-    def tap_keys(self) -> tuple[StateKey, ...]:
-        """What can be tapped: every state, and what the encoder reads."""
-        return (*self.state_keys, INPUT)
 
     def tap_shapes(self, inputs: Reading) -> list[tuple[int, int]]:
         """Return timesteps and features of each tap."""

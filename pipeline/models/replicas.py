@@ -15,7 +15,6 @@ from torch.func import functional_call, stack_module_state
 
 from pipeline.cells import Weights
 from pipeline.cells.stack import Place, stack_states
-from pipeline.models.build import Network
 from pipeline.models.interface import (
     Inputs,
     Interface,
@@ -26,6 +25,7 @@ from pipeline.models.interface import (
     loss,
     num_examples_of,
 )
+from pipeline.models.network import Network
 
 
 class Pass(NamedTuple):
@@ -222,7 +222,7 @@ class Replicas:
             shared: Whether the inputs have no replica axis.
         """
         num_examples, zero = num_examples_of(inputs, axis=0 if shared else 1), like.new_zeros(())
-        shapes = self.model.tap_shapes(inputs)  # type: ignore[arg-type]
+        shapes = self.model.tap_shapes(inputs)
         return [zero.expand(self.num_replicas, T, num_examples, size).requires_grad_() for T, size in shapes]
 
     def backpropagate(

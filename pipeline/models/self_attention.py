@@ -21,7 +21,8 @@ from pipeline.attention.multihead import MultiHeadAttended, MultiHeadAttention
 from pipeline.cells.stack import RecurrentStack, last_of
 from pipeline.models.architecture import ModelSpec, SelfAttention
 from pipeline.models.initialisation import initialise_readout
-from pipeline.models.interface import INPUT, Interface, Prediction, StateKey
+from pipeline.models.interface import Interface, Prediction
+from pipeline.models.network import Network
 from pipeline.models.randomness import generator
 from pipeline.models.sequence import embedded, embedding_of, lengths_of, linear
 
@@ -51,7 +52,7 @@ class SelfAttentionLayer(nn.Module):
         return MultiHeadAttended(h_BTH + self.outer(self.inner(h_BTH).relu()), weights_BNTT)
 
 
-class SelfAttentionModel(nn.Module):
+class SelfAttentionModel(Network):
     """Encode, attend layer by layer, read out: one network without recurrence, in the place of a `SequenceModel`.
 
     Args:
@@ -78,22 +79,15 @@ class SelfAttentionModel(nn.Module):
         H, width = spec.hidden_size, spec.embedding_size or interface.input_size
         return H * (width + 1) + spec.num_layers * 6 * H * (H + 1) + interface.output_size * (H + 1)
 
-    attends = True
+    @property
+    def attends(self) -> bool:
+        """Whether there are weights of attention to look at: there are."""
+        return True
 
     @property
     def stacks(self) -> dict[str, RecurrentStack]:
         """The recurrent parts by name: there is none."""
         return {}
-
-    @property
-    def state_keys(self) -> tuple[StateKey, ...]:
-        """Every state that is carried through time: there is none."""
-        return ()
-
-    @property
-    def tap_keys(self) -> tuple[StateKey, ...]:
-        """What can be tapped: what is read."""
-        return (INPUT,)
 
     def tap_shapes(self, inputs: Tensor) -> list[tuple[int, int]]:
         """Return timesteps and features of each tap for inputs (…, T, D) or (…, T)."""

@@ -11,11 +11,12 @@ from pipeline.cells.stack import RecurrentStack, stack_states, unstack_states
 from pipeline.datasets.dataset import PAD
 from pipeline.models.architecture import ModelSpec
 from pipeline.models.initialisation import initialise_readout, initialise_stack
-from pipeline.models.interface import INPUT, Interface, Prediction, StateKey
+from pipeline.models.interface import Interface, Prediction
+from pipeline.models.network import Network
 from pipeline.models.randomness import generator
 
 
-class SequenceModel(nn.Module):
+class SequenceModel(Network):
     """Encode, recur, read out: one network, with no replica axis in sight.
 
     Args:
@@ -37,22 +38,10 @@ class SequenceModel(nn.Module):
         initialise_stack(self.recurrent, spec.cell, spec.initialisation, seed)
         initialise_readout(self.readout, spec.initialisation, seed)
 
-    attends = False
-
     @property
     def stacks(self) -> dict[str, RecurrentStack]:
         """The recurrent parts by name."""
         return {"recurrent": self.recurrent}
-
-    @property
-    def state_keys(self) -> tuple[StateKey, ...]:
-        """Every state of the recurrent layers, in order."""
-        return state_keys_of("recurrent", self.recurrent)
-
-    @property
-    def tap_keys(self) -> tuple[StateKey, ...]:
-        """What can be tapped: every state, and what the first layer reads."""
-        return (*self.state_keys, INPUT)
 
     def tap_shapes(self, inputs: Tensor) -> list[tuple[int, int]]:
         """Return timesteps and features of each tap for inputs (…, T, D) or (…, T)."""
@@ -105,11 +94,6 @@ class SequenceModel(nn.Module):
     def lengths(self, inputs: Tensor) -> Tensor | None:
         """Return the number of timesteps of every sequence, (B,); None where all are equally long."""
         return lengths_of(inputs) if self.interface.padded else None
-
-
-def state_keys_of(part: str, stack: RecurrentStack) -> tuple[StateKey, ...]:
-    """Return every state of a recurrent part, in the order of its stack."""
-    return tuple(StateKey(place.layer, place.direction, name, part) for place, name in stack.state_keys())
 
 
 def lengths_of(tokens: Tensor) -> Tensor:
