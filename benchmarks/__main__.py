@@ -1,4 +1,4 @@
-"""`make bench`: training steps side by side, their time against length, diagnostics, memory of truncation.
+"""`make bench`: training steps side by side, their time against length, translation, diagnostics, truncation.
 
 Writes benchmarks/latest.json. Ratios above 1 mean that this project is faster, per seed.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import sequential, truncation
+from benchmarks import sequential, translation, truncation
 from benchmarks.contenders import TORCH_NN, Step, hand_unrolled, ours, torch_nn
 from benchmarks.diagnostics import diagnostics_overhead
 from benchmarks.timing import environment, time_side_by_side
@@ -67,6 +67,7 @@ def main() -> None:
                     print(_line(row), flush=True)
         report = {"environment": environment(), "steps": rows}
         report["sequential"] = sequential.measure_all(arguments.repeats)
+        report["translation"] = translation.measure_all(arguments.repeats)
     report["diagnostics"] = diagnostics_overhead()
     for row in report["diagnostics"]:
         print(f"diagnostics at the default schedule, {row['label']}: {row['diagnostics_time_share']:.1%} of step time")
