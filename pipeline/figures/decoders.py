@@ -18,6 +18,11 @@ def attending(tables: GridTables) -> list[str]:
     return [arm for arm in tables.arms if arm in known]
 
 
+def decodes(tables: GridTables) -> bool:
+    """Return whether these networks write sequences, so that an error is of a whole sequence, running free."""
+    return not tables.breakdown.is_empty()
+
+
 def with_arm(arm: str, tables: GridTables) -> str:
     """Return «with dot»; «without attention» of the one arm that has none, beside others that have."""
     others = attending(tables)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.figures.decoders import MODES, errors_by
-from pipeline.figures.stages import MAX_PANELS, chosen_told, interval, ranked, spread
+from pipeline.figures.stages import chosen_told, interval, ranked, spread
 from pipeline.figures.style import (
     FAINT,
     INK,
@@ -29,7 +29,7 @@ from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_
 from pipeline.statistics import GridTables, mean_interval, paired_difference
 from pipeline.tables import FINISHED
 
-MAX_ARMS = MAX_PANELS
+MAX_ARMS = 4
 """Of more arms than these the lines of some are drawn; the gap of every one."""
 
 MAX_SHADED = 2
@@ -59,7 +59,7 @@ def title(tables: GridTables) -> str:
     if known.is_empty():
         return "Inconclusive: no replica finished training"
     most, least = known.row(0, named=True), known.row(-1, named=True)
-    lead = "Running free adds to the token error of teacher forcing, in percentage points"
+    lead = "Given its own tokens in place of the true ones a decoder errs more often, by percentage points"
     if known.height == 1:
         if most["low"] is None or most["low"] <= 0:
             return "Inconclusive: no gap between free running and teacher forcing is established"
@@ -67,7 +67,7 @@ def title(tables: GridTables) -> str:
     apart = paired_difference(_gaps_by_seed(tables), "gap", "arm", most["arm"], least["arm"]).row(0, named=True)
     if apart["low"] is None or apart["low"] <= 0:
         return "Inconclusive: no difference between arms in the gap of free running to teacher forcing is established"
-    return f"{lead}: {_points(most)} with {the(most['arm'])}, {_points(least)} with {the(least['arm'])}"
+    return f"{lead}: {_points(most)} after {the(most['arm'])}, {_points(least)} after {the(least['arm'])}"
 
 
 def caption(tables: GridTables) -> str:

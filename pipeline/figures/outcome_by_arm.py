@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.figures import error_by_cell, loss_by_length
+from pipeline.figures.decoders import decodes
 from pipeline.figures.stages import compares_cells, ranked
 from pipeline.figures.style import (
     FAINT,
@@ -91,7 +92,9 @@ def title(tables: GridTables) -> str:
 def caption(tables: GridTables) -> str:
     """Return what is drawn, over how many seeds, and what is left out."""
     drawn, runs = losses(tables), tables.at_longest(tables.runs)
-    what = "share of wrong classes" if _has_classes(tables) else "test loss"
+    what = "test loss"
+    if _has_classes(tables):
+        what = "share of sequences not exactly right, running free," if decodes(tables) else "share of wrong classes"
     mean = "means" if _has_classes(tables) else "geometric means"
     lead, right = f"{what[0].upper()}{what[1:]}", ""
     if not table(tables).is_empty():

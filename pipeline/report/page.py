@@ -13,6 +13,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
+from pipeline.figures.decoders import decodes
 from pipeline.figures.stages import compares_cells
 from pipeline.figures.words import name_of, number
 from pipeline.statistics import GridTables
@@ -102,7 +103,8 @@ def settings_table(tables: GridTables, summary: pl.DataFrame) -> tuple[list[str]
     header = ["cell" if compares_cells(tables) else "arm", "T"]
     header += [axis.rpartition(".")[2].replace("_", " ") for axis in axes]
     header += ["seeds ok", "test loss"]
-    header += ["test error"] * classify + ["reached criterion", "median step"] * criterion
+    header += ["wrong sequences" if decodes(tables) else "test error"] * classify
+    header += ["reached criterion", "median step"] * criterion
     header += ["ms per step", "certificate error"]
     rows = []
     for row in summary.filter("selected").iter_rows(named=True):
