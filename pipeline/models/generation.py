@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.strict import InvalidFieldError, require
+from pipeline.models.network import Network
 from pipeline.models.replicas import Replicas
 from pipeline.models.sequence import SequenceModel
 
 
-def network_of(replicas: Replicas, flat_RP: Tensor, r: int) -> nn.Module:
+def network_of(replicas: Replicas, flat_RP: Tensor, r: int) -> Network:
     """Return one network of a pack with weights of its own: row `r` of `flat_RP`."""
     network = copy.deepcopy(replicas.model).to(flat_RP)
     network.load_state_dict({name: view[r] for name, view in replicas.named(flat_RP).items()})

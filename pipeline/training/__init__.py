@@ -1,10 +1,10 @@
-"""Training of one setting with all its seeds: `run_trial`."""
+"""Training of one setting with all its seeds: `run_trial`, or `train_networks` for the networks themselves."""
 
 from pipeline.training.checkpoint import CheckpointError, CheckpointSlot
 from pipeline.training.outcome import Status, TrialResult
 from pipeline.training.sink import MemorySink, Sink
 from pipeline.training.spec import TRIAL_VERSION, TrialSpec, canonical, trial_id
-from pipeline.training.trial import run_trial
+from pipeline.training.trial import run_trial, train_networks
 
 __all__ = [
     "TRIAL_VERSION",
@@ -17,5 +17,6 @@ __all__ = [
     "TrialSpec",
     "canonical",
     "run_trial",
+    "train_networks",
     "trial_id",
 ]

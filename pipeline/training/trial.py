@@ -17,7 +17,8 @@ from torch import Tensor
 from pipeline.config.strict import InvalidFieldError
 from pipeline.errors import ConfigError
 from pipeline.measures import locate
-from pipeline.models import Pass, Reading, Replicas, build_network
+from pipeline.models import Network, Pass, Reading, Replicas, build_network
+from pipeline.models.generation import network_of
 from pipeline.training.assessment import Assessment
 from pipeline.training.batches import BatchOrder
 from pipeline.training.checkpoint import CheckpointSlot, Progress, pack, unpack
@@ -34,7 +35,7 @@ from pipeline.training.runtime import (
     peak_memory_bytes,
     reset_peak_memory,
 )
-from pipeline.training.sink import Sink
+from pipeline.training.sink import MemorySink, Sink
 from pipeline.training.spec import TrialSpec, check_fit
 from pipeline.training.truncation import Window, Windows
 
@@ -82,6 +83,24 @@ def run_trial(
         return Trial(
             spec, dataset, sink, checkpoints, torch.device(device), max_wall_time_s, checkpoint_interval_s
         ).run()
+
+
+def train_networks(spec: TrialSpec, dataset: Dataset, *, device: str = "cpu", num_threads: int = 1) -> list[Network]:
+    """Train as `run_trial` does and return each seed's network with the weights of its best step, on the CPU.
+
+    For use from Python: a sweep keeps what was measured, not the weights.
+
+    Args:
+        spec: The setting and its seeds.
+        dataset: The prepared data that the spec names.
+        device: A torch device, "cpu" or "cuda".
+        num_threads: Torch threads on the CPU.
+    """
+    with computing(num_threads):
+        trial = Trial(spec, dataset, MemorySink(), None, torch.device(device), None, math.inf)
+        trial.run()
+    best_RP = trial.progress.best_RP.cpu()
+    return [network_of(trial.replicas, best_RP, r) for r in range(len(spec.seeds))]
 
 
 class Trial:

@@ -17,8 +17,7 @@ from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel
 from pipeline.models.architecture import NoAttention
 from pipeline.models.generation import beam_search, generate, log_probability, network_of
 from pipeline.models.initialisation import PLAIN
-from pipeline.training import MemorySink, TrialSpec
-from pipeline.training.trial import Trial
+from pipeline.training import TrialSpec, train_networks
 from tests.training.conftest import RAW, SmallDataset, Split
 
 V, H = 4, 6
@@ -197,9 +196,7 @@ def trained(sequences: Sequence[Sequence[int]], num_tokens: int, max_steps: int 
     model = RAW["model"] | {"cell": "gru", "hidden_size": 24}
     raw = RAW | {"model": model, "training": training, "optimiser": RAW["optimiser"] | {"learning_rate": 0.02}}
     spec = build(TrialSpec, raw | {"seeds": [0]}, "a test")
-    trial = Trial(spec, dataset, MemorySink(), None, torch.device("cpu"), None, 1.0)
-    assert trial.run().status == "ok"
-    return network_of(trial.replicas, trial.progress.best_RP, 0)
+    return train_networks(spec, dataset)[0]
 
 
 def test_hello() -> None:
