@@ -15,6 +15,7 @@ from pipeline.figures.style import styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of
 from pipeline.statistics import GridTables, decay_rates, mean_interval
 
+INITIALLY, _ = STAGES
 _SERIES = ["stage", "arm"]
 
 
@@ -45,23 +46,25 @@ def rates(tables: GridTables) -> pl.DataFrame:
 def title(tables: GridTables) -> str:
     """Return the factor per timestep of lag after training, with and without attention, if it is established.
 
-    The factor of several arms is the geometric mean of theirs. Of arms that are alike in this, the smallest and the
-    largest are told.
+    If it is not, but was at initialisation, those are told. The factor of several arms is the geometric mean of theirs.
+    Of arms that are alike in this, the smallest and the largest are told.
     """
-    slopes = _slopes(tables).filter(stage="end")
+    every = _slopes(tables)
+    slopes = every.filter(stage="end")
     known = mean_interval(slopes, "slope", ["arm"]).drop_nulls("mean").sort("mean", maintain_order=True)
     if known.is_empty():
         return "No replica finished training: only the initial gradient is known"
-    lead = "After training the gradient into the encoder changes per timestep of lag by"
-    kinds = contrast(slopes, "slope", attending(tables))
+    lead = "the gradient into the encoder changes per timestep of lag by"
+    kinds, before = (contrast(part, "slope", attending(tables)) for part in (slopes, every.filter(stage=INITIALLY)))
+    if kinds.height == 2 and kinds["apart"].all():
+        return f"After training {lead} {_contrasted(kinds)}"
+    if kinds.height == 2 and before["apart"].all():
+        return f"At initialisation {lead} {_contrasted(before)}; after training no difference is established"
     if kinds.height == 2:
-        if not kinds["apart"].all():
-            return "Inconclusive: no difference in the encoder's gradient with and without attention is established"
-        with_it, without = kinds.iter_rows(named=True)
-        return f"{lead} {_factor(without)} without attention, by {_factor(with_it)} with it"
+        return "Inconclusive: no difference in the encoder's gradient with and without attention is established"
     ends = [known.row(0, named=True), known.row(-1, named=True)][: known.height]
     told = [f"{_factor(row)} {with_arm(row['arm'], tables)}" for row in ends]
-    return f"{lead} {', by '.join(told)}"
+    return f"After training {lead} {', by '.join(told)}"
 
 
 def caption(tables: GridTables) -> str:
@@ -93,6 +96,11 @@ def draw(tables: GridTables) -> Figure:
 
 def _slopes(tables: GridTables) -> pl.DataFrame:
     return decay_rates(relative_norms(tables), _SERIES)
+
+
+def _contrasted(kinds: pl.DataFrame) -> str:
+    with_it, without = kinds.iter_rows(named=True)
+    return f"{_factor(without)} without attention, by {_factor(with_it)} with it"
 
 
 def _factor(row: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.figures.stages import STAGES
 from pipeline.figures.style import INK, banded, canvas, decades, handle_of, label_panels, legend_below, looks_of
@@ -59,6 +60,7 @@ def panels(
             ax.text(0.5, 0.5, "no replica finished", transform=ax.transAxes, ha="center")
         ax.axhline(0, color=INK, linewidth=0.6)
         ax.set_title(name)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         ax.set_xlabel(f"lag k (timesteps before {last})")
     axes[0, 0].set_ylabel(f"gradient relative to {reference}")
     decades(axes[0, 0])

@@ -60,6 +60,11 @@ def test_only_the_last_layer_of_the_encoder_and_its_h_are_taken() -> None:
             {"none": Arm(), "dot": Arm(attends=True)},
             "Inconclusive: no difference in the encoder's gradient with and without attention is established",
         ),
+        (
+            {"none": Arm(factors=(0.6, 0.9)), "dot": Arm(factors=(0.95, 0.9), attends=True)},
+            "by ×0.600 [0.600, 0.600] without attention, by ×0.950 [0.950, 0.950] with it; after training no "
+            "difference is established",
+        ),
         ({"a": Arm(diverged=(0, 1, 2))}, "No replica finished training: only the initial gradient is known"),
     ],
 )
