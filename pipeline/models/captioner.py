@@ -52,9 +52,9 @@ class Convolution(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return (B, num_outputs, height, width) of (B, num_inputs, height, width)."""
-        neighbourhoods = F.unfold(maps, 3, padding=1)
-        written = self.weight.flatten(1) @ neighbourhoods + self.bias[:, None]
-        return written.unflatten(2, maps.shape[2:])
+        neighbourhoods = F.unfold(maps, 3, padding=1).transpose(1, 2)
+        written = F.linear(neighbourhoods.flatten(0, 1), self.weight.flatten(1), self.bias)
+        return written.unflatten(0, (len(maps), *maps.shape[2:])).movedim(3, 1)
 
 
 class FeatureMap(nn.Module):

@@ -112,8 +112,13 @@ def _grid(study: str, settings: pl.DataFrame, tables: Mapping[str, pl.DataFrame]
 
 
 def _natural_lengths(traces: pl.DataFrame) -> pl.DataFrame:
-    """Return the number of timesteps of each trial's input: the length of a dataset that has one length only."""
-    return traces.filter(pl.col("part") != "decoder").group_by("trial_id").agg(natural_length=pl.col("timestep").max())
+    """Return the number of timesteps of each trial's input: the length of a dataset that has one length only.
+
+    Of what reads no sequence it is that of the output.
+    """
+    steps, written = pl.col("timestep"), pl.col("part") == "decoder"
+    length = pl.coalesce(steps.filter(~written).max(), steps.max())
+    return traces.group_by("trial_id").agg(natural_length=length)
 
 
 def _arms(settings: pl.DataFrame, over: Sequence[str]) -> pl.Series:

@@ -14,7 +14,8 @@ from pipeline.datasets import SPLITS, load_dataset, prepare_dataset, read_genera
 from pipeline.datasets.manifest import FORMAT_VERSION
 from pipeline.errors import DatasetError
 
-NAMES = ["adding", "copy_memory", "fixed_lag_copy", "flip_flop", "stdlib_text", "tagging", "temporal_order"]
+NAMES = ["adding", "copy_memory", "dates", "entities", "fixed_lag_copy", "flip_flop", "numbers", "sentiment"]
+NAMES += ["stdlib_text", "tagging", "temporal_order", "transduction"]
 
 
 @pytest.fixture
@@ -44,7 +45,8 @@ def test_what_is_loaded_is_what_was_generated(name, tmp_path, config_path, sizes
     assert loaded.name == name
     assert {**vars(loaded), "splits": None} == {**vars(made), "splits": None}
     for split in SPLITS:
-        for role in ("inputs", "targets"):
+        assert (loaded.splits[split].alignment is None) == (made.splits[split].alignment is None)
+        for role in ("inputs", "targets", *(["alignment"] if made.splits[split].alignment is not None else [])):
             made_array, loaded_array = getattr(made.splits[split], role), getattr(loaded.splits[split], role)
             np.testing.assert_array_equal(loaded_array, made_array)
             assert loaded_array.dtype == made_array.dtype
