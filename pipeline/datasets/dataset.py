@@ -29,10 +29,11 @@ class Split:
     """Input sequences, and what a model should answer to them.
 
     Attributes:
-        inputs: (N, T, D) float32 where inputs are real, (N, T) uint8 ids where they are tokens, (N, height, width)
-            float32 where they are images.
-        targets: float32 for values, (N, D_out) or (N, T, D_out); uint8 ids for classes, (N,), (N, T), or (N, U) where
-            the target is a sequence of its own. T where the target is at every timestep.
+        inputs: (N, T, D) float32 where inputs are real, (N, T) ids where they are tokens, (N, height, width) float32
+            where they are images.
+        targets: float32 for values, (N, D_out) or (N, T, D_out); ids for classes, (N,), (N, T), or (N, U) where the
+            target is a sequence of its own. T where the target is at every timestep. Ids are uint8, of more than 256
+            different ones int16.
         alignment: Which source positions each token of a target sequence is made from, Boolean (N, U, S); no position
             where a token has no origin (such as `EOS` and `PAD`). S counts timesteps, or the cells of a grid over an
             image, row by row. None where it is not known. Never used in training.

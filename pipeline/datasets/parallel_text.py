@@ -82,7 +82,8 @@ class ParallelText:
         splits = {}
         for split in SPLITS:
             ended = [[*row, EOS] for row in targets[split]]
-            splits[split] = Split(pad(inputs[split], num_source), pad(ended, num_target + 1))
+            read = pad(inputs[split], num_source, len(source))
+            splits[split] = Split(read, pad(ended, num_target + 1, len(target)))
         return assemble(self.generator, translation_task(length, source, target, splits["train"].targets), splits)
 
     def read(self) -> list[Pair]:

@@ -15,7 +15,8 @@ from pipeline.datasets.dataset import PAD, SPECIAL_TOKENS, Task
 from pipeline.datasets.stdlib_text import unigram_entropy
 from pipeline.errors import DatasetError, unknown_name
 
-MAX_TOKENS = 256
+MAX_TOKENS = 2**15
+"""As many ids as int16 has."""
 
 
 class Vocabulary:
@@ -50,13 +51,18 @@ class Vocabulary:
         return tuple(self.tokens[i] for i in ids if i != PAD)
 
 
-def pad(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
-    """Return rows of ids, each filled up with `PAD` at its end, (N, width) uint8.
+def pad(rows: Sequence[Sequence[int]], width: int, num_tokens: int = 256) -> np.ndarray:
+    """Return rows of ids, each filled up with `PAD` at its end, (N, width) uint8; int16 of a larger vocabulary.
+
+    Args:
+        rows: The ids of each sequence.
+        width: How long rows become.
+        num_tokens: Size of the vocabulary.
 
     Raises:
         DatasetError: If a row is empty or longer than `width`.
     """
-    padded = np.full((len(rows), width), PAD, dtype=np.uint8)
+    padded = np.full((len(rows), width), PAD, dtype=np.uint8 if num_tokens <= 256 else np.int16)  # noqa: PLR2004
     for i, row in enumerate(rows):
         if not 1 <= len(row) <= width:
             raise DatasetError(f"sequence {i}: expected 1 to {width} tokens, got {len(row)}")

@@ -78,7 +78,8 @@ class FeatureMap(nn.Module):
         maps = F.max_pool2d(torch.relu(self.second(maps)), 2)
         maps = torch.relu(self.third(maps))
         places = _coordinates(maps).expand(len(maps), -1, -1, -1)
-        return self.project(torch.cat([maps, places], dim=1).flatten(2).transpose(1, 2))
+        cells_BLC = torch.cat([maps, places], dim=1).flatten(2).transpose(1, 2)
+        return self.project(cells_BLC.contiguous())  # a product with a transposed view is another one in a pack
 
 
 class Captioner(Network):

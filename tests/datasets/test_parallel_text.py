@@ -190,10 +190,12 @@ def of_characters(num: int) -> ParallelText:
     return of_tsv(tsv({alphabet + alphabet[:i]: "1" for i in range(9)}), max_length=300)
 
 
-def test_as_many_characters_as_a_byte_can_tell_apart():
-    assert of_characters(253).generate(300, SIZES).splits["test"].inputs.max() == 255
-    with pytest.raises(DatasetError, match=r"pairs.tsv: sources of the training split: .* at most 256 tokens .* 257"):
-        of_characters(254).generate(300, SIZES)
+@pytest.mark.parametrize(("num", "dtype"), [(253, np.uint8), (254, np.int16)])
+def test_more_characters_than_a_byte_can_tell_apart(num: int, dtype: type):
+    split = of_characters(num).generate(300, SIZES).splits["test"]
+    assert split.inputs.dtype == dtype
+    assert split.inputs.max() == num + 2
+    assert split.targets.dtype == np.uint8
 
 
 def test_a_word_that_is_a_special_token():

@@ -44,10 +44,17 @@ def test_a_token_twice(symbols):
         Vocabulary(symbols)
 
 
-def test_as_many_tokens_as_a_byte_can_tell_apart():
-    assert len(Vocabulary(map(str, range(253)))) == 256
-    with pytest.raises(DatasetError, match="expected at most 256 tokens with <pad>, <sos>, <eos>, got 257"):
-        Vocabulary(map(str, range(254)))
+def test_as_many_tokens_as_an_id_can_tell_apart():
+    most = 2**15 - 3
+    assert len(Vocabulary(map(str, range(most)))) == 2**15
+    with pytest.raises(DatasetError, match="expected at most 32768 tokens with <pad>, <sos>, <eos>, got 32769"):
+        Vocabulary(map(str, range(most + 1)))
+
+
+def test_ids_of_more_than_256_tokens_have_two_bytes():
+    padded = pad([[2**15 - 1], [256, 3]], 2, num_tokens=2**15)
+    assert padded.dtype == np.int16
+    assert padded.tolist() == [[2**15 - 1, PAD], [256, 3]]
 
 
 def test_rows_are_filled_up_at_their_end():
