@@ -7,13 +7,15 @@
 Either `source_file` and `target_file` have a line a pair, or `tsv_file` has both in a line; paths are relative to the
 folder in which `stages/prepare.py` runs, the project's own under `dvc repro`. DVC does not watch these files: once they
 are edited, run `stages/prepare.py <name>`. Pairs with the same source belong to one split, so no source of the test
-split is trained on. Vocabularies are those of the training split, and a token that it lacks is an error: no network
-could read or write it. Shapes: N pairs, S and U tokens of the longest source and target.
+split is trained on. Vocabularies are those of the training split. With `min_count` of 0 a token that it lacks is an
+error, for no network could read or write it; else `<unk>` stands for every token seen less often than that.
+Shapes: N pairs, S and U tokens of the longest source and target.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ from pipeline.datasets.vocabulary import Vocabulary, pad, translation_task
 from pipeline.errors import DatasetError
 
 NUM_DRAWN = 5
+UNKNOWN = "<unk>"
+"""Stands for tokens that are seen too seldom."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,13 @@ class ParallelText:
     tsv_file: str | None
     unit: Unit
     max_length: int
+    min_count: int
     shares: Shares
 
     def __post_init__(self) -> None:
         require_seed_and_lengths(self.seed, ())
         require(self.max_length >= 1, "max_length", "an integer of at least 1", self.max_length)
+        require(self.min_count >= 0, "min_count", "an integer of at least 0", self.min_count)
         given = tuple(file is not None for file in (self.source_file, self.target_file, self.tsv_file))
         expected = "either this file alone, or both source_file and target_file"
         require(given in {(True, True, False), (False, False, True)}, "tsv_file", expected, self.tsv_file)
@@ -76,8 +82,8 @@ class ParallelText:
         """Return all pairs, filled up to the longest; `sizes` are of generated sequences and change nothing here."""
         check_length(self.generator, self, length)
         parts = split_pairs(self.read(), self.shares, self.seed)
-        source, inputs = encode_side(parts, "source")
-        target, targets = encode_side(parts, "target")
+        source, inputs = encode_side(parts, "source", self.min_count)
+        target, targets = encode_side(parts, "target", self.min_count)
         num_source, num_target = (max(len(row) for rows in ids.values() for row in rows) for ids in (inputs, targets))
         splits = {}
         for split in SPLITS:
@@ -135,7 +141,7 @@ def split_pairs(pairs: list[Pair], shares: Shares, seed: int) -> dict[str, list[
 
 
 def encode_side(
-    parts: Mapping[str, list[Pair]], side: Literal["source", "target"]
+    parts: Mapping[str, list[Pair]], side: Literal["source", "target"], min_count: int
 ) -> tuple[Vocabulary, dict[str, list[list[int]]]]:
     """Return the vocabulary of one side of the training pairs, and the ids of that side of every pair, by split.
 
@@ -144,13 +150,22 @@ def encode_side(
             that no training pair has.
     """
     texts = {split: [getattr(pair, side) for pair in pairs] for split, pairs in parts.items()}
-    vocabulary = _vocabulary_of(texts["train"], side)
+    vocabulary = _vocabulary_of(texts["train"], side, min_count)
+    if min_count:
+        known = set(vocabulary.tokens)
+        texts = {split: [_without_rare(text, known) for text in some] for split, some in texts.items()}
     return vocabulary, {split: [_encode(vocabulary, text, split) for text in some] for split, some in texts.items()}
 
 
-def _vocabulary_of(texts: list[Text], side: str) -> Vocabulary:
+def _without_rare(text: Text, known: set[str]) -> Text:
+    return text._replace(tokens=tuple(token if token in known else UNKNOWN for token in text.tokens))
+
+
+def _vocabulary_of(texts: list[Text], side: str, min_count: int) -> Vocabulary:
+    counts = Counter(token for text in texts for token in text.tokens)
+    frequent = sorted(token for token, count in counts.items() if count >= min_count)
     try:
-        return Vocabulary(sorted({token for text in texts for token in text.tokens}))
+        return Vocabulary([*([UNKNOWN] if min_count else []), *frequent])
     except DatasetError as error:
         raise DatasetError(f"{texts[0].path}: {side}s of the training split: {error}") from None
 
@@ -160,4 +175,4 @@ def _encode(vocabulary: Vocabulary, text: Text, split: str) -> list[int]:
         return vocabulary.encode(text.tokens)
     except DatasetError as error:
         message = f"{text.where}: in the {split} split, with a token that the training split lacks"
-        raise DatasetError(f"{message}: {error}; leave such pairs out, or choose another seed") from None
+        raise DatasetError(f"{message}: {error}; leave such pairs out, or set min_count") from None

@@ -98,3 +98,6 @@ def _check_transduction(spec: ModelSpec, interface: Interface) -> None:
         return
     what = "an image" if interface.input_kind == "image" else "an autoencoder"
     require(not spec.bidirectional, "model.bidirectional", f"false: {what} is not read both ways", spec.bidirectional)
+    enough = interface.input_kind != "image" or spec.hidden_size >= 4
+    told = "an integer of at least 4: an image is first read by a quarter of the units"
+    require(enough, "model.hidden_size", told, spec.hidden_size)

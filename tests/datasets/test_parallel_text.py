@@ -29,15 +29,15 @@ def _beside_the_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def of_tsv(content: str | bytes, unit="character", max_length=9, shares=SHARES) -> ParallelText:
+def of_tsv(content: str | bytes, unit="character", max_length=9, shares=SHARES, min_count=0) -> ParallelText:
     Path("pairs.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    return ParallelText("parallel_text", 0, None, None, "pairs.tsv", unit, max_length, shares)
+    return ParallelText("parallel_text", 0, None, None, "pairs.tsv", unit, max_length, min_count, shares)
 
 
 def of_two_files(source: str, target: str) -> ParallelText:
     Path("a.fr").write_text(source, encoding="utf-8")
     Path("a.en").write_text(target, encoding="utf-8")
-    return ParallelText("parallel_text", 0, "a.fr", "a.en", None, "word", 9, SHARES)
+    return ParallelText("parallel_text", 0, "a.fr", "a.en", None, "word", 9, 0, SHARES)
 
 
 def pairs_of(dataset, split: str) -> list[tuple[str, str]]:
@@ -112,7 +112,7 @@ def test_pairs_with_the_same_source_stay_together():
 
 def test_the_same_again_and_another_seed():
     text = of_tsv(tsv(ROMAN))
-    other = ParallelText("parallel_text", 3, None, None, "pairs.tsv", "character", 9, SHARES)
+    other = ParallelText("parallel_text", 3, None, None, "pairs.tsv", "character", 9, 0, SHARES)
     assert text.generate(9, SIZES).digest == text.generate(9, Sizes(7, 7, 7)).digest != other.generate(9, SIZES).digest
 
 
@@ -130,7 +130,7 @@ def test_the_drawing_is_the_text():
 
 def test_a_missing_file_and_the_nearest_beside_it():
     of_tsv(tsv(ROMAN))
-    missing = ParallelText("parallel_text", 0, None, None, "pair.tsv", "word", 9, SHARES)
+    missing = ParallelText("parallel_text", 0, None, None, "pair.tsv", "word", 9, 0, SHARES)
     with pytest.raises(DatasetError, match=r"pair.tsv: no such file; unknown file .* did you mean 'pairs.tsv'"):
         missing.generate(9, SIZES)
     with pytest.raises(DatasetError, match="pair.tsv: no such file"):
@@ -138,7 +138,7 @@ def test_a_missing_file_and_the_nearest_beside_it():
 
 
 def test_a_folder_instead_of_a_file(tmp_path):
-    folder = ParallelText("parallel_text", 0, None, None, str(tmp_path), "word", 9, SHARES)
+    folder = ParallelText("parallel_text", 0, None, None, str(tmp_path), "word", 9, 0, SHARES)
     with pytest.raises(DatasetError, match=f"{tmp_path}: cannot be read: Is a directory"):
         folder.read()
 
@@ -175,10 +175,20 @@ def test_too_few_sources_for_three_splits():
         of_tsv("i\t1\nv\t5\ni\t2\ni\t3\n").generate(9, SIZES)
 
 
+def test_rare_words_are_one_token():
+    text = of_tsv(tsv({f"the word {chr(97 + i)}": f"das {i}" for i in range(20)}), unit="word", min_count=2)
+    dataset = text.generate(9, SIZES)
+    assert dataset.input_tokens[3:] == ("<unk>", "the", "word")
+    assert dataset.target_tokens[3:] == ("<unk>", "das")
+    for split in dataset.splits.values():
+        assert (split.inputs == [4, 5, 3]).all()
+        assert (split.targets == [4, 3, EOS]).all()
+
+
 def test_a_token_that_training_lacks():
     text = of_tsv(tsv({f"a{i}": "x" for i in range(5)}), unit="word")
     message = r"line (\d): in the validation split, with a token that the training split lacks: unknown token 'a(\d)'"
-    with pytest.raises(DatasetError, match=f"pairs.tsv, {message}; known: .*; leave such pairs out, or choose") as got:
+    with pytest.raises(DatasetError, match=f"pairs.tsv, {message}; known: .*; leave such pairs out, or set min") as got:
         text.generate(9, SIZES)
     line, number = map(int, re.search(message, str(got.value)).groups())
     assert number == line - 1
@@ -220,11 +230,11 @@ TOO_MANY_OR_FEW = [("a", "b", "c"), ("a", None, None), (None, "b", None), ("a", 
 @pytest.mark.parametrize("files", TOO_MANY_OR_FEW)
 def test_neither_two_files_nor_a_table(files):
     with pytest.raises(InvalidFieldError, match="tsv_file: expected either this file alone, or both source_file and"):
-        ParallelText("parallel_text", 0, *files, "word", 9, SHARES)
+        ParallelText("parallel_text", 0, *files, "word", 9, 0, SHARES)
 
 
 FIELDS = (
-    "generator: parallel_text\nseed: 0\nsource_file: null\ntarget_file: null\ntsv_file: pairs.tsv\nmax_length: 9\n"
+    "generator: parallel_text\nseed: 0\nsource_file: null\ntarget_file: null\ntsv_file: pairs.tsv\nmax_length: 9\nmin_count: 0\n"
     "shares: {train: 0.6, validation: 0.2, test: 0.2}\n"
 )
 
