@@ -77,9 +77,9 @@ def caption(tables: GridTables) -> str:
     return (
         f"Frobenius norm over the probe batch of ∂L/∂h of the encoder k timesteps before the last token of the source, "
         f"relative to lag 0, on {tables.dataset}; exact float64 backward pass through the decoder, and attention where "
-        f"there is any. Sources end together at lag 0; a shorter one has nothing at the longest lags. Lines are means of "
-        f"log10 over {seeds_of(drawn)}, bands the {INTERVAL}; factors per timestep are least-squares fits of the log10 "
-        f"norm, seed by seed.{fits}{layer_told(traces.filter(quantity='h'), 'encoder')} "
+        f"there is any. Sources end together at lag 0; a shorter one has nothing at the longest lags. Lines are means "
+        f"of log10 over {seeds_of(drawn)}, bands the {INTERVAL}; factors per timestep are least-squares fits of the "
+        f"log10 norm, seed by seed.{fits}{layer_told(traces.filter(quantity='h'), 'encoder')} "
         f"{outcomes(tables.at_longest(tables.runs), treatment)}{left_out(drawn)}"
     )
 
