@@ -149,7 +149,7 @@ ATTENTION: dict[str, pl.DataType] = {
     "output_position": pl.Int64(),  # from 1
     "source_position": pl.Int64(),  # from 1; of an image the cell of the grid, row by row
     "weight": pl.Float64(),
-    "aligned": pl.Boolean(),  # null where the dataset's alignment is not known
+    "aligned": pl.Boolean(),  # false everywhere where the alignment is not known
 }
 
 BREAKDOWN: dict[str, pl.DataType] = {
