@@ -116,7 +116,8 @@ class Attention(nn.Module):
         """Return how well each query and annotation match, (B, U, S)."""
         if isinstance(self.spec, Additive):
             query, keys = query_BUH @ self.weight_query.T, keys_BSH @ self.weight_key.T
-            return torch.tanh(query[:, :, None] + keys[:, None]) @ self.direction
+            # not @: a product with a vector is another one in a pack
+            return (torch.tanh(query[:, :, None] + keys[:, None]) * self.direction).sum(dim=3)
         if isinstance(self.spec, General):
             keys_BSH = keys_BSH @ self.weight.T
         return query_BUH @ keys_BSH.transpose(1, 2)

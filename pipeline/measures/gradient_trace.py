@@ -58,7 +58,7 @@ def at_end(grad_RTBH: Tensor, lengths_B: Tensor) -> Tensor:
     num_timesteps = grad_RTBH.shape[1]
     source_TB = torch.arange(num_timesteps, device=lengths_B.device)[:, None] - (num_timesteps - lengths_B)
     moved = grad_RTBH.gather(1, source_TB.clamp_min(0)[None, :, :, None].expand_as(grad_RTBH))
-    return moved * (source_TB >= 0)[None, :, :, None]
+    return torch.where((source_TB >= 0)[None, :, :, None], moved, 0.0)
 
 
 def in_float64(inputs: AnyInputs) -> AnyInputs:

@@ -73,4 +73,4 @@ class Autoencoder(Network):
         code_BC = self.code(read.final[-1].h)
         drawn = self.decoder(code_BC.expand(len(x_TBD), *code_BC.shape), None, decoder_taps, state_threshold)
         states_of_both = [*stack_states(read.states), *stack_states(drawn.states)]
-        return Prediction(self.readout(drawn.outputs).transpose(0, 1), states_of_both)
+        return Prediction(self.readout(drawn.outputs.contiguous()).transpose(0, 1), states_of_both)

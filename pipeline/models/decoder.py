@@ -154,7 +154,7 @@ class Decoder(nn.Module):
         """Return the logits (B, O) after one more token, what is carried on, and the weights (B, S or, without, 0)."""
         x_BD, asked = self._embedded(token_B), None
         if self.attention is not None and self.feeds == "context":
-            asked = self.attention(carried.states[-1].h[:, None], memory.keys_BSH, memory.mask_BS)
+            asked = self.attention(carried.states[-1].h[:, None].contiguous(), memory.keys_BSH, memory.mask_BS)
             x_BD = torch.cat([x_BD, asked.context_BUH[:, 0]], dim=1)
         elif self.feeds == "attentional_state":
             x_BD = torch.cat([x_BD, carried.attentional_BH], dim=1)
@@ -166,6 +166,7 @@ class Decoder(nn.Module):
 
     def _attend(self, h_BUH: Tensor, memory: Memory, asked: Attended | None = None) -> tuple[Tensor, Tensor | None]:
         """Return h̃, (B, U, H), and the weights; `asked` is the answer where h_{u-1} has asked already."""
+        h_BUH = h_BUH.contiguous()  # a product with a transposed view is another one in a pack
         if self.attention is None or self.combine is None:
             return h_BUH, None
         attended = asked or self.attention(h_BUH, memory.keys_BSH, memory.mask_BS)

@@ -101,7 +101,8 @@ class EncoderDecoder(Network):
         x_SBD = x_SBD if input_tap is None else x_SBD + input_tap
         lengths_B = lengths_of(source_BS) if self.interface.padded else None
         run = self.encoder(x_SBD, None, taps, state_threshold, lengths_B)
-        return run, Memory(self._ends(run), run.outputs.transpose(0, 1), self.interface.mask(source_BS))
+        keys_BSH = run.outputs.transpose(0, 1).contiguous()
+        return run, Memory(self._ends(run), keys_BSH, self.interface.mask(source_BS))
 
     def _ends(self, run: StackRun) -> list[States]:
         """Return the last states layer by layer, the directions beside each other."""

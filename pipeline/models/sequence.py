@@ -83,7 +83,8 @@ class SequenceModel(Network):
             ends = [state.h for state in run.final[-self.recurrent.num_directions :]]
             return Prediction(self.readout(torch.cat(ends, dim=1)), states, None, run)
         scored = run.outputs if num_scored is None else run.outputs[-num_scored:]
-        return Prediction(self.readout(scored).transpose(0, 1), states, None, run)
+        values = self.readout(scored.contiguous())  # a product with a transposed view is another one in a pack
+        return Prediction(values.transpose(0, 1), states, None, run)
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Return what the recurrence sees, (B, T, D)."""

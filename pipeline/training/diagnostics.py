@@ -204,15 +204,15 @@ class Diagnostics:
         """Write how spread out attention is, and whether it looks where it should, as far as that is known."""
         inputs, targets = self._probe
         weights_RBUS = self._replicas.attend(self._replicas.named(flat_RP.double()), in_float64(inputs))
-        aligned = self._alignment
+        aligned, entropy_RBU = self._alignment, entropy_nats(weights_RBUS)
+        asking_BU = targets != PAD if isinstance(inputs, Reading) else self._replicas.interface.mask(inputs)
+        asking_BU = torch.ones_like(entropy_RBU[0], dtype=torch.bool) if asking_BU is None else asking_BU
+        measured = {"attention_entropy_nats": _mean_over(entropy_RBU, asking_BU)}
         if isinstance(inputs, Reading):
-            written = targets != PAD
-            measured = {"attention_entropy_nats": _mean_over(entropy_nats(weights_RBUS), written)}
             if aligned is not None:
                 measured["alignment_error"] = alignment_error(weights_RBUS, aligned)
                 measured["alignment_share"] = alignment_share(weights_RBUS, aligned)
         else:
-            measured = {"attention_entropy_nats": entropy_nats(weights_RBUS).mean(dim=(1, 2))}
             if inputs.is_floating_point():
                 similarity = torch.nn.functional.cosine_similarity(inputs[:, :, None], inputs[:, None], dim=-1)
                 measured["similarity_rank_correlation"] = rank_correlation(weights_RBUS, similarity)

@@ -88,7 +88,8 @@ class VanishingGradient:
         Raises:
             InvalidFieldError: If it is another.
         """
-        require(model.attention.name == "none", "model.attention.name", "none for 'vanishing_gradient'", "self")
+        attention = model.attention.name
+        require(attention == "none", "model.attention.name", "none for 'vanishing_gradient'", attention)
         elman = [name for name, cell in CELLS.items() if cell.derivative is not None]
         told = f"a cell with h_t = φ(W_hh h_t-1 + …) ({', '.join(elman)}) for regularisation 'vanishing_gradient'"
         require(model.cell in elman, "model.cell", told, model.cell)

@@ -142,11 +142,14 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
     forcing = spec.training.forcing
     require(interface.decodes or forcing.is_teacher_forcing, "training.forcing.schedule", told, forcing.schedule)
     recurrent = interface.target_at != "sequence" and spec.model.attention.name != "self"
+    told = "a rule for any network: this one is not one recurrent stack"
+    require(recurrent or not spec.regularisation.traces, "regularisation.name", told, spec.regularisation.name)
+    even = recurrent and not interface.padded
     for measure in spec.diagnostics.measures:
-        told = "measures of any network: this one is no single recurrent stack"
-        require(recurrent or measure not in RECURRENT_MEASURES, "diagnostics.measures", told, measure)
-    truncation = spec.training.truncation
-    require(recurrent or truncation is None, "training.truncation", "null: this network is not truncated", truncation)
+        told = "measures of any network: this one is not one recurrent stack over sequences of one length"
+        require(even or measure not in RECURRENT_MEASURES, "diagnostics.measures", told, measure)
+    truncation, told = spec.training.truncation, "null: this is not one recurrent stack over sequences of one length"
+    require(even or truncation is None, "training.truncation", told, truncation)
     if truncation is not None and interface.target_at == "last":
         told = f"backward_length ({truncation.backward_length}): a target at the end means one update a sequence"
         once = truncation.update_every == truncation.backward_length
