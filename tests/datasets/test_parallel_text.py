@@ -234,8 +234,8 @@ def test_neither_two_files_nor_a_table(files):
 
 
 FIELDS = (
-    "generator: parallel_text\nseed: 0\nsource_file: null\ntarget_file: null\ntsv_file: pairs.tsv\nmax_length: 9\nmin_count: 0\n"
-    "shares: {train: 0.6, validation: 0.2, test: 0.2}\n"
+    "generator: parallel_text\nseed: 0\nsource_file: null\ntarget_file: null\ntsv_file: pairs.tsv\n"
+    "max_length: 9\nmin_count: 0\nshares: {train: 0.6, validation: 0.2, test: 0.2}\n"
 )
 
 
