@@ -208,17 +208,15 @@ class Diagnostics:
         asking_BU = targets != PAD if isinstance(inputs, Reading) else self._replicas.interface.mask(inputs)
         asking_BU = torch.ones_like(entropy_RBU[0], dtype=torch.bool) if asking_BU is None else asking_BU
         measured = {"attention_entropy_nats": _mean_over(entropy_RBU, asking_BU)}
-        if isinstance(inputs, Reading):
-            if aligned is not None:
-                measured["alignment_error"] = alignment_error(weights_RBUS, aligned)
-                measured["alignment_share"] = alignment_share(weights_RBUS, aligned)
-        else:
-            if inputs.is_floating_point():
-                similarity = torch.nn.functional.cosine_similarity(inputs[:, :, None], inputs[:, None], dim=-1)
-                measured["similarity_rank_correlation"] = rank_correlation(weights_RBUS, similarity)
-            if aligned is not None:
-                itself = torch.eye(aligned.shape[1], dtype=torch.bool, device=aligned.device)
-                measured["within_class_share"] = within_class_share(weights_RBUS, aligned | itself)
+        if aligned is not None and isinstance(inputs, Reading):
+            measured["alignment_error"] = alignment_error(weights_RBUS, aligned)
+            measured["alignment_share"] = alignment_share(weights_RBUS, aligned)
+        elif aligned is not None and isinstance(inputs, Tensor):  # which timesteps are of one class
+            itself = torch.eye(aligned.shape[1], dtype=torch.bool, device=aligned.device)
+            measured["within_class_share"] = within_class_share(weights_RBUS, aligned | itself)
+            real = inputs.double()
+            similarity = torch.nn.functional.cosine_similarity(real[:, :, None], real[:, None], dim=-1)
+            measured["similarity_rank_correlation"] = rank_correlation(weights_RBUS, similarity)
         for metric, values_R in measured.items():
             self._curves.write(step, metric, values_R, which)
 
