@@ -67,7 +67,7 @@ def title(tables: GridTables) -> str:
     apart = paired_difference(_gaps_by_seed(tables), "gap", "arm", most["arm"], least["arm"]).row(0, named=True)
     if apart["low"] is None or apart["low"] <= 0:
         return "Inconclusive: no difference between arms in the gap of free running to teacher forcing is established"
-    return f"{lead}: {_points(most)} after {the(most['arm'])}, {_points(least)} after {the(least['arm'])}"
+    return f"{lead}: {_points(most)} with {the(most['arm'])}, {_points(least)} with {the(least['arm'])}"
 
 
 def caption(tables: GridTables) -> str:

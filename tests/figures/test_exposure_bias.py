@@ -35,7 +35,7 @@ def test_the_gap_is_paired_by_seed() -> None:
 @pytest.mark.parametrize(
     ("arms", "told"),
     [
-        ({"always": Arm(drift=0.03), "never": Arm(drift=0.0)}, ": 14 [13, 14] after always, 0 [0, 0] after never"),
+        ({"always": Arm(drift=0.03), "never": Arm(drift=0.0)}, ": 14 [13, 14] with always, 0 [0, 0] with never"),
         ({"always": Arm(drift=0.03)}, "by percentage points: 14 [13, 14]"),
         ({"always": Arm(drift=0.0)}, "Inconclusive: no gap between free running and teacher forcing is established"),
         ({"a": Arm(), "b": Arm()}, "Inconclusive: no difference between arms in the gap of free running to teacher "),
