@@ -218,7 +218,7 @@ def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes
     try:
         check_fit(spec, variant.num_sequences, interface)
     except InvalidFieldError as error:
-        told = f"expected {error.expected} of dataset {name!r}; got {error.got}"
+        told = f"expected {error.expected} (dataset {name!r}); got {error.got!r}"
         raise ConfigError(f"{where}.{error.field}: {told}") from None
     work = Workload(variant.num_timesteps + variant.num_written, interface, variant.num_bytes)
     needed = memory_bytes(spec, work)

@@ -141,7 +141,10 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
     told = "a constant 1: nothing is decoded, so there is nothing to force"
     forcing = spec.training.forcing
     require(interface.decodes or forcing.is_teacher_forcing, "training.forcing.schedule", told, forcing.schedule)
-    recurrent = interface.target_at != "sequence" and spec.model.attention.name != "self"
+    recurs = spec.model.attention.name != "self"
+    recurrent = recurs and interface.target_at != "sequence"
+    told = "a rule outside the recurrence: self-attention has none"
+    require(recurs or spec.clipping.state_threshold is None, "clipping.name", told, spec.clipping.name)
     told = "a rule for any network: this one is not one recurrent stack"
     require(recurrent or not spec.regularisation.traces, "regularisation.name", told, spec.regularisation.name)
     even = recurrent and not interface.padded

@@ -160,9 +160,9 @@ def test_a_length_that_is_not_prepared(tmp_path: Path) -> None:
     [
         (
             {"model__embedding_size": 3},
-            "model.embedding_size: expected null, for the real inputs of .*; got 3",
+            "model.embedding_size: expected null, for the real inputs .dataset 'adding'.; got 3",
         ),
-        ({"training__batch_size": 9}, "training.batch_size: expected at most 8, the train sequences of .*; got 9"),
+        ({"training__batch_size": 9}, "training.batch_size: expected at most 8, the train sequences .*; got 9"),
         (
             {"diagnostics__probe_size": 5},
             "diagnostics.probe_size: expected at most 4, the validation sequences .* got 5",

@@ -46,6 +46,11 @@ def test_measures_of_one_recurrent_stack_are_refused_of_two(dataset: SmallDatase
         (reversal(), SELF, r"model\.attention\.name: expected none, dot, general or additive"),
         (first_letter(), {"model__attention": ADDITIVE}, r"model\.attention\.name: expected none or self"),
         (reversal(), {"training__batch_size": 65}, r"training\.batch_size: expected at most 64, the train sequences"),
+        (
+            first_letter(),
+            SELF | {"clipping": {"name": "state_norm", "threshold": 1.0}},
+            r"clipping\.name: expected a rule outside the recurrence: self-attention has none; got state_norm",
+        ),
         (reversal(), OMEGA, r"regularisation\.name: expected a rule for any network: .*got vanishing_gradient"),
         (canvases(), OMEGA, r"regularisation\.name: expected a rule for any network: .*got vanishing_gradient"),
         (films(), OMEGA | CODE, r"regularisation\.name: expected a rule for any network: .*got vanishing_gradient"),
