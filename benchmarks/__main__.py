@@ -16,7 +16,7 @@ from benchmarks import sequential, translation, truncation
 from benchmarks.contenders import TORCH_NN, Step, hand_unrolled, ours, torch_nn
 from benchmarks.diagnostics import diagnostics_overhead
 from benchmarks.timing import environment, time_side_by_side
-from pipeline.training.runtime import computing, keep_freed_memory
+from pipeline.core.training.runtime import computing, keep_freed_memory
 
 SHAPES = ((32, 32, 200), (32, 128, 200), (16, 100, 400))  # B, H, T
 REPLICAS = (1, 8, 32)

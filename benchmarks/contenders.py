@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pipeline.attention.score import NO_ATTENTION
-from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel
-from pipeline.models.initialisation import PLAIN
-from pipeline.training.clipping import clip_by_global_norm
+from pipeline.core.attention.score import NO_ATTENTION
+from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel
+from pipeline.core.models.initialisation import PLAIN
+from pipeline.core.training.clipping import clip_by_global_norm
 
 INPUT_SIZE = 2
 TORCH_NN = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Paths, Sizes, build, expand, load_scale, load_study
-from pipeline.datasets import load_dataset, prepare_dataset
-from pipeline.training import MemorySink, TrialSpec, run_trial
+from pipeline.core.training import MemorySink, TrialSpec, run_trial
+from pipeline.data import load_dataset, prepare_dataset
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,5 +32,5 @@ def diagnostics_overhead(num_steps: int | None = None) -> list[dict[str, Any]]:
             spec = build(TrialSpec, {**setting.spec, "seeds": seeds}, setting.where)
             row = run_trial(spec, dataset, MemorySink()).rows[0]
             rows[cell] = {"label": f"{cell}, T={longest}, {row['num_steps']} steps", **row}
-    keys = ("label", "diagnostics_time_share", "step_time_s", "certificate_error")
+    keys = ("label", "diagnostics_time_share", "step_time_s", "gradient_check_error")
     return [{key: row[key] for key in keys} for row in rows.values()]

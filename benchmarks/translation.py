@@ -14,11 +14,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.contenders import Step
 from benchmarks.timing import time_side_by_side
-from pipeline.attention.score import Dot
-from pipeline.datasets import PAD
-from pipeline.models import Interface, ModelSpec, Reading, Replicas, build_network, teacher_forced
-from pipeline.models.initialisation import PLAIN
-from pipeline.training.clipping import clip_by_global_norm
+from pipeline.core.attention.score import Dot
+from pipeline.core.models import Interface, ModelSpec, Reading, Replicas, build_network, teacher_forced
+from pipeline.core.models.initialisation import PLAIN
+from pipeline.core.training.clipping import clip_by_global_norm
+from pipeline.data import PAD
 
 BATCH, SOURCE, TARGET, HIDDEN, EMBEDDING = 64, 30, 11, 64, 16
 NUM_SOURCE_TOKENS, NUM_TARGET_TOKENS = 62, 14

@@ -18,11 +18,11 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from pipeline.attention.score import NO_ATTENTION
-from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel
-from pipeline.models.initialisation import PLAIN
-from pipeline.training.runtime import computing, counting_activations, peak_memory_bytes, reset_peak_memory
-from pipeline.training.truncation import Truncation, Windows
+from pipeline.core.attention.score import NO_ATTENTION
+from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel
+from pipeline.core.models.initialisation import PLAIN
+from pipeline.core.training.runtime import computing, counting_activations, peak_memory_bytes, reset_peak_memory
+from pipeline.core.training.truncation import Truncation, Windows
 
 NUM_TOKENS, HIDDEN, BATCH = 16, 128, 64
 STREAMS = (500, 1000, 2000, 4000)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import Paths, lengths_of, load_params, load_scale, load_study
-from pipeline.datasets import Manifest, prepare_dataset, read_manifest
+from pipeline.data import Manifest, prepare_dataset, read_manifest
 from pipeline.errors import PipelineError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,7 +16,7 @@ from typing import Literal
 
 from pipeline.config import Params, Paths, load_params
 from pipeline.errors import ConfigError, PipelineError, unknown_name
-from pipeline.tracking import Publisher, from_results
+from pipeline.publish import Publisher, from_results
 
 
 def main(arguments: list[str] | None = None) -> int:

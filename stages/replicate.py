@@ -23,8 +23,8 @@ from pipeline.config import Paths, read_yaml
 from pipeline.errors import ConfigError, PipelineError, unknown_name
 from pipeline.figures import influence_balancing
 from pipeline.figures.style import to_svg_and_png
+from pipeline.results import read_table
 from pipeline.selftest.influence_balancing import k_step_gradient, training_path
-from pipeline.tables import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 NUM_SEEDS = 5

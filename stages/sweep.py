@@ -17,7 +17,7 @@ from pipeline import sweep
 from pipeline.config import Paths, load_params, load_scale, load_study
 from pipeline.errors import PipelineError
 from pipeline.figures.catalogue import check_kinds
-from pipeline.tracking import Publisher
+from pipeline.publish import Publisher
 
 EXECUTORS = "inline: in this process, no Ray; auto: inline if it takes a few seconds, Ray else and on a cluster"
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from pipeline.statistics import GridTables, grids_of
-from pipeline.tables import SCHEMAS, check
+from pipeline.quantities import GridTables, grids_of
+from pipeline.results import SCHEMAS, check
 
 STEPS = (0, 10, 100, 1000)
 DATES = (

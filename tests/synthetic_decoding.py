@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipeline.statistics import GridTables
-from pipeline.tables import SCHEMAS, TRIAL_TABLES
+from pipeline.quantities import GridTables
+from pipeline.results import SCHEMAS, TRIAL_TABLES
 
 LAST = 100
 """The last training step."""

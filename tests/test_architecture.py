@@ -11,23 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CORE = ("config", "datasets", "cells", "attention", "models", "measures", "training", "selftest")
+CORE = ("config", "data", "core", "selftest")
 LAYERS = {
     "errors": set(),
     "config": {"errors"},
-    "datasets": {"errors", "config"},
-    "cells": set(),
-    "attention": {"config"},
-    "models": {"errors", "config", "datasets", "cells", "attention"},
-    "measures": {"cells", "models"},
-    "training": {"errors", "config", "datasets", "cells", "models", "measures"},
-    "selftest": {"errors", "config", "datasets", "cells", "attention", "models", "measures", "training"},
-    "tables": {"errors", "training"},
-    "statistics": {"errors", "tables"},
-    "figures": {"errors", "tables", "statistics"},
-    "tracking": {"errors", "config", "training", "tables", "statistics", "figures"},
-    "sweep": {"errors", "config", "datasets", "cells", "models", "training", "tables"},
-    "report": {"errors", "config", "training", "tables", "statistics", "figures"},
+    "data": {"errors", "config"},
+    "core": {"errors", "config", "data"},
+    "selftest": {"errors", "config", "data", "core"},
+    "results": {"errors", "config", "core"},
+    "quantities": {"errors", "results"},
+    "figures": {"errors", "results", "quantities"},
+    "claims": {"errors", "config", "results", "quantities"},
+    "report": {"errors", "config", "core", "results", "quantities", "figures", "claims"},
+    "sweep": {"errors", "config", "data", "core", "results"},
+    "publish": {"errors", "config", "core", "results", "quantities", "figures"},
 }
 LIBRARIES = {"ray", "wandb", "dvc", "polars", "seaborn", "matplotlib", "pandas", "pyarrow"}
 
@@ -97,9 +94,9 @@ import sys
 sys.modules.update(dict.fromkeys({sorted(LIBRARIES)!r}))  # importing any of them fails, as where it is not installed
 from pathlib import Path
 from pipeline.config import Sizes, build
-from pipeline.datasets import load_dataset, prepare_dataset
-from pipeline.training import MemorySink, TrialSpec, run_trial
-from tests.training.conftest import RAW
+from pipeline.data import load_dataset, prepare_dataset
+from pipeline.core.training import MemorySink, TrialSpec, run_trial
+from tests.core.training.conftest import RAW
 folder = Path({str(tmp_path)!r}) / "adding"
 prepare_dataset("adding", Path("configs/datasets/adding.yaml"), [10], Sizes(64, 16, 16), folder)
 result = run_trial(build(TrialSpec, RAW, "here"), load_dataset(folder, 10), MemorySink())

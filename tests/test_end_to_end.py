@@ -78,7 +78,7 @@ def test_one_command_ends_with_a_report(first_run: str, clone: Path) -> None:
     assert set(trials["trial_id"]) == set(settings["trial_id"])
     assert trials.height == 2 * settings["trial_id"].n_unique()  # two seeds
     assert set(trials["status"]) <= {"ok", "diverged"}
-    assert trials["certificate_error"].max() < 1e-3
+    assert trials["gradient_check_error"].max() < 1e-3
     assert f"{settings.height} trained" in first_run
 
 

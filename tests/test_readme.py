@@ -10,10 +10,10 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from pipeline.cells import CELLS, States
-from pipeline.cells.stack import RecurrentStack
-from pipeline.models import initialisation
-from tests.cells import test_cells
+from pipeline.core.cells import CELLS, States
+from pipeline.core.cells.stack import RecurrentStack
+from pipeline.core.models import initialisation
+from tests.core.cells import test_cells
 from tests.test_architecture import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

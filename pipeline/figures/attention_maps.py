@@ -14,7 +14,7 @@ from pipeline.figures.glyphs import are_letters, as_label
 from pipeline.figures.stages import chosen_told, interval, ranked, spread
 from pipeline.figures.style import canvas, label_panels, styled
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 MAX_ARMS = 3
 MAX_SOURCE, MAX_OUTPUT = 58, 24

@@ -10,7 +10,7 @@ from pipeline.figures.examples import at_end, where
 from pipeline.figures.stages import interval, staged
 from pipeline.figures.style import banded, canvas, handle_of, label_panels, legend_below, looks_of, styled
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, number, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval, on_schedule, paired_difference
+from pipeline.quantities import GridTables, mean_interval, on_schedule, paired_difference
 
 METRICS = {"attention_entropy_nats": "Entropy of the weights", "alignment_error": "Alignment error"}
 

@@ -16,7 +16,7 @@ from pipeline.figures.glyphs import legible
 from pipeline.figures.stages import interval, ranked
 from pipeline.figures.style import WIDTH, canvas, styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 MAX_EXAMPLES, MAX_WORDS = 3, 5
 VEIL, OPACITY = "#5b636b", 0.75

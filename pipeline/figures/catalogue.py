@@ -41,7 +41,7 @@ from pipeline.figures import (
     truncation_cost,
     unseen_lengths,
 )
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 
 class FigureModule(Protocol):

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.figures.stages import chosen_told, interval, spread
 from pipeline.figures.style import FAINT, INK, canvas, label_panels, looks_of, styled
 from pipeline.figures.words import INTERVAL, count, left_out, listed, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval
+from pipeline.quantities import GridTables, mean_interval
 
 MAX_BINS = 75
 """Steps are gathered into at most as many bins; a bin of a seed is the median of its steps."""

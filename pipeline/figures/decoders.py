@@ -6,8 +6,8 @@ import polars as pl
 
 from pipeline.figures.stages import ranked
 from pipeline.figures.words import number, the
-from pipeline.statistics import GridTables
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables
+from pipeline.results import FINISHED
 
 MODES = {"teacher_forced": "given the true tokens", "free_running": "given its own tokens"}
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.figures.stages import MAX_PANELS, STAGES, chosen_told, layer_told, ranked, recurrent, spread, top_forward
 from pipeline.figures.style import FAINT, INK, Look, canvas, handle_of, label_panels, legend_below, looks_of, styled
 from pipeline.figures.words import INTERVAL, count, name_of, number, outcomes, the
-from pipeline.statistics import GridTables, mean_interval
+from pipeline.quantities import GridTables, mean_interval
 
 _GATES = ("h", "n", "g")
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from pipeline.figures.stages import compares_cells
 from pipeline.figures.style import canvas, dots, looks_of, styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, number, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval, paired_difference
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables, mean_interval, paired_difference
+from pipeline.results import FINISHED
 
 
 def applies(tables: GridTables) -> bool:

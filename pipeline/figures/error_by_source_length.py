@@ -13,8 +13,8 @@ from pipeline.figures.decoders import errors_by, percent, with_arm
 from pipeline.figures.stages import ranked
 from pipeline.figures.style import canvas, handle_of, legend_below, looks_of, styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of
-from pipeline.statistics import GridTables, mean_interval
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables, mean_interval
+from pipeline.results import FINISHED
 
 MAX_BINS = 8
 """More source lengths than these are put into bins of about as many sequences each."""

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from pipeline.figures.stages import interval, ranked
 from pipeline.figures.style import canvas, dots, label_panels, looks_of, styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval, paired_difference
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables, mean_interval, paired_difference
+from pipeline.results import FINISHED
 
 _FORM = r"^test_error\[(?<group>[^=\]]+)\]$"
 

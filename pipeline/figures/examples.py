@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from pipeline.figures.stages import staged
-from pipeline.statistics import GridTables, mean_interval
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables, mean_interval
+from pipeline.results import FINISHED
 
 WHOSE = "each arm's first seed that did not diverge, weights of its best validation step"
 """What `of_first_seed` keeps."""

@@ -26,8 +26,8 @@ from pipeline.figures.style import (
     styled,
 )
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval, paired_difference
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables, mean_interval, paired_difference
+from pipeline.results import FINISHED
 
 MAX_ARMS = 4
 """Of more arms than these the lines of some are drawn; the gap of every one."""

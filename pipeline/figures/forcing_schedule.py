@@ -9,8 +9,8 @@ from pipeline.figures.decoders import percent
 from pipeline.figures.stages import ranked
 from pipeline.figures.style import banded, canvas, handle_of, label_panels, legend_below, looks_of, styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval, on_schedule, paired_difference
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables, mean_interval, on_schedule, paired_difference
+from pipeline.results import FINISHED
 
 PROBABILITY = "teacher_forcing_probability"
 ERROR = "validation_token_error[free_running]"

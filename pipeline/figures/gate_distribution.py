@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pipeline.figures.stages import STAGES, chosen_told, layer_told, ranked, spread, staged, top_forward
 from pipeline.figures.style import FAINT, INK, Look, canvas, handle_of, label_panels, legend_below, looks_of, styled
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, number, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval
+from pipeline.quantities import GridTables, mean_interval
 
 MAX_ARMS = 4
 """So many arms share the panels of the gates."""

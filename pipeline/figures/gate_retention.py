@@ -35,7 +35,7 @@ from pipeline.figures.style import (
     styled,
 )
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, decay_rates, mean_interval
+from pipeline.quantities import GridTables, decay_rates, mean_interval
 
 MAX_BOTH = 3
 """Of more arms than these only the end of training is drawn."""

@@ -24,7 +24,7 @@ from pipeline.figures.style import (
     styled,
 )
 from pipeline.figures.words import INTERVAL, few, left_out, number, outcomes, seeds_of, series_name, the
-from pipeline.statistics import GridTables, decay_rates, mean_interval
+from pipeline.quantities import GridTables, decay_rates, mean_interval
 
 MAX_INSIDE = 4
 MAX_LETTERS = 18

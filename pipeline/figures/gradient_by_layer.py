@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pipeline.figures.stages import MAX_PANELS, STAGES, chosen_told, interval, ranked, recurrent, spread, staged
 from pipeline.figures.style import Look, banded, canvas, decades, handle_of, label_panels, legend_below, styled
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval
+from pipeline.quantities import GridTables, mean_interval
 
 MAX_BOTH = 3
 """Of more arms than these only the end of training is drawn."""

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from pipeline.figures.stages import MAX_PANELS, chosen_told, layer_told, recurrent, spread, top_forward
 from pipeline.figures.style import canvas, decades, styled
 from pipeline.figures.words import left_out, name_of, number, outcomes, seeds_of, series_name, the
-from pipeline.statistics import GridTables, mean_interval, on_schedule
+from pipeline.quantities import GridTables, mean_interval, on_schedule
 
 MAX_DECADES = 16
 """Colours span at most as many decades below the largest norm; what is smaller is drawn as the smallest."""

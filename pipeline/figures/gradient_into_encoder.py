@@ -13,7 +13,7 @@ from pipeline.figures.lags import contrast, panels
 from pipeline.figures.stages import STAGES, layer_told, top_forward
 from pipeline.figures.style import styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of
-from pipeline.statistics import GridTables, decay_rates, mean_interval
+from pipeline.quantities import GridTables, decay_rates, mean_interval
 
 INITIALLY, _ = STAGES
 _SERIES = ["stage", "arm"]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pipeline.figures.stages import STAGES, blocks, interval, ranked, recurrent, staged
 from pipeline.figures.style import FAINT, INK, Look, canvas, handle_of, legend_below, looks_of, styled
 from pipeline.figures.words import INTERVAL, count, name_of, outcomes
-from pipeline.statistics import GridTables, decay_rates, mean_interval
+from pipeline.quantities import GridTables, decay_rates, mean_interval
 
 _PLACE = (pl.col("layer") == 0) & (pl.col("direction") == "forward")
 _ABOVE = (pl.col("log_sigma") > 0) & pl.col("growth").is_not_null()

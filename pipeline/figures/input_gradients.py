@@ -9,7 +9,7 @@ from pipeline.figures.lags import contrast, panels
 from pipeline.figures.stages import interval, ranked, staged
 from pipeline.figures.style import styled
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of
-from pipeline.statistics import GridTables, mean_interval
+from pipeline.quantities import GridTables, mean_interval
 
 
 def applies(tables: GridTables) -> bool:

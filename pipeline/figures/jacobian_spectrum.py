@@ -20,7 +20,7 @@ from pipeline.figures.style import (
     styled,
 )
 from pipeline.figures.words import INTERVAL, count, few, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval
+from pipeline.quantities import GridTables, mean_interval
 
 QUANTITIES = {"largest": "Largest", "median": "Median", "smallest": "Smallest"}
 _BOUND = Look(INK, (0, (1, 1.5)), "")

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.figures.stages import STAGES
 from pipeline.figures.style import INK, banded, canvas, decades, handle_of, label_panels, legend_below, looks_of
-from pipeline.statistics import mean_interval, paired_difference
+from pipeline.quantities import mean_interval, paired_difference
 
 MAX_SHADED = 4
 """So many arms have full bands around their lines."""

@@ -21,8 +21,8 @@ from pipeline.figures.style import (
     styled,
 )
 from pipeline.figures.words import count, few, listed, name_of, number, outcomes, seeds_of, the
-from pipeline.statistics import GridTables
-from pipeline.statistics.solved import has_criterion
+from pipeline.quantities import GridTables
+from pipeline.quantities.solved import has_criterion
 
 MAX_COLUMNS = 3
 MAX_WITH_SEEDS = 4

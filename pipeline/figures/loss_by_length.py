@@ -14,9 +14,9 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from pipeline.figures.stages import compares_cells
 from pipeline.figures.style import INK, canvas, handle_of, label_panels, legend_below, looks_of, styled, with_room
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval
-from pipeline.statistics.solved import has_criterion, longest_solved, solved_share
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables, mean_interval
+from pipeline.quantities.solved import has_criterion, longest_solved, solved_share
+from pipeline.results import FINISHED
 
 _DODGE = 0.045
 """Arms stand side by side at a length: by as many decades of the length axis, at most."""

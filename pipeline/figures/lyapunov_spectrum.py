@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pipeline.figures.stages import STAGES, interval, layer_told, ranked, staged, top_forward
 from pipeline.figures.style import INK, banded, canvas, handle_of, label_panels, legend_below, looks_of, styled
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, number, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval
+from pipeline.quantities import GridTables, mean_interval
 
 LOWEST = -5.0
 """Exponents below are cut off: what shrinks by e⁵ a timestep is gone after a few."""

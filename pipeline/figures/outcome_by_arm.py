@@ -26,9 +26,9 @@ from pipeline.figures.style import (
     styled,
 )
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, number, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval, paired_difference, share_interval
-from pipeline.statistics.solved import has_criterion
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables, mean_interval, paired_difference, share_interval
+from pipeline.quantities.solved import has_criterion
+from pipeline.results import FINISHED
 
 ENDS = {
     "solved": Look("#12416e", "none", "o"),

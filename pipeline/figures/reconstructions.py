@@ -14,7 +14,7 @@ from pipeline.figures.examples import WHOSE, as_grid, of_first_seed, of_runs, wh
 from pipeline.figures.stages import chosen_told, interval, ranked, spread
 from pipeline.figures.style import WIDTH, canvas, styled
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 MAX_ARMS, MAX_EXAMPLES, MAX_FRAMES = 3, 2, 8
 

@@ -14,8 +14,8 @@ from pipeline.figures.glyphs import are_letters, legible
 from pipeline.figures.stages import chosen_told, interval, ranked, spread
 from pipeline.figures.style import canvas, label_panels, styled
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables, mean_interval
+from pipeline.results import FINISHED
 
 MAX_ARMS = 3
 """Blocks of text, too: of fewer arms there are more prompts."""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pipeline.figures.stages import chosen_told, interval, ranked, spread
 from pipeline.figures.style import INK, Look, canvas, decades, handle_of, label_panels, legend_below, looks_of, styled
 from pipeline.figures.words import INTERVAL, count, few, name_of, number, outcomes, the
-from pipeline.statistics import GridTables, mean_interval
+from pipeline.quantities import GridTables, mean_interval
 
 _METRICS = ("local_smoothness", "probe_grad_norm")
 _FINITE = pl.col("log10_norm").is_finite() & pl.col("log10_smoothness").is_finite()

@@ -20,7 +20,7 @@ from pipeline.figures.style import (
     styled,
 )
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, number, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval, on_schedule
+from pipeline.quantities import GridTables, mean_interval, on_schedule
 
 MEASURES = {"sigma_max": "largest singular value", "spectral_radius": "spectral radius"}
 BOUND = 1.0

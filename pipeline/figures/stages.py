@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from pipeline.figures.words import number
-from pipeline.statistics import GridTables
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables
+from pipeline.results import FINISHED
 
 STAGES = {"initialisation": "At initialisation", "end": "At the end of training"}
 MAX_PANELS = 6

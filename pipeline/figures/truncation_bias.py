@@ -24,7 +24,7 @@ from pipeline.figures.style import (
     styled,
 )
 from pipeline.figures.words import INTERVAL, count, few, left_out, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval
+from pipeline.quantities import GridTables, mean_interval
 
 SOUND = 0.1
 """A relative error below which a truncated gradient passes for the full one."""

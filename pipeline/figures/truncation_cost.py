@@ -12,8 +12,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from pipeline.figures.style import Look, canvas, handle_of, label_panels, legend_below, looks_of, styled, with_room
 from pipeline.figures.words import INTERVAL, left_out, name_of, outcomes, seeds_of
-from pipeline.statistics import GridTables, mean_interval, paired_difference
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables, mean_interval, paired_difference
+from pipeline.results import FINISHED
 
 LENGTH = "training.truncation.backward_length"
 _UNITS = {"loss": "test loss", "step_time_s": "time of a step (ms)", "activation_bytes": "memory kept (MiB)"}

@@ -21,8 +21,8 @@ from pipeline.figures.style import (
     with_room,
 )
 from pipeline.figures.words import INTERVAL, few, left_out, name_of, outcomes, seeds_of, the
-from pipeline.statistics import GridTables, mean_interval
-from pipeline.tables import FINISHED
+from pipeline.quantities import GridTables, mean_interval
+from pipeline.results import FINISHED
 
 _FORM = r"^test_loss\[T=(\d+)\]$"
 MAX_PANELS = 4

@@ -9,17 +9,17 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.claims.judge import judge, load_rules
 from pipeline.config import Paths, Study
 from pipeline.figures.catalogue import Drawing, drawings_of
 from pipeline.figures.style import to_svg_and_png
-from pipeline.report.claims import judge, load_rules
+from pipeline.quantities import GridTables, grids_of
 from pipeline.report.files import write_files
 from pipeline.report.metrics import metrics, plot_tables, to_json
 from pipeline.report.page import ShownFigure, ShownGrid, ShownStudy, inline, render, settings_table, told
 from pipeline.report.provenance import provenance, trial_ids
 from pipeline.report.summary import failures, settings_summary
-from pipeline.statistics import GridTables, grids_of
-from pipeline.tables import SCHEMAS, read_table
+from pipeline.results import SCHEMAS, read_table
 
 _HERO = "gradient_by_lag"
 _FINDINGS = ("loss_by_length", "error_by_cell", "outcome_by_arm")

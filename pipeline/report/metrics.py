@@ -9,15 +9,15 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.claims.judge import VERDICTS
 from pipeline.figures import gradient_by_lag, learning_curves, loss_by_length
-from pipeline.report.claims import VERDICTS
-from pipeline.statistics import GridTables
-from pipeline.statistics.solved import longest_solved, solved_share
+from pipeline.quantities import GridTables
+from pipeline.quantities.solved import longest_solved, solved_share
 
 MAX_CURVE_STEPS = 100
 """Learning curves are thinned to at most as many steps."""
 
-_SETTING_METRICS = ("test_loss", "test_error", "solved_share", "criterion_step", "certificate_error")
+_SETTING_METRICS = ("test_loss", "test_error", "solved_share", "criterion_step", "gradient_check_error")
 
 
 def metrics(grids: Sequence[GridTables], summary: pl.DataFrame, verdicts: pl.DataFrame) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from markupsafe import Markup
 from pipeline.figures.decoders import decodes
 from pipeline.figures.stages import compares_cells
 from pipeline.figures.words import name_of, number
-from pipeline.statistics import GridTables
-from pipeline.statistics.solved import has_criterion
+from pipeline.quantities import GridTables
+from pipeline.quantities.solved import has_criterion
 
 _HERE = Path(__file__).parent
 
@@ -105,7 +105,7 @@ def settings_table(tables: GridTables, summary: pl.DataFrame) -> tuple[list[str]
     header += ["seeds ok", "test loss"]
     header += ["wrong sequences" if decodes(tables) else "test error"] * classify
     header += ["reached criterion", "median step"] * criterion
-    header += ["ms per step", "certificate error"]
+    header += ["ms per step", "gradient check error"]
     rows = []
     for row in summary.filter("selected").iter_rows(named=True):
         cells = [name_of(row["arm"]), str(row["length"]), *(_text(row[axis]) for axis in axes)]
@@ -115,7 +115,7 @@ def settings_table(tables: GridTables, summary: pl.DataFrame) -> tuple[list[str]
             cells += [_interval_of(row, "solved_share", percent=True)]
             cells += [_never(row) if row["criterion_step"] is None else f"{row['criterion_step']:.0f}"]
         milliseconds = None if row["step_time_s"] is None else 1000 * row["step_time_s"]
-        rows.append([*cells, number(milliseconds, 2), number(row["certificate_error"], 2)])
+        rows.append([*cells, number(milliseconds, 2), number(row["gradient_check_error"], 2)])
     return header, rows
 
 

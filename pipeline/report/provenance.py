@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from pipeline.figures.words import number
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 
 def provenance(scale: str, grids: Sequence[GridTables]) -> list[tuple[str, str]]:

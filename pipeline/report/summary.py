@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from pipeline.statistics import GridTables, mean_interval, share_interval
-from pipeline.tables import FINISHED, STATUSES
+from pipeline.quantities import GridTables, mean_interval, share_interval
+from pipeline.results import FINISHED, STATUSES
 
 _KEYS = ["position"]
 
@@ -17,7 +17,7 @@ def settings_summary(tables: GridTables) -> pl.DataFrame:
 
     `test_loss` is the geometric mean over seeds that did not diverge, with the interval of its logarithm; `test_error`
     the mean. `solved_share` counts every seed but those with an error. `criterion_step` is the median over seeds, null
-    where the median seed did not reach it. `step_time_s` is the median, `certificate_error` the largest over seeds.
+    where the median seed did not reach it. `step_time_s` is the median, `gradient_check_error` the largest over seeds.
     """
     runs = tables.all_runs.sort("position", "seed")
     named = runs.select("position", "label", "arm", "length", "trial_id", "selected", *_varied(tables)).unique(
@@ -67,7 +67,7 @@ def _plain(runs: pl.DataFrame) -> pl.DataFrame:
             criterion_step=pl.when(never.is_finite()).then(never),
             clipped_share=pl.col("clipped_share").mean(),
             step_time_s=pl.col("step_time_s").median(),
-            certificate_error=pl.col("certificate_error").max(),
+            gradient_check_error=pl.col("gradient_check_error").max(),
             num_parameters=pl.col("num_parameters").max(),
             wall_time_s=pl.col("wall_time_s").max(),
         )

@@ -9,7 +9,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from pipeline.models.initialisation import Chrono, Initialisation, Uniform
+from pipeline.core.models.initialisation import Chrono, Initialisation, Uniform
 from pipeline.selftest.check import Check, absolute, at_least, at_most
 from pipeline.selftest.networks import replicas_of
 

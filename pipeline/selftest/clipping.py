@@ -11,9 +11,9 @@ from functools import partial
 
 import torch
 
+from pipeline.core.training.clipping.rules import GlobalNorm, GlobalNormMax
 from pipeline.selftest.check import Check, relative
 from pipeline.selftest.networks import F64
-from pipeline.training.clipping.rules import GlobalNorm, GlobalNormMax
 
 GRADIENTS = ((3.0, 4.0), (0.3, 0.4))
 THRESHOLD = 1.0

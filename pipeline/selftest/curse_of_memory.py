@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.models import Replicas
+from pipeline.core.models import Replicas
 from pipeline.selftest.check import Check, as_printed, relative
 from pipeline.selftest.networks import F64, answer_gradient, parameters, replicas_of
 

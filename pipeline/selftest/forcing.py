@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from functools import partial
 
+from pipeline.core.training.forcing import ExponentialDecay, InverseSigmoidDecay, LinearDecay, Schedule
 from pipeline.selftest.check import Check, absolute
-from pipeline.training.forcing import ExponentialDecay, InverseSigmoidDecay, LinearDecay, Schedule
 
 LINEAR = LinearDecay("linear", 1.0, 0.01, 0.1)
 EXPONENTIAL = ExponentialDecay("exponential", 0.99)

@@ -12,10 +12,10 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from pipeline.attention.score import NO_ATTENTION
-from pipeline.measures import gate_statistics, gate_values, retention, trace_gradients
-from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel
-from pipeline.models.initialisation import Gaussian, Initialisation, KeepBias
+from pipeline.core.attention.score import NO_ATTENTION
+from pipeline.core.measures import gate_statistics, gate_values, retention, trace_gradients
+from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel
+from pipeline.core.models.initialisation import Gaussian, Initialisation, KeepBias
 from pipeline.selftest.check import Check, as_printed, relative
 from pipeline.selftest.networks import F64, draw
 

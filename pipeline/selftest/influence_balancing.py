@@ -16,11 +16,11 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from pipeline.models import Replicas
+from pipeline.core.models import Replicas
+from pipeline.core.training.optimisers import Sgd
+from pipeline.core.training.truncation import Truncation, Windows
 from pipeline.selftest.check import Check, absolute, as_printed, at_least
 from pipeline.selftest.networks import F64, answer_gradient, first_unit, parameters, replicas_of
-from pipeline.training.optimisers import Sgd
-from pipeline.training.truncation import Truncation, Windows
 
 NUM_POSITIVE, NUM_NEGATIVE = 10, 13
 NUM_UNITS = NUM_POSITIVE + NUM_NEGATIVE

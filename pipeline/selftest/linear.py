@@ -12,9 +12,9 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from pipeline.measures import lyapunov_spectrum, singular_values_by_lag, trace_gradients
-from pipeline.models import Replicas
-from pipeline.models.initialisation import Orthogonal
+from pipeline.core.measures import lyapunov_spectrum, singular_values_by_lag, trace_gradients
+from pipeline.core.models import Replicas
+from pipeline.core.models.initialisation import Orthogonal
 from pipeline.selftest.check import Check, absolute, relative
 from pipeline.selftest.networks import F64, FIRST, draw, jacobians_of, parameters, replicas_of
 

@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.attention.score import NO_ATTENTION
-from pipeline.cells.stack import FORWARD
-from pipeline.measures import step_jacobians
-from pipeline.models import Interface, ModelSpec, Replicas, SequenceModel, StateKey
-from pipeline.models.initialisation import PLAIN, Initialisation
+from pipeline.core.attention.score import NO_ATTENTION
+from pipeline.core.cells.stack import FORWARD
+from pipeline.core.measures import step_jacobians
+from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel, StateKey
+from pipeline.core.models.initialisation import PLAIN, Initialisation
 
 F64 = torch.float64
 FIRST = StateKey(0, FORWARD, "h")

@@ -13,8 +13,8 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from pipeline.measures import log_stretches, lyapunov_spectrum, mean_field_exponent, random_network_jacobians
-from pipeline.models.initialisation import ScaledGaussian
+from pipeline.core.measures import log_stretches, lyapunov_spectrum, mean_field_exponent, random_network_jacobians
+from pipeline.core.models.initialisation import ScaledGaussian
 from pipeline.selftest.check import Check, absolute, at_most, relative
 from pipeline.selftest.networks import F64, draw, first_unit, jacobians_of, parameters, replicas_of
 

@@ -7,10 +7,10 @@ from functools import cache
 
 import torch
 
-from pipeline.models.initialisation import Orthogonal
+from pipeline.core.models.initialisation import Orthogonal
+from pipeline.core.training.regularisation import VanishingGradient
 from pipeline.selftest.check import Check, absolute, relative
 from pipeline.selftest.networks import F64, draw, parameters, replicas_of
-from pipeline.training.regularisation import VanishingGradient
 
 NUM_HIDDEN, NUM_TIMESTEPS = 16, 30
 WEIGHT = 4.0

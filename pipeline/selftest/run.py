@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
+from pipeline.core.training.runtime import computing
 from pipeline.errors import ConfigError
 from pipeline.selftest import (
     chrono,
@@ -24,7 +25,6 @@ from pipeline.selftest import (
     truncation,
 )
 from pipeline.selftest.check import Check, Outcome
-from pipeline.training.runtime import computing
 
 GROUPS = (
     linear,

@@ -12,9 +12,9 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from pipeline.measures import recurrent_blocks, sigma_max, spectral_radius, trace_gradients
-from pipeline.models import Replicas
-from pipeline.models.initialisation import Orthogonal, ScaledGaussian, SpectralRadius
+from pipeline.core.measures import recurrent_blocks, sigma_max, spectral_radius, trace_gradients
+from pipeline.core.models import Replicas
+from pipeline.core.models.initialisation import Orthogonal, ScaledGaussian, SpectralRadius
 from pipeline.selftest.check import Check, at_most, relative
 from pipeline.selftest.networks import F64, FIRST, draw, parameters, replicas_of
 

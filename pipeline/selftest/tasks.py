@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.attention.score import NO_ATTENTION
 from pipeline.config import Sizes
-from pipeline.datasets import Dataset
-from pipeline.datasets.adding import Adding
-from pipeline.datasets.copy_memory import CopyMemory
-from pipeline.datasets.temporal_order import TemporalOrder
-from pipeline.models import ModelSpec, Replicas, SequenceModel, loss
-from pipeline.models.initialisation import ConstantBias, Gaussian, Initialisation
+from pipeline.core.attention.score import NO_ATTENTION
+from pipeline.core.models import ModelSpec, Replicas, SequenceModel, loss
+from pipeline.core.models.initialisation import ConstantBias, Gaussian, Initialisation
+from pipeline.core.training.data import interface_of, to_device
+from pipeline.core.training.evaluation import evaluate
+from pipeline.data import Dataset
+from pipeline.data.adding import Adding
+from pipeline.data.copy_memory import CopyMemory
+from pipeline.data.temporal_order import TemporalOrder
 from pipeline.selftest.check import Check, absolute, as_printed, relative
-from pipeline.training.data import interface_of, to_device
-from pipeline.training.evaluation import evaluate
 
 MEMORYLESS = {100: "0.173287", 200: "0.094520", 500: "0.039989"}
 """10 ln 8 / (T + 20) by T."""

@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pipeline.core.training.truncation import Truncation, Windows
 from pipeline.selftest.check import Check, absolute, at_least
 from pipeline.selftest.networks import draw, replicas_of
-from pipeline.training.truncation import Truncation, Windows
 
 NUM_TIMESTEPS = 12
 SHORT = 3

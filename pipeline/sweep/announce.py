@@ -9,9 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from pipeline.sweep.archive import StoredTrial
+from pipeline.results.archive import StoredTrial
+from pipeline.results.store import TrialStore
 from pipeline.sweep.plan import Plan, Setting
-from pipeline.sweep.store import TrialStore
 
 OnFinished = Callable[[Setting, StoredTrial], None]
 """Is called once for each setting of a plan whose trial is in the store, one call at a time."""

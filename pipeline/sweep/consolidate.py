@@ -12,10 +12,10 @@ import polars as pl
 
 from pipeline.config.study import VARIANT
 from pipeline.errors import StoreError
+from pipeline.results import SCHEMAS, TRIAL_TABLES, write_table
+from pipeline.results.frames import failed_trials_frame, spec_columns
+from pipeline.results.store import TrialStore
 from pipeline.sweep.plan import Plan, Setting
-from pipeline.sweep.store import TrialStore
-from pipeline.tables import SCHEMAS, TRIAL_TABLES, write_table
-from pipeline.tables.frames import failed_trials_frame, spec_columns
 
 
 def consolidate(

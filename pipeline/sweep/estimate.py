@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from pipeline.cells import CELLS
-from pipeline.models import Interface, count_parameters
-from pipeline.training.diagnostics import NUM_JACOBIAN_EXAMPLES
-from pipeline.training.evaluation import CHUNK
-from pipeline.training.spec import TrialSpec
+from pipeline.core.cells import CELLS
+from pipeline.core.models import Interface, count_parameters
+from pipeline.core.training.diagnostics import NUM_JACOBIAN_EXAMPLES
+from pipeline.core.training.evaluation import CHUNK
+from pipeline.core.training.spec import TrialSpec
 
 FLOATS_PER_PARAMETER = 6
 """The weight, its gradient, the clipped one, and up to three of the optimiser's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pipeline.datasets import Dataset
+from pipeline.data import Dataset
 from pipeline.sweep.plan import Setting
 from pipeline.sweep.trial import Job, Outcome
 

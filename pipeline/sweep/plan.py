@@ -26,12 +26,12 @@ from pipeline.config import (
 )
 from pipeline.config.strict import InvalidFieldError
 from pipeline.config.study import VARIANT
-from pipeline.datasets import Manifest, Variant, combined_digest, read_manifest
+from pipeline.core.training.data import interface_of
+from pipeline.core.training.spec import TrialSpec, check_fit, trial_id
+from pipeline.data import Manifest, Variant, combined_digest, read_manifest
 from pipeline.errors import ConfigError, DatasetError, unknown_name
+from pipeline.results.schema import TRIALS
 from pipeline.sweep.estimate import Workload, duration_s, memory_bytes
-from pipeline.tables.schema import TRIALS
-from pipeline.training.data import interface_of
-from pipeline.training.spec import TrialSpec, check_fit, trial_id
 
 _SHORT_NAMES = {"dataset.length": "T", "model.hidden_size": "H", "optimiser.learning_rate": "lr"}
 _SAY_FIRST = (VARIANT, "model.cell", "model", "dataset.name", "dataset", "dataset.length")

@@ -17,8 +17,11 @@ from typing import TextIO
 import torch
 
 from pipeline.config import Params, Paths
-from pipeline.datasets import Dataset, load_dataset
+from pipeline.core.training import run_trial
+from pipeline.data import Dataset, load_dataset
 from pipeline.errors import SweepError
+from pipeline.results import probe_writable
+from pipeline.results.store import TrialStore, store_url
 from pipeline.sweep.announce import Announcer, OnFinished
 from pipeline.sweep.consolidate import consolidate
 from pipeline.sweep.estimate import available_memory_bytes
@@ -26,10 +29,7 @@ from pipeline.sweep.execution import Executor, LoadData, Watch
 from pipeline.sweep.lock import sweep_lock
 from pipeline.sweep.plan import Plan, Setting, plan_study
 from pipeline.sweep.progress import Progress, duration_text, follow, title
-from pipeline.sweep.store import TrialStore, store_url
 from pipeline.sweep.trial import Job, Outcome, Train
-from pipeline.tables import probe_writable
-from pipeline.training import run_trial
 
 SHORT_S = 5.0
 """On one core, roughly: what takes less is done before Ray has started."""

@@ -18,21 +18,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.datasets import Dataset
+from pipeline.core.training import CheckpointError, MemorySink, Status, run_trial
+from pipeline.core.training.spec import canonical
+from pipeline.data import Dataset
 from pipeline.errors import DatasetError
-from pipeline.sweep.archive import StoredTrial
+from pipeline.results import TRIAL_TABLES
+from pipeline.results.archive import StoredTrial
+from pipeline.results.frames import long_frame, trials_frame
+from pipeline.results.store import CheckpointSlot, TrialStore
 from pipeline.sweep.plan import Setting
-from pipeline.sweep.store import CheckpointSlot, TrialStore
-from pipeline.tables import TRIAL_TABLES
-from pipeline.tables.frames import long_frame, trials_frame
-from pipeline.training import CheckpointError, MemorySink, Status, run_trial
-from pipeline.training.spec import canonical
 
 _log = logging.getLogger(__name__)
 
 
 class Result(Protocol):
-    """What a training function returns: `pipeline.training.TrialResult`, or anything like it."""
+    """What a training function returns: `pipeline.core.training.TrialResult`, or anything like it."""
 
     @property
     def rows(self) -> list[dict[str, Any]]:

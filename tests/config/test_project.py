@@ -23,8 +23,8 @@ from pipeline.config import (
     load_study,
     seeds_of,
 )
+from pipeline.core.training import TrialSpec
 from pipeline.errors import ConfigError
-from pipeline.training import TrialSpec
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.statistics import GridTables, grids_of
+from pipeline.quantities import GridTables, grids_of
 from tests.synthetic_results import Shape, Variant, study_tables
 
 OVER = ("optimiser.learning_rate",)

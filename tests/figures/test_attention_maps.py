@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.figures import attention_maps
 from pipeline.figures.style import to_svg
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_attention import DATES, attending, autoencoding, captioning, grid
 
 INSIDE = {"dot": 0.97, "general": 0.9}

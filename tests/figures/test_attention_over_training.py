@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures import attention_over_training
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_attention import STEPS, attending, grid
 
 INSIDE = {"dot": 0.97, "general": 0.9}

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.figures import captions
 from pipeline.figures.style import to_svg
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_attention import attending, captioning, grid
 
 INSIDE = {"plain": 0.8, "doubly stochastic": 0.6}

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from pipeline.errors import ConfigError
 from pipeline.figures.catalogue import FIGURES, KINDS, check_kinds, drawings_of
 from pipeline.figures.style import to_svg
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.figures.conftest import grids
 from tests.figures.test_error_by_token import with_errors
 from tests.figures.test_unseen_lengths import with_unseen

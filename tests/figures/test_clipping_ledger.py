@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures import clipping_ledger
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 
 def with_norms(tables: GridTables, norms: dict[int, list[float]], threshold: float = 1.0) -> GridTables:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import polars as pl
 
 from pipeline.figures import eigenvalue_cloud
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 
 def test_share_outside_the_unit_circle(exact: list[GridTables]) -> None:

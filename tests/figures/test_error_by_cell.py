@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures import error_by_cell
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 
 def with_errors(tables: GridTables, errors: dict[str, list[float]]) -> GridTables:

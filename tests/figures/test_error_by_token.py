@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures import error_by_token
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 ERRORS = {("elman", "left"): 0.02, ("elman", "right"): 0.7, ("lstm", "left"): 0.01, ("lstm", "right"): 0.1}
 

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pipeline.figures.examples import as_grid, at_end, of_first_seed, of_runs, outline, where
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_attention import STEPS, attending, grid
 
 INSIDE = {"dot": 0.9, "general": 0.8}

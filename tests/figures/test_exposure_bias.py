@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.figures import exposure_bias as figure
 from pipeline.figures.style import to_svg
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_decoding import SCHEDULES, Arm, Setting, decoding_grid
 
 

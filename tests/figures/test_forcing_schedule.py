@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.figures import forcing_schedule as figure
 from pipeline.figures.style import to_svg
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_decoding import LAST, SCHEDULES, Arm, Setting, decoding_grid, token_error
 
 

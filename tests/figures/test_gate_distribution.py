@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures import gate_distribution
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.figures.conftest import grids
 from tests.synthetic_results import END_FACTORS, START_FACTORS, Shape, Variant
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures import gradient_by_lag, gradient_by_layer, gradient_heatmap
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_results import END_FACTORS
 
 

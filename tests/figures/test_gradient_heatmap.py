@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.figures import gradient_heatmap
 from pipeline.figures.style import to_png
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_results import Shape, study_tables
 
 

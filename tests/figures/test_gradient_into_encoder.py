@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.figures import gradient_into_encoder as figure
 from pipeline.figures.style import to_svg
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_decoding import ATTENTION, RECURRENCE, Arm, Setting, decoding_grid
 
 EXACT = Setting(spread=0.0)

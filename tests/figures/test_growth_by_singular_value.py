@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures import growth_by_singular_value
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 
 def with_points(tables: GridTables, points: dict[int, tuple[float, float]]) -> GridTables:

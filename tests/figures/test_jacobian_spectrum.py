@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures import jacobian_spectrum
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_results import END_FACTORS
 
 

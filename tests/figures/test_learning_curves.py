@@ -5,7 +5,7 @@ from dataclasses import replace
 import polars as pl
 
 from pipeline.figures import learning_curves
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 
 def curves_of(tables: GridTables, values: dict[int, list[float]], status: dict[int, str]) -> GridTables:

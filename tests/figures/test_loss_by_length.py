@@ -9,7 +9,7 @@ import pytest
 from matplotlib.collections import PathCollection
 
 from pipeline.figures import loss_by_length
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.figures.conftest import grids
 from tests.synthetic_results import Shape, Variant
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from pipeline.figures import outcome_by_arm
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 
 def with_runs(

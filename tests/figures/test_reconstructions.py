@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures import reconstructions
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_attention import autoencoding, captioning, grid
 
 LOSSES = {"lstm": 0.02, "gru": 0.04}

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.figures import samples
 from pipeline.figures.style import to_svg
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_attention import attending, grid, writing
 
 LOSSES = {"lstm": 1.6, "gru": 1.5}

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures import smoothness
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 
 def with_points(tables: GridTables, points: dict[int, list[tuple[float, float]]]) -> GridTables:

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures import spectrum
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 
 def with_sigma(tables: GridTables, end: list[float]) -> GridTables:

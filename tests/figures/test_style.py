@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from pipeline.figures.gradient_by_lag import draw
 from pipeline.figures.style import LOOKS, canvas, log_ticks, looks_of, state_looks, styled, to_svg, with_room
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 
 def test_the_same_tables_give_the_same_bytes(exact: list[GridTables]) -> None:

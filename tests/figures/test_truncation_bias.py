@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures import truncation_bias
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 from tests.synthetic_results import END_FACTORS
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 
 from pipeline.figures import truncation_cost
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 LENGTH = truncation_cost.LENGTH
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.figures import unseen_lengths
 from pipeline.figures.style import to_svg
-from pipeline.statistics import GridTables
+from pipeline.quantities import GridTables
 
 LOSSES = {"elman": 1.0, "lstm": 0.001, "gru": 0.01}
 

@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from pipeline.claims.judge import load_rules
 from pipeline.config import Paths
 from pipeline.errors import TableError
-from pipeline.report.claims import load_rules
 from tests.report.conftest import ROOT, TROUBLED, VARIED, build, project
 from tests.synthetic_results import Shape
 

@@ -11,6 +11,7 @@ import pytest
 from torch import Tensor
 
 from pipeline.__main__ import main
+from pipeline.core.training.clipping import Ledger, rules
 from pipeline.selftest import (
     Check,
     Tolerance,
@@ -23,7 +24,6 @@ from pipeline.selftest import (
     run,
     select,
 )
-from pipeline.training.clipping import Ledger, rules
 
 CHECKS = list(every_check())
 GROUPS = {

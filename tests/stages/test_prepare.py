@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.datasets import load_dataset, read_manifest
+from pipeline.data import load_dataset, read_manifest
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from pipeline.config import Paths, Sizes
-from pipeline.datasets import prepare_dataset
-from pipeline.tables import HOST_COLUMNS, SCHEMAS, read_table
+from pipeline.data import prepare_dataset
+from pipeline.results import HOST_COLUMNS, SCHEMAS, read_table
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"num_train": 16, "num_validation": 8, "num_test": 8}

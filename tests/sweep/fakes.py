@@ -18,10 +18,11 @@ from pathlib import Path
 import yaml
 
 from pipeline.config import Params, Paths, Sizes, load_params
-from pipeline.datasets import prepare_dataset
+from pipeline.core.training import TrialSpec
+from pipeline.core.training.rows import FACTS
+from pipeline.data import prepare_dataset
+from pipeline.results import SCHEMAS
 from pipeline.sweep import executor_named, run_sweep
-from pipeline.tables import SCHEMAS
-from pipeline.training import TrialSpec
 
 NUM_STEPS = 6
 PARAMS = {
@@ -127,7 +128,8 @@ class FakeTrain:
             sink.restore(base64.b64decode(kept["rows"]))
         while step < spec.training.max_steps:
             step, state = step + 1, hashlib.sha256(state.encode()).hexdigest()
-            row = {"seed": list(spec.seeds), "step": step, "metric": "training_loss", "value": loss_of(state)}
+            about = {"step": step, "metric": "loss", **FACTS, "split": "train"}
+            row = {"seed": list(spec.seeds), **about, "value": loss_of(state)}
             sink.write("curves", row)
             rows = base64.b64encode(sink.to_bytes()).decode()
             checkpoints.save(json.dumps({"step": step, "state": state, "rows": rows}).encode())

@@ -8,14 +8,14 @@ import polars as pl
 import pytest
 
 from pipeline.config import Params, Paths, Selection
-from pipeline.datasets import load_dataset
+from pipeline.data import load_dataset
 from pipeline.errors import StoreError
+from pipeline.quantities import grids_of
 from pipeline.report.summary import settings_summary
-from pipeline.statistics import grids_of
+from pipeline.results import SCHEMAS, read_table
 from pipeline.sweep import Plan, TrialStore, plan_study
 from pipeline.sweep.consolidate import consolidate, median_scores, selected_positions
 from pipeline.sweep.trial import Job, train_setting
-from pipeline.tables import SCHEMAS, read_table
 
 from .fakes import FakeTrain, grid, write_project
 

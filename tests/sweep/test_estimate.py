@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from pipeline.config import Params, Paths
-from pipeline.models import Interface
+from pipeline.core.models import Interface
+from pipeline.core.training import TrialSpec
 from pipeline.sweep import plan_study
 from pipeline.sweep.estimate import Workload, available_memory_bytes, duration_s, memory_bytes
-from pipeline.training import TrialSpec
 
 WORK = Workload(10, Interface("real", 2, "last", "value", 1), num_data_bytes=100)
 

@@ -16,8 +16,8 @@ import pytest
 
 from pipeline.config import Params, Paths, Resources
 from pipeline.errors import SweepError
+from pipeline.results import HOST_COLUMNS, SCHEMAS, read_table
 from pipeline.sweep import TrialStore, current_plan
-from pipeline.tables import HOST_COLUMNS, SCHEMAS, read_table
 
 from . import fakes
 from .fakes import NUM_STEPS, STUDY, FakeTrain, grid, sweep, write_project, write_yaml

@@ -12,15 +12,15 @@ import polars as pl
 import pytest
 
 from pipeline.config import Params, Paths, Resources
-from pipeline.datasets import load_dataset
+from pipeline.core.training import CheckpointError
+from pipeline.data import load_dataset
 from pipeline.errors import DatasetError, SweepError, TableError
+from pipeline.results import read_table
 from pipeline.sweep import Setting, StoredTrial, TrialStore, current_plan, describe_plan
 from pipeline.sweep.inline import train_inline
 from pipeline.sweep.lock import sweep_lock
 from pipeline.sweep.run import SHORT_S, executor_named, git_revision, run_sweep
 from pipeline.sweep.trial import Job, train_setting
-from pipeline.tables import read_table
-from pipeline.training import CheckpointError
 
 from .fakes import NUM_STEPS, STUDY, FakeResult, FakeTrain, grid, sweep, write_project, write_yaml
 

@@ -1,0 +1,1 @@
+"""Claims and the rules by which they are judged."""

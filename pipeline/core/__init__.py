@@ -1,0 +1,1 @@
+"""The numerical core: torch and numpy only."""

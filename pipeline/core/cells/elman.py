@@ -1,0 +1,138 @@
+"""The Elman network ("vanilla RNN"): h_t = φ(W_hh h_{t-1} + W_ih x_t + b).
+
+φ is tanh, the sigmoid, ReLU, LeakyReLU or the identity; a new one is a `Nonlinearity` and a line in `CELLS`.
+
+Source: Elman (1990), in PyTorch's parametrisation (two biases, which add).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.core.cells.cell import Cell, States, Weights, pack_summed
+from pipeline.core.cells.recurrence import Backward, BackwardLoop, Forward, ForwardLoop, recurrence
+
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+LEAKY_SLOPE = 0.01
+
+
+@dataclass(frozen=True)
+class Nonlinearity:
+    """A function φ and its derivative, the derivative in terms of the value h = φ(a).
+
+    Attributes:
+        function: φ, as a function of a tensor.
+        apply_: φ in place.
+        backward: `(grad_h, h, out)` writes φ'(a) · grad_h to `out`.
+        derivative: φ'(a), as a function of h.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    apply_: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor, Tensor], Any]
+    derivative: Callable[[Tensor], Tensor]
+
+
+TANH = Nonlinearity(
+    torch.tanh,
+    torch.tanh_,
+    lambda grad, h, out: _tanh_backward(grad, h, grad_input=out),
+    lambda h: 1 - h * h,
+)
+SIGMOID = Nonlinearity(
+    torch.sigmoid,
+    torch.sigmoid_,
+    lambda grad, h, out: _sigmoid_backward(grad, h, grad_input=out),
+    lambda h: h * (1 - h),
+)
+RELU = Nonlinearity(
+    torch.relu,
+    torch.relu_,
+    lambda grad, h, out: torch.mul(grad, h > 0, out=out),
+    lambda h: (h > 0).to(h.dtype),
+)
+LEAKY_RELU = Nonlinearity(
+    lambda a: torch.nn.functional.leaky_relu(a, LEAKY_SLOPE),
+    lambda a: torch.nn.functional.leaky_relu_(a, LEAKY_SLOPE),
+    lambda grad, h, out: torch.where(h > 0, grad, grad * LEAKY_SLOPE, out=out),
+    lambda h: torch.where(h > 0, 1.0, LEAKY_SLOPE).to(h.dtype),
+)
+LINEAR = Nonlinearity(torch.clone, lambda a: a, lambda grad, h, out: out.copy_(grad), torch.ones_like)
+
+
+def advance(x_t: Tensor, h: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor, nonlinearity: Nonlinearity) -> Tensor:
+    """Return h_t of one example, as the textbook has it: the reference of the loops below.
+
+    Args:
+        x_t: Input, (D,).
+        h: Previous state, (H,).
+        W_ih: Input weights, (H, D).
+        W_hh: Recurrent weights, (H, H).
+        b: Bias, (H,).
+        nonlinearity: φ.
+    """
+    return nonlinearity.function(W_hh @ h + W_ih @ x_t + b)
+
+
+def loops(nonlinearity: Nonlinearity) -> tuple[ForwardLoop, BackwardLoop]:
+    """Return the loops over time of an Elman network with this φ."""
+
+    def forward(run: Forward) -> tuple[Tensor, ...]:
+        tap = run.taps[0]
+        if tap is not None:  # h itself is needed for φ', and what leaves the cell is h + tap
+            return (_forward_tapped(run, tap, nonlinearity),)
+        for _, u_t, h_t in run.timesteps():
+            torch.bmm(run.weight_RGZ, u_t, out=h_t)  # a_t
+            nonlinearity.apply_(h_t)
+        return ()
+
+    def backward(run: Backward) -> tuple[Tensor, Tensor, Tensor | None]:
+        W, H = run.weight_RGZ, run.num_hidden
+        Wh_T, Wx_T = W[:, :, :H].transpose(1, 2), W[:, :, H:-1].transpose(1, 2)
+        h_TRHB = run.saved[0] if run.saved else run.u_TRZB[1:, :, :H]
+        grad_W, grad_a = torch.zeros_like(W), torch.empty_like(run.grad_h_TRHB[0])
+        grad_h = run.last_state_gradient()
+        for t in reversed(range(len(run.grad_h_TRHB))):
+            nonlinearity.backward(grad_h, h_TRHB[t], grad_a)
+            grad_W.baddbmm_(grad_a, run.u_TRZB[t].transpose(1, 2))
+            if run.grad_x_TRDB is not None:
+                torch.bmm(Wx_T, grad_a, out=run.grad_x_TRDB[t])
+            grad_h = run.through_weights(t, grad_a, Wh_T, None)
+        return grad_W, grad_h, None
+
+    return forward, backward
+
+
+def _forward_tapped(run: Forward, tap: Tensor, nonlinearity: Nonlinearity) -> Tensor:
+    h_TRHB = run.empty(run.num_hidden)
+    for t, u_t, out_t, h_t in run.timesteps(h_TRHB):
+        torch.bmm(run.weight_RGZ, u_t, out=h_t)
+        nonlinearity.apply_(h_t)
+        torch.add(h_t, tap[t], out=out_t)
+    return h_TRHB
+
+
+def cell_of(nonlinearity: Nonlinearity) -> Cell:
+    """Return the Elman cell with this φ."""
+
+    def step(x_t: Tensor, states: States, weights: Weights) -> States:
+        b = weights.bias_ih + weights.bias_hh
+        return States(advance(x_t, states.h, weights.weight_ih, weights.weight_hh, b, nonlinearity))
+
+    function = recurrence(*loops(nonlinearity), num_states=1)
+    return Cell(("h",), ("h",), pack_summed, function, step, derivative=nonlinearity.derivative)
+
+
+CELLS = {
+    "elman": cell_of(TANH),
+    "elman_linear": cell_of(LINEAR),
+    "elman_sigmoid": cell_of(SIGMOID),
+    "elman_relu": cell_of(RELU),
+    "elman_leaky_relu": cell_of(LEAKY_RELU),
+}

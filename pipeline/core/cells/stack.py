@@ -1,0 +1,197 @@
+"""Recurrent layers, one above the other, each forward in time or both ways: one textbook single-network module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.cells import CELLS
+from pipeline.core.cells.cell import Cell, States, Weights
+
+FORWARD, BACKWARD = "forward", "backward"
+
+
+class Place(NamedTuple):
+    """Where in a stack a recurrence stands.
+
+    Attributes:
+        layer: Counted from 0, the one that sees the inputs.
+        direction: "forward" or "backward" in time.
+    """
+
+    layer: int
+    direction: str
+
+    @property
+    def suffix(self) -> str:
+        """How torch.nn ends the names of its parameters: "_l0", "_l1_reverse"."""
+        return f"_l{self.layer}{'_reverse' if self.direction == BACKWARD else ''}"
+
+
+class StackRun(NamedTuple):
+    """What a stack leaves of a sequence; timestep t of every tensor is timestep t of the input, in both directions.
+
+    Attributes:
+        outputs: Of the last layer, (T, B, F); the directions beside each other.
+        inputs: What each place saw, (T, B, D) each.
+        states: Of each place at every timestep, (T, B, H).
+        final: Of each place after its last timestep, (B, H); backward in time that is the first.
+    """
+
+    outputs: Tensor
+    inputs: tuple[Tensor, ...]
+    states: tuple[States, ...]
+    final: tuple[States, ...]
+
+
+class RecurrentStack(nn.Module):
+    """`num_layers` layers of a cell over a sequence.
+
+    Parameters have the names, shapes and gate order of `nn.RNN`, `nn.GRU` and `nn.LSTM`, so that state dicts load
+    either way. They are drawn from U(-1/√H, 1/√H), torch's rule, with the generator given.
+
+    Args:
+        cell: A key of `CELLS`.
+        input_size: D.
+        hidden_size: H.
+        generator: Where the initial weights come from; never torch's global one.
+        num_layers: L.
+        bidirectional: Whether each layer runs both ways; it then gives the next one 2H numbers a timestep.
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        input_size: int,
+        hidden_size: int,
+        generator: torch.Generator,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+    ) -> None:
+        super().__init__()
+        self.cell: Cell = CELLS[cell]
+        self.hidden_size = hidden_size
+        self.places = places_of(num_layers, bidirectional)
+        self.output_size = hidden_size * (2 if bidirectional else 1)
+        for place in self.places:
+            self._draw(place, input_size if place.layer == 0 else self.output_size, generator)
+
+    def _draw(self, place: Place, input_size: int, generator: torch.Generator) -> None:
+        rows, bound = len(self.cell.gates) * self.hidden_size, self.hidden_size**-0.5
+        shapes = ((rows, input_size), (rows, self.hidden_size), (rows,), (rows,))
+        for name, shape in zip(Weights._fields, shapes, strict=True):
+            drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+            self.register_parameter(f"{name}{place.suffix}", nn.Parameter(drawn))
+
+    def weights(self, place: Place) -> Weights:
+        """Return the parameters of one place."""
+        return Weights(*(getattr(self, f"{name}{place.suffix}") for name in Weights._fields))
+
+    def forward(
+        self,
+        x_TBD: Tensor,
+        initial: Sequence[States] | None = None,
+        taps: Sequence[States] | None = None,
+        state_threshold: float | None = None,
+        lengths_B: Tensor | None = None,
+    ) -> StackRun:
+        """Return outputs and states of a sequence.
+
+        Args:
+            x_TBD: Inputs.
+            initial: States before the first timestep that each place reads, (B, H) each; zero if None.
+            taps: Added to the states of each place, (T, B, H) each; of zeros, the gradients are dL/dh_t and dL/dc_t.
+            state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
+            lengths_B: After how many timesteps each example ends, at least 1; what follows is padding that nothing
+                before it depends on. None where all have T.
+        """
+        inputs: list[Tensor] = []
+        states: list[States] = []
+        final: list[States] = []
+        layer_input = x_TBD
+        for layer in range(len(self.places) // self.num_directions):
+            for place in self.places[layer * self.num_directions : (layer + 1) * self.num_directions]:
+                index = len(states)
+                start = None if initial is None else initial[index]
+                tap = None if taps is None else taps[index]
+                run, last = self._run(place, layer_input, start, tap, state_threshold, lengths_B)
+                inputs.append(layer_input)
+                states.append(run)
+                final.append(last)
+            above = [run.h for run in states[-self.num_directions :]]
+            layer_input = above[0] if len(above) == 1 else torch.cat(above, dim=2)
+        return StackRun(layer_input, tuple(inputs), tuple(states), tuple(final))
+
+    @property
+    def num_directions(self) -> int:
+        """2 where layers run both ways, else 1."""
+        return self.output_size // self.hidden_size
+
+    def state_keys(self) -> Iterator[tuple[Place, str]]:
+        """Yield every state of the stack in order: its place, and "h" or "c"."""
+        for place in self.places:
+            for name in self.cell.states:
+                yield place, name
+
+    def _run(
+        self,
+        place: Place,
+        x_TBD: Tensor,
+        initial: States | None,
+        taps: States | None,
+        state_threshold: float | None,
+        lengths_B: Tensor | None,
+    ) -> tuple[States, States]:
+        """Return the states of one place at every timestep, and the last one that it reached."""
+        backward = place.direction == BACKWARD
+        if initial is None:
+            zeros = x_TBD.new_zeros(x_TBD.shape[1], self.hidden_size)
+            initial = States(zeros, zeros if "c" in self.cell.states else None)
+        tap_h, tap_c = taps if taps is not None else (None, None)
+        given = (x_TBD, tap_h, tap_c)
+        sequences = [None if s is None else turned_round(s, lengths_B) if backward else s for s in given]
+        arguments = (sequences[0], self.cell.pack(self.weights(place)), initial.h, initial.c, *sequences[1:])
+        packed = [None if argument is None else argument.unsqueeze(0) for argument in arguments]
+        h, c, *_ = self.cell.function.apply(*packed, torch.is_grad_enabled(), state_threshold)
+        h_TBH, c_TBH = h.squeeze(0), c.squeeze(0) if "c" in self.cell.states else None
+        last = States(last_of(h_TBH, lengths_B), None if c_TBH is None else last_of(c_TBH, lengths_B))
+        if backward:
+            h_TBH = turned_round(h_TBH, lengths_B)
+            c_TBH = None if c_TBH is None else turned_round(c_TBH, lengths_B)
+        return States(h_TBH, c_TBH), last
+
+
+def turned_round(x_TBF: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """Return sequences from their last timestep to their first; padding stays behind them."""
+    if lengths_B is None:
+        return x_TBF.flip(0)
+    t_T1 = torch.arange(len(x_TBF), device=x_TBF.device)[:, None]
+    source_TB = torch.where(t_T1 < lengths_B, lengths_B - 1 - t_T1, t_T1)
+    return x_TBF.gather(0, source_TB[..., None].expand_as(x_TBF))
+
+
+def last_of(x_TBF: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """Return what stands at the last timestep of each sequence, (B, F)."""
+    if lengths_B is None:
+        return x_TBF[-1]
+    return x_TBF.gather(0, (lengths_B - 1)[None, :, None].expand(1, *x_TBF.shape[1:])).squeeze(0)
+
+
+def places_of(num_layers: int, bidirectional: bool) -> tuple[Place, ...]:
+    """Return the places of a stack in the order of torch.nn's states: layer by layer, forward before backward."""
+    directions = (FORWARD, BACKWARD) if bidirectional else (FORWARD,)
+    return tuple(Place(layer, direction) for layer in range(num_layers) for direction in directions)
+
+
+def stack_states(states: Sequence[States]) -> list[Tensor]:
+    """Return the tensors of the states in the order of `RecurrentStack.state_keys`."""
+    return [tensor for pair in states for tensor in pair if tensor is not None]
+
+
+def unstack_states(tensors: Sequence[Tensor], cell: Cell) -> list[States]:
+    """Return what `stack_states` was given."""
+    per_place = len(cell.states)
+    return [States(*tensors[i : i + per_place]) for i in range(0, len(tensors), per_place)]

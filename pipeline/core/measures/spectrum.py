@@ -1,0 +1,66 @@
+"""Singular values and eigenvalues of the recurrent weights, gate by gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.core.cells.stack import Place
+from pipeline.core.models import Replicas
+
+
+class Block(NamedTuple):
+    """Which square block of recurrent weights: of which part of the network, at which place, of which gate."""
+
+    part: str
+    place: Place
+    gate: str
+
+
+def recurrent_blocks(replicas: Replicas, flat_RP: Tensor) -> dict[Block, Tensor]:
+    """Return each gate's square block of W_hh, (R, H, H), in float64, parts and places in order."""
+    blocks: dict[Block, Tensor] = {}
+    for part, stack in replicas.model.stacks.items():
+        gates = stack.cell.gates
+        for place in stack.places:
+            weight_RGH = replicas.weights(flat_RP, place, part).weight_hh.double()
+            for gate, block_RHH in zip(gates, weight_RGH.chunk(len(gates), dim=1), strict=True):
+                blocks[Block(part, place, gate)] = block_RHH
+    return blocks
+
+
+def sigma_max(block_RHH: Tensor) -> Tensor:
+    """Return the largest singular value, (R,): the most that one multiplication can lengthen a vector."""
+    return _each(lambda block: torch.linalg.matrix_norm(block, ord=2), block_RHH)
+
+
+def eigenvalues(block_RHH: Tensor) -> Tensor:
+    """Return the eigenvalues by falling modulus, complex, (R, H).
+
+    Conjugate pairs share a modulus: the imaginary part orders them, so that the order is a function of the matrix.
+    """
+    return _each(_eigenvalues_in_order, block_RHH)
+
+
+def spectral_radius(block_RHH: Tensor) -> Tensor:
+    """Return the largest modulus of an eigenvalue, (R,): the rate at which many multiplications lengthen."""
+    return _each(lambda block: torch.linalg.eigvals(block).abs().amax(), block_RHH)
+
+
+def _eigenvalues_in_order(block_HH: Tensor) -> Tensor:
+    values = torch.linalg.eigvals(
+        block_HH
+    ).tolist()  # Python's abs is one function; a vector's ends may round otherwise
+    return torch.tensor(sorted(values, key=lambda value: (-abs(value), value.imag)), dtype=torch.complex128)
+
+
+def _each(function: Callable[[Tensor], Tensor], block_RHH: Tensor) -> Tensor:
+    """Return `function` of each matrix, stacked.
+
+    Each is copied to memory of its own: LAPACK's last digits depend on how its input is aligned, and a replica's
+    numbers must not depend on its place in the pack.
+    """
+    return torch.stack([function(block.clone()) for block in block_RHH])

@@ -1,0 +1,180 @@
+"""How wrong a gradient is that was backpropagated through the newest K timesteps only.
+
+The loss is that of the last timestep, T. The K-step gradient g_K holds the state before timestep T-K+1 fixed, as the
+training by truncated backpropagation does; g_T is the full one. With s_t the states of all layers after timestep t,
+
+    φ_k = ⟨‖∂L/∂s_{T-k}‖⟩,   M = max ‖∂⁺s_t/∂θ‖,   E(K) = M · Σ_{k=K}^{T-1} φ_k,   δ(K) = E(K) / (‖g_K‖ - E(K))
+
+bound the bias: ‖g_K - g_T‖ ≤ E(K), and ‖g_K - g_T‖/‖g_T‖ ≤ δ(K). ⟨⟩ is over examples, L the loss of one, ∂⁺ the
+immediate derivative: of one timestep, the state before it held fixed. φ falls as β^k where the past is forgotten.
+
+Shapes: R replicas, K truncation lengths, T timesteps, B batch, H hidden, P parameters.
+
+Source: Aicher, Foti and Fox (2019), and their code. They extrapolate Σ φ_k by a geometric tail, the stream being
+endless; here the sequence ends, and every φ_k is computed. Their code measures g, too, by gradients in the states, so
+that M cancels; here g is the gradient of the parameters, and M is computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.core.cells import Cell, States, Weights
+from pipeline.core.cells.stack import unstack_states
+from pipeline.core.measures.gradient_trace import in_float64, log10_norm
+from pipeline.core.measures.step_sensitivity import step_sensitivity
+from pipeline.core.measures.timesteps import joined_step, states_before
+from pipeline.core.models import Pass, Replicas
+
+
+class TruncationBias(NamedTuple):
+    """The K-step gradients of R replicas against the full ones.
+
+    Attributes:
+        lengths: K, rising; the last is T.
+        cosine_RK: Between g_K and g_T; NaN where either is zero.
+        relative_error_RK: ‖g_K - g_T‖ / ‖g_T‖; rounding makes it no smaller than about 1e-16. NaN where g_T is zero.
+        log10_phi_RK: log10 φ_K; -inf is exactly 0.
+        decay_factor_R: β per timestep, from a straight line through ln φ_k for k from T/2 to T; NaN where fewer than
+            two of them are finite.
+        relative_bias_bound_RK: δ(K); NaN where ‖g_K‖ ≤ E(K), where β is not below 1, and of several layers.
+        step_sensitivity_R: M; NaN of several layers.
+    """
+
+    lengths: tuple[int, ...]
+    cosine_RK: Tensor
+    relative_error_RK: Tensor
+    log10_phi_RK: Tensor
+    decay_factor_R: Tensor
+    relative_bias_bound_RK: Tensor
+    step_sensitivity_R: Tensor
+
+
+def geometric_lengths(num_timesteps: int, per_doubling: int = 2) -> tuple[int, ...]:
+    """Return 1 .. T evenly spaced in the logarithm, T among them; fewer where rounding makes two equal."""
+    num_lengths = math.floor(per_doubling * math.log2(num_timesteps)) + 1
+    lengths = {round(2 ** (index / per_doubling)) for index in range(num_lengths)}
+    return tuple(sorted(lengths | {num_timesteps}))
+
+
+def truncation_bias(
+    replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor, lengths: Sequence[int]
+) -> TruncationBias:
+    """Return how far the K-step gradients are from the full ones, and what Aicher's theory says of it.
+
+    Args:
+        replicas: The pack, forward in time only.
+        flat_RP: Its parameters, of any precision; computed is in float64.
+        inputs: (B, T, D) or (B, T), the same for all replicas.
+        targets: As the loss wants them; of targets at every timestep the last one counts.
+        lengths: K, from 1 to T; T is added where it is missing.
+
+    Raises:
+        ValueError: If the network runs both ways, or a length is out of range.
+    """
+    num_timesteps = inputs.shape[1]
+    if replicas.model.stacks["recurrent"].num_directions > 1:
+        raise ValueError("expected a network forward in time only: backward in time the last timestep has no past")
+    if not all(1 <= length <= num_timesteps for length in lengths):
+        raise ValueError(f"expected lengths from 1 to {num_timesteps}, got {list(lengths)}")
+    chosen = tuple(sorted({*lengths, num_timesteps}))
+    flat_RP = flat_RP.double()
+    real = in_float64(inputs)
+    seen, states = replicas.unroll(replicas.named(flat_RP), real)
+    passes = [_last_loss(replicas, flat_RP, real, targets, states, length) for length in chosen]
+    grad_RKP = torch.stack([run.grad_RP for run in passes], dim=1)
+    log10_phi_RT = _log10_phi(replicas, flat_RP, seen, states, passes[-1].grad_states[: len(states)])
+    beta_R, sensitivity_R = _decay_factor(log10_phi_RT), step_sensitivity(replicas, flat_RP, seen, states)
+    bound_RK = _relative_bias_bound(grad_RKP.norm(dim=2), log10_phi_RT, sensitivity_R, beta_R, chosen)
+    log10_phi_RK = log10_phi_RT[:, [length - 1 for length in chosen]]
+    return TruncationBias(chosen, *_compare(grad_RKP), log10_phi_RK, beta_R, bound_RK, sensitivity_R)
+
+
+def _last_loss(
+    replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor, states: Sequence[Tensor], length: int
+) -> Pass:
+    """Return the pass through the newest `length` timesteps; with a trace where they are all of them."""
+    cut = inputs.shape[1] - length
+    return replicas.backpropagate(
+        flat_RP,
+        inputs[:, cut:],
+        targets if replicas.interface.target_at == "last" else targets[:, -1:],
+        initial=[state[:, cut - 1] for state in states] if cut else (),
+        num_scored=1,
+        trace=cut == 0,
+        shared=True,
+    )
+
+
+def _compare(grad_RKP: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosines and relative errors of the gradients against the last, scaled so that no square overflows."""
+    scaled_RKP = grad_RKP / grad_RKP[:, -1:].abs().amax(dim=2, keepdim=True)
+    full_R1P = scaled_RKP[:, -1:]
+    norm_RK, full_norm_R1 = scaled_RKP.norm(dim=2), full_R1P.norm(dim=2)
+    unit_RKP, full_unit_R1P = scaled_RKP / norm_RK[:, :, None], full_R1P / full_norm_R1[:, :, None]
+    return (unit_RKP * full_unit_R1P).sum(dim=2), (scaled_RKP - full_R1P).norm(dim=2) / full_norm_R1
+
+
+def _log10_phi(
+    replicas: Replicas, flat_RP: Tensor, seen: Sequence[Tensor], states: Sequence[Tensor], grad_states: Sequence[Tensor]
+) -> Tensor:
+    """Return log10 φ_k for k = 1 .. T, (R, T)."""
+    cell, cuts = replicas.model.stacks["recurrent"].cell, []
+    mine, traced = (unstack_states(tensors, cell) for tensors in (states, grad_states))
+    for index, place in enumerate(replicas.model.stacks["recurrent"].places):
+        weights = replicas.weights(flat_RP, place)
+        cuts.append(_cut_gradients(cell, weights, seen[index], mine[index], traced[index].h))
+    log10_norm_RTB = log10_norm(torch.cat(cuts, dim=3))  # of 1/B times the loss of an example
+    return torch.logsumexp(log10_norm_RTB * math.log(10.0), dim=2) / math.log(10.0)
+
+
+def _cut_gradients(cell: Cell, weights: Weights, x_RTBD: Tensor, states: States, grad_h_RTBH: Tensor) -> Tensor:
+    """Return dL/ds_{T-k} of one place for k = 1 .. T, (R, T, B, S), as from a state that is cut off there.
+
+    The trace has the gradient along all paths, also those within a timestep: from c_t to h_t, and up to the next layer.
+    A state that is cut has none of these. What reaches it comes from timestep t+1 alone: dL/dh_{t+1} of the trace and
+    the gradient of a c_{t+1} that is cut itself, through one step.
+    """
+
+    def pull_back(before: Tensor, x_t: Tensor, mine: Weights, grad: Tensor) -> Tensor:
+        return torch.func.vjp(lambda at: joined_step(cell)(at, x_t, mine), before)[1](grad)[0]
+
+    each = torch.vmap(torch.vmap(pull_back, in_dims=(0, 0, None, 0)))
+    tensors = [state for state in states if state is not None]
+    before_RTBS = torch.cat(states_before(tensors), dim=3)
+    grad_c = [torch.zeros_like(state[:, 0]) for state in tensors[1:]]
+    cuts: list[Tensor] = []
+    for t in reversed(range(x_RTBD.shape[1])):
+        grad = torch.cat([grad_h_RTBH[:, t], *grad_c], dim=2)
+        cuts.append(each(before_RTBS[:, t], x_RTBD[:, t], weights, grad))
+        grad_c = list(cuts[-1].chunk(len(tensors), dim=2)[1:])
+    return torch.stack(cuts, dim=1)
+
+
+def _decay_factor(log10_phi_RT: Tensor) -> Tensor:
+    """Return β, (R,): e to the slope of ln φ_k over k from T/2 to T, by least squares where it is finite."""
+    num_timesteps = log10_phi_RT.shape[1]
+    lag_T = torch.arange(1, num_timesteps + 1, dtype=log10_phi_RT.dtype, device=log10_phi_RT.device)
+    used_RT = (lag_T >= num_timesteps / 2) & ~log10_phi_RT.isneginf()
+    count_R1 = used_RT.sum(dim=1, keepdim=True)
+    y_RT, x_RT = torch.where(used_RT, log10_phi_RT, 0.0), torch.where(used_RT, lag_T, 0.0)
+    x_RT = torch.where(used_RT, x_RT - x_RT.sum(dim=1, keepdim=True) / count_R1, 0.0)
+    slope_R = (x_RT * y_RT).sum(dim=1) / (x_RT * x_RT).sum(dim=1)
+    return 10.0**slope_R
+
+
+def _relative_bias_bound(
+    norm_RK: Tensor, log10_phi_RT: Tensor, sensitivity_R: Tensor, beta_R: Tensor, lengths: Sequence[int]
+) -> Tensor:
+    """Return δ(K), (R, K)."""
+    phi_RT = 10.0**log10_phi_RT
+    phi_RT[:, -1] = 0.0  # of the state before the first timestep, which no parameter enters
+    tail_RT = phi_RT.flip(1).cumsum(dim=1).flip(1)
+    error_RK = sensitivity_R[:, None] * tail_RT[:, [length - 1 for length in lengths]]
+    known_RK = (norm_RK > error_RK) & norm_RK.isfinite() & ~(beta_R >= 1)[:, None]
+    return torch.where(known_RK, error_RK / (norm_RK - error_RK), torch.nan)

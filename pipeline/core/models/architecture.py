@@ -1,0 +1,103 @@
+"""What a network is, as a study names it, and which of it a dataset can use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config.strict import InvalidFieldError, require
+from pipeline.core.attention.score import Additive, Dot, General, NoAttention
+from pipeline.core.cells import CELLS
+from pipeline.core.models.initialisation import Initialisation
+from pipeline.core.models.interface import Interface
+from pipeline.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class SelfAttention:
+    """Layers in which every timestep attends to itself and the earlier ones, in place of the recurrent ones.
+
+    A bidirectional network attends to all timesteps. No cell is used.
+    """
+
+    name: Literal["self"]
+    num_heads: int
+
+    def __post_init__(self) -> None:
+        require(self.num_heads >= 1, "num_heads", "an integer of at least 1", self.num_heads)
+
+
+AttentionSpec = NoAttention | Dot | General | Additive | SelfAttention
+"""The variants that a spec may name."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A network, whose kind follows from what the dataset asks.
+
+    A target at the last or at every timestep: a stack of recurrent layers (with `attention: self` of self-attention)
+    between an input encoding and a linear readout. A target sequence of tokens: an encoder-decoder, or of images a
+    captioner, with or without attention. A target sequence of frames: an autoencoder through a code of `code_size`
+    numbers.
+
+    `embedding_size` is of tokens, read or written: null encodes them one-hot. For a real input without a token it must
+    be null. A bidirectional layer has `hidden_size` units in each direction, in an encoder half of them.
+    """
+
+    cell: str
+    hidden_size: int
+    num_layers: int
+    bidirectional: bool
+    embedding_size: int | None
+    attention: AttentionSpec
+    code_size: int | None
+    initialisation: Initialisation
+
+    def __post_init__(self) -> None:
+        if self.cell not in CELLS:
+            raise InvalidFieldError("cell", f"a cell of the list ({unknown_name('cell', self.cell, CELLS)})", self.cell)
+        require(self.hidden_size >= 1, "hidden_size", "an integer of at least 1", self.hidden_size)
+        require(1 <= self.num_layers <= 100, "num_layers", "an integer from 1 to 100", self.num_layers)
+        for field in ("embedding_size", "code_size"):
+            size = getattr(self, field)
+            require(size is None or size >= 1, field, "null or an integer of at least 1", size)
+        self.initialisation.check(self.cell)
+
+
+def check_model(spec: ModelSpec, interface: Interface) -> None:
+    """Check that a network can be made of the spec for what a dataset asks.
+
+    Raises:
+        InvalidFieldError: If not; the caller knows the file and the dataset.
+    """
+    attention, told = spec.attention.name, "for this dataset's targets"
+    if interface.decodes:
+        require(attention != "self", "model.attention.name", f"none, dot, general or additive, {told}", attention)
+    else:
+        one_of = "none" if interface.target_at == "sequence" else "none or self"
+        fits = attention in one_of.split(" or ")
+        require(fits, "model.attention.name", f"{one_of}: nothing is decoded from a source, {told}", attention)
+    if interface.target_at == "sequence":
+        _check_transduction(spec, interface)
+    coded = interface.target_at == "sequence" and not interface.decodes
+    wanted = "an integer of at least 1, for an autoencoder's code" if coded else f"null: nothing is coded, {told}"
+    require((spec.code_size is not None) == coded, "model.code_size", wanted, spec.code_size)
+    tokens = interface.input_kind == "token" or interface.decodes
+    embedding = spec.embedding_size
+    require(tokens or embedding is None, "model.embedding_size", "null, for the real inputs", embedding)
+    if isinstance(spec.attention, SelfAttention):
+        heads, size = spec.attention.num_heads, spec.hidden_size
+        require(size % heads == 0, "model.attention.num_heads", f"a divisor of hidden_size ({size})", heads)
+
+
+def _check_transduction(spec: ModelSpec, interface: Interface) -> None:
+    if interface.input_kind == "token":
+        even = not spec.bidirectional or spec.hidden_size % 2 == 0
+        told = "an even number: a bidirectional encoder has half of the units in each direction"
+        require(even, "model.hidden_size", told, spec.hidden_size)
+        return
+    what = "an image" if interface.input_kind == "image" else "an autoencoder"
+    require(not spec.bidirectional, "model.bidirectional", f"false: {what} is not read both ways", spec.bidirectional)
+    enough = interface.input_kind != "image" or spec.hidden_size >= 4
+    told = "an integer of at least 4: an image is first read by a quarter of the units"
+    require(enough, "model.hidden_size", told, spec.hidden_size)

@@ -1,0 +1,146 @@
+"""An image in words: a small convolutional network makes a feature map, a decoder attends to its cells.
+
+    a_1 .. a_L = features of the cells of a grid, each a vector that also knows where its cell is
+    h_0 = tanh(W_init mean of a)
+
+Every cell is 4 × 4 pixels: two convolutions, each with a ReLU and a 2 × 2 maximum, and a third one by which a cell sees
+its neighbours. Row and column are two further channels (Liu et al., 2018), since reading order is a matter of places.
+Without attention the decoder knows the image from its first state alone: one-to-many.
+
+Source: Xu et al. (2015), with a network trained along in place of one trained before. Shapes: B batch, L cells row by
+row, U target length, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.core.cells import CELLS, States
+from pipeline.core.cells.stack import RecurrentStack, stack_states, unstack_states
+from pipeline.core.models.architecture import ModelSpec
+from pipeline.core.models.decoder import Decoder, Memory
+from pipeline.core.models.interface import Interface, Prediction, Reading
+from pipeline.core.models.network import Network
+from pipeline.core.models.randomness import generator
+from pipeline.core.models.sequence import linear
+
+
+class Convolution(nn.Module):
+    """A 3 × 3 convolution that keeps height and width: of every pixel's neighbourhood, one matrix product.
+
+    `nn.Conv2d` computes the same; but of a pack it makes one grouped convolution, whose sums go another way round than
+    those of a network alone. A bias of 0, beside a matrix drawn by He's rule, would put every blank pixel on the kink
+    of the ReLU, where there is no gradient to check: it is drawn by torch's.
+
+    Args:
+        num_inputs: Channels read.
+        num_outputs: Channels written.
+        start: Where the initial weights come from.
+    """
+
+    def __init__(self, num_inputs: int, num_outputs: int, start: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_outputs, num_inputs, 3, 3))
+        self.bias = nn.Parameter(torch.empty(num_outputs))
+        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu", generator=start)
+        bound = (9 * num_inputs) ** -0.5
+        nn.init.uniform_(self.bias, -bound, bound, generator=start)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return (B, num_outputs, height, width) of (B, num_inputs, height, width)."""
+        neighbourhoods = F.unfold(maps, 3, padding=1).transpose(1, 2)
+        written = F.linear(neighbourhoods.flatten(0, 1), self.weight.flatten(1), self.bias)
+        return written.unflatten(0, (len(maps), *maps.shape[2:])).movedim(3, 1)
+
+
+class FeatureMap(nn.Module):
+    """Images (B, height, width) -> annotations (B, L, size), L = height / 4 × width / 4.
+
+    Args:
+        size: Numbers that describe a cell.
+        start: Where the initial weights come from.
+    """
+
+    def __init__(self, size: int, start: torch.Generator) -> None:
+        super().__init__()
+        self.first = Convolution(1, size // 4, start)
+        self.second = Convolution(size // 4, size // 2, start)
+        self.third = Convolution(size // 2, size, start)
+        self.project = linear(size + 2, size, start)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the annotations, row by row."""
+        maps = F.max_pool2d(torch.relu(self.first(images[:, None])), 2)
+        maps = F.max_pool2d(torch.relu(self.second(maps)), 2)
+        maps = torch.relu(self.third(maps))
+        places = _coordinates(maps).expand(len(maps), -1, -1, -1)
+        cells_BLC = torch.cat([maps, places], dim=1).flatten(2).transpose(1, 2)
+        return self.project(cells_BLC.contiguous())  # a product with a transposed view is another one in a pack
+
+
+class Captioner(Network):
+    """One network that describes an image.
+
+    Args:
+        interface: Size of the target vocabulary.
+        spec: Cell, sizes, attention.
+        seed: Where the initial weights come from.
+    """
+
+    reads_sequence = False
+
+    def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
+        super().__init__()
+        self.interface = interface
+        self.features = FeatureMap(spec.hidden_size, generator(seed, "features"))
+        num_states = spec.num_layers * len(CELLS[spec.cell].states)
+        self.begin = linear(spec.hidden_size, num_states * spec.hidden_size, generator(seed, "begin"))
+        self.decoder = Decoder(interface.output_size, spec, seed)
+
+    @property
+    def stacks(self) -> dict[str, RecurrentStack]:
+        """The recurrent parts by name."""
+        return {"decoder": self.decoder.stack}
+
+    @property
+    def attends(self) -> bool:
+        """Whether the decoder looks at the source."""
+        return self.decoder.attention is not None
+
+    def tap_shapes(self, inputs: Reading) -> list[tuple[int, int]]:
+        """Return timesteps and features of each tap."""
+        return [(inputs.given.shape[-1], self.decoder.stack.hidden_size) for _ in self.state_keys]
+
+    def forward(
+        self,
+        inputs: Reading,
+        initial: Sequence[Tensor] = (),
+        taps: Sequence[Tensor] = (),
+        num_scored: int | None = None,
+        state_threshold: float | None = None,
+    ) -> Prediction:
+        """Return logits at every output position; arguments as of `EncoderDecoder`, the source (B, height, width)."""
+        tapped = unstack_states(taps, self.decoder.stack.cell) if taps else None
+        decoded = self.decoder(inputs.given, self._see(inputs.source), tapped, state_threshold)
+        return Prediction(decoded.logits_BUO, stack_states(decoded.states), decoded.weights_BUS)
+
+    def run_free(self, inputs: Reading, coins_BU: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the decoder was given and what it said, (B, U) each; see `Decoder.run_free`."""
+        return self.decoder.run_free(inputs.given, self._see(inputs.source), coins_BU)
+
+    def _see(self, images: Tensor) -> Memory:
+        annotations = self.features(images)
+        stack = self.decoder.stack
+        first = torch.tanh(self.begin(annotations.mean(dim=1))).split(stack.hidden_size, dim=1)
+        states: list[States] = unstack_states(first, stack.cell)
+        return Memory(states, annotations, None)
+
+
+def _coordinates(maps: Tensor) -> Tensor:
+    """Return row and column of every cell, from -1 to 1, (1, 2, rows, columns)."""
+    rows, columns = (torch.linspace(-1, 1, size, device=maps.device, dtype=maps.dtype) for size in maps.shape[-2:])
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]

@@ -1,0 +1,146 @@
+"""What a trained language model is used for: to write on, and to say how probable a sequence is.
+
+A language model reads a token at every timestep and answers with the distribution of the next one. By the chain rule
+
+    ln P(x_2 … x_T | x_1) = Σ_t ln P(x_t | x_1 … x_{t-1})
+
+The first token has nothing before it, so every probability here is conditional on it: sequences that begin alike can be
+compared. One network, no replica axis; its states are carried from token to token, so cost is linear in length.
+
+Shapes: T tokens given, V vocabulary, K beams.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config.strict import InvalidFieldError, require
+from pipeline.core.models.network import Network
+from pipeline.core.models.replicas import Replicas
+from pipeline.core.models.sequence import SequenceModel
+
+
+def network_of(replicas: Replicas, flat_RP: Tensor, r: int) -> Network:
+    """Return one network of a pack with weights of its own: row `r` of `flat_RP`."""
+    network = copy.deepcopy(replicas.model).to(flat_RP)
+    network.load_state_dict({name: view[r] for name, view in replicas.named(flat_RP).items()})
+    return network
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module, prompt: Sequence[int], num_tokens: int, *, temperature: float, generator: torch.Generator
+) -> list[int]:
+    """Return the tokens that the model writes after `prompt`, each drawn from softmax(ln P / temperature).
+
+    Args:
+        model: A language model.
+        prompt: At least one token.
+        num_tokens: How many to write.
+        temperature: 1 draws from P itself, less prefers what is likely; 0 takes the likeliest token (greedy).
+        generator: Where draws come from; untouched at temperature 0.
+
+    Raises:
+        InvalidFieldError: If the model is none of language, or a token or a number is out of range.
+    """
+    network = _language_model(model)
+    require(num_tokens >= 0, "num_tokens", "an integer of at least 0", num_tokens)
+    require(temperature >= 0, "temperature", "a number of at least 0", temperature)
+    read, states, written = _row(network, "prompt", prompt), list[Tensor](), list[int]()
+    for _ in range(num_tokens):
+        log_p_1V, states = _next(network, read, states)
+        written.append(_draw(log_p_1V[0], temperature, generator))
+        read = read.new_tensor([written[-1:]])
+    return written
+
+
+@torch.no_grad()
+def beam_search(model: nn.Module, prompt: Sequence[int], num_tokens: int, num_beams: int) -> tuple[list[int], float]:
+    """Return the likeliest continuation that was found, and its ln P given `prompt`, in nats.
+
+    After every token the `num_beams` likeliest beginnings are kept. One beam is greedy; with V^(num_tokens - 1) nothing
+    is dropped that could win. In between more beams mostly find better, but not always.
+
+    Args:
+        model: A language model.
+        prompt: At least one token.
+        num_tokens: Length of the continuation.
+        num_beams: K.
+
+    Raises:
+        InvalidFieldError: If the model is none of language, or a token or a number is out of range.
+    """
+    network = _language_model(model)
+    require(num_tokens >= 0, "num_tokens", "an integer of at least 0", num_tokens)
+    require(num_beams >= 1, "num_beams", "an integer of at least 1", num_beams)
+    read, states = _row(network, "prompt", prompt), list[Tensor]()
+    written_KT, total_K = read[:, :0], torch.zeros(1, dtype=torch.float64, device=read.device)
+    for _ in range(num_tokens):
+        log_p_KV, states = _next(network, read, states)
+        totals = (total_K[:, None] + log_p_KV).flatten()
+        total_K, places = totals.topk(min(num_beams, len(totals)))
+        beams, tokens = places // log_p_KV.shape[1], places % log_p_KV.shape[1]
+        written_KT = torch.cat([written_KT[beams], tokens[:, None]], dim=1)
+        read, states = tokens[:, None], [state[beams] for state in states]
+    return written_KT[0].tolist(), total_K[0].item()
+
+
+@torch.no_grad()
+def log_probability(model: nn.Module, tokens: Sequence[int]) -> Tensor:
+    """Return ln P(x_t | x_1 … x_{t-1}) for t = 2 … T, (T - 1,), in nats; their sum is ln P(x_2 … x_T | x_1).
+
+    Args:
+        model: A language model.
+        tokens: x_1 … x_T; at least one, on which all others are conditional.
+
+    Raises:
+        InvalidFieldError: If the model is none of language, or a token is out of range.
+    """
+    network = _language_model(model)
+    row_1T = _row(network, "tokens", tokens)
+    log_p_TV = network(row_1T).values[0].double().log_softmax(dim=1)
+    return log_p_TV[:-1].gather(1, row_1T[0, 1:, None]).squeeze(1)
+
+
+def _next(network: SequenceModel, read: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Return ln P of the token after `read` (K, T), (K, V), and the states from which the one after that is read."""
+    said = network(read, states, num_scored=1)
+    return said.values[:, -1].double().log_softmax(dim=1), [state_TKH[-1] for state_TKH in said.states]
+
+
+def _draw(log_p_V: Tensor, temperature: float, generator: torch.Generator) -> int:
+    if temperature == 0:
+        return int(log_p_V.argmax())
+    shares_V = ((log_p_V - log_p_V.max()) / temperature).softmax(dim=0)  # less the maximum: nothing overflows
+    return int(torch.multinomial(shares_V.to(generator.device), 1, generator=generator))
+
+
+def _language_model(model: nn.Module) -> SequenceModel:
+    """Return `model` if it reads tokens forward in time and at each of them predicts one of the same vocabulary.
+
+    Raises:
+        InvalidFieldError: If it does not.
+    """
+    if not isinstance(model, SequenceModel):
+        raise InvalidFieldError("model", "a language model, a SequenceModel", type(model).__name__)
+    interface = model.interface
+    kinds = (interface.input_kind, interface.target_at, interface.target_kind)
+    fits = kinds == ("token", "every", "class") and interface.input_size == interface.output_size
+    require(fits, "model", "a language model: tokens in, at every timestep one of the same tokens out", interface)
+    num_directions = model.recurrent.num_directions
+    require(num_directions == 1, "model", "a language model, that reads forward in time alone", "both directions")
+    return model
+
+
+def _row(network: SequenceModel, name: str, tokens: Sequence[int]) -> Tensor:
+    """Return token ids as a batch of one, (1, T)."""
+    size = network.interface.input_size
+    require(len(tokens) > 0, name, "at least one token, on which the rest is conditional", "none")
+    for position, token in enumerate(tokens, start=1):
+        told = f"an id of the vocabulary of {size} tokens, from 0 to {size - 1}"
+        require(0 <= token < size, f"{name}, token {position} of {len(tokens)}", told, token)
+    return torch.tensor([list(tokens)], device=network.readout.weight.device)

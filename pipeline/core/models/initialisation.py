@@ -1,0 +1,288 @@
+"""How weights begin, by name and gate by gate. Every draw comes from (seed, place, gate): arms of a study are paired.
+
+A matrix rule fills one gate's block; a bias rule fills the bias of all gates. Shapes: H hidden, D input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config.strict import InvalidFieldError, require
+from pipeline.core.cells import CELLS, Weights
+from pipeline.core.cells.stack import RecurrentStack
+from pipeline.core.models.randomness import generator
+from pipeline.errors import unknown_name
+
+MAX_GATES = 8
+"""Of a cell: gate g of place p draws from the stream numbered MAX_GATES · p + g."""
+
+MAX_PLACES = 200
+"""Of a stack: the places of a network's second stack are numbered from here."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """U(-1/√H, 1/√H), as torch.nn draws them."""
+
+    name: Literal["uniform"]
+
+    def fill(self, block: Tensor, start: torch.Generator) -> None:
+        """Leave the block as the module drew it."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """N(0, std²), every entry alone."""
+
+    name: Literal["gaussian"]
+    std: float
+
+    def __post_init__(self) -> None:
+        require(self.std >= 0, "std", "a number of at least 0", self.std)
+
+    def fill(self, block: Tensor, start: torch.Generator) -> None:
+        """Draw the block anew."""
+        block.normal_(0.0, self.std, generator=start)
+
+
+@dataclass(frozen=True)
+class ScaledGaussian:
+    """N(0, g²/n) with n the number of columns: a square block has spectral radius near g (Girko's circle)."""
+
+    name: Literal["scaled_gaussian"]
+    gain: float
+
+    def __post_init__(self) -> None:
+        require(self.gain >= 0, "gain", "a number of at least 0", self.gain)
+
+    def fill(self, block: Tensor, start: torch.Generator) -> None:
+        """Draw the block anew."""
+        block.normal_(0.0, self.gain / math.sqrt(block.shape[1]), generator=start)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The identity times `scale` (Le, Jaitly and Hinton, 2015); ones on the diagonal of a block that is not square."""
+
+    name: Literal["identity"]
+    scale: float
+
+    def fill(self, block: Tensor, start: torch.Generator) -> None:
+        """Write the block."""
+        nn.init.eye_(block).mul_(self.scale)
+
+
+@dataclass(frozen=True)
+class Orthogonal:
+    """A random orthogonal matrix times `gain` (Saxe et al., 2014): all singular values are the gain."""
+
+    name: Literal["orthogonal"]
+    gain: float
+
+    def fill(self, block: Tensor, start: torch.Generator) -> None:
+        """Draw the block anew."""
+        nn.init.orthogonal_(block, self.gain, generator=start)
+
+
+@dataclass(frozen=True)
+class SpectralRadius:
+    """Gaussian, scaled so that the largest modulus of an eigenvalue is `radius`; square blocks only."""
+
+    name: Literal["spectral_radius"]
+    radius: float
+
+    def __post_init__(self) -> None:
+        require(self.radius >= 0, "radius", "a number of at least 0", self.radius)
+
+    def fill(self, block: Tensor, start: torch.Generator) -> None:
+        """Draw the block anew."""
+        drawn = torch.empty(block.shape, dtype=torch.float64).normal_(generator=start)
+        block.copy_(drawn * (self.radius / torch.linalg.eigvals(drawn).abs().amax()))
+
+
+@dataclass(frozen=True)
+class Glorot:
+    """U(-a, a) with a = gain · √(6 / (rows + columns)) of a gate's block (Glorot and Bengio, 2010)."""
+
+    name: Literal["glorot"]
+    gain: float
+
+    def __post_init__(self) -> None:
+        require(self.gain >= 0, "gain", "a number of at least 0", self.gain)
+
+    def fill(self, block: Tensor, start: torch.Generator) -> None:
+        """Draw the block anew."""
+        bound = self.gain * math.sqrt(6.0 / sum(block.shape))
+        block.uniform_(-bound, bound, generator=start)
+
+
+MatrixRule = Uniform | Gaussian | ScaledGaussian | Identity | Orthogonal | SpectralRadius | Glorot
+"""The variants that a spec may name for a matrix."""
+
+
+@dataclass(frozen=True)
+class UniformBias:
+    """U(-1/√H, 1/√H) in both biases, as torch.nn draws them."""
+
+    name: Literal["uniform"]
+
+    needs = "a bias"
+
+    def suits(self, cell: str) -> bool:
+        """Return whether the cell has what the rule fills."""
+        return True
+
+    def values(self, cell: str, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
+        """Return None: the biases stay as the module drew them."""
+        return None
+
+
+@dataclass(frozen=True)
+class ConstantBias:
+    """One value in every bias; 0 is the usual choice. In the GRU that of n stands inside the reset product."""
+
+    name: Literal["constant"]
+    value: float
+
+    needs = "a bias"
+
+    def suits(self, cell: str) -> bool:
+        """Return whether the cell has what the rule fills."""
+        return True
+
+    def values(self, cell: str, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
+        """Return the bias of every gate, (H,) each."""
+        return {gate: torch.full((hidden_size,), self.value) for gate in CELLS[cell].gates}
+
+
+@dataclass(frozen=True)
+class KeepBias:
+    """`value` in the gate that keeps the past (f of the LSTM, z of the GRU), 0 elsewhere (Gers et al., 2000)."""
+
+    name: Literal["forget_bias"]
+    value: float
+
+    needs = "a gate that keeps the past"
+
+    def suits(self, cell: str) -> bool:
+        """Return whether the cell has what the rule fills."""
+        return CELLS[cell].keep_gate is not None
+
+    def values(self, cell: str, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
+        """Return the bias of the keeping gate."""
+        return {str(CELLS[cell].keep_gate): torch.full((hidden_size,), self.value)}
+
+
+@dataclass(frozen=True)
+class Chrono:
+    """b_f ~ ln U[1, T_max - 1], b_i = -b_f, 0 elsewhere (Tallec and Ollivier, 2018).
+
+    A unit then forgets after a time drawn between 1 and T_max timesteps. In the GRU b_z takes the place of b_f.
+    """
+
+    name: Literal["chrono"]
+    longest_lag: float
+
+    needs = "a gate that keeps the past"
+
+    def __post_init__(self) -> None:
+        require(self.longest_lag > 2, "longest_lag", "a number of timesteps above 2", self.longest_lag)
+
+    def suits(self, cell: str) -> bool:
+        """Return whether the cell has what the rule fills."""
+        return CELLS[cell].keep_gate is not None
+
+    def values(self, cell: str, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
+        """Return the bias of the keeping gate, and of the input gate where there is one."""
+        keep = torch.empty(hidden_size).uniform_(1.0, self.longest_lag - 1.0, generator=start).log()
+        return {str(CELLS[cell].keep_gate): keep} | ({"i": -keep} if "i" in CELLS[cell].gates else {})
+
+
+BiasRule = UniformBias | ConstantBias | KeepBias | Chrono
+"""The variants that a spec may name for the biases."""
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """How every weight of a network begins.
+
+    Attributes:
+        input: W_ih, gate by gate.
+        recurrent: W_hh, gate by gate.
+        gates: Rules of W_hh for single gates by name, in place of `recurrent`.
+        bias: Of the recurrence; the sum of torch's two, where it is not their own rule.
+        readout: The readout's matrix; its bias is 0, where that is not torch's own rule.
+    """
+
+    input: MatrixRule
+    recurrent: MatrixRule
+    gates: Mapping[str, MatrixRule]
+    bias: BiasRule
+    readout: MatrixRule
+
+    def __post_init__(self) -> None:
+        for field in ("input", "readout"):
+            square_only = isinstance(getattr(self, field), SpectralRadius)
+            require(not square_only, field, "a rule for blocks that need not be square", "spectral_radius")
+
+    def check(self, cell: str) -> None:
+        """Check that the cell has the gates that the rules speak of.
+
+        Raises:
+            InvalidFieldError: If it has not.
+        """
+        for gate in self.gates:
+            if gate not in CELLS[cell].gates:
+                told = unknown_name("gate", gate, CELLS[cell].gates)
+                raise InvalidFieldError("initialisation.gates", f"gates of the cell {cell!r} ({told})", gate)
+        suits = self.bias.suits(cell)
+        require(suits, "initialisation.bias", f"a rule for {cell!r}, which lacks {self.bias.needs}", self.bias.name)
+
+
+PLAIN = Initialisation(Uniform("uniform"), Uniform("uniform"), {}, UniformBias("uniform"), Uniform("uniform"))
+"""As torch.nn draws everything."""
+
+
+@torch.no_grad()
+def initialise_stack(stack: RecurrentStack, cell: str, rules: Initialisation, seed: int, part: int = 0) -> None:
+    """Give the recurrent weights of one network their initial values, in place.
+
+    Args:
+        stack: As its constructor drew it.
+        cell: Its cell's name.
+        rules: What is drawn from which distribution.
+        seed: The replica's.
+        part: Which of a network's stacks this is, counted from 0: each draws anew.
+    """
+    for number, place in enumerate(stack.places, MAX_PLACES * part):
+        weights = stack.weights(place)
+        _fill(weights, stack, rules, seed, MAX_GATES * number)
+        biases = rules.bias.values(cell, stack.hidden_size, generator(seed, "bias", number))
+        if biases is not None:
+            weights.bias_ih.zero_()
+            weights.bias_hh.zero_()
+            for gate, values in biases.items():
+                weights.bias_hh.chunk(len(stack.cell.gates))[stack.cell.gates.index(gate)].copy_(values)
+
+
+@torch.no_grad()
+def initialise_readout(readout: nn.Linear, rules: Initialisation, seed: int) -> None:
+    """Give the readout of one network its initial values, in place."""
+    rules.readout.fill(readout.weight, generator(seed, "readout_weight"))
+    if not isinstance(rules.readout, Uniform):
+        readout.bias.zero_()
+
+
+def _fill(weights: Weights, stack: RecurrentStack, rules: Initialisation, seed: int, first: int) -> None:
+    gates = stack.cell.gates
+    input_blocks, recurrent_blocks = (matrix.chunk(len(gates)) for matrix in (weights.weight_ih, weights.weight_hh))
+    for g, gate in enumerate(gates):
+        rules.input.fill(input_blocks[g], generator(seed, "input_weight", first + g))
+        rule = rules.gates.get(gate, rules.recurrent)
+        rule.fill(recurrent_blocks[g], generator(seed, "recurrent_weight", first + g))

@@ -1,0 +1,154 @@
+"""What a model meets at its two ends, what it is given, what it answers, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.core.cells.stack import StackRun
+from pipeline.data.dataset import PAD, SOS
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a model meets at its two ends, as the dataset has it.
+
+    Attributes:
+        input_kind: Real vectors, symbol ids, or one image.
+        input_size: D, the size of the vocabulary, or the channels of an image.
+        target_at: Whether the loss stands at the last timestep (many-to-one), at every one (many-to-many in step), or
+            over a sequence that a decoder writes once the input is read (many-to-many delayed, one-to-many).
+        target_kind: A real target under squared error, or a class under cross-entropy.
+        output_size: Numbers per prediction.
+        padded: Whether inputs, and targets that are sequences, are filled up with `PAD` at their end.
+    """
+
+    input_kind: Literal["real", "token", "image"]
+    input_size: int
+    target_at: Literal["last", "every", "sequence"]
+    target_kind: Literal["value", "class"]
+    output_size: int
+    padded: bool = False
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a decoder writes tokens, each given the one before."""
+        return self.target_at == "sequence" and self.target_kind == "class"
+
+    @property
+    def ignored(self) -> int:
+        """The class that no loss and no error is over; -100 is none."""
+        return PAD if self.decodes or (self.padded and self.target_at == "every") else -100
+
+    def mask(self, source_BS: Tensor) -> Tensor | None:
+        """Return which positions of a source are no padding, (B, S); None is all."""
+        return source_BS != PAD if self.padded and self.input_kind == "token" else None
+
+
+class StateKey(NamedTuple):
+    """Which state of a network: layer (from 0), "forward" or "backward", "h" or "c", and the part that it belongs to.
+
+    A network with one recurrent stack has the part "recurrent", an encoder-decoder "encoder" and "decoder". What the
+    network reads is the quantity "x" of the part "input".
+    """
+
+    layer: int
+    direction: str
+    quantity: str
+    part: str = "recurrent"
+
+
+INPUT = StateKey(0, "forward", "x", "input")
+
+
+class Reading(NamedTuple):
+    """What an encoder-decoder reads.
+
+    Attributes:
+        source: What is encoded: symbol ids (B, S), or images (B, height, width).
+        given: At every output position the token before, (B, U): `SOS` and the true ones under teacher forcing, the
+            decoder's own where it runs free.
+    """
+
+    source: Tensor
+    given: Tensor
+
+
+Inputs = Tensor | Reading
+"""Real vectors (B, T, D), symbol ids (B, T), or what an encoder-decoder reads."""
+
+
+AnyInputs = TypeVar("AnyInputs", bound=Inputs)
+
+
+def map_inputs(function: Callable[[Tensor], Tensor], inputs: AnyInputs) -> AnyInputs:
+    """Return the inputs with `function` applied to each of their tensors."""
+    mapped = Reading(*map(function, inputs)) if isinstance(inputs, Reading) else function(inputs)
+    return cast(AnyInputs, mapped)
+
+
+def num_examples_of(inputs: Inputs, axis: int = 0) -> int:
+    """Return B."""
+    return (inputs.source if isinstance(inputs, Reading) else inputs).shape[axis]
+
+
+def teacher_forced(targets: Tensor) -> Tensor:
+    """Return what teacher forcing gives a decoder of these targets, (…, U): `SOS`, then the targets but the last."""
+    return torch.cat([torch.full_like(targets[..., :1], SOS), targets[..., :-1]], dim=-1)
+
+
+class Prediction(NamedTuple):
+    """What a network says of a sequence.
+
+    Attributes:
+        values: (B, O) of the last timestep, or (B, T, O) of every one (of the newest ones only, where asked), or
+            (B, U, O) of an output sequence.
+        states: Of every place at every timestep, (T, B, H) each, in the order of the model's `state_keys`.
+        weights: What attention looked at, (B, U, S); None without attention.
+        run: What a network with one recurrent stack went through.
+    """
+
+    values: Tensor
+    states: Sequence[Tensor]
+    weights: Tensor | None = None
+    run: StackRun | None = None
+
+
+def loss(interface: Interface, predictions: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean squared error, or the mean cross-entropy in nats, over examples (and timesteps).
+
+    Padding is in no mean: of sequences that differ in length it is over their tokens.
+    """
+    if interface.target_kind == "value":
+        return F.mse_loss(predictions, targets.to(predictions.dtype))
+    return F.cross_entropy(predictions.flatten(0, -2), targets.flatten(), ignore_index=interface.ignored)
+
+
+def num_wrong(interface: Interface, predictions: Tensor, targets: Tensor) -> Tensor:
+    """Return how many classes were predicted wrong, counted by timestep where every one has a target."""
+    return ((predictions.argmax(-1) != targets) & (targets != interface.ignored)).sum()
+
+
+def num_scored(interface: Interface, targets: Tensor) -> Tensor:
+    """Return how many predictions the loss of these targets is over."""
+    return (targets != interface.ignored).sum()
+
+
+def coverage_penalty(weights_BUS: Tensor, targets_BU: Tensor, mask_BS: Tensor | None = None) -> Tensor:
+    """Return Σ_s (1 - Σ_u weight_us)², mean over examples: least where every position was looked at once.
+
+    Source: Xu et al. (2015), section 4.2.1, doubly stochastic attention.
+
+    Args:
+        weights_BUS: Of attention.
+        targets_BU: Padding among them counts for nothing.
+        mask_BS: Which source positions there are; None is all.
+    """
+    looked_BS = (weights_BUS * (targets_BU != PAD)[..., None]).sum(dim=1)
+    missed_BS = (1.0 - looked_BS).square()
+    return (missed_BS if mask_BS is None else missed_BS * mask_BS).sum(dim=1).mean()

@@ -1,0 +1,59 @@
+"""A prepared dataset as tensors on the device of a trial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.core.models import Inputs, Interface, Reading, map_inputs, teacher_forced
+
+if TYPE_CHECKING:
+    from pipeline.data import Split
+    from pipeline.data.dataset import Task
+
+
+class Sequences(NamedTuple):
+    """Inputs (N, T, D) or (N, T), or a source with what teacher forcing gives the decoder; and their targets."""
+
+    inputs: Inputs
+    targets: Tensor
+
+    def take(self, indices: Tensor | slice) -> Sequences:
+        """Return the sequences at `indices`, of any shape."""
+        return Sequences(map_inputs(lambda tensor: tensor[indices], self.inputs), self.targets[indices])
+
+    def first(self, num_sequences: int) -> Sequences:
+        """Return the first sequences of the split."""
+        return self.take(slice(num_sequences))
+
+    def split(self, num_sequences: int) -> list[Sequences]:
+        """Return the split in portions, in order."""
+        return [self.take(slice(at, at + num_sequences)) for at in range(0, len(self.targets), num_sequences)]
+
+
+def interface_of(dataset: Task) -> Interface:
+    """Return what a model meets at the two ends of this dataset."""
+    return Interface(
+        dataset.input_kind,
+        dataset.input_size,
+        dataset.target_at,
+        dataset.target_kind,
+        dataset.output_size,
+        dataset.padded,
+    )
+
+
+def to_device(split: Split, interface: Interface, device: torch.device) -> Sequences:
+    """Return a split as tensors; symbol ids keep their small type, classes become int64."""
+    inputs = torch.from_numpy(np.array(split.inputs)).to(device)  # a copy: arrays from an object store are read-only
+    targets = torch.from_numpy(np.array(split.targets)).to(device)
+    targets = targets if targets.is_floating_point() else targets.long()
+    return Sequences(Reading(inputs, teacher_forced(targets)) if interface.decodes else inputs, targets)
+
+
+def aligned_on(split: Split, num_sequences: int, device: torch.device) -> Tensor | None:
+    """Return which source positions each output token of the first sequences is made from, (B, U, S); or None."""
+    return None if split.alignment is None else torch.from_numpy(np.array(split.alignment[:num_sequences])).to(device)

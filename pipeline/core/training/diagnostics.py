@@ -1,0 +1,313 @@
+"""The scheduled measurements of a trial, on a probe batch that never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.core.cells import Cell, Weights
+from pipeline.core.cells.stack import FORWARD, Place, RecurrentStack
+from pipeline.core.measures import (
+    alignment_error,
+    alignment_share,
+    eigenvalues,
+    entropy_nats,
+    finite_difference_error,
+    gate_statistics,
+    gate_values,
+    geometric_lengths,
+    gradient_check_error,
+    in_float64,
+    local_smoothness,
+    log_spaced_steps,
+    lyapunov_spectrum,
+    rank_correlation,
+    recurrent_blocks,
+    retention,
+    rounding_error,
+    sigma_max,
+    singular_values_by_lag,
+    spectral_radius,
+    step_jacobians,
+    trace_gradients,
+    truncation_bias,
+    within_class_share,
+)
+from pipeline.core.models import Reading, Replicas
+from pipeline.core.training.data import Sequences
+from pipeline.core.training.rows import CurveWriter, long_columns
+from pipeline.core.training.sink import Sink
+from pipeline.core.training.spec import DiagnosticsSpec
+from pipeline.data import PAD
+from pipeline.errors import ConfigError, PipelineError
+
+EXPLODING_NORM = 1e3
+"""Of a gradient beyond which finite differences of the loss are no witness."""
+
+CHAOTIC = 1e-4
+"""Of a gradient that moves as much when its weights move by a float32 rounding: some thousand times what they do."""
+
+NUM_JACOBIAN_EXAMPLES = 4
+"""Sequences of the probe along which Jacobians are multiplied: S² numbers a timestep and sequence."""
+
+
+class GradientCheckError(PipelineError):
+    """The gradient that trains disagrees with an independent one at initialisation, where nothing excuses it."""
+
+
+class Diagnostics:
+    """Traces, gradient checks, spectra and whatever else a spec asks for, of a pack, written to a sink.
+
+    Args:
+        spec: How often, on how much, how exact, and what besides.
+        max_steps: The last step of the schedule.
+        replicas: The pack.
+        probe: The batch, the same for all replicas and steps.
+        alignment: Which source positions each output token of the probe is made from, (B, U, S); which timesteps are
+            alike, for self-attention. None where it is not known.
+        seeds: One a replica, for the rows.
+        sink: Where the rows go.
+
+    Raises:
+        ConfigError: If the alignment is over other source positions than the network attends to.
+    """
+
+    def __init__(
+        self,
+        spec: DiagnosticsSpec,
+        max_steps: int,
+        replicas: Replicas,
+        probe: Sequences,
+        alignment: Tensor | None,
+        seeds: tuple[int, ...],
+        sink: Sink,
+    ) -> None:
+        self.steps = frozenset(log_spaced_steps(max_steps, spec.num_traces))
+        self._spec, self._replicas, self._probe, self._sink = spec, replicas, probe, sink
+        self._alignment = alignment
+        self._check_alignment()
+        self._curves = CurveWriter(seeds, sink)
+        self._seeds = self._curves.seeds
+
+    def _check_alignment(self) -> None:
+        model, alignment = self._replicas.model, self._alignment
+        if alignment is None or not model.attends:
+            return
+        flat_RP = self._replicas.flat_RP.to(self._probe.targets.device)
+        weights_RBUS = self._replicas.attend(self._replicas.named(flat_RP), self._probe.inputs)
+        if alignment.shape != weights_RBUS.shape[1:]:
+            known, seen = alignment.shape[2], weights_RBUS.shape[3]
+            told = f"dataset: its alignment is over {known} source positions, the network attends to {seen}"
+            raise ConfigError(f"{told} (a captioner's cells are 4 x 4 pixels)")
+
+    def measure(self, step: int, flat_RP: Tensor, which: list[int]) -> list[float]:
+        """Write the scheduled rows of `step` for the replicas in `which`; return their gradient check errors.
+
+        Args:
+            step: Updates made so far.
+            flat_RP: Parameters.
+            which: Replicas whose rows are wanted.
+
+        Raises:
+            GradientCheckError: If at step 0 the training path's gradient is further from the float64 one than allowed,
+                or that one from finite differences, and the network does not amplify rounding as much.
+        """
+        trace = trace_gradients(self._replicas, flat_RP, *self._probe)
+        _, fast_RP = self._replicas.gradients(flat_RP, *self._probe, shared=True)
+        error_R = gradient_check_error(fast_RP, trace.grad_RP)
+        if step == 0:
+            self._check_gradients(flat_RP, trace.grad_RP, error_R, which)
+        for key, norms_RT in trace.log10_norms.items():
+            timesteps = np.arange(1, norms_RT.shape[1] + 1)
+            axes = {"seed": self._seeds[which], "timestep": timesteps}
+            self._write("traces", {"log10_norm": norms_RT[which]}, axes, step=step, **key._asdict())
+        if "smoothness" in self._spec.measures:
+            self._curves.write(step, "probe_grad_norm", trace.grad_RP.norm(dim=1), which)
+        for block, block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():  # LAPACK serves well
+            facts = {"part": block.part, "gate": block.gate, **block.place._asdict()}
+            self._curves.write(step, "sigma_max", _only(sigma_max, block_RHH, which), which, **facts)
+            self._curves.write(step, "spectral_radius", _only(spectral_radius, block_RHH, which), which, **facts)
+        if self._replicas.model.attends:
+            self._measure_attention(step, flat_RP, which)
+        if "gates" in self._spec.measures:
+            for place, weights, (x, *states) in self._unrolled(flat_RP, which):
+                values = gate_values(self._cell, weights, x, states)
+                self._write_gates(step, place, values, which)
+        return error_R[which].tolist()
+
+    def measure_at_length(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
+        """Write what costs more and is measured at step 0 and where a replica ends.
+
+        Args:
+            step: Updates made so far.
+            flat_RP: Parameters.
+            which: Replicas whose rows are wanted.
+        """
+        for (part, place, gate), block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():
+            values_RH = eigenvalues(block_RHH[which])
+            axes = {"seed": self._seeds[which], "index": range(values_RH.shape[1])}
+            parts = {"real": values_RH.real, "imag": values_RH.imag}
+            self._write("eigenvalues", parts, axes, step=step, part=part, gate=gate, **place._asdict())
+        if {"jacobians", "lyapunov"} & set(self._spec.measures):
+            for place, weights, unrolled in self._unrolled(flat_RP, which):
+                x, *states = (tensor[:, :, :NUM_JACOBIAN_EXAMPLES] for tensor in unrolled)
+                self._write_jacobians(step, place, step_jacobians(self._cell, weights, x, states), which)
+        if "truncation" in self._spec.measures:
+            self._write_truncation(step, flat_RP, which)
+
+    def measure_update(self, step: int, before_RP: Tensor, after_RP: Tensor, which: list[int]) -> None:
+        """Write how smooth the loss is along the update from `step` to the next, where the spec asks for it.
+
+        Args:
+            step: Updates made before it.
+            before_RP: Parameters before it.
+            after_RP: Parameters after it.
+            which: Replicas whose rows are wanted.
+        """
+        if "smoothness" not in self._spec.measures:
+            return
+        smoothness_R = local_smoothness(self._replicas, before_RP, after_RP, *self._probe)
+        self._curves.write(step, "local_smoothness", smoothness_R, which)
+
+    def _check_gradients(self, flat_RP: Tensor, exact_RP: Tensor, error_R: Tensor, which: list[int]) -> None:
+        """Check both gradients at initialisation, replica by replica, against independent ones.
+
+        A chaotic network amplifies the rounding of its weights to float32 as it does that of the training path: there a
+        difference says nothing, up to a hundred times what rounding the weights does, which is measured.
+
+        Raises:
+            GradientCheckError: If one strays further than the tolerance, and the network is not chaotic.
+        """
+        differences_R = finite_difference_error(self._replicas, flat_RP, exact_RP, *self._probe)
+        exploding_R = exact_RP.norm(dim=1) >= EXPLODING_NORM
+        for told, strayed_R in (
+            ("the training gradient is {:.1e} (relative) from the float64 gradient", error_R),
+            (
+                "the float64 gradient is {:.1e} (relative) from finite differences of the loss",
+                differences_R.masked_fill(exploding_R, 0.0),
+            ),
+        ):
+            tolerance = self._spec.gradient_check_tolerance
+            suspects = [r for r in which if not strayed_R[r] <= tolerance]  # NaN strays
+            if not suspects:
+                continue
+            amplified_R = rounding_error(self._replicas, flat_RP, *self._probe)
+            guilty = [r for r in suspects if amplified_R[r] < CHAOTIC or not strayed_R[r] <= 100 * amplified_R[r]]
+            if guilty:
+                text = f"{told.format(strayed_R[guilty[0]])} at step 0, seed {self._seeds[guilty[0]]}"
+                raise GradientCheckError(f"{text}; diagnostics.gradient_check_tolerance allows {tolerance:.1e}")
+
+    def _measure_attention(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
+        """Write how spread out attention is, and whether it looks where it should, as far as that is known."""
+        inputs, targets = self._probe
+        weights_RBUS = self._replicas.attend(self._replicas.named(flat_RP.double()), in_float64(inputs))
+        aligned, entropy_RBU = self._alignment, entropy_nats(weights_RBUS)
+        asking_BU = targets != PAD if isinstance(inputs, Reading) else self._replicas.interface.mask(inputs)
+        asking_BU = torch.ones_like(entropy_RBU[0], dtype=torch.bool) if asking_BU is None else asking_BU
+        measured = {"attention_entropy_nats": _mean_over(entropy_RBU, asking_BU)}
+        if aligned is not None and isinstance(inputs, Reading):
+            measured["alignment_error"] = alignment_error(weights_RBUS, aligned)
+            measured["alignment_share"] = alignment_share(weights_RBUS, aligned)
+        elif aligned is not None and isinstance(inputs, Tensor):  # which timesteps are of one class
+            itself = torch.eye(aligned.shape[1], dtype=torch.bool, device=aligned.device)
+            measured["within_class_share"] = within_class_share(weights_RBUS, aligned | itself)
+            real = inputs.double()
+            similarity = torch.nn.functional.cosine_similarity(real[:, :, None], real[:, None], dim=-1)
+            measured["similarity_rank_correlation"] = rank_correlation(weights_RBUS, similarity)
+        for metric, values_R in measured.items():
+            self._curves.write(step, metric, values_R, which)
+
+    @property
+    def _stack(self) -> RecurrentStack:
+        """The one recurrent stack of a network that has one only."""
+        return self._replicas.model.stacks["recurrent"]
+
+    @property
+    def _cell(self) -> Cell:
+        return self._stack.cell
+
+    def _unrolled(self, flat_RP: Tensor, which: list[int]) -> Iterator[tuple[Place, Weights, list[Tensor]]]:
+        """Yield each place forward in time, its weights, and what it saw and went through on the probe, in float64."""
+        exact_RP, stack, inputs = flat_RP.double(), self._stack, self._probe.inputs
+        assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
+        seen, states = self._replicas.unroll(self._replicas.named(exact_RP), in_float64(inputs))
+        per_place = len(self._cell.states)
+        for number, place in enumerate(stack.places):
+            if place.direction == FORWARD:
+                weights = Weights(*(parameter[which] for parameter in self._replicas.weights(exact_RP, place)))
+                mine = states[number * per_place : (number + 1) * per_place]
+                yield place, weights, [tensor[which] for tensor in (seen[number], *mine)]
+
+    def _write_gates(self, step: int, place: Place, values: Mapping[str, Tensor], which: list[int]) -> None:
+        keep, seeds = self._cell.keep_gate, self._seeds[which]
+        for gate, quantity, position, value_R in gate_statistics(values, keep):
+            told: dict[str, Any] = {
+                "gate": gate,
+                "quantity": quantity,
+                "position": position,
+                "part": "recurrent",
+            } | place._asdict()
+            self._write("gates", {"value": value_R}, {"seed": seeds}, step=step, **told)
+        if keep is not None:
+            axes = {"seed": seeds, "position": np.arange(1.0, values[keep].shape[1] + 1)}
+            told = {"gate": keep, "quantity": "retention", "part": "recurrent"} | place._asdict()
+            self._write("gates", {"value": retention(values[keep])}, axes, step=step, **told)
+
+    def _write_jacobians(self, step: int, place: Place, jacobians_RTBSS: Tensor, which: list[int]) -> None:
+        num_timesteps, seeds, wanted = jacobians_RTBSS.shape[1], self._seeds[which], self._spec.measures
+        if "jacobians" in wanted:
+            lags = geometric_lengths(num_timesteps, per_doubling=4)
+            for quantity, log10_RK in singular_values_by_lag(jacobians_RTBSS, lags).items():
+                axes = {"seed": seeds, "lag": lags}
+                self._write(
+                    "jacobians",
+                    {"log10_value": log10_RK},
+                    axes,
+                    step=step,
+                    part="recurrent",
+                    quantity=quantity,
+                    **place._asdict(),
+                )
+        if "lyapunov" in wanted:
+            lengths = geometric_lengths(num_timesteps, per_doubling=4)[:-1]
+            spectrum = lyapunov_spectrum(jacobians_RTBSS, timesteps=lengths)
+            whole = spectrum.exponents_RM[:, None], spectrum.standard_error_RM[:, None]
+            largest = spectrum.running_RKM[..., :1], spectrum.running_error_RKM[..., :1]  # the convergence of one
+            for timesteps, (exponents, errors) in ((lengths, largest), ([num_timesteps], whole)):
+                values = {"lyapunov_nats_per_timestep": exponents, "standard_error": errors}
+                axes = {"seed": seeds, "timestep": timesteps, "index": range(exponents.shape[2])}
+                self._write("lyapunov", values, axes, step=step, part="recurrent", **place._asdict())
+
+    def _write_truncation(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
+        inputs, targets = self._probe
+        assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
+        lengths = geometric_lengths(inputs.shape[1], per_doubling=2)
+        bias = truncation_bias(self._replicas, flat_RP, inputs, targets, lengths)
+        values = {
+            "cosine": bias.cosine_RK,
+            "relative_error": bias.relative_error_RK,
+            "log10_phi": bias.log10_phi_RK,
+            "decay_factor": bias.decay_factor_R[:, None].expand_as(bias.cosine_RK),
+            "relative_bias_bound": bias.relative_bias_bound_RK,
+        }
+        axes = {"seed": self._seeds[which], "backward_length": lengths}
+        self._write("truncation", {name: value[which] for name, value in values.items()}, axes, step=step)
+
+    def _write(self, table: str, values: Mapping[str, Tensor], axes: Mapping[str, Any], **constants: Any) -> None:
+        self._sink.write(table, long_columns(values, axes, **constants))
+
+
+def _only(measure: Callable[[Tensor], Tensor], block_RHH: Tensor, which: list[int]) -> Tensor:
+    """Return the measure of some replicas, (R,), NaN for the others, which may not be finite."""
+    values_R = torch.full((len(block_RHH),), torch.nan, dtype=block_RHH.dtype)
+    values_R[which] = measure(block_RHH[which])
+    return values_R
+
+
+def _mean_over(values_RBU: Tensor, chosen_BU: Tensor) -> Tensor:
+    """Return the mean over the chosen tokens, (R,)."""
+    return torch.where(chosen_BU, values_RBU, 0.0).sum(dim=(1, 2)) / chosen_BU.sum()

@@ -1,0 +1,171 @@
+"""What a trial is: one setting with all its seeds, and the id that is made from its meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.config.strict import require
+from pipeline.core.cells import CELLS
+from pipeline.core.models import Interface, ModelSpec, check_model
+from pipeline.core.training.clipping import Clipping
+from pipeline.core.training.forcing import Forcing
+from pipeline.core.training.optimisers import Optimiser
+from pipeline.core.training.regularisation import Regularisation
+from pipeline.core.training.truncation import Truncation
+
+TRIAL_VERSION = 5
+"""Raised by hand when the same spec would give other results: every trial then trains anew."""
+
+
+@dataclass(frozen=True)
+class DatasetRef:
+    """Which prepared data: a name under configs/datasets, and a length where the dataset has several.
+
+    `unseen_lengths` are lengths at which the trained network is tested besides, never having trained on them.
+    """
+
+    name: str
+    length: int | None
+    unseen_lengths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        told = "lengths, each once, none of them the one of training"
+        distinct = len({*self.unseen_lengths, self.length}) == len(self.unseen_lengths) + 1
+        require(distinct, "unseen_lengths", told, list(self.unseen_lengths))
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """How long, in what portions, and when to stop.
+
+    A replica's best step is the one with the lowest `stop_on`. Below `stop_below` it has reached the criterion and is
+    frozen there. `truncation: null` is full backpropagation. `forcing` is of decoders.
+    """
+
+    batch_size: int
+    max_steps: int
+    evaluate_every: int
+    stop_on: Literal["validation_loss", "validation_error"]
+    stop_below: float | None
+    truncation: Truncation | None
+    forcing: Forcing
+
+    def __post_init__(self) -> None:
+        for field in ("batch_size", "max_steps", "evaluate_every"):
+            require(1 <= getattr(self, field) <= 10**12, field, "an integer of at least 1", getattr(self, field))
+        require(self.stop_below is None or self.stop_below > 0, "stop_below", "null or above 0", self.stop_below)
+
+
+@dataclass(frozen=True)
+class DiagnosticsSpec:
+    """How often and on how many sequences the gradient is traced; how far float32 may stray from float64.
+
+    `measures` are taken besides: gates and smoothness whenever the gradient is traced; jacobians, lyapunov and
+    truncation, which cost more, at step 0 and at a replica's end.
+    """
+
+    num_traces: int
+    probe_size: int
+    gradient_check_tolerance: float
+    measures: tuple[Literal["gates", "jacobians", "lyapunov", "smoothness", "truncation"], ...]
+
+    def __post_init__(self) -> None:
+        require(self.num_traces >= 2, "num_traces", "at least 2 (step 0 and the last one)", self.num_traces)
+        require(self.probe_size >= 1, "probe_size", "an integer of at least 1", self.probe_size)
+        require(len(set(self.measures)) == len(self.measures), "measures", "each measure once", list(self.measures))
+        require(self.gradient_check_tolerance > 0, "gradient_check_tolerance", "above 0", self.gradient_check_tolerance)
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One setting with all its seeds: everything that its result depends on, besides the data and the code."""
+
+    dataset: DatasetRef
+    model: ModelSpec
+    optimiser: Optimiser
+    clipping: Clipping
+    regularisation: Regularisation
+    training: TrainingSpec
+    diagnostics: DiagnosticsSpec
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        require(len(self.seeds) >= 1, "seeds", "at least one seed", list(self.seeds))
+        require(len(set(self.seeds)) == len(self.seeds), "seeds", "each seed once", list(self.seeds))
+        require(min(self.seeds) >= 0, "seeds", "integers of at least 0", list(self.seeds))
+        told = "false: nothing can be carried into a network that reads backward in time"
+        for truncates, what in (
+            (self.training.truncation is not None, "training.truncation"),
+            ("truncation" in self.diagnostics.measures, "diagnostics.measures: truncation"),
+        ):
+            require(not (self.model.bidirectional and truncates), "model.bidirectional", f"{told} ({what})", True)
+        told = "a rule outside the recurrence beside a regulariser, whose gradient a pass clipped inside it lacks"
+        alone = self.clipping.state_threshold is None or not self.regularisation.traces
+        require(alone, "clipping.name", told, self.clipping.name)
+        gated = CELLS[self.model.cell].gate_values is not None
+        told = f"measures that the cell {self.model.cell!r} has: it has no gates"
+        require(gated or "gates" not in self.diagnostics.measures, "diagnostics.measures", told, "gates")
+        self.regularisation.check(self.model)
+
+
+RECURRENT_MEASURES = {"gates", "jacobians", "lyapunov", "truncation"}
+"""Measures of a single recurrent stack."""
+
+
+def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Interface) -> None:
+    """Check that a spec fits its data: sizes, what is to stop training, the kind of network, what is measured of it.
+
+    Args:
+        spec: What is to be trained.
+        num_sequences: N of each split.
+        interface: What the dataset asks of a model.
+
+    Raises:
+        InvalidFieldError: If not; the caller knows the file and the dataset.
+    """
+    for field, asked, split in (
+        ("training.batch_size", spec.training.batch_size, "train"),
+        ("diagnostics.probe_size", spec.diagnostics.probe_size, "validation"),
+    ):
+        available = num_sequences[split]
+        require(asked <= available, field, f"at most {available}, the {split} sequences", asked)
+    stop_on = spec.training.stop_on
+    classes = interface.target_kind == "class" or stop_on != "validation_error"
+    require(classes, "training.stop_on", "validation_loss, for real targets have no error", stop_on)
+    check_model(spec.model, interface)
+    told = "a constant 1: nothing is decoded, so there is nothing to force"
+    forcing = spec.training.forcing
+    require(interface.decodes or forcing.is_teacher_forcing, "training.forcing.schedule", told, forcing.schedule)
+    recurs = spec.model.attention.name != "self"
+    recurrent = recurs and interface.target_at != "sequence"
+    told = "a rule outside the recurrence: self-attention has none"
+    require(recurs or spec.clipping.state_threshold is None, "clipping.name", told, spec.clipping.name)
+    told = "a rule for any network: this one is not one recurrent stack"
+    require(recurrent or not spec.regularisation.traces, "regularisation.name", told, spec.regularisation.name)
+    even = recurrent and not interface.padded
+    for measure in spec.diagnostics.measures:
+        told = "measures of any network: this one is not one recurrent stack over sequences of one length"
+        require(even or measure not in RECURRENT_MEASURES, "diagnostics.measures", told, measure)
+    truncation, told = spec.training.truncation, "null: this is not one recurrent stack over sequences of one length"
+    require(even or truncation is None, "training.truncation", told, truncation)
+    if truncation is not None and interface.target_at == "last":
+        told = f"backward_length ({truncation.backward_length}): a target at the end means one update a sequence"
+        once = truncation.update_every == truncation.backward_length
+        require(once, "training.truncation.update_every", told, truncation.update_every)
+
+
+def canonical(spec: TrialSpec) -> dict[str, Any]:
+    """Return the spec as nested plain mappings: what is hashed, stored and sent to W&B."""
+    return dataclasses.asdict(spec) | {"seeds": list(spec.seeds)}
+
+
+def trial_id(spec: TrialSpec, dataset_digest: str) -> str:
+    """Return 16 hexadecimal digits: the same for the same spec, data and `TRIAL_VERSION`, on any machine."""
+    meaning = {"spec": canonical(spec), "dataset": dataset_digest, "version": TRIAL_VERSION}
+    text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,94 @@
+"""Tokens as ids, and sequences of ids as one array: how texts that differ in length become what a network reads.
+
+Ids 0, 1 and 2 are the special tokens of every vocabulary, so symbols begin at 3.
+Shapes: N sequences, U target length.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from pipeline.data.dataset import PAD, SPECIAL_TOKENS, Task
+from pipeline.data.stdlib_text import unigram_entropy
+from pipeline.errors import DatasetError, unknown_name
+
+MAX_TOKENS = 2**15
+"""As many ids as int16 has."""
+
+
+class Vocabulary:
+    """The special tokens, then `symbols` in their order; `tokens` is the text of every id."""
+
+    def __init__(self, symbols: Iterable[str]) -> None:
+        self.tokens: tuple[str, ...] = (*SPECIAL_TOKENS, *symbols)
+        repeated = [token for token, count in Counter(self.tokens).items() if count > 1]
+        if repeated:
+            raise DatasetError(f"vocabulary: expected every token once, got {repeated[0]!r} more than once")
+        if len(self.tokens) > MAX_TOKENS:
+            message = f"vocabulary: expected at most {MAX_TOKENS} tokens with {', '.join(SPECIAL_TOKENS)}"
+            raise DatasetError(f"{message}, got {len(self.tokens)}")
+        self._ids = {symbol: i for i, symbol in enumerate(self.tokens) if i >= len(SPECIAL_TOKENS)}
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def encode(self, sequence: Iterable[str]) -> list[int]:
+        """Return the id of every symbol; the special tokens are none, whatever a text says.
+
+        Raises:
+            DatasetError: If a symbol is not in the vocabulary; the message names the nearest.
+        """
+        try:
+            return [self._ids[symbol] for symbol in sequence]
+        except KeyError as error:
+            raise DatasetError(unknown_name("token", error.args[0], self._ids)) from None
+
+    def decode(self, ids: np.ndarray | Sequence[int]) -> tuple[str, ...]:
+        """Return the text of every id of one sequence, without its padding."""
+        return tuple(self.tokens[i] for i in ids if i != PAD)
+
+
+def pad(rows: Sequence[Sequence[int]], width: int, num_tokens: int = 256) -> np.ndarray:
+    """Return rows of ids, each filled up with `PAD` at its end, (N, width) uint8; int16 of a larger vocabulary.
+
+    Args:
+        rows: The ids of each sequence.
+        width: How long rows become.
+        num_tokens: Size of the vocabulary.
+
+    Raises:
+        DatasetError: If a row is empty or longer than `width`.
+    """
+    padded = np.full((len(rows), width), PAD, dtype=np.uint8 if num_tokens <= 256 else np.int16)  # noqa: PLR2004
+    for i, row in enumerate(rows):
+        if not 1 <= len(row) <= width:
+            raise DatasetError(f"sequence {i}: expected 1 to {width} tokens, got {len(row)}")
+        padded[i, : len(row)] = row
+    return padded
+
+
+def translation_task(length: int, source: Vocabulary, target: Vocabulary, targets: np.ndarray) -> Task:
+    """Return the task of turning a sequence of `source` tokens into one of `target` tokens.
+
+    Args:
+        length: What a study calls `dataset.length`.
+        source: Vocabulary of the inputs.
+        target: Vocabulary of the targets.
+        targets: Training targets, (N, U); the baseline is their unigram entropy, in nats per token that is no padding.
+    """
+    return Task(
+        length,
+        input_kind="token",
+        input_size=len(source),
+        target_kind="class",
+        target_at="sequence",
+        output_size=len(target),
+        baseline_loss=unigram_entropy(targets[targets != PAD]),
+        baseline_name="unigram",
+        padded=True,
+        input_tokens=source.tokens,
+        target_tokens=target.tokens,
+    )

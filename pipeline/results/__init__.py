@@ -1,0 +1,17 @@
+"""The tables that are the truth of every result: schemas, Parquet files and frames."""
+
+from pipeline.results.files import probe_writable, read_table, write_table
+from pipeline.results.schema import FINISHED, HOST_COLUMNS, OPEN_TABLES, SCHEMAS, STATUSES, TRIAL_TABLES, check
+
+__all__ = [
+    "FINISHED",
+    "HOST_COLUMNS",
+    "OPEN_TABLES",
+    "SCHEMAS",
+    "STATUSES",
+    "TRIAL_TABLES",
+    "check",
+    "probe_writable",
+    "read_table",
+    "write_table",
+]

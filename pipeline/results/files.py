@@ -1,0 +1,62 @@
+"""Result tables as Parquet files: written under a temporary name and moved into place."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.errors import TableError
+from pipeline.results.schema import SCHEMAS, check
+
+
+def write_table(table: str, frame: pl.DataFrame, folder: Path) -> Path:
+    """Write `frame` as `<folder>/<table>.parquet` and return that path; readers never see half a file.
+
+    Raises:
+        TableError: If the frame is not what the schema declares, or the folder cannot be written.
+    """
+    path = folder / f"{table}.parquet"
+    frame = check(table, frame, str(path))
+    temporary = folder / f".{table}.{uuid.uuid4().hex}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        frame.write_parquet(temporary, compression="zstd", statistics=False)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise TableError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def probe_writable(folder: Path) -> None:
+    """Make `folder` and write a small file there, so that a run fails before its work and not after it.
+
+    Raises:
+        TableError: If the folder cannot be made or written.
+    """
+    probe = folder / f".probe.{uuid.uuid4().hex}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"writable")
+        probe.unlink()
+    except OSError as error:
+        raise TableError(f"{folder}: results cannot be written there: {error.strerror or error}") from error
+
+
+def read_table(table: str, folder: Path) -> pl.DataFrame:
+    """Return the table in `<folder>/<table>.parquet`, checked against its schema.
+
+    Raises:
+        TableError: If the file is missing, damaged or has other columns.
+    """
+    path = folder / f"{table}.parquet"
+    try:
+        frame = pl.read_parquet(path)
+    except FileNotFoundError:
+        raise TableError(f"{path}: no such table; `dvc repro` makes it (tables: {', '.join(SCHEMAS)})") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise TableError(f"{path}: not a readable Parquet file: {error}") from error
+    return check(table, frame, str(path))

@@ -1,0 +1,255 @@
+"""The declared columns of every result table; checked on write and on read.
+
+Tables are long: one row an observation, with its trial, seed and step beside it. The seed is the only unit of
+replication and always a named column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from pipeline.errors import TableError
+
+STATUSES = ("ok", "diverged", "timed_out", "error")
+
+FINISHED = ("ok", "timed_out")
+"""Statuses of replicas whose last weights are the end of a training."""
+
+TRIALS: dict[str, pl.DataType] = {
+    # what was run: one row per (trial, seed); every single field of the spec follows as a dotted column, `model.cell`
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "dataset_digest": pl.String(),
+    "spec": pl.String(),  # the whole of it as JSON: what columns cannot hold, such as lists, is in it too
+    "status": pl.String(),
+    "status_message": pl.String(),
+    "diverged_step": pl.Int64(),
+    "diverged_timestep": pl.Int64(),
+    "diverged_quantity": pl.String(),
+    # how it ended; loss columns are the dataset's loss, errors are shares in [0, 1]
+    "num_steps": pl.Int64(),
+    "best_step": pl.Int64(),
+    "best_validation_loss": pl.Float64(),
+    "best_validation_error": pl.Float64(),
+    "test_loss": pl.Float64(),
+    "test_error": pl.Float64(),
+    "baseline_loss": pl.Float64(),
+    "reached_criterion": pl.Boolean(),
+    "criterion_step": pl.Int64(),
+    "clipped_share": pl.Float64(),
+    "num_parameters": pl.Int64(),
+    "activation_bytes": pl.Int64(),
+    "gradient_check_error": pl.Float64(),
+    # where and how fast; these columns differ between identical runs
+    "wall_time_s": pl.Float64(),
+    "training_time_s": pl.Float64(),
+    "step_time_s": pl.Float64(),
+    "step_time_error_s": pl.Float64(),
+    "criterion_time_s": pl.Float64(),
+    "diagnostics_time_share": pl.Float64(),
+    "peak_memory_bytes": pl.Int64(),
+    "device": pl.String(),
+    "hostname": pl.String(),
+    "torch_version": pl.String(),
+    "python_version": pl.String(),
+    "git_revision": pl.String(),
+}
+
+HOST_COLUMNS = (
+    "wall_time_s",
+    "training_time_s",
+    "step_time_s",
+    "step_time_error_s",
+    "criterion_time_s",
+    "diagnostics_time_share",
+    "peak_memory_bytes",
+    "device",
+    "hostname",
+    "torch_version",
+    "python_version",
+    "git_revision",
+)
+"""Columns of `trials` that say where and how fast; two runs of the same spec agree on all the others."""
+
+CURVES: dict[str, pl.DataType] = {
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "metric": pl.String(),  # loss, error, token_error; grad_norm, clipped_grad_norm, clip_cosine; sigma_max, ...
+    # what there is to say of it besides, null where nothing: see `FACTS` of pipeline/core/training/rows.py
+    "split": pl.String(),
+    "mode": pl.String(),
+    "group": pl.String(),
+    "tested_length": pl.Int64(),
+    "part": pl.String(),
+    "layer": pl.Int64(),
+    "direction": pl.String(),
+    "gate": pl.String(),
+    "value": pl.Float64(),
+}
+
+_PLACE: dict[str, pl.DataType] = {
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "part": pl.String(),  # of the network: recurrent where there is one stack only; else input, encoder, decoder
+    "layer": pl.Int64(),
+    "direction": pl.String(),
+}
+
+TRACES: dict[str, pl.DataType] = _PLACE | {
+    "timestep": pl.Int64(),
+    "quantity": pl.String(),
+    "log10_norm": pl.Float64(),
+}
+
+EIGENVALUES: dict[str, pl.DataType] = _PLACE | {
+    "gate": pl.String(),
+    "index": pl.Int64(),
+    "real": pl.Float64(),
+    "imag": pl.Float64(),
+}
+
+GATES: dict[str, pl.DataType] = _PLACE | {
+    # quantity: density (position: middle of a bin of [0, 1]), mean, left_saturated, right_saturated, half_life
+    # (timesteps, position 0), retention (log10 of the product of the keeping gate over the last `position` timesteps)
+    "gate": pl.String(),
+    "quantity": pl.String(),
+    "position": pl.Float64(),
+    "value": pl.Float64(),
+}
+
+JACOBIANS: dict[str, pl.DataType] = _PLACE | {
+    # singular values of d s_T / d s_{T-lag}: quantity largest, median, smallest, condition
+    "lag": pl.Int64(),
+    "quantity": pl.String(),
+    "log10_value": pl.Float64(),
+}
+
+LYAPUNOV: dict[str, pl.DataType] = _PLACE | {
+    # the exponents by falling size, estimated from the first `timestep` timesteps
+    "index": pl.Int64(),
+    "timestep": pl.Int64(),
+    "lyapunov_nats_per_timestep": pl.Float64(),
+    "standard_error": pl.Float64(),
+}
+
+TRUNCATION: dict[str, pl.DataType] = {
+    # the gradient of the last timestep's loss, backpropagated through `backward_length` timesteps, against the full one
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "backward_length": pl.Int64(),
+    "cosine": pl.Float64(),
+    "relative_error": pl.Float64(),
+    "log10_phi": pl.Float64(),
+    "decay_factor": pl.Float64(),
+    "relative_bias_bound": pl.Float64(),
+}
+
+ATTENTION: dict[str, pl.DataType] = {
+    # what a decoder that is given the true tokens attends to while it writes; a row an output and a source position
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "example": pl.Int64(),
+    "output_position": pl.Int64(),  # from 1
+    "source_position": pl.Int64(),  # from 1; of an image the cell of the grid, row by row
+    "weight": pl.Float64(),
+    "aligned": pl.Boolean(),  # false everywhere where the alignment is not known
+}
+
+BREAKDOWN: dict[str, pl.DataType] = {
+    # test errors of a decoder by where they are: of tokens by output position, of whole sequences by source length
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "mode": pl.String(),  # teacher_forced: given the true tokens; free_running: given its own
+    "by": pl.String(),  # output_position (from 1), or source_length
+    "at": pl.Int64(),
+    "num": pl.Int64(),  # tokens, or sequences
+    "error": pl.Float64(),
+}
+
+TOKENS: dict[str, pl.DataType] = {
+    # examples as text, token by token
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "example": pl.Int64(),
+    "sequence": pl.String(),  # source, target, free_running; of a language model prompt, and sample (temperature 0.7)
+    "position": pl.Int64(),  # from 1
+    "token": pl.String(),
+}
+
+IMAGES: dict[str, pl.DataType] = {
+    # examples as images, pixel by pixel
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "example": pl.Int64(),
+    "image": pl.String(),  # input, reconstruction
+    "frame": pl.Int64(),  # from 1
+    "row": pl.Int64(),  # from 0, the topmost
+    "column": pl.Int64(),  # from 0
+    "brightness": pl.Float64(),
+}
+
+SETTINGS: dict[str, pl.DataType] = {
+    # the plan of a study: one row per (grid, setting); its true axes follow as dotted columns
+    "study": pl.String(),
+    "grid": pl.String(),
+    "position": pl.Int64(),
+    "trial_id": pl.String(),
+    "label": pl.String(),
+    "variant": pl.String(),  # null where the grid has none; what a variant changes is in `trials` only
+    "selected": pl.Boolean(),
+}
+
+SCHEMAS: dict[str, dict[str, pl.DataType]] = {
+    "trials": TRIALS,
+    "curves": CURVES,
+    "traces": TRACES,
+    "eigenvalues": EIGENVALUES,
+    "gates": GATES,
+    "jacobians": JACOBIANS,
+    "lyapunov": LYAPUNOV,
+    "truncation": TRUNCATION,
+    "attention": ATTENTION,
+    "breakdown": BREAKDOWN,
+    "tokens": TOKENS,
+    "images": IMAGES,
+    "settings": SETTINGS,
+}
+
+TRIAL_TABLES = tuple(table for table in SCHEMAS if table != "settings")
+"""The tables of a trial; `settings` belongs to a study."""
+
+OPEN_TABLES = ("trials", "settings")
+"""Tables that carry further dotted columns, the fields of the spec."""
+
+
+def check(table: str, frame: pl.DataFrame, where: str) -> pl.DataFrame:
+    """Return `frame` with its columns in declared order.
+
+    Args:
+        table: A key of `SCHEMAS`.
+        frame: What is to be written, or was read.
+        where: The file, for the error.
+
+    Raises:
+        TableError: If a column is missing, undeclared or of another type.
+    """
+    declared: Mapping[str, pl.DataType] = SCHEMAS[table]
+    for column, dtype in declared.items():
+        if column not in frame.columns:
+            raise TableError(f"{where}: table {table!r} lacks column {column!r} ({dtype})")
+        if frame.schema[column] != dtype:
+            raise TableError(f"{where}: {table}.{column}: expected {dtype}, got {frame.schema[column]}")
+    extra = [column for column in frame.columns if column not in declared]
+    undeclared = [column for column in extra if table not in OPEN_TABLES or "." not in column]
+    if undeclared:
+        raise TableError(f"{where}: table {table!r} has undeclared column {undeclared[0]!r}")
+    return frame.select(*declared, *extra)

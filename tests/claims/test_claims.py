@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.claims.effects import Effect
+from pipeline.claims.effects.runs import SolvedShare
+from pipeline.claims.judge import VERDICTS, Check, Rules, judge, load_rules, verdict_of
+from pipeline.config import Paths, Study, load_study
+from pipeline.errors import ConfigError
+from pipeline.quantities import GridTables
+from tests.figures.conftest import grids
+from tests.report.conftest import ROOT
+from tests.synthetic_results import END_FACTORS, START_FACTORS, Shape
+
+RULES = load_rules(Paths.at(ROOT), {})
+QUICK = {"elman": 25.0, "lstm": 5.0, "gru": 5.0}
+
+
+def study(**changes: object) -> Shape:
+    """Five seeds, the shortest and longest length far apart; C2, C3 and C13 supported, C21 for the longest only."""
+    base = {"lengths": (20, 100), "learning_rates": (0.01,), "digits_length": None, "num_seeds": 5, "patience": QUICK}
+    return Shape(**(base | changes))  # type: ignore[arg-type]
+
+
+def twice(shape: Shape) -> list[GridTables]:
+    """The grids of a made-up study, once as those of `cells` and once as those of `length`."""
+    return [replace(tables, study=name) for tables in grids(shape) for name in ("cells", "length")]
+
+
+def verdicts(shape: Shape) -> dict[str, str]:
+    """Return the verdicts of the claims whose checks the made-up study has all the numbers for."""
+    found = dict(judge(RULES, twice(shape))[0].select("claim", "verdict").iter_rows())
+    return {claim: found[claim] for claim in ("C2", "C3", "C13", "C21")}
+
+
+def test_supported() -> None:
+    told = verdicts(study())
+    assert told == {"C2": "supported", "C3": "supported", "C13": "supported", "C21": "supported with a condition"}
+
+
+def test_contradicted() -> None:
+    start = START_FACTORS | {"elman/h": 1.1, "lstm/c": 0.8}
+    end = END_FACTORS | {"elman/h": 0.99, "lstm/c": 0.9}
+    patience = QUICK | {"elman": 4.0}
+    found = verdicts(study(start_factors=start, end_factors=end, patience=patience))
+    assert set(found.values()) == {"contradicted"}
+
+
+def test_supported_with_a_condition() -> None:
+    start = START_FACTORS | {"lstm/c": 0.5}
+    end = END_FACTORS | {"elman/h": 1.05, "lstm/c": 0.985}
+    assert verdicts(study(end_factors=end))["C2"] == "supported with a condition"
+    found = judge(RULES, grids(study(start_factors=start)))[0].filter(claim="C3").row(0, named=True)
+    assert found["verdict"] == "supported with a condition"
+    assert found["condition"].startswith("After training; at initialisation")
+
+
+def test_inconclusive() -> None:
+    assert set(verdicts(study(num_seeds=2)).values()) == {"inconclusive"}  # fewer than min_seeds
+    nobody = study(patience=QUICK | {"lstm": 90.0, "gru": 90.0})
+    assert verdicts(nobody)["C13"] == "inconclusive"  # the longest length is beyond every cell: nothing to compare
+
+
+def test_not_tested_is_a_row_all_the_same() -> None:
+    found, checks = judge(RULES, [])
+    assert found["claim"].to_list() == list(RULES.claims)
+    assert checks.height == sum(len(claim.checks) for claim in RULES.claims.values())
+    assert set(found["verdict"]) == set(checks["answer"]) == {"not tested"}
+    assert found["effect"].is_null().all()
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdict"),
+    [
+        ([("essential", "met"), ("condition", "met"), ("premise", "met")], "supported"),
+        ([("essential", "met"), ("condition", "refuted")], "supported with a condition"),
+        ([("essential", "refuted"), ("premise", "undecided")], "contradicted"),
+        ([("essential", "met"), ("premise", "refuted")], "inconclusive"),
+        ([("essential", "undecided"), ("condition", "refuted")], "inconclusive"),
+        ([("essential", "not tested")], "not tested"),
+        ([("essential", "not tested"), ("condition", "not tested")], "not tested"),
+        ([("essential", "met"), ("condition", "not tested")], "inconclusive"),
+        ([("essential", "not tested"), ("condition", "refuted")], "inconclusive"),
+        ([("essential", "refuted"), ("premise", "not tested")], "contradicted"),
+    ],
+)
+def test_roles_decide_the_verdict(answers: list[tuple[object, object]], verdict: str) -> None:
+    assert verdict_of(answers) == verdict
+    assert verdict in VERDICTS
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected", "answer"),
+    [
+        ((0.1, 0.4), "below", "met"),
+        ((0.6, 0.9), "below", "refuted"),
+        ((0.6, 0.9), "above", "met"),
+        ((0.1, 0.4), "above", "refuted"),
+        ((0.4, 0.6), "above", "undecided"),
+        ((None, None), "above", "undecided"),
+    ],
+)
+def test_the_whole_interval_must_lie_on_one_side(
+    interval: tuple[float | None, float | None], expected: str, answer: str
+) -> None:
+    check = Check("essential", "adding", SolvedShare("solved_share", ("gru",), "longest"), expected, 0.5)  # type: ignore[arg-type]
+    assert check.answer(Effect(0.5, *interval, num_seeds=5, num_left_out=0), min_seeds=3) == answer
+
+
+def test_each_check_is_of_its_own_grid() -> None:
+    known = RULES.claims["C2"]
+    places = ("adding", "nowhere", "adding")
+    checks = tuple(replace(check, grid=grid) for check, grid in zip(known.checks, places, strict=True))
+    found, told = judge(Rules(3, {"C2": replace(known, checks=checks)}), twice(study()))
+    assert told["grid"].to_list() == list(places)
+    assert told["answer"].to_list() == ["met", "not tested", "met"]
+    assert told["num_seeds"].to_list() == [5, 0, 5]
+    assert found["verdict"].to_list() == ["inconclusive"]
+
+
+def test_effect_of_a_missing_arm_is_undecided() -> None:
+    _, checks = judge(RULES, grids(study(cells=("gru",), lengths=(20,))))
+    assert set(checks.filter(claim="C2")["answer"]) == {"undecided"}
+    assert checks.filter(claim="C2")["num_seeds"].to_list() == [0, 0, 0]
+
+
+def test_a_study_may_name_only_claims_with_a_rule() -> None:
+    paths = Paths.at(ROOT)
+    known = load_study(paths, "cells")
+    stranger = Study(**(vars(known) | {"claims": ("C31",)}))
+    with pytest.raises(ConfigError, match=r"cells.yaml: claims: unknown claim 'C31'; did you mean 'C3'\?"):
+        load_rules(paths, {"cells": stranger})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"condition": None}, "C2.condition: expected text if a check has the role condition, else null"),
+        ({"checks": []}, "C2.checks: expected at least one check"),
+    ],
+)
+def test_a_claim_is_checked_when_it_is_read(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    rules = yaml.safe_load((ROOT / "configs" / "claims.yaml").read_text())
+    rules["claims"]["C2"] |= changes
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "claims.yaml").write_text(yaml.safe_dump(rules))
+    with pytest.raises(ConfigError, match=message):
+        load_rules(Paths.at(tmp_path), {})

@@ -1,0 +1,37 @@
+"""Small packs of networks and batches for the measures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pipeline.core.attention.score import NO_ATTENTION
+from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel
+from pipeline.core.models.initialisation import PLAIN
+
+REAL = Interface("real", 2, "last", "value", 1)
+EVERY = Interface("real", 2, "every", "value", 1)
+TOKENS = Interface("token", 5, "every", "class", 5)
+
+
+def pack(
+    cell: str,
+    num_replicas: int = 3,
+    hidden_size: int = 4,
+    interface: Interface = REAL,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    embedding_size: int | None = None,
+) -> Replicas:
+    spec = ModelSpec(cell, hidden_size, num_layers, bidirectional, embedding_size, NO_ATTENTION, None, PLAIN)
+    return Replicas([SequenceModel(interface, spec, seed) for seed in range(num_replicas)])
+
+
+def batch(
+    num_timesteps: int, seed: int = 0, num_examples: int = 5, target_at: Literal["last", "every"] = "last"
+) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (num_examples, 1) if target_at == "last" else (num_examples, num_timesteps, 1)
+    return torch.rand(num_examples, num_timesteps, 2, generator=generator), torch.rand(shape, generator=generator)

@@ -1,0 +1,103 @@
+"""The autoencoder against torch's own layers; what passes through its code; traces of both halves; packs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.attention.score import NO_ATTENTION
+from pipeline.core.models import INPUT, Interface, ModelSpec, Replicas, StateKey, loss
+from pipeline.core.models.autoencoder import Autoencoder
+from pipeline.core.models.initialisation import PLAIN, Gaussian
+from pipeline.core.training.runtime import computing
+
+B, T, D, H, C = 3, 5, 4, 6, 2
+INTERFACE = Interface("real", D, "sequence", "value", D)
+FRAMES = torch.rand(B, T, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+TORCH_NN = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+KINDS = [("elman", 1), ("lstm", 1), ("gru", 2), ("lstm", 2)]
+
+
+def model_of(cell: str = "lstm", num_layers: int = 1, seed: int = 0) -> Autoencoder:
+    return Autoencoder(INTERFACE, ModelSpec(cell, H, num_layers, False, None, NO_ATTENTION, C, PLAIN), seed).double()
+
+
+class Plain(nn.Module):
+    """The same network in torch.nn."""
+
+    def __init__(self, model: Autoencoder, cell: str, num_layers: int) -> None:
+        super().__init__()
+        self.encoder = TORCH_NN[cell](D, H, num_layers, batch_first=True)
+        self.code, self.readout = nn.Linear(H, C), nn.Linear(H, D)
+        self.decoder = TORCH_NN[cell](C, H, num_layers, batch_first=True)
+        self.double().load_state_dict(model.state_dict())
+
+    def forward(self, frames: Tensor) -> Tensor:
+        code = self.code(self.encoder(frames)[0][:, -1])
+        return self.readout(self.decoder(torch.stack([code] * frames.shape[1], dim=1))[0])
+
+
+@pytest.mark.parametrize(("cell", "num_layers"), KINDS)
+def test_frames_loss_and_every_gradient_are_those_of_torch(cell: str, num_layers: int) -> None:
+    model, frames = model_of(cell, num_layers), FRAMES.clone().requires_grad_()
+    plain, pack = Plain(model, cell, num_layers), Replicas([model])
+    torch.testing.assert_close(model(FRAMES).values, plain(FRAMES), rtol=1e-9, atol=1e-12)
+    expected = sum((drawn - true) ** 2 for drawn, true in zip(plain(frames).flatten(), FRAMES.flatten(), strict=True))
+    expected = expected / FRAMES.numel()
+    states, grad_RP = pack.state_gradients(pack.flat_RP, FRAMES, FRAMES, shared=True)
+    named = dict(plain.named_parameters())
+    grads = torch.autograd.grad(expected, [frames, *(named[name] for name, _ in model.named_parameters())])
+    torch.testing.assert_close(loss(INTERFACE, model(FRAMES).values, FRAMES), expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(grad_RP[0], torch.cat([g.flatten() for g in grads[1:]]), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(states[INPUT][0], grads[0].transpose(0, 1), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("cell", "num_layers"), KINDS)
+def test_taps_move_the_loss_as_the_trace_says(cell: str, num_layers: int) -> None:
+    model = model_of(cell, num_layers)
+    states, _ = Replicas([model]).state_gradients(Replicas([model]).flat_RP, FRAMES, FRAMES, shared=True)
+    assert {key.part for key in model.tap_keys} == {"encoder", "decoder", "input"}
+    for number, key in enumerate(model.tap_keys):
+        losses = []
+        for nudge in (1e-5, -1e-5):
+            taps = [torch.zeros(steps, B, size, dtype=torch.float64) for steps, size in model.tap_shapes(FRAMES)]
+            taps[number][1, 2, 3] = nudge
+            losses.append(loss(INTERFACE, model(FRAMES, taps=taps).values, FRAMES).item())
+        slope = (losses[0] - losses[1]) / 2e-5
+        assert slope == pytest.approx(states[key][0, 1, 2, 3].item(), rel=1e-5, abs=1e-10), key
+        assert abs(slope) > 1e-8, key
+
+
+def test_what_the_decoder_draws_it_knows_from_the_code_alone() -> None:
+    model, other = model_of(), FRAMES.flip(1)
+    with torch.no_grad():
+        model.code.weight.zero_()
+    assert torch.equal(model(FRAMES).values, model(other).values)
+    states, _ = Replicas([model]).state_gradients(Replicas([model]).flat_RP, FRAMES, FRAMES, shared=True)
+    assert not states[StateKey(0, "forward", "h", "encoder")].any()
+    assert states[StateKey(0, "forward", "h", "decoder")].any()
+
+
+def test_encoder_and_decoder_share_no_parameter_and_no_draw() -> None:
+    drawn = dataclasses.replace(PLAIN, input=Gaussian("gaussian", 0.3), recurrent=Gaussian("gaussian", 0.3))
+    for rules in (PLAIN, drawn):
+        spec = ModelSpec("gru", H, 1, False, None, NO_ATTENTION, D, rules)  # a code of D numbers: the halves look alike
+        model = Autoencoder(INTERFACE, spec, 0)
+        for mine, theirs in zip(model.encoder.parameters(), model.decoder.parameters(), strict=True):
+            assert mine.data_ptr() != theirs.data_ptr()
+            assert not torch.isclose(mine, theirs).any()
+
+
+@pytest.mark.parametrize(("cell", "num_layers"), KINDS)
+def test_a_replica_in_a_pack_is_bit_for_bit_the_replica_alone(cell: str, num_layers: int) -> None:
+    models = [model_of(cell, num_layers, seed).float() for seed in range(3)]
+    own, results = torch.stack([FRAMES, FRAMES.flip(1), 1 - FRAMES]).float(), []
+    for pack, at in ((Replicas(models), slice(None)), (Replicas(models[1:2]), slice(1, 2))):
+        with computing(num_threads=1):
+            run = pack.backpropagate(pack.flat_RP, own[at], own[at], trace=True)
+        results.append([run.losses, run.grad_RP, *run.states, *run.grad_states])
+    for together, alone in zip(*results, strict=True):
+        assert torch.equal(together[1], alone[0])

@@ -1,0 +1,143 @@
+"""Which network a dataset and a spec make, how many numbers it has, what is refused; five shapes that learn."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.config.strict import InvalidFieldError
+from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot, General
+from pipeline.core.cells import CELLS
+from pipeline.core.models import (
+    Inputs,
+    Interface,
+    ModelSpec,
+    Reading,
+    Replicas,
+    build_network,
+    check_model,
+    count_parameters,
+    teacher_forced,
+)  # fmt: skip
+from pipeline.core.models.architecture import SelfAttention
+from pipeline.core.models.autoencoder import Autoencoder
+from pipeline.core.models.build import network_class
+from pipeline.core.models.captioner import Captioner
+from pipeline.core.models.encoder_decoder import EncoderDecoder
+from pipeline.core.models.initialisation import PLAIN
+from pipeline.core.models.self_attention import SelfAttentionModel
+from pipeline.core.models.sequence import SequenceModel
+
+H = 8
+ONE = Interface("real", 3, "last", "class", 4)
+LAST = Interface("token", 7, "last", "class", 4, padded=True)
+EVERY = Interface("token", 7, "every", "class", 5, padded=True)
+DELAYED = Interface("token", 7, "sequence", "class", 6, padded=True)
+IMAGE = Interface("image", 1, "sequence", "class", 6, padded=True)
+FRAMES = Interface("real", 9, "sequence", "value", 9)
+SELF = SelfAttention("self", 2)
+DOT = Dot("dot", "nothing")
+
+
+def spec_of(**changes: Any) -> ModelSpec:
+    return dataclasses.replace(ModelSpec("lstm", H, 1, False, None, NO_ATTENTION, None, PLAIN), **changes)
+
+
+MADE: list[tuple[Interface, dict[str, Any], type]] = [
+    (ONE, {}, SequenceModel),
+    (LAST, {"bidirectional": True, "embedding_size": 3, "num_layers": 3}, SequenceModel),
+    (EVERY, {"attention": SELF, "num_layers": 2, "embedding_size": 3}, SelfAttentionModel),
+    (ONE, {"attention": SELF}, SelfAttentionModel),
+    (DELAYED, {}, EncoderDecoder),
+    (DELAYED, {"attention": DOT, "bidirectional": True, "num_layers": 2}, EncoderDecoder),
+    (DELAYED, {"attention": Dot("dot", "context"), "embedding_size": 3}, EncoderDecoder),
+    (DELAYED, {"attention": General("general", "attentional_state"), "num_layers": 3}, EncoderDecoder),
+    (DELAYED, {"attention": Additive("additive", "context", 5), "bidirectional": True}, EncoderDecoder),
+    (IMAGE, {}, Captioner),
+    (IMAGE, {"attention": Additive("additive", "context", 5), "num_layers": 2, "embedding_size": 3}, Captioner),
+    (IMAGE, {"attention": General("general", "nothing"), "hidden_size": 10}, Captioner),  # 10 is no multiple of 4
+    (FRAMES, {"code_size": 2}, Autoencoder),
+    (FRAMES, {"code_size": 5, "num_layers": 2}, Autoencoder),
+]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("interface", "changes", "kind"), MADE)
+def test_parameters_are_counted_without_making_the_network(
+    interface: Interface, changes: dict[str, Any], kind: type, cell: str
+) -> None:
+    spec = spec_of(cell=cell, **changes)
+    check_model(spec, interface)
+    network = build_network(interface, spec, 0)
+    assert type(network) is network_class(interface, spec) is kind
+    assert count_parameters(interface, spec) == sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("interface", "changes", "kind"), MADE)
+def test_a_network_is_a_pure_function_of_its_seed(interface: Interface, changes: dict[str, Any], kind: type) -> None:
+    first, again, other = (build_network(interface, spec_of(**changes), seed).state_dict() for seed in (3, 3, 4))
+    for name, value in first.items():
+        assert torch.equal(value, again[name]), name
+        assert not value.any() or not torch.isclose(value, other[name]).all(), name
+
+
+@pytest.mark.parametrize(
+    ("interface", "changes", "told"),
+    [
+        (
+            DELAYED,
+            {"attention": SELF},
+            r"model\.attention\.name: expected none, dot, general or additive, .*got 'self'",
+        ),
+        (IMAGE, {"attention": SELF}, r"model\.attention\.name: expected none, dot, general or additive"),
+        (ONE, {"attention": DOT}, r"model\.attention\.name: expected none or self: nothing is decoded .*got 'dot'"),
+        (EVERY, {"attention": DOT}, r"model\.attention\.name: expected none or self: nothing is decoded"),
+        (FRAMES, {"attention": SELF, "code_size": 2}, r"model\.attention\.name: expected none: nothing is decoded"),
+        (FRAMES, {}, r"model\.code_size: expected an integer of at least 1, for an autoencoder's code, got None"),
+        (ONE, {"code_size": 2}, r"model\.code_size: expected null: nothing is coded, .* got 2"),
+        (DELAYED, {"code_size": 2}, r"model\.code_size: expected null: nothing is coded"),
+        (ONE, {"embedding_size": 3}, r"model\.embedding_size: expected null, for the real inputs, got 3"),
+        (FRAMES, {"embedding_size": 3, "code_size": 2}, r"model\.embedding_size: expected null"),
+        (EVERY, {"attention": SelfAttention("self", 3)}, r"num_heads: expected a divisor of hidden_size \(8\), got 3"),
+        (DELAYED, {"bidirectional": True, "hidden_size": 7}, r"model\.hidden_size: expected an even number: .* got 7"),
+        (IMAGE, {"bidirectional": True}, r"model\.bidirectional: expected false: an image is not read both ways"),
+        (FRAMES, {"bidirectional": True, "code_size": 2}, r"model\.bidirectional: expected false: an autoencoder"),
+        (IMAGE, {"hidden_size": 3}, r"model\.hidden_size: expected an integer of at least 4.*got 3"),
+    ],
+)
+def test_networks_that_cannot_be_are_refused(interface: Interface, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidFieldError, match=told):
+        check_model(spec_of(**changes), interface)
+
+
+def draw(*shape: int, high: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(len(shape) + high)
+    return torch.randint(3, high, shape, generator=generator) if high else torch.rand(shape, generator=generator)
+
+
+SENTENCE = torch.randint(3, 6, (6, 4), generator=torch.Generator().manual_seed(1))
+FIVE: dict[str, tuple[Interface, dict[str, Any], Inputs, Tensor]] = {
+    "one-to-one": (ONE, {}, draw(6, 1, 3), torch.tensor([0, 1, 2, 3, 0, 1])),
+    "one-to-many": (IMAGE, {}, Reading(draw(6, 8, 8), teacher_forced(SENTENCE)), SENTENCE),
+    "many-to-one": (LAST, {}, draw(6, 5, high=7), torch.tensor([0, 1, 2, 3, 0, 1])),
+    "many-to-many in step": (EVERY, {"bidirectional": True}, draw(6, 5, high=7), draw(6, 5, high=5)),
+    "many-to-many delayed": (DELAYED, {}, Reading(draw(6, 5, high=7), teacher_forced(SENTENCE)), SENTENCE),
+}
+
+
+@pytest.mark.parametrize("shape", FIVE)
+def test_each_shape_of_input_and_output_learns(shape: str) -> None:
+    interface, changes, inputs, targets = FIVE[shape]
+    spec = spec_of(**changes)
+    check_model(spec, interface)
+    pack = Replicas([build_network(interface, spec, seed) for seed in range(2)])
+    flat, losses = pack.flat_RP, list[Tensor]()
+    for _ in range(20):
+        loss, grad = pack.gradients(flat, inputs, targets, shared=True)
+        losses.append(loss)
+        flat = flat - 0.3 * grad
+    assert all((after < before).all() for before, after in zip(losses, losses[1:], strict=False))

@@ -1,0 +1,296 @@
+"""Encoder-decoders against an unbatched reference in loops; padding, traces, running free, and packs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot, General
+from pipeline.core.measures import locate
+from pipeline.core.measures.gradient_trace import at_end, trace_gradients
+from pipeline.core.models import INPUT, Interface, ModelSpec, Reading, Replicas, loss, teacher_forced
+from pipeline.core.models.encoder_decoder import EncoderDecoder
+from pipeline.core.models.initialisation import PLAIN, Gaussian
+from pipeline.core.models.interface import coverage_penalty
+from pipeline.core.training.runtime import computing
+from pipeline.data.dataset import PAD, SOS
+from tests.core.models.reference import Notes, negative_log_likelihood, transduce
+
+H = 6
+INTERFACE = Interface("token", 7, "sequence", "class", 6, padded=True)
+SOURCE = torch.tensor([[3, 4, 5, 6, 3], [5, 0, 0, 0, 0], [4, 3, 6, 0, 0]], dtype=torch.uint8)
+TARGETS = torch.tensor([[3, 2, 0, 0], [4, 5, 3, 2], [2, 0, 0, 0]])
+READING = Reading(SOURCE, teacher_forced(TARGETS))
+LENGTHS, TARGET_LENGTHS = (5, 1, 3), (2, 4, 1)
+ADDITIVE = Additive("additive", "context", 4)
+SPECS: list[dict[str, Any]] = [
+    {"cell": "lstm"},
+    {"cell": "gru", "num_layers": 2, "bidirectional": True, "embedding_size": 3},
+    {"cell": "elman", "attention": Dot("dot", "nothing"), "embedding_size": 3},
+    {"cell": "lstm", "attention": Dot("dot", "attentional_state"), "num_layers": 2, "bidirectional": True},
+    {"cell": "gru", "attention": Dot("dot", "context"), "embedding_size": 3},
+    {"cell": "lstm", "attention": General("general", "nothing"), "bidirectional": True, "embedding_size": 3},
+    {"cell": "elman", "attention": General("general", "attentional_state")},
+    {"cell": "gru", "attention": General("general", "context"), "num_layers": 2},
+    {"cell": "gru", "attention": Additive("additive", "nothing", 4), "num_layers": 2, "bidirectional": True},
+    {"cell": "lstm", "attention": Additive("additive", "attentional_state", 4), "embedding_size": 3},
+    {"cell": "lstm", "attention": ADDITIVE, "num_layers": 2, "bidirectional": True, "embedding_size": 3},
+]
+SOME = [SPECS[at] for at in (1, 3, 5, 10)]
+
+
+def told(changes: dict[str, Any]) -> str:
+    return ", ".join(getattr(value, "name", str(value)) for value in changes.values())
+
+
+def spec_of(**changes: Any) -> ModelSpec:
+    return dataclasses.replace(ModelSpec("lstm", H, 1, False, None, NO_ATTENTION, None, PLAIN), **changes)
+
+
+def model_of(seed: int = 0, **changes: Any) -> EncoderDecoder:
+    return EncoderDecoder(INTERFACE, spec_of(**changes), seed).double()
+
+
+def pack_of(num_replicas: int = 2, **changes: Any) -> Replicas:
+    return Replicas([model_of(seed, **changes) for seed in range(num_replicas)])
+
+
+def example(i: int, further: int = 0) -> tuple[Reading, Tensor]:
+    """Return one example alone, with some padding more than it needs."""
+    source = torch.nn.functional.pad(SOURCE[i : i + 1, : LENGTHS[i]], (0, further), value=PAD)
+    targets = torch.nn.functional.pad(TARGETS[i : i + 1, : TARGET_LENGTHS[i]], (0, further), value=PAD)
+    return Reading(source, teacher_forced(targets)), targets
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("changes", SPECS, ids=told)
+def test_loss_weights_and_every_gradient_are_those_of_a_plain_loop(changes: dict[str, Any]) -> None:
+    model, total = model_of(**changes), torch.zeros((), dtype=torch.float64)
+    weights = model(READING).weights
+    kept = list[tuple[int, Notes]]()
+    for i, (length, num_tokens) in enumerate(zip(LENGTHS, TARGET_LENGTHS, strict=True)):
+        notes: Notes = {}
+        true = [SOS, *TARGETS[i, : num_tokens - 1].tolist()]
+        written = transduce(model, changes["cell"], SOURCE[i, :length].tolist(), true, notes)
+        total = total + negative_log_likelihood(written.logits, TARGETS[i, :num_tokens].tolist())
+        kept.append((i, notes))
+        assert (weights is None) == (written.weights is None) == (not model.attends)
+        if weights is not None and written.weights is not None:
+            close(weights[i, :num_tokens, :length], written.weights)
+            assert not weights[i, :, length:].any()
+    expected = total / sum(TARGET_LENGTHS)
+    close(loss(INTERFACE, model(READING).values, TARGETS), expected)
+    run = Replicas([model]).backpropagate(Replicas([model]).flat_RP, READING, TARGETS, trace=True, shared=True)
+    close(run.losses[0], expected.detach())
+    grads = torch.autograd.grad(expected, [*model.parameters()], retain_graph=True)
+    close(run.grad_RP[0], torch.cat([grad.flatten() for grad in grads]))
+    for i, notes in kept:  # dL/ds_t of every state, of the encoder too, and dL/dx_t
+        for key, grad in zip(model.tap_keys, run.grad_states, strict=True):
+            plain = torch.stack(torch.autograd.grad(expected, notes[key], retain_graph=True)).flatten(1)
+            close(grad[0, : len(plain), i], plain)
+            assert not grad[0, len(plain) :, i].any()
+
+
+@pytest.mark.parametrize("changes", SPECS, ids=told)
+def test_padding_never_changes_a_result(changes: dict[str, Any]) -> None:
+    pack = pack_of(**changes)
+    parameters = pack.named(pack.flat_RP)
+    batch = pack.backpropagate(pack.flat_RP, READING, TARGETS, trace=True, shared=True)
+    summed, summed_grad = torch.zeros_like(batch.losses), torch.zeros_like(batch.grad_RP)
+    for i, num_tokens in enumerate(TARGET_LENGTHS):
+        alone, longer = (
+            pack.backpropagate(pack.flat_RP, *example(i, further), trace=True, shared=True) for further in (0, 3)
+        )
+        close(longer.losses, alone.losses)
+        close(longer.grad_RP, alone.grad_RP)
+        summed, summed_grad = summed + num_tokens * alone.losses, summed_grad + num_tokens * alone.grad_RP
+        for found, padded, together in zip(alone.grad_states, longer.grad_states, batch.grad_states, strict=True):
+            T = found.shape[1]
+            close(padded[:, :T], found)
+            close(together[:, :T, i] * sum(TARGET_LENGTHS) / num_tokens, found[:, :, 0])
+            assert not padded[:, T:].any()
+            assert not together[:, T:, i].any()
+        if pack.model.attends:
+            weights = pack.attend(parameters, example(i)[0])
+            U, S = weights.shape[2:]
+            close(pack.attend(parameters, example(i, 3)[0])[:, :, :U, :S], weights)
+            close(pack.attend(parameters, READING)[:, i, :U, :S], weights[:, 0])
+    close(batch.losses, summed / sum(TARGET_LENGTHS))
+    close(batch.grad_RP, summed_grad / sum(TARGET_LENGTHS))
+
+
+@pytest.mark.parametrize("changes", SOME, ids=told)
+def test_traces_of_a_padded_example_end_where_it_ends(changes: dict[str, Any]) -> None:
+    pack = pack_of(**changes)
+    alone, longer = (trace_gradients(pack, pack.flat_RP, *example(0, further)) for further in (0, 3))
+    assert tuple(longer.log10_norms) == pack.model.tap_keys
+    close(longer.grad_RP, alone.grad_RP)
+    for key, norms in alone.log10_norms.items():
+        found = longer.log10_norms[key]
+        real, padding = (found[:, :-3], found[:, -3:]) if key.part == "decoder" else (found[:, 3:], found[:, :3])
+        close(real, norms)
+        assert (padding == -torch.inf).all()
+        assert norms.isfinite().all()
+
+
+def test_ragged_traces_are_moved_to_the_end_of_each_sequence() -> None:
+    grads, lengths = torch.randn(2, 4, 3, 2, generator=torch.Generator().manual_seed(0)), [4, 1, 3]
+    grads[0, 0] = torch.inf  # what explodes stays where it is
+    moved = at_end(grads, torch.tensor(lengths))
+    for b, length in enumerate(lengths):
+        for t in range(4):
+            before = t - (4 - length)
+            expected = grads[:, before, b] if before >= 0 else torch.zeros(2, 2)
+            assert torch.equal(moved[:, t, b], expected)
+
+
+@pytest.mark.parametrize("changes", SOME, ids=told)
+def test_taps_move_the_loss_as_the_trace_says(changes: dict[str, Any]) -> None:
+    """Central differences of the loss when one number of a state, or of what is read, is moved."""
+    pack = pack_of(1, **changes)
+    states, _ = pack.state_gradients(pack.flat_RP, READING, TARGETS, shared=True)
+    shapes = pack.model.tap_shapes(READING)
+    for number, key in enumerate(pack.model.tap_keys):
+        losses = []
+        for nudge in (1e-5, -1e-5):
+            taps = [torch.zeros(1, T, 3, size, dtype=torch.float64) for T, size in shapes]
+            taps[number][0, 0, 1, 1] = nudge
+            losses.append(pack.losses(pack.named(pack.flat_RP), READING, TARGETS, taps, shared=True)[0])
+        slope = ((losses[0] - losses[1]) / 2e-5).item()
+        assert slope == pytest.approx(states[key][0, 0, 1, 1].item(), rel=1e-5, abs=1e-10), key
+        assert abs(slope) > 1e-8, key
+
+
+@pytest.mark.parametrize("changes", [*SOME, {"cell": "gru", "attention": Dot("dot", "nothing")}], ids=told)
+def test_the_decoder_that_runs_free_reads_what_the_coins_say(changes: dict[str, Any]) -> None:
+    model, seen = model_of(**changes), set[int]()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)  # for it to have something to say
+    given = torch.randint(3, 6, (3, 7), generator=torch.Generator().manual_seed(1))
+    inputs = Reading(SOURCE, given)
+    for coins in (torch.ones(3, 7), torch.zeros(3, 7), (given % 2)):
+        read, said = model.run_free(inputs, coins.bool())
+        again = model(Reading(SOURCE, read)).values.argmax(dim=-1)
+        assert torch.equal(said, again)
+        assert torch.equal(read[:, 0], given[:, 0])
+        assert torch.equal(read[:, 1:], torch.where(coins.bool(), given, said.roll(1, dims=1))[:, 1:])
+        for i, length in enumerate(LENGTHS):
+            tokens = SOURCE[i, :length].tolist()
+            written = transduce(model, changes["cell"], tokens, given[i].tolist(), {}, coins[i].bool().tolist())
+            assert (written.read, written.said) == (read[i].tolist(), said[i].tolist())
+        seen |= {*said.flatten().tolist()}
+    assert len(seen) > 1, "a decoder that always says the same shows nothing"
+
+
+@pytest.mark.parametrize("changes", SPECS, ids=told)
+def test_a_replica_in_a_pack_is_bit_for_bit_the_replica_alone(changes: dict[str, Any]) -> None:
+    """At sizes at which products of matrices take the paths that they take in a study."""
+    models = [EncoderDecoder(INTERFACE, spec_of(**changes | {"hidden_size": 32}), seed) for seed in range(4)]
+    generator = torch.Generator().manual_seed(2)
+    source = torch.randint(3, 7, (4, 16, 10), generator=generator).masked_fill(torch.arange(10) > 7, PAD)
+    targets = torch.randint(2, 6, (4, 16, 4), generator=generator)
+    coins = torch.rand(4, 16, 4, generator=generator) < 0.5
+    inputs = Reading(source, teacher_forced(targets))
+    results = []
+    for pack, at in ((Replicas(models), slice(None)), (Replicas(models[2:3]), slice(2, 3))):
+        own = Reading(inputs.source[at], inputs.given[at])
+        with computing(num_threads=1):
+            run = pack.backpropagate(pack.flat_RP, own, targets[at], trace=True)
+            free = pack.run_free(pack.named(pack.flat_RP), own, coins[at])
+        results.append([run.losses, run.coverage, run.grad_RP, *run.states, *run.grad_states, *free])
+    for together, alone in zip(*results, strict=True):
+        assert torch.equal(together[2], alone[0])
+
+
+def test_encoder_and_decoder_share_no_parameter_and_no_draw() -> None:
+    gaussian = dataclasses.replace(PLAIN, recurrent=Gaussian("gaussian", 0.3), input=Gaussian("gaussian", 0.3))
+    interface = dataclasses.replace(INTERFACE, output_size=7)
+    for rules in (PLAIN, gaussian):
+        model = EncoderDecoder(interface, spec_of(embedding_size=3, initialisation=rules), 0)
+        named = dict(model.named_parameters())
+        pairs = [(name, f"decoder.stack.{name.removeprefix('encoder.')}") for name in named if "encoder" in name]
+        for mine, theirs in [*pairs, ("embedding.weight", "decoder.embedding.weight")]:
+            assert named[mine].data_ptr() != named[theirs].data_ptr()
+            assert named[mine].shape == named[theirs].shape
+            assert not torch.isclose(named[mine], named[theirs]).any()
+    before = model(READING).states
+    with torch.no_grad():
+        model.decoder.stack.weight_hh_l0.mul_(2.0)
+    after = model(READING).states
+    changed = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert changed == [key.part == "decoder" for key in model.state_keys]
+
+
+def test_a_gradient_that_overflows_in_the_encoder_is_found_there() -> None:
+    """The states stay 0 while dL/dh of the encoder grows 1e4-fold a timestep, beyond float32 after ten."""
+    pack = Replicas([EncoderDecoder(INTERFACE, spec_of(cell="elman_linear", hidden_size=1), 0)])
+    for name, view in pack.named(pack.flat_RP).items():
+        view.fill_(1e4 if name == "encoder.weight_hh_l0" else 0.5 if "readout.weight" in name else 0.0)
+    pack.named(pack.flat_RP)["decoder.stack.weight_hh_l0"].fill_(0.5)
+    pack.named(pack.flat_RP)["decoder.readout.weight"][0, 3] = -0.5
+    source, targets = torch.full((1, 4, 30), 3, dtype=torch.uint8), torch.full((1, 4, 2), 3)
+    place = locate(pack, pack.flat_RP, Reading(source, teacher_forced(targets)), targets, replica=0)
+    assert (place.quantity, place.timestep) == ("grad_h (encoder)", 20)
+    assert place.num_nonfinite > 0
+
+
+def test_attention_sees_the_encoder_otherwise_it_sees_its_end_alone() -> None:
+    """Without attention the middle of a source acts through the last state only; with it, directly as well."""
+    for attention in (NO_ATTENTION, ADDITIVE):
+        pack = pack_of(1, cell="elman", attention=attention)
+        with torch.no_grad():
+            pack.named(pack.flat_RP)["encoder.weight_hh_l0"].zero_()
+        states, _ = pack.state_gradients(pack.flat_RP, *example(0), shared=True)
+        (middle,) = (grad[0, 2].norm().item() for key, grad in states.items() if key.part == "encoder")
+        assert (middle > 0) == (attention is ADDITIVE)
+        assert (states[INPUT][0, 2].norm() > 0) == (attention is ADDITIVE)
+
+
+def test_coverage_is_the_penalty_written_as_loops_whatever_the_padding() -> None:
+    pack = pack_of(attention=ADDITIVE)
+    run = pack.backpropagate(pack.flat_RP, READING, TARGETS, shared=True)
+    weights = pack.attend(pack.named(pack.flat_RP), READING)
+    expected = [
+        sum((1 - weights[r, i, : TARGET_LENGTHS[i], s].sum()) ** 2 for i in range(3) for s in range(LENGTHS[i])) / 3
+        for r in range(2)
+    ]
+    close(run.coverage, torch.stack(expected))
+    for i in range(3):
+        alone, longer = (
+            pack.backpropagate(pack.flat_RP, *example(i, further), coverage_weight=2.0, shared=True)
+            for further in (0, 3)
+        )
+        close(longer.coverage, alone.coverage)
+        close(longer.grad_RP, alone.grad_RP)
+
+
+def test_the_weight_of_coverage_is_in_the_gradient_and_not_in_the_losses() -> None:
+    model = model_of(attention=ADDITIVE)
+    pack = Replicas([model])
+    plain, weighed = (
+        pack.backpropagate(pack.flat_RP, READING, TARGETS, coverage_weight=weight, shared=True) for weight in (0.0, 0.7)
+    )
+    assert torch.equal(plain.losses, weighed.losses)
+    penalty = coverage_penalty(model(READING).weights, TARGETS, SOURCE != PAD)
+    grads = torch.autograd.grad(penalty, [*model.parameters()], allow_unused=True, materialize_grads=True)
+    close(weighed.grad_RP[0] - plain.grad_RP[0], 0.7 * torch.cat([grad.flatten() for grad in grads]))
+
+
+@pytest.mark.parametrize("attention", [NO_ATTENTION, Dot("dot", "nothing")])
+def test_clipping_inside_the_recurrence_is_the_same_step_by_step(attention: Any) -> None:
+    model = model_of(attention=attention, num_layers=2)
+    grads = []
+    for path in (model.decoder.forward, model.decoder._step_by_step):
+        _, memory = model._encode(SOURCE, None, None, None)
+        decoded = path(READING.given, memory, None, 1e-3)
+        grads.append(torch.autograd.grad(loss(INTERFACE, decoded.logits_BUO, TARGETS), [*model.parameters()]))
+    for whole, stepped in zip(*grads, strict=True):
+        close(whole, stepped)

@@ -1,0 +1,188 @@
+"""What decoders write in both modes: errors counted in loops over answers laid down by hand; a law that ties both."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.core.attention.score import NO_ATTENTION, Dot
+from pipeline.core.models import Interface, ModelSpec, Reading, Replicas, loss, teacher_forced
+from pipeline.core.models.encoder_decoder import EncoderDecoder
+from pipeline.core.models.initialisation import PLAIN
+from pipeline.core.training.data import Sequences
+from pipeline.core.training.decoding import FREE_RUNNING, MODES, TEACHER_FORCED, Decoding, decode, ended
+from pipeline.data.dataset import EOS, PAD, SOS
+
+R, N, U, S, V = 3, 150, 5, 6, 6  # more sequences than are decoded at once
+INTERFACE = Interface("token", 7, "sequence", "class", V, padded=True)
+
+
+def randint(low: int, high: int, *shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(low, high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def ragged(width: int, lengths_N: Tensor, seed: int) -> Tensor:
+    tokens = randint(3, V, len(lengths_N), width, seed=seed)
+    return tokens.masked_fill(torch.arange(width) >= lengths_N[:, None], PAD)
+
+
+LENGTHS, TARGET_LENGTHS = randint(1, S + 1, N), randint(0, U, N, seed=1)
+TARGETS = ragged(U, TARGET_LENGTHS, 2).index_put((torch.arange(N), TARGET_LENGTHS), torch.tensor(EOS))
+
+
+class Canned:
+    """A pack whose answers to the n-th source are laid down; the source's only token is n."""
+
+    interface = INTERFACE
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(3)
+        hit = torch.nn.functional.one_hot(TARGETS, V) * 1.5  # right more often than not
+        self.forced, self.free = (torch.randn(R, N, U, V, generator=generator) + hit for _ in range(2))
+        self.said = self.free.argmax(dim=-1)
+        self.given = torch.cat([torch.full((R, N, 1), SOS), self.said[..., :-1]], dim=2)
+
+    def named(self, flat_RP: Tensor) -> dict[str, Tensor]:
+        return {"all": flat_RP}
+
+    def predict(self, parameters: Any, inputs: Reading) -> Tensor:
+        return self.forced[:, inputs.source[:, 0]]
+
+    def predict_each(self, parameters: Any, inputs: Reading) -> Tensor:
+        at = inputs.source[:, 0]
+        assert torch.equal(inputs.given, self.given[:, at])
+        return self.free[:, at]
+
+    def run_free(self, parameters: Any, inputs: Reading, coins: Tensor, shared: bool) -> tuple[Tensor, Tensor]:
+        at = inputs.source[:, 0]
+        assert shared
+        assert not coins.any()
+        return self.given[:, at], self.said[:, at]
+
+
+@pytest.fixture(scope="module")
+def canned() -> Canned:
+    return Canned()
+
+
+@pytest.fixture(scope="module")
+def decoding(canned: Canned) -> Decoding:
+    source = torch.arange(N)[:, None]
+    split = Sequences(Reading(source, teacher_forced(TARGETS)), TARGETS)
+    return decode(cast(Replicas, canned), torch.zeros(R, 1), split)
+
+
+def written(canned: Canned, mode: str, r: int, n: int) -> list[int]:
+    """Tokens that count: running free, nothing after the first EOS."""
+    tokens = (canned.forced if mode == TEACHER_FORCED else canned.free)[r, n].argmax(dim=-1).tolist()
+    if mode == FREE_RUNNING and EOS in tokens:
+        stop = tokens.index(EOS) + 1
+        return tokens[:stop] + [PAD] * (U - stop)
+    return tokens
+
+
+def mistakes(canned: Canned, mode: str, r: int, n: int) -> list[bool]:
+    """At every token of the target, whether it was missed."""
+    return [said != true for said, true in zip(written(canned, mode, r, n), TARGETS[n].tolist(), strict=True) if true]
+
+
+def test_losses_are_over_the_true_tokens(canned: Canned, decoding: Decoding) -> None:
+    for mode, logits in ((TEACHER_FORCED, canned.forced), (FREE_RUNNING, canned.free)):
+        log_p = logits.double().log_softmax(dim=-1)
+        terms = [[log_p[:, n, u, true] for u, true in enumerate(TARGETS[n].tolist()) if true] for n in range(N)]
+        flat = torch.stack([term for row in terms for term in row])
+        torch.testing.assert_close(decoding.losses[mode], -flat.mean(dim=0), rtol=1e-6, atol=0)
+
+
+def test_errors_of_tokens_and_of_sequences(canned: Canned, decoding: Decoding) -> None:
+    for r in range(R):
+        for mode in MODES:
+            missed = [miss for n in range(N) for miss in mistakes(canned, mode, r, n)]
+            assert decoding.token_error(mode)[r].item() == pytest.approx(sum(missed) / len(missed), rel=1e-6)
+            assert 0.05 < sum(missed) / len(missed) < 0.95
+        wrong = [any(mistakes(canned, FREE_RUNNING, r, n)) for n in range(N)]
+        assert decoding.sequence_error()[r].item() == pytest.approx(sum(wrong) / N, rel=1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_errors_by_output_position(canned: Canned, decoding: Decoding, mode: str) -> None:
+    error_RU, num_U = decoding.by_position(mode)
+    for u in range(U):
+        for r in range(R):
+            missed = [found[u] for n in range(N) if len(found := mistakes(canned, mode, r, n)) > u]
+            assert num_U[u] == len(missed)
+            assert error_RU[r, u].item() == pytest.approx(sum(missed) / len(missed), rel=1e-6)
+
+
+def test_errors_by_source_length(canned: Canned, decoding: Decoding) -> None:
+    lengths_N = torch.where(LENGTHS == 4, 5, LENGTHS)  # one does not occur
+    lengths_K, error_RK, num_K = decoding.by_length(lengths_N)
+    assert lengths_K.tolist() == [1, 2, 3, 5, 6]
+    for k, length in enumerate(lengths_K.tolist()):
+        chosen = [n for n in range(N) if lengths_N[n] == length]
+        assert num_K[k] == len(chosen)
+        for r in range(R):
+            wrong = [any(mistakes(canned, FREE_RUNNING, r, n)) for n in chosen]
+            assert error_RK[r, k].item() == pytest.approx(sum(wrong) / len(wrong), rel=1e-12)
+
+
+def test_what_follows_the_end_is_dropped_and_the_end_itself_stays() -> None:
+    said = randint(0, 5, 2, 40, 7, seed=4)
+    found = ended(said)
+    for row, kept in zip(said.flatten(0, 1).tolist(), found.flatten(0, 1).tolist(), strict=True):
+        stop = row.index(EOS) + 1 if EOS in row else len(row)
+        assert kept == row[:stop] + [PAD] * (len(row) - stop)
+    assert ended(torch.tensor([[3, 4, EOS]])).tolist() == [[3, 4, EOS]]
+    assert ended(torch.tensor([[EOS, 3, EOS]])).tolist() == [[EOS, PAD, PAD]]
+
+
+def test_a_loss_that_is_not_finite_leaves_no_error(decoding: Decoding) -> None:
+    losses = {TEACHER_FORCED: torch.tensor([0.5, math.nan, math.inf]), FREE_RUNNING: torch.ones(R)}
+    ill = decoding._replace(losses=losses)
+    for errors in (*(ill.token_error(mode) for mode in MODES), ill.sequence_error()):
+        assert errors.isnan().tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("attention", [NO_ATTENTION, Dot("dot", "attentional_state")])
+def test_greedy_decoders_get_the_same_sequences_wrong_in_both_modes(attention: Any) -> None:
+    """A network that writes a sequence right reads its own tokens as it would the true ones."""
+    spec = ModelSpec("gru", 8, 1, False, None, attention, None, PLAIN)
+    pack = Replicas([EncoderDecoder(INTERFACE, spec, r) for r in range(R)])
+    with torch.no_grad():
+        pack.flat_RP.mul_(4.0)  # for them to have something to say
+        pack.named(pack.flat_RP)["decoder.readout.bias"][:] = torch.tensor([-100.0, -100.0, 1.0, 0.0, 0.0, 0.0])
+    source = ragged(S, LENGTHS, 5).to(torch.uint8)
+    given = Reading(source, torch.full((N, U), SOS))
+    never = torch.zeros(N, U, dtype=torch.bool)
+    own = ended(pack.run_free(pack.named(pack.flat_RP), given, never, shared=True)[1])[0]  # what the first one writes
+    own[::3, 0] = torch.where(own[::3, 0] == 3, 4, 3)  # but for a mistake in every third
+    decoded = decode(pack, pack.flat_RP, Sequences(Reading(source, teacher_forced(own)), own))
+    wrong = {mode: decoded.wrong(mode).any(dim=2) for mode in MODES}
+    assert torch.equal(wrong[TEACHER_FORCED], wrong[FREE_RUNNING])
+    assert decoded.sequence_error()[0] == pytest.approx(1 / 3)
+    assert torch.equal(decoded.sequence_error(), wrong[TEACHER_FORCED].double().mean(dim=1))
+    assert (decoded.token_error(TEACHER_FORCED) != decoded.token_error(FREE_RUNNING)).any()
+
+
+def test_losses_of_a_real_pack_are_those_of_its_networks_given_the_tokens_that_they_said() -> None:
+    spec = ModelSpec("lstm", 8, 1, False, 3, Dot("dot", "context"), None, PLAIN)
+    pack = Replicas([EncoderDecoder(INTERFACE, spec, r).double() for r in range(R)])
+    source = ragged(S, LENGTHS, 5).to(torch.uint8)
+    decoded = decode(pack, pack.flat_RP, Sequences(Reading(source, teacher_forced(TARGETS)), TARGETS))
+    for r in range(R):
+        model = EncoderDecoder(INTERFACE, spec, r).double()
+        given = teacher_forced(TARGETS)
+        expected = loss(INTERFACE, model(Reading(source, given)).values, TARGETS)
+        torch.testing.assert_close(decoded.losses[TEACHER_FORCED][r], expected, rtol=1e-9, atol=0)
+        for u in range(1, U):  # one token more at a time
+            said = model(Reading(source, given)).values.argmax(dim=-1)
+            given = torch.cat([given[:, :u], said[:, u - 1 : u], given[:, u + 1 :]], dim=1)
+        predicted = model(Reading(source, given)).values
+        torch.testing.assert_close(
+            decoded.losses[FREE_RUNNING][r], loss(INTERFACE, predicted, TARGETS), rtol=1e-9, atol=0
+        )
+        assert torch.equal(decoded.said[FREE_RUNNING][r], ended(predicted.argmax(dim=-1)))

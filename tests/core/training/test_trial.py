@@ -1,0 +1,354 @@
+"""A trial as a whole: determinism, independence of replicas, exact resume, and how it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.core.models import Replicas, SequenceModel
+from pipeline.core.training import CheckpointError, MemorySink, TrialResult, run_trial
+from pipeline.core.training.diagnostics import GradientCheckError
+from pipeline.core.training.trial import Trial
+from pipeline.errors import ConfigError
+from pipeline.results import HOST_COLUMNS
+from tests.core.training.conftest import adding_split
+from tests.core.training.sequences import rows_about
+
+
+class Slot:
+    """A checkpoint slot in memory that counts, and may pull the plug after some saves."""
+
+    def __init__(self, die_after: int | None = None) -> None:
+        self.data: bytes | None = None
+        self.num_saves, self.die_after = 0, die_after
+
+    def load(self) -> bytes | None:
+        return self.data
+
+    def save(self, data: bytes) -> None:
+        self.data = data
+        self.num_saves += 1
+        if self.num_saves == self.die_after:
+            raise KeyboardInterrupt("the plug is pulled")
+
+
+def rows_of(result: TrialResult) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in HOST_COLUMNS} for row in result.rows]
+
+
+def sorted_rows(sink: MemorySink, table: str, seeds: list[int] | None = None) -> list[tuple[Any, ...]]:
+    columns = sink.tables()[table]
+    rows = zip(*columns.values(), strict=True)
+    at = list(columns).index("seed")
+    return sorted(tuple(map(repr, row)) for row in rows if seeds is None or int(row[at]) in seeds)
+
+
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+def test_same_spec_twice_gives_the_same_rows(cell: str, adding: Any, spec_of: Any) -> None:
+    sinks = [MemorySink(), MemorySink()]
+    results = [run_trial(spec_of(model__cell=cell), adding, sink) for sink in sinks]
+    assert rows_of(results[0]) == rows_of(results[1])
+    for table in ("curves", "traces", "eigenvalues"):
+        assert sorted_rows(sinks[0], table) == sorted_rows(sinks[1], table)
+
+
+@pytest.mark.parametrize("cell", ["elman", "elman_relu", "lstm", "gru"])
+def test_a_replica_in_a_pack_of_8_equals_the_same_replica_alone(cell: str, adding: Any, spec_of: Any) -> None:
+    pack, alone = MemorySink(), MemorySink()
+    dense = {"training__stop_below": 0.3, "training__evaluate_every": 5, "diagnostics__num_traces": 20}
+    together = run_trial(spec_of(model__cell=cell, seeds=list(range(8)), **dense), adding, pack)
+    single = run_trial(spec_of(model__cell=cell, seeds=[5], **dense), adding, alone)
+    assert len({row["num_steps"] for row in together.rows}) > 1, "some should reach the criterion before others"
+    assert rows_of(together)[5] == rows_of(single)[0]
+    for table in ("curves", "traces", "eigenvalues"):
+        assert sorted_rows(pack, table, [5]) == sorted_rows(alone, table)
+
+
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+def test_a_nan_planted_in_one_replica_leaves_the_others_bit_identical(
+    cell: str, adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(model__cell=cell)
+    clean, poisoned = MemorySink(), MemorySink()
+    expected = run_trial(spec, adding, clean)
+
+    class Planted(SequenceModel):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            if arguments[-1] == 1:
+                with torch.no_grad():
+                    self.recurrent.weight_hh_l0[0, 0] = math.nan
+
+    monkeypatch.setattr("pipeline.core.training.trial.build_network", Planted)
+    result = run_trial(spec, adding, poisoned)
+    assert [row["status"] for row in result.rows] == ["ok", "diverged", "ok"]
+    assert [rows_of(result)[r] for r in (0, 2)] == [rows_of(expected)[r] for r in (0, 2)]
+    for table in ("curves", "traces", "eigenvalues"):
+        assert sorted_rows(poisoned, table, [0, 2]) == sorted_rows(clean, table, [0, 2])
+    row = result.rows[1]
+    assert (row["diverged_step"], row["diverged_quantity"]) == (0, "validation_loss")
+    assert row["best_validation_loss"] is row["test_loss"] is row["gradient_check_error"] is None
+    assert result.status == "diverged"
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "momentum", "rmsprop", "adam"])
+def test_a_killed_trial_goes_on_from_its_checkpoint_bit_for_bit(optimiser: str, adding: Any, spec_of: Any) -> None:
+    fields = {
+        "sgd": {},
+        "momentum": {"momentum": 0.9},
+        "rmsprop": {"decay": 0.9},
+        "adam": {"beta1": 0.9, "beta2": 0.999},
+    }
+    spec = spec_of(optimiser={"name": optimiser, "learning_rate": 0.01, **fields[optimiser]})
+    whole, interrupted = MemorySink(), MemorySink()
+    expected = run_trial(spec, adding, whole)
+    slot = Slot(die_after=17)
+    with pytest.raises(KeyboardInterrupt, match="plug"):
+        run_trial(spec, adding, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
+    slot.die_after = None
+    result = run_trial(spec, adding, interrupted, checkpoints=slot, checkpoint_interval_s=math.inf)
+    assert rows_of(result) == rows_of(expected)
+    for table in ("curves", "traces", "eigenvalues"):
+        assert sorted_rows(interrupted, table) == sorted_rows(whole, table)
+
+
+@pytest.mark.parametrize("data", [b"not a checkpoint", b""])
+def test_a_damaged_checkpoint_is_refused(data: bytes, adding: Any, spec_of: Any) -> None:
+    slot = Slot()
+    slot.data = data
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        run_trial(spec_of(), adding, MemorySink(), checkpoints=slot)
+
+
+def test_a_checkpoint_of_another_version_is_refused(adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot = Slot(die_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(spec_of(), adding, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
+    monkeypatch.setattr("pipeline.core.training.checkpoint.TRIAL_VERSION", 999)
+    with pytest.raises(CheckpointError, match=r"a checkpoint of trial version \d+, expected 999"):
+        run_trial(spec_of(), adding, MemorySink(), checkpoints=slot)
+
+
+def test_a_diverging_replica_is_a_row_with_its_step_and_the_trial_goes_on(adding: Any, spec_of: Any) -> None:
+    spec = spec_of(
+        model__cell="elman_relu",
+        optimiser={"name": "sgd", "learning_rate": 3.0},
+        clipping={"name": "none"},
+        training__max_steps=60,
+    )
+    sink = MemorySink()
+    result = run_trial(spec, adding, sink)
+    diverged = [row for row in result.rows if row["status"] == "diverged"]
+    assert diverged, "the learning rate of this test should be too high for some seed"
+    for row in diverged:
+        assert row["num_steps"] == row["diverged_step"] - 1
+        assert "entries of the gradient are not finite" in row["status_message"]
+        curves = sink.tables()["curves"]
+        last = curves["step"][(curves["seed"] == row["seed"]) & (curves["split"] == "train")].max()
+        assert last == row["diverged_step"]  # the bad loss itself is recorded, nothing after it
+
+
+def test_a_replica_that_reached_the_criterion_is_frozen_and_traced_there(adding: Any, spec_of: Any) -> None:
+    sink = MemorySink()
+    spec = spec_of(training__stop_below=0.2, training__max_steps=400, diagnostics__num_traces=2)
+    result = run_trial(spec, adding, sink)
+    traces = sink.tables()["traces"]
+    for row in result.rows:
+        assert row["reached_criterion"]
+        assert row["best_validation_loss"] < 0.2
+        assert row["num_steps"] == row["criterion_step"] < 400
+        assert set(traces["step"][traces["seed"] == row["seed"]]) == {0, row["criterion_step"]}
+
+
+def test_time_limit_ends_a_trial_as_timed_out(adding: Any, spec_of: Any) -> None:
+    result = run_trial(spec_of(training__max_steps=10**6), adding, MemorySink(), max_wall_time_s=0.3)
+    assert {row["status"] for row in result.rows} == {"timed_out"}
+    assert "limit 0.3 s" in result.rows[0]["status_message"]
+    assert math.isfinite(result.rows[0]["test_loss"])
+
+
+@pytest.mark.parametrize("stop_at", [0, 2, 10, 13])  # an evaluation and a trace, a trace, an evaluation, neither
+def test_a_trial_that_ran_out_of_time_goes_on_under_a_higher_limit(
+    stop_at: int, adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, continued, slot = MemorySink(), MemorySink(), Slot()
+    expected = run_trial(spec_of(), adding, whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trial, "_out_of_time", lambda trial: trial.progress.step == stop_at)
+        first = run_trial(spec_of(), adding, MemorySink(), checkpoints=slot, max_wall_time_s=1.0)
+    assert first.status == "timed_out"
+    assert {row["num_steps"] for row in first.rows} == {stop_at}
+    result = run_trial(spec_of(), adding, continued, checkpoints=slot)
+    assert rows_of(result) == rows_of(expected)
+    for table in ("curves", "traces", "eigenvalues"):
+        assert sorted_rows(continued, table) == sorted_rows(whole, table)
+
+
+def test_parameters_that_overflow_in_an_update_are_said_to(adding: Any, spec_of: Any) -> None:
+    spec = spec_of(optimiser={"name": "sgd", "learning_rate": 3.0e38}, clipping={"name": "none"})
+    rows = run_trial(spec, adding, MemorySink()).rows
+    overflowed = [row for row in rows if row["diverged_quantity"] == "parameters"]
+    assert overflowed, "the learning rate of this test should overflow float32 for some seed"
+    for row in overflowed:
+        assert (row["diverged_step"], row["num_steps"], row["best_step"]) == (1, 0, 0)
+        assert "the update overflowed" in row["status_message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training__batch_size": 257}, r"training\.batch_size: expected at most 256, the train sequences; got 257"),
+        ({"diagnostics__probe_size": 65}, r"diagnostics\.probe_size: expected at most 64, the validation sequences"),
+    ],
+)
+def test_portions_larger_than_the_data_are_refused(
+    changes: dict[str, Any], message: str, adding: Any, spec_of: Any
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_trial(spec_of(**changes), adding, MemorySink())
+
+
+def test_a_training_gradient_that_disagrees_at_initialisation_is_an_error(adding: Any, spec_of: Any) -> None:
+    with pytest.raises(GradientCheckError, match="gradient_check_tolerance allows 1.0e-12"):
+        run_trial(spec_of(diagnostics__gradient_check_tolerance=1e-12), adding, MemorySink())
+
+
+def test_a_wrong_backward_pass_is_an_error_at_initialisation(
+    adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Replicas.state_gradients
+
+    def wrong(pack: Replicas, *arguments: Any, **options: Any) -> Any:
+        states, grad = right(pack, *arguments, **options)
+        return states, grad * 1.01
+
+    monkeypatch.setattr(Replicas, "state_gradients", wrong)
+    monkeypatch.setattr(
+        "pipeline.core.training.diagnostics.gradient_check_error", lambda fast, exact: torch.zeros(len(fast))
+    )
+    with pytest.raises(GradientCheckError, match="from finite differences of the loss at step 0"):
+        run_trial(spec_of(), adding, MemorySink())
+
+
+def test_arms_are_paired_and_seeds_differ(adding: Any, spec_of: Any) -> None:
+    elman, gru = (
+        Trial(spec_of(model__cell=cell), adding, MemorySink(), None, torch.device("cpu"), None, 1.0)
+        for cell in ("elman", "gru")
+    )
+    readouts = [trial.replicas.named(trial.replicas.flat_RP)["readout.weight"] for trial in (elman, gru)]
+    assert torch.equal(*readouts)
+    assert not torch.equal(readouts[0][0], readouts[0][1])
+    assert torch.equal(elman.order.indices(20), gru.order.indices(20))
+
+
+@pytest.mark.parametrize("embedding_size", [None, 3])
+def test_symbols_with_a_target_at_every_timestep_are_learned(
+    embedding_size: int | None, symbols: Any, spec_of: Any
+) -> None:
+    sink = MemorySink()
+    spec = spec_of(model__embedding_size=embedding_size, model__hidden_size=16, training__max_steps=150)
+    result = run_trial(spec, symbols, sink)
+    for row in result.rows:
+        assert row["test_error"] < 0.35 < 0.75  # chance is 0.75; the first timestep cannot be known
+        assert row["test_loss"] < math.log(4)
+
+
+def test_ledger_says_what_clipping_did(adding: Any, spec_of: Any) -> None:
+    sink = MemorySink()
+    result = run_trial(spec_of(clipping={"name": "global_norm", "threshold": 0.2}), adding, sink)
+    curves = sink.tables()["curves"]
+    before = curves["value"][curves["metric"] == "grad_norm"]
+    after = curves["value"][curves["metric"] == "clipped_grad_norm"]
+    assert len(before) == 3 * 30
+    np.testing.assert_allclose(after, np.minimum(before, 0.2), rtol=1e-5)
+    shares = [row["clipped_share"] for row in result.rows]
+    assert np.mean(shares) == pytest.approx((before > 0.2).mean(), abs=1e-9)
+    np.testing.assert_allclose(curves["value"][curves["metric"] == "clip_cosine"], 1.0, rtol=1e-5)
+
+
+def test_the_best_weights_are_tested_at_lengths_they_never_saw(adding: Any, spec_of: Any) -> None:
+    longer = adding_split(40, 25, seed=9)
+    sink = MemorySink()
+    result = run_trial(spec_of(), dataclasses.replace(adding, unseen={25: longer}), sink)
+    curves = sink.tables()["curves"]
+    found = curves["value"][rows_about(curves, "loss", split="test", tested_length=25)]
+    assert len(found) == 3
+    again = MemorySink()
+    trial = Trial(spec_of(), adding, again, None, torch.device("cpu"), None, 1.0)
+    trial.run()
+    predictions = trial.replicas.predict(trial.replicas.named(trial.progress.best_RP), torch.from_numpy(longer.inputs))
+    expected = ((predictions - torch.from_numpy(longer.targets)) ** 2).mean(dim=(1, 2))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert rows_of(result) == rows_of(run_trial(spec_of(), adding, MemorySink()))  # nothing else changes
+
+
+def test_errors_are_told_for_each_kind_of_token(symbols: Any, spec_of: Any) -> None:
+    grouped = dataclasses.replace(symbols, token_groups={"low": (0, 1), "high": (2, 3)})
+    sink = MemorySink()
+    result = run_trial(spec_of(training__max_steps=60), grouped, sink)
+    curves, inputs = sink.tables()["curves"], symbols.splits["test"].inputs
+    for r, row in enumerate(result.rows):
+        errors = {g: curves["value"][rows_about(curves, "error", split="test", group=g)][r] for g in ("low", "high")}
+        share = np.isin(inputs, (0, 1)).mean()
+        assert share * errors["low"] + (1 - share) * errors["high"] == pytest.approx(row["test_error"], abs=1e-9)
+
+
+def test_the_regulariser_is_added_before_clipping_and_its_value_is_a_curve(adding: Any, spec_of: Any) -> None:
+    rule = {"name": "vanishing_gradient", "weight": 4.0}
+    sink = MemorySink()
+    run_trial(spec_of(regularisation=rule), adding, sink)
+    curves = sink.tables()["curves"]
+    omega = curves["value"][curves["metric"] == "omega"]
+    assert len(omega) == 3 * 30
+    assert (omega > 0).all()
+    trial = Trial(spec_of(regularisation=rule), adding, MemorySink(), None, torch.device("cpu"), None, 1.0)
+    window = trial.windows.at(0)
+    run = trial._backpropagate(trial._batch(window), window, [], None)
+    penalised, _ = trial.spec.regularisation.penalise(trial.replicas, trial.progress.flat_RP, run)
+    difference = trial.replicas.named(penalised - run.grad_RP)
+    assert difference["recurrent.weight_hh_l0"].abs().max() > 0
+    assert not any(part.any() for name, part in difference.items() if name != "recurrent.weight_hh_l0")
+    norms = curves["value"][(curves["metric"] == "grad_norm") & (curves["step"] == 1)]
+    np.testing.assert_allclose(norms, penalised.double().norm(dim=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model__cell": "lstm"}, "model.cell: expected a cell with h_t"),
+        ({"model__num_layers": 2}, "model.num_layers: expected 1 for 'vanishing_gradient'"),
+        ({"model__bidirectional": True}, "model.bidirectional: expected false for 'vanishing_gradient'"),
+    ],
+)
+def test_the_regulariser_needs_a_single_elman_layer(changes: Any, told: str, spec_of: Any) -> None:
+    with pytest.raises(ConfigError, match=told):
+        spec_of(regularisation={"name": "vanishing_gradient", "weight": 4.0}, **changes)
+
+
+@pytest.mark.parametrize("cell", ["elman", "lstm"])
+def test_every_measure_is_written_with_rows_for_every_seed(cell: str, adding: Any, spec_of: Any) -> None:
+    sink = MemorySink()
+    measures = ["jacobians", "lyapunov", "smoothness", "truncation", *(["gates"] if cell == "lstm" else [])]
+    run_trial(spec_of(model__cell=cell, model__num_layers=2, diagnostics__measures=measures), adding, sink)
+    tables = sink.tables()
+    for table in ("jacobians", "lyapunov", "truncation", *(("gates",) if cell == "lstm" else ())):
+        assert set(tables[table]["seed"]) == {0, 1, 2}, table
+        assert set(tables[table]["step"]) >= {0, 30}, table
+    assert ("gates" in tables) == (cell == "lstm")
+    assert {"local_smoothness", "probe_grad_norm"} <= set(tables["curves"]["metric"])
+    assert set(tables["traces"]["layer"]) == {0, 1}
+
+
+def test_what_is_kept_for_the_way_back_grows_with_what_flows_back(symbols: Any, spec_of: Any) -> None:
+    kept = {}
+    for k in (2, 4, 8, 12):
+        spec = spec_of(training__truncation={"update_every": k, "backward_length": k}, training__max_steps=2)
+        kept[k] = run_trial(spec, symbols, MemorySink()).rows[0]["activation_bytes"]
+    assert kept[8] - kept[4] == pytest.approx(2 * (kept[4] - kept[2]), rel=0.05)
+    full = run_trial(spec_of(training__max_steps=2), symbols, MemorySink()).rows[0]["activation_bytes"]
+    assert kept[12] == full

@@ -1,0 +1,77 @@
+"""Copy memory has the layout of the paper's code and the paper's memoryless loss."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.config import InvalidFieldError, Sizes
+from pipeline.data.copy_memory import CopyMemory, sample
+from pipeline.data.generator import stream
+from pipeline.errors import DatasetError
+
+COPY = CopyMemory(generator="copy_memory", seed=0, lengths=(), num_symbols=8, num_copied=10)
+
+
+def test_a_sequence_written_out():
+    split = sample(stream(0), 1, delay=3, num_symbols=8, num_copied=2)
+    a, b = split.inputs[0, :2].tolist()
+    assert split.inputs[0].tolist() == [a, b, 0, 0, 9, 0, 0]
+    assert split.targets[0].tolist() == [0, 0, 0, 0, 0, a, b]
+
+
+@pytest.mark.parametrize("delay", [1, 2, 30])
+def test_layout(delay):
+    inputs, targets = (getattr(COPY.generate(delay, Sizes(50, 1, 1)).splits["train"], x) for x in ("inputs", "targets"))
+    assert inputs.shape == targets.shape == (50, delay + 20)
+    assert (inputs[:, 10 : 10 + delay - 1] == 0).all()
+    assert (inputs[:, 10 + delay - 1] == 9).all()
+    assert (inputs[:, -10:] == 0).all()
+    assert (targets[:, : delay + 10] == 0).all()
+    np.testing.assert_array_equal(targets[:, -10:], inputs[:, :10])
+
+
+def test_symbols_are_one_to_eight_alike():
+    copied = sample(stream(0), 4000, delay=1, num_symbols=8, num_copied=10).inputs[:, :10]
+    symbols, counts = np.unique(copied, return_counts=True)
+    assert symbols.tolist() == list(range(1, 9))
+    assert (np.abs(counts / copied.size - 1 / 8) < 0.01).all()
+
+
+@pytest.mark.parametrize(("delay", "loss"), [(100, 0.173287), (200, 0.094520), (500, 0.039989)])
+def test_the_memoryless_loss_is_the_published_one(delay, loss):
+    dataset = COPY.generate(delay, Sizes(1, 1, 1))
+    assert dataset.baseline_loss == pytest.approx(loss, abs=5e-7)
+    assert dataset.baseline_loss == 10 * math.log(8) / (delay + 20)
+    assert (dataset.length, dataset.num_timesteps) == (delay, delay + 20)
+
+
+def test_the_task_has_ten_symbols_in_and_nine_out(sizes):
+    dataset = COPY.generate(5, sizes)
+    assert (dataset.input_kind, dataset.input_size) == ("token", 10)
+    assert (dataset.target_kind, dataset.target_at, dataset.output_size) == ("class", "every", 9)
+    train = dataset.splits["train"]
+    assert train.inputs.dtype == train.targets.dtype == np.uint8
+    assert train.inputs.max() == 9
+    assert train.targets.max() == 8
+
+
+def test_a_delay_without_room_for_the_marker(sizes):
+    with pytest.raises(DatasetError, match=r"dataset 'copy_memory': length 0 is impossible; .*at least 1"):
+        COPY.generate(0, sizes)
+
+
+@pytest.mark.parametrize(("num_symbols", "num_copied", "field"), [(1, 1, "num_symbols"), (8, 0, "num_copied")])
+def test_fields_out_of_range(num_symbols, num_copied, field):
+    with pytest.raises(InvalidFieldError, match=f"{field}: expected an integer"):
+        CopyMemory("copy_memory", 0, (), num_symbols, num_copied)
+
+
+def test_the_drawing_shows_blanks_and_the_marker(sizes):
+    dataset = COPY.generate(3, sizes)
+    inputs, targets = COPY.draw(dataset).split("\n\n")[0].splitlines()
+    copied = [str(symbol) for symbol in dataset.splits["train"].inputs[0, :10]]
+    assert inputs.split() == ["input", *copied, ".", ".", "#", *["."] * 10]
+    assert targets.split() == ["target", *["."] * 13, *copied]

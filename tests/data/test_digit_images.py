@@ -1,0 +1,59 @@
+"""Each split has the images of the dataset of single digits, and draws from them alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.config import Sizes
+from pipeline.data.dataset import SPLITS, Split
+from pipeline.data.digit_images import draw_images, images_by_split, sample_digit_splits
+from pipeline.data.digits import Digits, Shares
+
+pytest.importorskip("sklearn")
+
+SHARES = Shares(train=0.7, validation=0.15, test=0.15)
+
+
+def test_the_images_of_a_split_are_those_of_the_single_digits():
+    single = Digits("digits", 3, permuted=False, shares=SHARES).generate(64, Sizes(1, 1, 1))
+    for split, (images, digits) in images_by_split(SHARES, 3).items():
+        np.testing.assert_array_equal(images.reshape(-1, 64, 1), single.splits[split].inputs)
+        np.testing.assert_array_equal(digits, single.splits[split].targets)
+
+
+def test_no_image_is_in_two_splits():
+    parts = images_by_split(SHARES, 0)
+    together = [image.tobytes() for split in SPLITS for image in parts[split][0]]
+    assert len(set(together)) == len(together) == 1797
+
+
+def test_every_split_is_drawn_from_its_own_images_and_stream():
+    def sample(rng: np.random.Generator, num: int, images: np.ndarray, digits: np.ndarray) -> Split:
+        return Split(np.array([num, len(images), rng.random()]), digits)
+
+    parts, drawn = images_by_split(SHARES, 0), sample_digit_splits(0, 5, Sizes(3, 2, 1), SHARES, sample)
+    assert [drawn[split].inputs[0] for split in SPLITS] == [3, 2, 1]
+    assert [drawn[split].inputs[1] for split in SPLITS] == [len(parts[split][0]) for split in SPLITS]
+    assert len({drawn[split].inputs[2] for split in SPLITS}) == 3
+    for split in SPLITS:
+        np.testing.assert_array_equal(drawn[split].targets, parts[split][1])
+
+
+def test_images_stand_side_by_side_and_are_folded():
+    images = np.zeros((3, 2, 20))
+    images[:, 1, 0] = 0.5, 1, 1
+    assert draw_images(images, ["a", "b", "c"]).splitlines() == [
+        "a" + " " * 42 + "b",
+        "",
+        "==".ljust(43) + "@@",
+        "",
+        "c",
+        "",
+        "@@",
+    ]
+
+
+def test_a_label_that_is_wider_than_its_image():
+    label, row = draw_images(np.ones((2, 1, 1)), ["first", "2"]).splitlines()
+    assert (label, row) == ("first   2", "@@      @@")

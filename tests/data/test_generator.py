@@ -1,0 +1,158 @@
+"""What every generator promises: the same data again, independent lengths and splits, errors that name the way out."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+
+from pipeline.config import InvalidFieldError, Paths, Sizes
+from pipeline.data import GENERATORS, SPLITS, Split, Task, assemble, lengths_to_make, read_generator
+from pipeline.data.adding import Adding
+from pipeline.data.copy_memory import CopyMemory
+from pipeline.data.drawing import draw_rows
+from pipeline.data.fixed_lag_copy import FixedLagCopy
+from pipeline.data.flip_flop import FlipFlop
+from pipeline.data.generator import sample_splits, stream
+from pipeline.data.tagging import Tagging
+from pipeline.data.temporal_order import TemporalOrder
+from pipeline.errors import ConfigError, DatasetError
+
+DRAWN = {
+    "adding": Adding("adding", 0, ()),
+    "copy_memory": CopyMemory("copy_memory", 0, (), num_symbols=8, num_copied=10),
+    "fixed_lag_copy": FixedLagCopy("fixed_lag_copy", 0, (), 6, lag=10, spliced=False, num_streams=None),
+    "flip_flop": FlipFlop("flip_flop", 0, (), num_symbols=4, write_probability=0.1, read_probability=0.1),
+    "tagging": Tagging("tagging", 0, (), num_symbols=4, max_distance=3),
+    "temporal_order": TemporalOrder("temporal_order", 0, (), num_distractors=4),
+}
+PROJECT = Paths.at(Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_same_again(name, sizes):
+    first, second = (DRAWN[name].generate(20, sizes) for _ in range(2))
+    assert first.digest == second.digest
+    for split in SPLITS:
+        np.testing.assert_array_equal(first.splits[split].inputs, second.splits[split].inputs)
+        np.testing.assert_array_equal(first.splits[split].targets, second.splits[split].targets)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_another_seed_is_other_data(name, sizes):
+    other = dataclasses.replace(DRAWN[name], seed=1)
+    assert other.generate(20, sizes).digest != DRAWN[name].generate(20, sizes).digest
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_no_sequence_is_in_two_splits(name, sizes):
+    dataset = DRAWN[name].generate(30, sizes)
+    rows = [sequence.tobytes() for split in SPLITS for sequence in dataset.splits[split].inputs]
+    assert len(set(rows)) == len(rows) == 70
+
+
+def test_sizes_of_one_split_leave_the_others_alone():
+    small, large = (DRAWN["adding"].generate(9, Sizes(num, 10, 10)) for num in (5, 50))
+    np.testing.assert_array_equal(small.splits["test"].inputs, large.splits["test"].inputs)
+
+
+def test_lengths_and_splits_draw_other_numbers():
+    drawn = []
+    for length in (10, 20):
+        splits = sample_splits(0, length, Sizes(1, 1, 1), lambda rng, num: Split(rng.random(num), np.zeros(num)))
+        drawn += [float(split.inputs[0]) for split in splits.values()]
+    assert len(set(drawn)) == 6
+
+
+def test_streams_depend_on_the_whole_key():
+    keys = [(), (1,), (2,), (1, 2), (2, 1), (1, 0, 2)]
+    assert len({stream(0, *key).random() for key in keys}) == len(keys)
+    assert stream(0, 1).random() != stream(1, 1).random()
+
+
+def test_the_digest_knows_the_task_and_the_type_but_not_the_name():
+    zeros = {split: Split(np.zeros((2, 3), np.uint8), np.zeros(2, np.uint8)) for split in SPLITS}
+    signed = {split: Split(np.zeros((2, 3), np.int8), np.zeros(2, np.uint8)) for split in SPLITS}
+    task = Task(3, "token", 4, "class", "last", 2, baseline_loss=None, baseline_name=None)
+    digest = assemble("a", task, zeros).digest
+    assert assemble("b", task, zeros).digest == digest
+    assert assemble("a", task, signed).digest != digest
+    assert assemble("a", dataclasses.replace(task, output_size=3), zeros).digest != digest
+
+
+def test_lengths_of_studies_and_of_the_file_come_together():
+    adding = Adding("adding", 0, (50, 10))
+    assert lengths_to_make("adding", adding, (20, 10)) == (10, 20, 50)
+
+
+def test_no_length_at_all():
+    with pytest.raises(DatasetError, match="dataset 'adding': no length to prepare; list one under `lengths`"):
+        lengths_to_make("adding", DRAWN["adding"], ())
+
+
+def test_an_impossible_length_is_named_with_the_dataset_that_a_user_knows():
+    with pytest.raises(DatasetError, match="dataset 'my_adding': length 1 is impossible"):
+        lengths_to_make("my_adding", DRAWN["adding"], (20, 1))
+
+
+def test_a_length_twice():
+    with pytest.raises(InvalidFieldError, match="lengths: expected each length once"):
+        Adding("adding", 0, (5, 5))
+
+
+def test_a_negative_seed():
+    with pytest.raises(InvalidFieldError, match="seed: expected an integer of at least 0, got -1"):
+        Adding("adding", -1, ())
+
+
+def test_every_generator_is_registered_under_its_own_name():
+    for name, cls in GENERATORS.items():
+        assert get_args(get_type_hints(cls)["generator"]) == (name,)
+
+
+def test_every_dataset_of_the_project_is_readable():
+    paths = sorted(PROJECT.dataset_config("adding").parent.glob("*.yaml"))
+    assert len(paths) >= 6
+    for path in paths:
+        assert read_generator(path).seed == 0
+
+
+def test_an_unknown_generator(config_path):
+    path = config_path("adding", "generator: ading\nseed: 0\n")
+    with pytest.raises(ConfigError, match=r"configs/datasets/adding.yaml.generator: .*'ading'; did you mean 'adding'"):
+        read_generator(path)
+
+
+@pytest.mark.parametrize("text", ["[adding]", "seed: 0"])
+def test_a_file_without_a_generator(config_path, text):
+    with pytest.raises(ConfigError, match="configs/datasets/adding.yaml: expected a mapping with a generator, one of"):
+        read_generator(config_path("adding", text))
+
+
+def test_a_misspelt_key(config_path):
+    path = config_path("adding", "generator: adding\nseed: 0\nlenghts: [5]\n")
+    with pytest.raises(ConfigError, match="unknown key 'lenghts'; did you mean 'lengths'"):
+        read_generator(path)
+
+
+def test_rows_are_aligned_and_folded():
+    text = draw_rows({"a": ["1"] * 60, "long": ["22"] + [""] * 59})
+    first, second = text.split("\n\n")
+    assert first.splitlines()[0].startswith("   a   1  1")
+    assert first.splitlines()[1] == "long  22"
+    assert (first + second).count("1") == 60
+
+
+def test_datasets_need_numpy_only():
+    program = (
+        "import sys, pipeline.data; "
+        "heavy = {'torch', 'polars', 'ray', 'sklearn', 'statsmodels', 'pandas', 'matplotlib'} & set(sys.modules); "
+        "print(*sorted(heavy))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=PROJECT.root, capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.stderr) == ("\n", "")

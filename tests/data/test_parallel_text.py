@@ -1,0 +1,252 @@
+"""Pairs are those of the user's files, no source is in two splits, and every mistake is named with file and line."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import InvalidFieldError, Sizes
+from pipeline.data import load_dataset, prepare_dataset, read_generator
+from pipeline.data.dataset import EOS, SPLITS
+from pipeline.data.digits import Shares
+from pipeline.data.parallel_text import ParallelText
+from pipeline.data.stdlib_text import unigram_entropy
+from pipeline.errors import ConfigError, DatasetError
+
+SHARES = Shares(train=0.6, validation=0.2, test=0.2)
+SIZES = Sizes(1, 1, 1)
+ONES = ("", "i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix")
+ROMAN = {"x" * (number // 10) + ONES[number % 10]: str(number) for number in range(1, 40)}
+
+
+@pytest.fixture(autouse=True)
+def _beside_the_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def of_tsv(content: str | bytes, unit="character", max_length=9, shares=SHARES, min_count=0) -> ParallelText:
+    Path("pairs.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    return ParallelText("parallel_text", 0, None, None, "pairs.tsv", unit, max_length, min_count, shares)
+
+
+def of_two_files(source: str, target: str) -> ParallelText:
+    Path("a.fr").write_text(source, encoding="utf-8")
+    Path("a.en").write_text(target, encoding="utf-8")
+    return ParallelText("parallel_text", 0, "a.fr", "a.en", None, "word", 9, 0, SHARES)
+
+
+def pairs_of(dataset, split: str) -> list[tuple[str, str]]:
+    """The texts of a split, read off the arrays."""
+    arrays, tokens = dataset.splits[split], (dataset.input_tokens, dataset.target_tokens)
+    return [
+        tuple("".join(tokens[side][i] for i in row if i > EOS) for side, row in enumerate(rows))
+        for rows in zip(arrays.inputs, arrays.targets, strict=True)
+    ]
+
+
+def tsv(pairs: dict[str, str]) -> str:
+    return "".join(f"{source}\t{target}\n" for source, target in pairs.items())
+
+
+def test_the_pairs_are_those_of_the_file_each_in_one_split():
+    dataset = of_tsv(tsv(ROMAN)).generate(9, SIZES)
+    found = [pair for split in SPLITS for pair in pairs_of(dataset, split)]
+    assert sorted(found) == sorted(ROMAN.items())
+    assert [len(dataset.splits[split].inputs) for split in SPLITS] == [23, 8, 8]
+
+
+def test_arrays_are_filled_up_to_the_longest_and_targets_end():
+    dataset = of_tsv(tsv(ROMAN)).generate(9, SIZES)
+    for split in dataset.splits.values():
+        assert (split.inputs.shape[1], split.targets.shape[1]) == (7, 3)
+        assert split.inputs.dtype == split.targets.dtype == np.uint8
+        assert split.alignment is None
+        for row in split.targets.tolist():
+            text, end = row[: row.index(EOS)], row[row.index(EOS) + 1 :]
+            assert min(text) > EOS
+            assert set(end) <= {0}
+
+
+def test_the_task_says_what_the_arrays_are():
+    dataset = of_tsv(tsv(ROMAN)).generate(9, SIZES)
+    assert (dataset.input_kind, dataset.target_kind, dataset.target_at) == ("token", "class", "sequence")
+    assert (dataset.length, dataset.num_timesteps, dataset.padded) == (9, 7, True)
+    assert dataset.input_tokens == ("<pad>", "<sos>", "<eos>", "i", "v", "x")
+    assert dataset.target_tokens == ("<pad>", "<sos>", "<eos>", *"0123456789")
+    assert (dataset.input_size, dataset.output_size) == (6, 13)
+    targets = dataset.splits["train"].targets
+    assert (dataset.baseline_loss, dataset.baseline_name) == (unigram_entropy(targets[targets > 0]), "unigram")
+
+
+def test_two_files_of_words():
+    source = "".join(f"le {word}  noir\n" for word in ["chat"] * 3 + ["chien"] * 2 + ["ours"])
+    lines = of_two_files(source, source.replace("noir", "black").replace("le", "the")).read()
+    assert lines[0].source.tokens == ("le", "chat", "noir")
+    assert lines[5].target.tokens == ("the", "ours", "black")
+    assert (lines[5].source.where, lines[5].target.where) == ("a.fr, line 6", "a.en, line 6")
+
+
+def test_marks_of_other_systems_and_outer_white_space_do_not_count():
+    content = "\ufeffun deux\t 1 2 \r\ntrois\t3\r\nquatre\u2028\t4".encode()
+    read = of_tsv(content).read()
+    assert [("".join(pair.source.tokens), "".join(pair.target.tokens)) for pair in read] == [
+        ("un deux", "1 2"),
+        ("trois", "3"),
+        ("quatre", "4"),
+    ]
+
+
+def test_pairs_with_the_same_source_stay_together():
+    content = "".join(f"{source}\t{target}\n" for source in ROMAN for target in ("a", "b", "a"))
+    dataset = of_tsv(content).generate(9, SIZES)
+    sources = {split: {source for source, _ in pairs_of(dataset, split)} for split in SPLITS}
+    assert [len(sources[split]) for split in SPLITS] == [23, 8, 8]
+    assert [len(dataset.splits[split].inputs) for split in SPLITS] == [69, 24, 24]
+    assert set.union(*sources.values()) == set(ROMAN)
+
+
+def test_the_same_again_and_another_seed():
+    text = of_tsv(tsv(ROMAN))
+    other = ParallelText("parallel_text", 3, None, None, "pairs.tsv", "character", 9, 0, SHARES)
+    assert text.generate(9, SIZES).digest == text.generate(9, Sizes(7, 7, 7)).digest != other.generate(9, SIZES).digest
+
+
+def test_the_source_is_the_checksum_of_every_file():
+    files = of_two_files("un\n", "one\n").source()["files"]
+    assert files == {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in ("a.fr", "a.en")}
+
+
+def test_the_drawing_is_the_text():
+    text = of_tsv(tsv(ROMAN))
+    dataset = text.generate(9, SIZES)
+    drawn = [[line.split()[1] for line in pair.splitlines()] for pair in text.draw(dataset).split("\n\n")]
+    assert drawn == [list(pair) for pair in pairs_of(dataset, "train")[:5]]
+
+
+def test_a_missing_file_and_the_nearest_beside_it():
+    of_tsv(tsv(ROMAN))
+    missing = ParallelText("parallel_text", 0, None, None, "pair.tsv", "word", 9, 0, SHARES)
+    with pytest.raises(DatasetError, match=r"pair.tsv: no such file; unknown file .* did you mean 'pairs.tsv'"):
+        missing.generate(9, SIZES)
+    with pytest.raises(DatasetError, match="pair.tsv: no such file"):
+        missing.source()
+
+
+def test_a_folder_instead_of_a_file(tmp_path):
+    folder = ParallelText("parallel_text", 0, None, None, str(tmp_path), "word", 9, 0, SHARES)
+    with pytest.raises(DatasetError, match=f"{tmp_path}: cannot be read: Is a directory"):
+        folder.read()
+
+
+def test_files_with_different_numbers_of_lines():
+    with pytest.raises(DatasetError, match=r"a.fr has 2 lines, a.en has 3; expected as many in both"):
+        of_two_files("un\ndeux\n", "one\ntwo\nthree\n").read()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("i\t1\n \t2\n", r"pairs.tsv, line 2: the source is empty; expected at least one character"),
+        ("i\t1\nv\t\n", r"pairs.tsv, line 2: the target is empty; expected at least one character"),
+        ("i\t1\nv\t1234567890\n", r"pairs.tsv, line 2: the target has 10 characters, more than max_length 9"),
+        ("i\t1\nv\n", r"pairs.tsv, line 2: expected two columns, source and target with a tab between, got 1"),
+        ("i\t1\tone\n", r"pairs.tsv, line 1: expected two columns, source and target with a tab between, got 3"),
+        ("", r"pairs.tsv, line 1: expected two columns"),
+        (b"i\t1\nv\t\xff\n", r"pairs.tsv, line 2: not UTF-8 text \(invalid start byte\)"),
+    ],
+)
+def test_lines_that_are_no_pairs(content, message):
+    with pytest.raises(DatasetError, match=message):
+        of_tsv(content).generate(9, SIZES)
+
+
+def test_an_empty_line_in_one_of_two_files():
+    with pytest.raises(DatasetError, match=r"a.en, line 2: the target is empty; expected at least one word"):
+        of_two_files("un\ndeux\n", "one\n\n").read()
+
+
+def test_too_few_sources_for_three_splits():
+    with pytest.raises(DatasetError, match=r"pairs.tsv: 2 different sources, too few for a share of 0.\d; \w+ needs"):
+        of_tsv("i\t1\nv\t5\ni\t2\ni\t3\n").generate(9, SIZES)
+
+
+def test_rare_words_are_one_token():
+    text = of_tsv(tsv({f"the word {chr(97 + i)}": f"das {i}" for i in range(20)}), unit="word", min_count=2)
+    dataset = text.generate(9, SIZES)
+    assert dataset.input_tokens[3:] == ("<unk>", "the", "word")
+    assert dataset.target_tokens[3:] == ("<unk>", "das")
+    for split in dataset.splits.values():
+        assert (split.inputs == [4, 5, 3]).all()
+        assert (split.targets == [4, 3, EOS]).all()
+
+
+def test_a_token_that_training_lacks():
+    text = of_tsv(tsv({f"a{i}": "x" for i in range(5)}), unit="word")
+    message = r"line (\d): in the validation split, with a token that the training split lacks: unknown token 'a(\d)'"
+    with pytest.raises(DatasetError, match=f"pairs.tsv, {message}; known: .*; leave such pairs out, or set min") as got:
+        text.generate(9, SIZES)
+    line, number = map(int, re.search(message, str(got.value)).groups())
+    assert number == line - 1
+
+
+def of_characters(num: int) -> ParallelText:
+    """Sources of `num` different characters, each of them in every source."""
+    alphabet = "".join(chr(0x4E00 + i) for i in range(num))
+    return of_tsv(tsv({alphabet + alphabet[:i]: "1" for i in range(9)}), max_length=300)
+
+
+@pytest.mark.parametrize(("num", "dtype"), [(253, np.uint8), (254, np.int16)])
+def test_more_characters_than_a_byte_can_tell_apart(num: int, dtype: type):
+    split = of_characters(num).generate(300, SIZES).splits["test"]
+    assert split.inputs.dtype == dtype
+    assert split.inputs.max() == num + 2
+    assert split.targets.dtype == np.uint8
+
+
+def test_a_word_that_is_a_special_token():
+    text = of_tsv(tsv({f"<pad> {'a ' * i}": "x" for i in range(5)}), unit="word")
+    with pytest.raises(DatasetError, match=r"sources of the training split: vocabulary: .* '<pad>' more than once"):
+        text.generate(9, SIZES)
+
+
+def test_another_length_than_max_length():
+    with pytest.raises(DatasetError, match=r"'parallel_text': length 8 is impossible; .* write null \(or 9\)"):
+        of_tsv(tsv(ROMAN)).generate(8, SIZES)
+
+
+def test_a_length_without_a_token():
+    with pytest.raises(InvalidFieldError, match="max_length: expected an integer of at least 1, got 0"):
+        of_tsv(tsv(ROMAN), max_length=0)
+
+
+TOO_MANY_OR_FEW = [("a", "b", "c"), ("a", None, None), (None, "b", None), ("a", None, "c"), (None, None, None)]
+
+
+@pytest.mark.parametrize("files", TOO_MANY_OR_FEW)
+def test_neither_two_files_nor_a_table(files):
+    with pytest.raises(InvalidFieldError, match="tsv_file: expected either this file alone, or both source_file and"):
+        ParallelText("parallel_text", 0, *files, "word", 9, 0, SHARES)
+
+
+FIELDS = (
+    "generator: parallel_text\nseed: 0\nsource_file: null\ntarget_file: null\ntsv_file: pairs.tsv\n"
+    "max_length: 9\nmin_count: 0\nshares: {train: 0.6, validation: 0.2, test: 0.2}\n"
+)
+
+
+def test_what_is_loaded_is_what_was_generated(config_path, tmp_path):
+    made = of_tsv(tsv(ROMAN)).generate(9, SIZES)
+    prepare_dataset("mine", config_path("mine", FIELDS + "unit: character\n"), (), SIZES, tmp_path / "mine")
+    loaded = load_dataset(tmp_path / "mine", None)
+    assert loaded == dataclasses.replace(made, name="mine", splits=loaded.splits)
+    assert pairs_of(loaded, "test") == pairs_of(made, "test")
+
+
+def test_an_unknown_unit(config_path):
+    with pytest.raises(ConfigError, match=r"mine.yaml.unit: unknown value 'words'; did you mean 'word'"):
+        read_generator(config_path("mine", FIELDS + "unit: words\n"))

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from pipeline.results import FINISHED, STATUSES
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_finished_replicas_have_known_statuses() -> None:
+    assert set(FINISHED) == set(STATUSES) - {"diverged", "error"}
+
+
+def test_only_the_schema_says_which_statuses_are_finished() -> None:
+    said = []
+    for path in sorted((ROOT / "pipeline").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.List | ast.Tuple | ast.Set):
+                values = {part.value for part in node.elts if isinstance(part, ast.Constant)}
+                if values == set(FINISHED):
+                    said.append(str(path.relative_to(ROOT)))
+    assert said == ["pipeline/results/schema.py"]
