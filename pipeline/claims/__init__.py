@@ -1,1 +1,5 @@
-"""Claims and the rules by which they are judged."""
+"""Claims and their verdicts: rules from configs/claims.yaml, effects from quantities, nothing from hindsight."""
+
+from pipeline.claims.ledger import VERDICTS, Check, Claim, Rules, judge, load_rules, verdict_of
+
+__all__ = ["VERDICTS", "Check", "Claim", "Rules", "judge", "load_rules", "verdict_of"]

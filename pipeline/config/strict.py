@@ -96,10 +96,11 @@ def _build_dataclass(cls: Any, value: object, where: str) -> Any:
         if key not in _names(cls):
             raise ConfigError(f"{where}: {unknown_name('key', key, _names(cls))}")
     hints = get_type_hints(cls)
-    for key in _names(cls):
-        if key not in value:
-            raise ConfigError(f"{where}: missing key {key!r} ({_type_name(hints[key])})")
-    fields = {key: build(hints[key], value[key], f"{where}.{key}") for key in _names(cls)}
+    for field in dataclasses.fields(cls):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in value:
+            raise ConfigError(f"{where}: missing key {field.name!r} ({_type_name(hints[field.name])})")
+    fields = {key: build(hints[key], value[key], f"{where}.{key}") for key in _names(cls) if key in value}
     try:
         return cls(**fields)
     except InvalidFieldError as error:

@@ -1,18 +1,33 @@
-"""Numbers over seeds: frames in, frames out. The seed is the only unit of replication."""
+"""Quantities: every number that is reported, defined once, per arm and seed; frames in, frames out, nothing drawn.
 
-from pipeline.quantities.grid import GridTables, grids_of
-from pipeline.quantities.intervals import CONFIDENCE, mean_interval, paired_difference, share_interval
-from pipeline.quantities.schedule import on_schedule
-from pipeline.quantities.slopes import decay_rates, line_interval
+A quantity is a function in any module of this package (`quantity.py` says how); figures, claims and metrics are
+declarations over quantities. The seed is the only unit of replication.
+"""
+
+import importlib
+import pkgutil
+
+from pipeline.quantities.grid import Grid, finished, grids_of
+from pipeline.quantities.intervals import CONFIDENCE, line_interval, mean_interval, paired_difference, share_interval
+from pipeline.quantities.quantity import QUANTITIES, Effect, Quantity, Selection, difference_of, ratio_of, value_of
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "CONFIDENCE",
-    "GridTables",
-    "decay_rates",
+    "QUANTITIES",
+    "Effect",
+    "Grid",
+    "Quantity",
+    "Selection",
+    "difference_of",
+    "finished",
     "grids_of",
     "line_interval",
     "mean_interval",
-    "on_schedule",
     "paired_difference",
+    "ratio_of",
     "share_interval",
+    "value_of",
 ]

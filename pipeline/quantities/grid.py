@@ -1,4 +1,4 @@
-"""The tables of one grid of a study, joined: every row knows its arm and its length.
+"""The tables of one grid of a study, joined: every row knows its arm, its length and how its replica ended.
 
 An *arm* is what a figure compares: the variant, or the cell where the grid has no variants, and every other axis of the
 grid that is neither the sequence length nor selected over (as the learning rate is). What a variant changes is no axis.
@@ -7,64 +7,52 @@ Of the settings of an arm and length, the study's selection keeps one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 import polars as pl
 
-from pipeline.results import TRIAL_TABLES
+from pipeline.results import FINISHED, TRIAL_TABLES
 
-_NEVER_SAID = ("dataset.length", "dataset.name")
+Result = TypeVar("Result")
+
+_NEVER_NAMED = ("dataset.length", "dataset.name")
+"""Fields that no arm's name mentions."""
 
 
-@dataclass(frozen=True)
-class GridTables:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Grid:
     """What one grid of a study left.
+
+    `grid["traces"]` is a long table of the selected settings, each row with `arm`, `length` and `status`.
 
     Attributes:
         study: Name of the study.
-        grid: Name of the grid.
+        name: Name of the grid.
+        arms: Every arm, in the order of the study's file.
         settings: Its rows of the `settings` table, with `arm` and `length`.
-        runs: One row per *selected* setting and seed: `arm`, `length`, and every column of `trials`.
-        curves: Of the selected settings, with `arm`, `length` and `status`; so the other long tables.
-        traces: Of the selected settings.
-        eigenvalues: Of the selected settings.
-        gates: Of the selected settings.
-        jacobians: Of the selected settings.
-        lyapunov: Of the selected settings.
-        truncation: Of the selected settings.
-        attention: Of the selected settings.
-        breakdown: Of the selected settings.
-        tokens: Of the selected settings.
-        images: Of the selected settings.
+        runs: A row per *selected* setting and seed: `arm`, `length`, and every column of `trials`.
         all_runs: As `runs`, of every setting.
+        long: The other tables of trials by name.
     """
 
     study: str
-    grid: str
+    name: str
+    arms: tuple[str, ...]
     settings: pl.DataFrame
     runs: pl.DataFrame
-    curves: pl.DataFrame
-    traces: pl.DataFrame
-    eigenvalues: pl.DataFrame
-    gates: pl.DataFrame
-    jacobians: pl.DataFrame
-    lyapunov: pl.DataFrame
-    truncation: pl.DataFrame
-    attention: pl.DataFrame
-    breakdown: pl.DataFrame
-    tokens: pl.DataFrame
-    images: pl.DataFrame
     all_runs: pl.DataFrame
+    long: Mapping[str, pl.DataFrame]
+    _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
-    @property
-    def arms(self) -> list[str]:
-        """The arms in the order of the study's file."""
-        return list(self.runs["arm"].unique(maintain_order=True))
+    def __getitem__(self, table: str) -> pl.DataFrame:
+        return self.long[table]
 
     @property
     def lengths(self) -> list[int]:
-        """The sequence lengths, shortest first."""
+        """The sequence lengths T, shortest first."""
         return sorted(self.runs["length"].unique().to_list())
 
     @property
@@ -72,12 +60,37 @@ class GridTables:
         """The dataset that the grid trains on."""
         return str(self.runs["dataset.name"][0])
 
-    def at_longest(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows of `frame` at the longest sequence length."""
-        return frame.filter(pl.col("length") == self.lengths[-1])
+    def at(self, length: int | Literal["longest", "shortest"]) -> Grid:
+        """Return the rows of one sequence length; arms without any are still listed."""
+        chosen = {"longest": self.lengths[-1], "shortest": self.lengths[0]}.get(str(length), length)
+        if self.lengths == [chosen]:
+            return self
+        return self.memo(("at", chosen), lambda: self._filtered(pl.col("length") == chosen))
+
+    def memo(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """Return what `compute` returned the first time that this grid was asked for `key`."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        found: Result = self._memo[key]
+        return found
+
+    def rank(self, column: str = "arm") -> pl.Expr:
+        """Return an expression that sorts arms as the study's file does."""
+        places = list(range(len(self.arms)))
+        return pl.col(column).replace_strict(list(self.arms), places, default=len(places), return_dtype=pl.Int64)
+
+    def present(self, frame: pl.DataFrame) -> list[str]:
+        """Return the arms that have rows in `frame`, in order."""
+        known = set(frame["arm"].unique())
+        return [arm for arm in self.arms if arm in known]
+
+    def _filtered(self, rows: pl.Expr) -> Grid:
+        frames = {name: getattr(self, name).filter(rows) for name in ("settings", "runs", "all_runs")}
+        long = {table: frame.filter(rows) for table, frame in self.long.items()}
+        return dataclasses.replace(self, **frames, long=long, _memo={})
 
 
-def grids_of(study: str, tables: Mapping[str, pl.DataFrame], over: Sequence[str]) -> list[GridTables]:
+def grids_of(study: str, tables: Mapping[str, pl.DataFrame], over: Sequence[str]) -> list[Grid]:
     """Return the grids of a study in the order of its file.
 
     Args:
@@ -89,7 +102,13 @@ def grids_of(study: str, tables: Mapping[str, pl.DataFrame], over: Sequence[str]
     return [_grid(study, settings, tables, over) for settings in grids]
 
 
-def _grid(study: str, settings: pl.DataFrame, tables: Mapping[str, pl.DataFrame], over: Sequence[str]) -> GridTables:
+def finished(value: str | pl.Expr) -> pl.Expr:
+    """Return a value, or null where a replica diverged or failed: its seed is in no mean, and is counted as missing."""
+    known = pl.col(value) if isinstance(value, str) else value
+    return pl.when(pl.col("status").is_in(FINISHED)).then(known.cast(pl.Float64))
+
+
+def _grid(study: str, settings: pl.DataFrame, tables: Mapping[str, pl.DataFrame], over: Sequence[str]) -> Grid:
     trials = tables["trials"].join(_natural_lengths(tables["traces"]), on="trial_id", how="left", maintain_order="left")
     of_dataset = pl.col("natural_length").max().over("dataset.name")  # what failed left no trace to count
     length = pl.coalesce("dataset.length", "natural_length", of_dataset, pl.lit(0, pl.Int64))
@@ -108,13 +127,22 @@ def _grid(study: str, settings: pl.DataFrame, tables: Mapping[str, pl.DataFrame]
         for table in TRIAL_TABLES
         if table != "trials"
     }
-    return GridTables(study, str(settings["grid"][0]), named, all_runs.filter("selected"), **long, all_runs=all_runs)
+    runs = all_runs.filter("selected")
+    return Grid(
+        study=study,
+        name=str(settings["grid"][0]),
+        arms=tuple(runs["arm"].unique(maintain_order=True)),
+        settings=named,
+        runs=runs,
+        all_runs=all_runs,
+        long=long,
+    )
 
 
 def _natural_lengths(traces: pl.DataFrame) -> pl.DataFrame:
     """Return the number of timesteps of each trial's input: the length of a dataset that has one length only.
 
-    Of what reads no sequence it is that of the output.
+    Of a network that reads no sequence it is that of the output.
     """
     steps, written = pl.col("timestep"), pl.col("part") == "decoder"
     length = pl.coalesce(steps.filter(~written).max(), steps.max())
@@ -124,39 +152,39 @@ def _natural_lengths(traces: pl.DataFrame) -> pl.DataFrame:
 def _arms(settings: pl.DataFrame, over: Sequence[str]) -> pl.Series:
     """Return the arm of each setting of one grid: «lstm, threshold=1.0», «clip + Ω, lstm».
 
-    Of an axis of whole objects an arm says the name, and fields only where objects of that name differ in them. If
-    that tells too little, every arm says every field that varies, with its dotted key.
+    Of an axis of whole objects an arm has the name, and fields only where objects of that name differ in them. Where
+    that does not tell settings apart, every arm has every field that varies, with its dotted key.
     """
     by_variant = settings["variant"].is_not_null().any() and "variant" not in over
-    lead, silent = ("variant", _NEVER_SAID) if by_variant else ("cell", (*_NEVER_SAID, "model.cell"))
+    lead, silent = ("variant", _NEVER_NAMED) if by_variant else ("cell", (*_NEVER_NAMED, "model.cell"))
     fields = [column for column in settings.columns if "." in column and not _is_within(column, (*silent, *over))]
-    varied = [field for field in fields if settings[field].n_unique() > 1]
+    varied = [name for name in fields if settings[name].n_unique() > 1]
     short = settings.select(_joined(lead, _short_parts(fields, varied))).to_series()
     if short.n_unique() == settings.select(lead, *varied).n_unique():
         return short
-    return settings.select(_joined(lead, [_equation(field, field) for field in varied])).to_series()
+    return settings.select(_joined(lead, [_equation(name, name) for name in varied])).to_series()
 
 
 def _short_parts(fields: Sequence[str], varied: Sequence[str]) -> list[pl.Expr]:
-    names = sorted((field for field in fields if field.endswith(".name")), key=len)  # of an object before its parts
-    owners = {field: next((n for n in names if _is_within(field, [n.removesuffix(".name")])), None) for field in fields}
+    names = sorted((name for name in fields if name.endswith(".name")), key=len)  # of an object before its parts
+    owners = {name: next((n for n in names if _is_within(name, [n.removesuffix(".name")])), None) for name in fields}
     parts = []
-    for field, owner in owners.items():
-        if field == owner:
+    for name, owner in owners.items():
+        if name == owner:
             if any(owners[other] == owner for other in varied):
-                parts.append(pl.col(field))
-        elif field in varied:
-            said = pl.col(field) if field == "model.cell" else _equation(field.rpartition(".")[2], field)
-            parts.append(said if owner is None else pl.when(pl.col(field).n_unique().over(owner) > 1).then(said))
+                parts.append(pl.col(name))
+        elif name in varied:
+            part = pl.col(name) if name == "model.cell" else _equation(name.rpartition(".")[2], name)
+            parts.append(part if owner is None else pl.when(pl.col(name).n_unique().over(owner) > 1).then(part))
     return parts
 
 
-def _is_within(field: str, parts: Sequence[str]) -> bool:
-    return any(f"{field}.".startswith(f"{part}.") for part in parts)
+def _is_within(name: str, parts: Sequence[str]) -> bool:
+    return any(f"{name}.".startswith(f"{part}.") for part in parts)
 
 
-def _equation(key: str, field: str) -> pl.Expr:
-    return pl.format("{}={}", pl.lit(key), pl.col(field).cast(pl.String))
+def _equation(key: str, name: str) -> pl.Expr:
+    return pl.format("{}={}", pl.lit(key), pl.col(name).cast(pl.String))
 
 
 def _joined(lead: str, parts: Sequence[pl.Expr]) -> pl.Expr:

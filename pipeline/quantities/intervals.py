@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import polars as pl
 from scipy import stats
 
@@ -65,7 +66,7 @@ def share_interval(frame: pl.DataFrame, event: str, by: Sequence[str]) -> pl.Dat
         by: The columns that tell groups apart.
 
     Returns:
-        Columns `by`, `share`, `low`, `high`, `num_events`, `num_seeds`.
+        As `mean_interval`, and `num_events`; every seed counts, so `num_nonfinite` and `num_missing` are 0.
 
     Raises:
         TableError: If a group has two rows of one seed.
@@ -78,13 +79,16 @@ def share_interval(frame: pl.DataFrame, event: str, by: Sequence[str]) -> pl.Dat
     counts = frame.group_by(by, maintain_order=True).agg(
         num_events=pl.col(event).fill_null(value=False).sum().cast(pl.Int64), num_seeds=pl.len().cast(pl.Int64)
     )
+    nothing = pl.lit(0, pl.Int64)
     return counts.select(
         *by,
-        share=share,
+        mean=share,
         low=(centre - half).clip(0.0, 1.0),
         high=(centre + half).clip(0.0, 1.0),
         num_events="num_events",
         num_seeds="num_seeds",
+        num_nonfinite=nothing,
+        num_missing=nothing,
     )
 
 
@@ -107,6 +111,15 @@ def paired_difference(frame: pl.DataFrame, value: str, arm: str, first: str, sec
     pairs = sides[0].join(sides[1], on="seed", how="full", coalesce=True, suffix="_second")
     pairs = pairs.select("seed", difference=pl.col("side") - pl.col("side_second"), pair=pl.lit(f"{first} - {second}"))
     return mean_interval(pairs, "difference", ["pair"])
+
+
+def line_interval(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float] | None:
+    """Return the slope of a least-squares line with its 95 % interval (Student's t); None below three points."""
+    if len(x) < 3 or not np.isfinite(y).all():
+        return None
+    line = stats.linregress(x, y)
+    half = _t_quantile(len(x) - 2) * float(line.stderr)
+    return float(line.slope), float(line.slope) - half, float(line.slope) + half
 
 
 def _check_one_row_per_seed(frame: pl.DataFrame, by: Sequence[str]) -> None:

@@ -1,9 +1,9 @@
-"""How figures and reports say names, numbers and outcomes."""
+"""Names of arms, numbers, intervals and outcomes as text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -25,8 +25,8 @@ def name_of(arm: str) -> str:
     return ", ".join(_NAMES.get(part, part) for part in arm.split(", "))
 
 
-def the(arm: str) -> str:
-    """Return «the LSTM», «the Elman network»; a variant's label has no article; one of several words is quoted."""
+def with_article(arm: str) -> str:
+    """Return «the LSTM», «the Elman network»; a variant's label has no article; a label of several words is quoted."""
     name = name_of(arm)
     if " " in arm:
         return f"«{name}»"
@@ -57,15 +57,15 @@ def count(amount: int, noun: str) -> str:
     return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
 
 
-def listed(parts: Sequence[str]) -> str:
+def join(parts: Sequence[str]) -> str:
     """Return «a, b and c»."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def few(parts: Sequence[str], most: int = 3) -> str:
+def join_first(parts: Sequence[str], most: int = 3) -> str:
     """Return «a, b and c»; «a, b and 4 others» of more than `most`."""
     if len(parts) <= most:
-        return listed(parts)
+        return join(parts)
     return f"{', '.join(parts[: most - 1])} and {len(parts) - most + 1} others"
 
 
@@ -82,12 +82,12 @@ def outcomes(runs: pl.DataFrame, treatment: str) -> str:
     bad = runs.filter(pl.col("status") != "ok")
     if bad.is_empty():
         return "The only replica ended ok." if runs.height == 1 else f"All {runs.height} replicas ended ok."
-    told = [
+    parts = [
         f"{bad.filter(pl.col('status') == status).height} {ending}"
         for status, ending in _ENDED.items()
         if status in bad["status"]
     ]
-    return f"Of {count(runs.height, 'replica')}, {listed(told)}: {treatment}."
+    return f"Of {count(runs.height, 'replica')}, {join(parts)}: {treatment}."
 
 
 def left_out(frame: pl.DataFrame) -> str:
@@ -96,3 +96,16 @@ def left_out(frame: pl.DataFrame) -> str:
     return (
         f" {count(total, 'value')} that {'is' if total == 1 else 'are'} not finite left out of means." if total else ""
     )
+
+
+def interval(row: Mapping[str, float | None], digits: int = 2, *, scale: float = 1.0) -> str:
+    """Return «0.91 [0.88, 0.94]» of a row with `mean`, `low` and `high`, times `scale`; «0.91» of a single seed."""
+    mean, low, high = (None if row[side] is None else scale * row[side] for side in ("mean", "low", "high"))  # type: ignore[operator]
+    if low is None or high is None:
+        return number(mean, digits)
+    return f"{number(mean, digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def capitalised(text: str) -> str:
+    """Return the text with its first letter large and every other one as it is."""
+    return text[:1].upper() + text[1:]

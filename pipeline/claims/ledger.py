@@ -1,0 +1,204 @@
+"""The claims ledger: a check is a quantity, its value or how it compares, and the side of a threshold it must lie on.
+
+- grid: adding
+ratio: {quantity: decay_factor, arm: lstm, state: c, stage: end}
+to: {arm: elman, state: h}
+above: 1.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from pipeline.config import Paths, Study, build, read_yaml, require
+from pipeline.errors import ConfigError, unknown_name
+from pipeline.quantities import Effect, Grid, Selection, difference_of, ratio_of, value_of
+from pipeline.quantities.quantity import NOTHING
+
+VERDICTS = ("supported", "supported with a condition", "contradicted", "inconclusive", "not tested")
+
+_CHECKS: dict[str, pl.DataType] = {
+    "claim": pl.String(),
+    "role": pl.String(),
+    "grid": pl.String(),
+    "measure": pl.String(),
+    "expected": pl.String(),
+    "answer": pl.String(),
+    "effect": pl.Float64(),
+    "low": pl.Float64(),
+    "high": pl.Float64(),
+    "num_seeds": pl.Int64(),
+    "num_left_out": pl.Int64(),
+}
+_VERDICTS: dict[str, pl.DataType] = {
+    "claim": pl.String(),
+    "statement": pl.String(),
+    "study": pl.String(),
+    "verdict": pl.String(),
+    "condition": pl.String(),
+    **{name: _CHECKS[name] for name in ("measure", "effect", "low", "high", "num_seeds")},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One number in a grid, compared with a threshold, and what the answer means for the claim.
+
+    Exactly one of `value`, `difference` and `ratio` describes the number: a quantity, an arm (or several, of which the
+    one with the largest mean is meant), a `length` (longest if absent) and a value per facet of the quantity. The
+    other side of a difference or a ratio is the same with the changes in `to`. Exactly one of `below` and `above` is
+    the threshold on whose expected side the whole interval must lie.
+    """
+
+    grid: str
+    role: Literal["essential", "condition", "premise"] = "essential"
+    value: Mapping[str, Any] | None = None
+    difference: Mapping[str, Any] | None = None
+    ratio: Mapping[str, Any] | None = None
+    to: Mapping[str, Any] | None = None
+    below: float | None = None
+    above: float | None = None
+
+    def __post_init__(self) -> None:
+        asked = [kind for kind in ("value", "difference", "ratio") if getattr(self, kind) is not None]
+        require(len(asked) == 1, "value", "exactly one of value, difference and ratio", asked)
+        require((self.to is None) == (asked == ["value"]), "to", "changes beside a difference or a ratio only", self.to)
+        sides = [self.below, self.above]
+        require(sides.count(None) == 1, "below", "exactly one of below and above", sides)
+
+    @property
+    def expected(self) -> str:
+        """«below 1», «above 0.5»."""
+        return f"above {self.above:g}" if self.below is None else f"below {self.below:g}"
+
+    @property
+    def measure(self) -> str:
+        """What is measured, in words."""
+        first, *others = self.selections("")
+        if not others:
+            return first.words
+        kind = "ratio" if self.ratio is not None else "difference"
+        return f"{first.words}, {kind} to {others[0].changes_from(first)}"
+
+    def selections(self, where: str) -> list[Selection]:
+        """Return the two sides of a comparison, or the one of a value.
+
+        Raises:
+            ConfigError: If one names no quantity, or not exactly its facets.
+        """
+        first = next(side for side in (self.value, self.difference, self.ratio) if side is not None)
+        sides = [first] if self.to is None else [first, {**first, **self.to}]
+        return [Selection.of(side, where) for side in sides]
+
+    def effect(self, grid: Grid) -> Effect:
+        """Return the number in a grid, with its interval over seeds."""
+        sides = self.selections("")
+        if self.value is not None:
+            return value_of(sides[0], grid)
+        return (ratio_of if self.ratio is not None else difference_of)(sides[0], sides[1], grid)
+
+    def answer(self, effect: Effect, min_seeds: int) -> str:
+        """Return `met`, `refuted` or `undecided`: on which side of the threshold the whole interval lies."""
+        if effect.low is None or effect.high is None or effect.num_seeds < min_seeds:
+            return "undecided"
+        if self.below is not None:
+            return "met" if effect.high < self.below else "refuted" if effect.low > self.below else "undecided"
+        assert self.above is not None  # noqa: S101 - exactly one of the two is given
+        return "met" if effect.low > self.above else "refuted" if effect.high < self.above else "undecided"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement, the study that tests it, and its checks; the first check is the one that a summary shows."""
+
+    statement: str
+    study: str
+    condition: str | None
+    checks: tuple[Check, ...]
+
+    def __post_init__(self) -> None:
+        conditional = any(check.role == "condition" for check in self.checks)
+        told = "text if a check has the role condition, else null"
+        require(len(self.checks) > 0, "checks", "at least one check", [])
+        require(conditional == (self.condition is not None), "condition", told, self.condition)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Everything in configs/claims.yaml."""
+
+    min_seeds: int
+    claims: Mapping[str, Claim]
+
+
+def load_rules(paths: Paths, studies: Mapping[str, Study]) -> Rules:
+    """Return the rules, with a rule for every claim that a study names.
+
+    Raises:
+        ConfigError: If the file is missing or wrong, has no rule for a claim of a study, or names no grid of one, no
+            quantity, or not exactly the facets of one.
+    """
+    where = str(paths.claims.relative_to(paths.root))
+    rules: Rules = build(Rules, read_yaml(paths.claims), where)
+    for name, study in studies.items():
+        for claim in study.claims:
+            if claim not in rules.claims:
+                file = paths.study_config(name).relative_to(paths.root)
+                raise ConfigError(f"{file}: claims: {unknown_name('claim', claim, rules.claims)}; rules are in {where}")
+    for name, rule in rules.claims.items():
+        for number, check in enumerate(rule.checks):
+            check.selections(f"{where}: claims.{name}.checks[{number}]")
+            known = studies[rule.study].grids if rule.study in studies else {check.grid: None}
+            if check.grid not in known:
+                raise ConfigError(f"{where}: claims.{name}: {unknown_name('grid', check.grid, known)}")
+    return rules
+
+
+def judge(rules: Rules, grids: Iterable[Grid]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return a row per claim with its verdict, and a row per check with its answer.
+
+    A claim whose study or grid was not run is `not tested`, and has its row all the same.
+    """
+    known = {(grid.study, grid.name): grid for grid in grids}
+    verdicts, checks = [], []
+    for name, claim in rules.claims.items():
+        rows = [_checked(name, check, known.get((claim.study, check.grid)), rules.min_seeds) for check in claim.checks]
+        verdict = verdict_of([(row["role"], row["answer"]) for row in rows])
+        first = {key: rows[0][key] for key in ("measure", "effect", "low", "high", "num_seeds")}
+        condition = claim.condition if verdict == "supported with a condition" else None
+        about = {"statement": claim.statement, "study": claim.study, "verdict": verdict, "condition": condition}
+        verdicts.append({"claim": name} | about | first)
+        checks += rows
+    return pl.DataFrame(verdicts, schema=_VERDICTS), pl.DataFrame(checks, schema=_CHECKS)
+
+
+def verdict_of(answers: Sequence[tuple[object, object]]) -> str:
+    """Return the verdict that (role, answer) pairs lead to: see the head of configs/claims.yaml."""
+    if all(answer == "not tested" for _, answer in answers):
+        return "not tested"
+    if ("essential", "refuted") in answers:
+        return "contradicted"
+    if ("premise", "refuted") in answers or any(answer in {"undecided", "not tested"} for _, answer in answers):
+        return "inconclusive"
+    return "supported with a condition" if ("condition", "refuted") in answers else "supported"
+
+
+def _checked(claim: str, check: Check, grid: Grid | None, min_seeds: int) -> dict[str, object]:
+    effect = NOTHING if grid is None else check.effect(grid)
+    return {
+        "claim": claim,
+        "role": check.role,
+        "grid": check.grid,
+        "measure": check.measure,
+        "expected": check.expected,
+        "answer": "not tested" if grid is None else check.answer(effect, min_seeds),
+        "effect": effect.value,
+        "low": effect.low,
+        "high": effect.high,
+        "num_seeds": effect.num_seeds,
+        "num_left_out": effect.num_left_out,
+    }

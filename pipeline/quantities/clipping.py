@@ -1,0 +1,70 @@
+"""What clipping did: the gradient norm before and after it, how often it acted, and whether it changed its direction.
+
+A step is clipped where the norm after is smaller than before. That is decided in `updates`, for figures, claims and
+metrics alike, as the trial itself decides it for `clipped_share`.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from pipeline.quantities.grid import Grid
+from pipeline.quantities.quantity import quantity
+
+_NOT_OK = "they count until they stopped"
+
+
+def updates(grid: Grid) -> pl.DataFrame:
+    """Return a row per update: `grad_norm`, `clipped_grad_norm`, `clipped` (0 or 1) and `cosine`.
+
+    Norms and cosines that are not finite stay as they are; `cosine` is null where it was not recorded.
+    """
+
+    def compute() -> pl.DataFrame:
+        metrics = ["grad_norm", "clipped_grad_norm", "clip_cosine"]
+        curves = grid["curves"].filter(pl.col("metric").is_in(metrics))
+        wide = curves.pivot(on="metric", index=["arm", "seed", "step"], values="value", maintain_order=True)
+        known = {name: pl.col(name) if name in wide.columns else pl.lit(None, pl.Float64) for name in metrics}
+        clipped = (known["clipped_grad_norm"] < known["grad_norm"]).cast(pl.Float64)
+        return wide.with_columns(clipped=clipped, cosine=known["clip_cosine"])
+
+    return grid.memo("updates", compute)
+
+
+@quantity(words="share of steps clipped", unit="share", bounds=(0.0, 1.0), not_ok=_NOT_OK)
+def clipped_share(grid: Grid) -> pl.DataFrame:
+    """Share of a seed's steps that were clipped."""
+    return updates(grid).group_by("arm", "seed", maintain_order=True).agg(value=pl.col("clipped").mean())
+
+
+@quantity(words="cosine of raw and applied gradient over clipped steps", bounds=(-1.0, 1.0), not_ok=_NOT_OK)
+def clip_cosine(grid: Grid) -> pl.DataFrame:
+    """A seed's mean cosine of the gradient before and after clipping, over its clipped steps with a finite cosine.
+
+    A seed none of whose steps was clipped has none.
+    """
+    acted = (pl.col("clipped") > 0) & pl.col("cosine").is_finite()
+    by_seed = updates(grid).group_by("arm", "seed", maintain_order=True)
+    return by_seed.agg(value=pl.col("cosine").filter(acted).mean())
+
+
+def in_bins(grid: Grid, num_bins: int) -> pl.DataFrame:
+    """Return the updates of each seed gathered into at most `num_bins` bins of steps.
+
+    Columns `arm`, `seed`, `step` (middle of the bin), `grad_norm` and `clipped_grad_norm` (medians over the finite
+    ones), `clipped` (share of steps), `cosine` (mean over clipped steps with a finite one, as `clip_cosine` has it) and
+    `num_nonfinite` (updates whose norm before clipping is not finite).
+    """
+    rows = updates(grid)
+    last = int(rows["step"].to_numpy().max())
+    num_bins = min(num_bins, last)
+    place = (pl.col("step") - 1) * num_bins // last
+    binned = rows.with_columns(step=(place + 0.5) * (last / num_bins) + 0.5)
+    acted = (pl.col("clipped") > 0) & pl.col("cosine").is_finite()
+    medians = [pl.col(name).filter(pl.col(name).is_finite()).median() for name in ("grad_norm", "clipped_grad_norm")]
+    return binned.group_by("arm", "seed", "step", maintain_order=True).agg(
+        *medians,
+        clipped=pl.col("clipped").mean(),
+        cosine=pl.col("cosine").filter(acted).mean(),
+        num_nonfinite=pl.col("grad_norm").is_finite().not_().sum().cast(pl.Int64),
+    )

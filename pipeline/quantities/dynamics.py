@@ -1,0 +1,74 @@
+"""The network as a dynamical system: Jacobians over k timesteps, Lyapunov exponents, smoothness along training."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from pipeline.quantities.grid import Grid
+from pipeline.quantities.quantity import quantity
+from pipeline.quantities.selection import metric, staged, top_forward
+
+_NOT_OK = "diverged and failed ones have no end of training"
+
+MIN_POINTS = 3
+"""A seed with fewer measurements of smoothness has no correlation."""
+
+
+@quantity(words="singular values over k timesteps", scale="log10", facets=("stage", "which", "lag"), not_ok=_NOT_OK)
+def jacobian_singular_values(grid: Grid) -> pl.DataFrame:
+    """log10 of the singular values of ∂s_T/∂s_{T-k} on the probe: `largest`, `median`, `smallest` and `condition`.
+
+    A value of exactly zero is -inf.
+    """
+    rows = staged(top_forward(grid["jacobians"])).rename({"quantity": "which", "log10_value": "value"})
+    order: list[pl.Expr | str] = [pl.col("stage") == "end", grid.rank(), "which", "lag"]
+    return rows.sort(*order, maintain_order=True).select("stage", "arm", "which", "lag", "seed", "step", "value")
+
+
+@quantity(words="bound k log10 σ_max(W_hh)", scale="log10", facets=("stage", "lag"), not_ok=_NOT_OK)
+def jacobian_bound(grid: Grid) -> pl.DataFrame:
+    """K log10 σ_max(W_hh), which no singular value over k timesteps can exceed.
+
+    Where σ_max was measured at the very step; it holds for cells with one block, gate h, and abs φ' ≤ 1.
+    """
+    sigma = top_forward(grid["curves"].filter(metric="sigma_max", gate="h"))
+    rows = jacobian_singular_values.of(grid).filter(which="largest").drop("value")
+    known = rows.join(sigma.select("arm", "seed", "step", sigma="value"), on=["arm", "seed", "step"])
+    bound = pl.col("lag") * pl.col("sigma").log10()
+    return known.sort("stage", grid.rank(), "lag").select("stage", "arm", "lag", "seed", value=bound)
+
+
+@quantity(words="Lyapunov exponent", unit="nats per timestep", facets=("stage", "index", "timestep"), not_ok=_NOT_OK)
+def lyapunov_exponents(grid: Grid) -> pl.DataFrame:
+    """Exponents by falling size (`index` from 1), estimated from the first `timestep` timesteps.
+
+    `standard_error` of each estimate stands beside it. The whole spectrum is known at the last timestep, the largest
+    exponent at earlier ones.
+    """
+    rows = staged(top_forward(grid["lyapunov"])).rename({"lyapunov_nats_per_timestep": "value"})
+    rows = rows.with_columns(index=pl.col("index") - pl.col("index").min() + 1)
+    rows = rows.sort(pl.col("stage") == "end", grid.rank(), "index", "timestep", maintain_order=True)
+    return rows.select("stage", "arm", "index", "timestep", "seed", "value", "standard_error")
+
+
+def smoothness_points(grid: Grid) -> pl.DataFrame:
+    """Return a point per arm, seed and measured step: `log10_norm` of the probe's gradient and `log10_smoothness`."""
+    smoothness, norm = (metric(grid["curves"], name) for name in ("local_smoothness", "probe_grad_norm"))
+    keys = ["arm", "seed", "step"]
+    both = smoothness.select(*keys, "value").join(norm.select(*keys, norm="value"), on=keys).drop_nulls()
+    logs = both.select(*keys, log10_norm=pl.col("norm").log10(), log10_smoothness=pl.col("value").log10())
+    return logs.sort(grid.rank(), "seed", "step")
+
+
+@quantity(words="correlation of log smoothness and log gradient norm", bounds=(-1.0, 1.0), facets=("kind",))
+def smoothness_correlation(grid: Grid) -> pl.DataFrame:
+    """Correlation over a seed's measured steps, `pearson` and `spearman`; null below three finite points."""
+    pair = ("log10_norm", "log10_smoothness")
+    points = grid.memo("smoothness", lambda: smoothness_points(grid))
+    finite = points.filter(*(pl.col(name).is_finite() for name in pair))
+    enough = pl.len() >= MIN_POINTS
+    by_seed = finite.group_by("arm", "seed", maintain_order=True).agg(
+        pl.when(enough).then(pl.corr(*pair)).alias("pearson"),
+        pl.when(enough).then(pl.corr(*pair, method="spearman")).alias("spearman"),
+    )
+    return by_seed.unpivot(on=["pearson", "spearman"], index=["arm", "seed"], variable_name="kind")

@@ -1,0 +1,203 @@
+"""How much of the gradient arrives where: norms of ∂L/∂h_t by timestep and lag, and how fast they fall with lag."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import polars as pl
+
+from pipeline.quantities.grid import Grid
+from pipeline.quantities.quantity import quantity
+from pipeline.quantities.selection import metric, on_schedule, staged, top_forward
+
+_NOT_OK = "diverged and failed replicas are shown at initialisation only, if at all"
+_NAN = float("nan")
+
+
+def decay_rates(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """Return the slope of log10 norm against lag for each group and seed: a least-squares line over the finite lags.
+
+    A norm that is exactly zero (-inf) lies on no line: the fit is over the finite lags, and counts those left out.
+
+    Args:
+        frame: Columns `by`, `seed`, `lag` (timesteps back from the last one) and `value` (log10 of the norm).
+        by: The columns that tell groups apart, besides the seed.
+
+    Returns:
+        Columns `by`, `seed`, `slope` (decades per timestep, negative where the gradient vanishes; null with fewer than
+        two finite lags), `r_squared` (share of the variance over lags that the line explains), `num_zero` (norms of
+        exactly zero) and `num_nonfinite` (NaN or +inf).
+    """
+    finite, zero = pl.col("value").is_finite(), pl.col("value") == -math.inf
+    lag, height = pl.col("lag").filter(finite).cast(pl.Float64), pl.col("value").filter(finite)
+    return frame.group_by([*by, "seed"], maintain_order=True).agg(
+        slope=pl.when(finite.sum() >= 2).then(pl.cov(lag, height) / lag.var()),
+        r_squared=pl.when(finite.sum() >= 2).then(pl.corr(lag, height) ** 2),
+        num_zero=zero.sum().cast(pl.Int64),
+        num_nonfinite=(finite.not_() & zero.not_()).sum().cast(pl.Int64),
+    )
+
+
+def _by_lag(traces: pl.DataFrame) -> pl.DataFrame:
+    """Return the first and last traces of every replica with their lag, counted from the last timestep."""
+    rows = staged(traces.with_columns(lag=pl.col("timestep").max().over("arm") - pl.col("timestep")))
+    return rows.rename({"quantity": "state", "log10_norm": "value"})
+
+
+def _relative_to_lag_0(grid: Grid, traces: pl.DataFrame) -> pl.DataFrame:
+    """Return log10 of the norm over that at lag 0; where that is not finite, nothing is relative to it: NaN."""
+    rows = _by_lag(traces)
+    reference = pl.col("value").filter(pl.col("lag") == 0).first().over("stage", "arm", "state", "seed")
+    relative = pl.when(reference.is_finite()).then(pl.col("value") - reference).otherwise(_NAN)
+    order = [pl.col("stage") == "end", grid.rank(), pl.col("state") == "c", pl.col("lag"), pl.col("seed")]
+    return rows.with_columns(value=relative).sort(*order).select("stage", "arm", "state", "lag", "seed", "value")
+
+
+@quantity(words="gradient norm relative to lag 0", scale="log10", facets=("stage", "state", "lag"), not_ok=_NOT_OK)
+def gradient_by_lag(grid: Grid) -> pl.DataFrame:
+    """log10 of ‖∂L/∂h_{T-k}‖ (‖∂L/∂c_{T-k}‖) relative to lag k = 0, of the last layer, forward in time."""
+    return _relative_to_lag_0(grid, top_forward(grid["traces"]))
+
+
+@quantity(words="gradient norm in the encoder", scale="log10", facets=("stage", "lag"), not_ok=_NOT_OK)
+def encoder_gradient_by_lag(grid: Grid) -> pl.DataFrame:
+    """log10 of ‖∂L/∂h_{S-k}‖ of the encoder's last layer, forward in time, relative to lag k = 0."""
+    traces = top_forward(grid["traces"].filter(quantity="h"), "encoder")
+    return _relative_to_lag_0(grid, traces).drop("state")
+
+
+@quantity(words="input gradient relative to the largest", scale="log10", facets=("stage", "lag"), not_ok=_NOT_OK)
+def input_gradient_by_lag(grid: Grid) -> pl.DataFrame:
+    """log10 of ‖∂L/∂x_{T-k}‖ relative to each replica's largest over lags; NaN where no norm is finite."""
+    rows = _by_lag(grid["traces"].filter(part="input", quantity="x"))
+    largest = pl.col("value").filter(pl.col("value").is_finite()).max().over("stage", "arm", "seed")
+    rows = rows.with_columns(value=(pl.col("value") - largest).fill_null(_NAN))
+    return rows.sort(pl.col("stage") == "end", grid.rank(), "lag", "seed").select(
+        "stage", "arm", "lag", "seed", "value"
+    )
+
+
+@quantity(
+    words="factor of the gradient in {state} per timestep of lag",
+    scale="log10",
+    facets=("stage", "state"),
+    not_ok=_NOT_OK,
+)
+def decay_factor(grid: Grid) -> pl.DataFrame:
+    """Slope in decades per timestep of a line through log10 of the gradient norm against lag, seed by seed."""
+    return decay_rates(gradient_by_lag.of(grid), ["stage", "arm", "state"]).rename({"slope": "value"})
+
+
+@quantity(
+    words="R² of the log gradient norm in {state} on lag", bounds=(0.0, 1.0), facets=("stage", "state"), not_ok=_NOT_OK
+)
+def decay_fit(grid: Grid) -> pl.DataFrame:
+    """How geometric the decay is: the share of the variance over lags that the line of `decay_factor` explains."""
+    return decay_rates(gradient_by_lag.of(grid), ["stage", "arm", "state"]).rename({"r_squared": "value"})
+
+
+@quantity(words="factor of the encoder's gradient per timestep of lag", scale="log10", facets=("stage",))
+def encoder_decay_factor(grid: Grid) -> pl.DataFrame:
+    """As `decay_factor`, of the encoder; `r_squared` beside it."""
+    return decay_rates(encoder_gradient_by_lag.of(grid), ["stage", "arm"]).rename({"slope": "value"})
+
+
+@quantity(
+    words="gradient norm",
+    scale="log10",
+    facets=("state", "step", "timestep"),
+    not_ok="they are part of the means, with their last finite weights",
+)
+def gradient_over_training(grid: Grid) -> pl.DataFrame:
+    """log10 of ‖∂L/∂h_t‖ by training step and timestep; a replica that stopped keeps its last measurement."""
+    rows = on_schedule(top_forward(grid["traces"]), ["quantity", "timestep"])
+    return rows.rename({"quantity": "state", "log10_norm": "value"}).select(
+        "arm", "seed", "state", "step", "timestep", "value"
+    )
+
+
+@quantity(
+    words="gradient norm by layer",
+    scale="log10",
+    facets=("stage", "layer", "direction", "timestep"),
+    not_ok="diverged and failed ones have no end of training",
+)
+def gradient_by_layer(grid: Grid) -> pl.DataFrame:
+    """log10 of ‖∂L/∂h_t‖ of every layer and direction, of arms that have several."""
+    rows = grid["traces"].filter(part="recurrent", quantity="h")
+    rows = staged(rows.filter(pl.struct("layer", "direction").n_unique().over("arm") > 1))
+    order: list[pl.Expr | str] = [
+        pl.col("stage") == "end",
+        grid.rank(),
+        "layer",
+        pl.col("direction") == "backward",
+        "timestep",
+    ]
+    rows = rows.rename({"log10_norm": "value"}).sort(*order)
+    return rows.select("stage", "arm", "layer", "direction", "timestep", "seed", "value")
+
+
+@quantity(
+    words="decades by which the first layer's gradient lies below the last one's",
+    unit="decades",
+    facets=("stage",),
+    not_ok="diverged and failed ones have no end of training",
+)
+def layer_gap(grid: Grid) -> pl.DataFrame:
+    """Mean over timesteps of the last layer's log10 norm minus the first one's, forward in time.
+
+    Timesteps at which either is not finite are left out; arms with one layer have no row.
+    """
+    forward = gradient_by_layer.of(grid).filter(direction="forward")
+    first, last = (
+        forward.filter(pl.col("layer") == end.over("arm")) for end in (pl.col("layer").min(), pl.col("layer").max())
+    )
+    keys = ["stage", "arm", "seed", "timestep"]
+    pairs = first.join(last, on=keys, suffix="_last").filter(pl.col("layer") < pl.col("layer_last"))
+    pairs = pairs.with_columns(value=pl.col("value_last") - pl.col("value")).filter(pl.col("value").is_finite())
+    means = pairs.group_by("stage", "arm", "seed", maintain_order=True).agg(pl.col("value").mean())
+    return means.sort(pl.col("stage") == "end", grid.rank())
+
+
+def growth_by_singular_value(grid: Grid) -> pl.DataFrame:
+    """Return a point per arm, seed and stage: how fast the gradient grows with lag, beside ln σ_max(W_hh).
+
+    Of the first layer, forward in time. Columns `stage`, `arm`, `seed`, `log_sigma` (ln σ_max), `growth` (slope of
+    ln ‖∂L/∂h_{T-k}‖ against k, in nats per timestep; null where no line fits), `num_left_out` (lags of a norm that is
+    zero or not finite).
+    """
+    first = [pl.col("layer") == 0, pl.col("direction") == "forward"]
+    rows = _by_lag(grid["traces"].filter(*first, part="recurrent", quantity="h"))
+    fits = decay_rates(rows, ["stage", "arm", "step"])
+    curves = grid["curves"]
+    sigma = metric(curves, "sigma_max", part="recurrent", layer=0, direction="forward", gate="h").select(
+        "arm", "seed", "step", sigma="value"
+    )
+    both = fits.join(sigma, on=["arm", "seed", "step"]).sort(pl.col("stage") == "end", grid.rank(), "seed")
+    return both.select(
+        "stage",
+        "arm",
+        "seed",
+        log_sigma=pl.col("sigma").log(),
+        growth=pl.col("slope") * math.log(10),
+        num_left_out=pl.col("num_zero") + pl.col("num_nonfinite"),
+    )
+
+
+@quantity(
+    words="share of gradients that shrink with lag where σ_max is {sigma_max}",
+    unit="share",
+    bounds=(0.0, 1.0),
+    facets=("sigma_max",),
+)
+def shrinking_share(grid: Grid) -> pl.DataFrame:
+    """Share of a seed's gradients, over all arms and stages, that shrink where σ_max is `below_1` or `above_1`."""
+    points = grid.memo("growth", lambda: growth_by_singular_value(grid)).drop_nulls("growth")
+    sides = {"below_1": pl.col("log_sigma") < 0, "above_1": pl.col("log_sigma") > 0}
+    shrinks = (pl.col("growth") < 0).cast(pl.Float64).mean()
+    shares = [
+        points.filter(on_side).group_by("seed", maintain_order=True).agg(value=shrinks) for on_side in sides.values()
+    ]
+    sided = [rows.with_columns(sigma_max=pl.lit(side)) for side, rows in zip(sides, shares, strict=True)]
+    return pl.concat(sided).with_columns(arm=pl.lit("all arms"))

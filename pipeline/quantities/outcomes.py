@@ -1,0 +1,169 @@
+"""How trainings ended: the columns of `trials`, who reached the criterion, who diverged, and the time of a step."""
+
+from __future__ import annotations
+
+import math
+
+import polars as pl
+from scipy import stats
+
+from pipeline.quantities.grid import Grid, finished
+from pipeline.quantities.intervals import CONFIDENCE, line_interval
+from pipeline.quantities.quantity import NOTHING, Effect, quantity
+from pipeline.results import FINISHED
+
+_NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+_SHARE = (0.0, 1.0)
+
+
+def _column(grid: Grid, name: str) -> pl.DataFrame:
+    return grid.runs.select("arm", "length", "seed", "status", value=finished(name))
+
+
+@quantity(words="test loss", better="lower")
+def test_loss(grid: Grid) -> pl.DataFrame:
+    """Test loss at each replica's best validation step."""
+    return _column(grid, "test_loss")
+
+
+@quantity(words="test loss", scale="log10", better="lower", across_lengths=True)
+def log_test_loss(grid: Grid) -> pl.DataFrame:
+    """log10 of the test loss per length: a loss is a positive number of skewed spread."""
+    return grid.runs.select("arm", "length", "seed", "status", value=finished(pl.col("test_loss").log10()))
+
+
+@quantity(words="test error", unit="share", bounds=_SHARE, better="lower")
+def test_error(grid: Grid) -> pl.DataFrame:
+    """Share of wrong classes; of decoders the share of sequences that are not exactly right, free-running."""
+    return _column(grid, "test_error")
+
+
+@quantity(words="number of parameters", better="lower")
+def num_parameters(grid: Grid) -> pl.DataFrame:
+    """Entries of all weights of one network."""
+    return _column(grid, "num_parameters")
+
+
+@quantity(words="memory kept for the backward pass", unit="bytes", better="lower")
+def activation_bytes(grid: Grid) -> pl.DataFrame:
+    """Bytes that one replica keeps from the forward to the backward pass."""
+    return _column(grid, "activation_bytes")
+
+
+@quantity(words="steps to the criterion", unit="steps", better="lower")
+def criterion_step(grid: Grid) -> pl.DataFrame:
+    """The training step at which the criterion was reached; null for a seed that did not."""
+    return _column(grid, "criterion_step")
+
+
+@quantity(words="time to the criterion", unit="s", better="lower")
+def criterion_time_s(grid: Grid) -> pl.DataFrame:
+    """Seconds of training until the criterion was reached; null for a seed that did not."""
+    return _column(grid, "criterion_time_s")
+
+
+@quantity(
+    words="share of seeds that reach the criterion",
+    scale="event",
+    better="higher",
+    across_lengths=True,
+    not_ok="a diverged one has not reached it, and one with an error is left out",
+)
+def solved(grid: Grid) -> pl.DataFrame:
+    """Whether a seed reached the criterion; one whose program failed says nothing about its arm and has no row."""
+    answered = grid.runs.filter(pl.col("status") != "error").sort("length", maintain_order=True)
+    return answered.select("arm", "length", "seed", value="reached_criterion")
+
+
+@quantity(
+    words="share of seeds that end {status}", scale="event", facets=("status",), not_ok="they are what is counted"
+)
+def outcome(grid: Grid) -> pl.DataFrame:
+    """Whether a seed ended with a status: a row per status but `error`, whose seeds say nothing about their arm."""
+    runs = grid.runs.filter(pl.col("status") != "error")
+    rows = [
+        runs.select("arm", "seed", status=pl.lit(status), value=pl.col("status") == status)
+        for status in ("ok", "diverged", "timed_out")
+    ]
+    return pl.concat(rows)
+
+
+@quantity(words="share of all settings that end {status}", unit="share", facets=("status",), not_ok="they are counted")
+def outcome_of_settings(grid: Grid) -> pl.DataFrame:
+    """Share of an arm's settings that ended with a status, per seed: of all learning rates, not of the selected one."""
+    runs = grid.all_runs.filter(pl.col("status") != "error")
+    shares = [
+        runs.group_by("arm", "seed", maintain_order=True)
+        .agg(value=(pl.col("status") == status).cast(pl.Float64).mean())
+        .with_columns(status=pl.lit(status))
+        for status in ("ok", "diverged", "timed_out")
+    ]
+    return pl.concat(shares)
+
+
+def longest_solved(grid: Grid) -> pl.DataFrame:
+    """Return for each arm the longest length that more than half of its seeds solve, as they do all shorter ones.
+
+    Columns `arm` and `longest_solved` (null where not even the shortest is solved), in the order of the grid.
+    """
+    shares = solved.summary(solved.of(grid), ["arm", "length"])
+    reliable = shares.with_columns(failed=pl.col("mean") <= 0.5).filter(pl.col("failed").cum_sum().over("arm") == 0)
+    longest = reliable.group_by("arm").agg(longest_solved=pl.col("length").max())
+    arms = grid.runs.select("arm").unique(maintain_order=True)
+    return arms.join(longest, on="arm", how="left", maintain_order="left")
+
+
+def has_criterion(runs: pl.DataFrame) -> bool:
+    """Return whether any run could reach a criterion: whether its study sets `training.stop_below`."""
+    return "training.stop_below" in runs.columns and bool(runs["training.stop_below"].is_not_null().any())
+
+
+def has_classes(grid: Grid) -> bool:
+    """Return whether the grid's dataset has classes, so that there is a test error."""
+    return bool(grid.runs["test_error"].is_not_null().any())
+
+
+def compares_cells(grid: Grid) -> bool:
+    """Return whether every arm is a cell and nothing else."""
+    return bool((grid.runs["arm"] == grid.runs["model.cell"]).all())
+
+
+def _ratio_of_step_times(grid: Grid, arm: str, than: str) -> Effect:
+    """Return the ratio with its interval over the portions of training that were timed apart.
+
+    All seeds of a setting share one clock, so an interval over seeds would be none.
+    """
+    runs = grid.runs.filter(pl.col("status").is_in(FINISHED))
+    timed = runs.drop_nulls("step_time_error_s").unique("arm", keep="first")
+    clocks = {row["arm"]: row for row in timed.iter_rows(named=True)}
+    if not {arm, than} <= clocks.keys():
+        return NOTHING
+    sides = [clocks[name] for name in (arm, than)]
+    log_ratio = math.log(sides[0]["step_time_s"] / sides[1]["step_time_s"])
+    error = math.hypot(*(side["step_time_error_s"] / side["step_time_s"] for side in sides))
+    low, high = (math.exp(log_ratio + sign * _NORMAL_QUANTILE * error) for sign in (-1, 1))
+    num_seeds = min(runs.filter(pl.col("arm") == name)["seed"].n_unique() for name in (arm, than))
+    return Effect(math.exp(log_ratio), low, high, num_seeds, 0)
+
+
+@quantity(words="time of a step (interval over timed portions)", unit="s", better="lower", ratio=_ratio_of_step_times)
+def step_time_s(grid: Grid) -> pl.DataFrame:
+    """Seconds per training step of all replicas together, the same for every seed of a setting."""
+    return _column(grid, "step_time_s")
+
+
+def _exponent_of_step_time(grid: Grid, arm: str) -> Effect:
+    runs = grid.runs.filter(pl.col("status").is_in(FINISHED), pl.col("arm") == arm)
+    times = runs.group_by("length").agg(pl.col("step_time_s").first()).sort("length")
+    line = line_interval(times["length"].log10().to_numpy(), times["step_time_s"].log10().to_numpy())
+    return NOTHING if line is None else Effect(*line, num_seeds=runs["seed"].n_unique(), num_left_out=0)
+
+
+@quantity(
+    words="power of T with which the time of a step grows (interval over lengths)",
+    across_lengths=True,
+    effect=_exponent_of_step_time,
+)
+def step_time_exponent(grid: Grid) -> pl.DataFrame:
+    """log10 of the step time per length: the exponent is the slope of a line through them against log10 T."""
+    return grid.runs.select("arm", "length", "seed", value=finished(pl.col("step_time_s").log10()))

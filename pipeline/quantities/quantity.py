@@ -1,0 +1,266 @@
+"""A quantity: a number that every seed of every arm has, defined once; what figures, claims and metrics are made of.
+
+    @quantity(words="factor of the gradient norm per timestep of lag", scale="log10", facets=("stage", "state"))
+    def decay_factor(grid: Grid) -> pl.DataFrame: ...
+
+The function returns rows `arm`, `seed`, `value` and the facets, of one sequence length (`across_lengths`: of all). A
+seed that has no number keeps its row with null (`finished`), so that nothing that was left out is forgotten. On the
+scale `log10` the rows hold logarithms: means are geometric, differences are ratios. On the scale `event` they hold
+whether something happened: means are shares of seeds with Wilson's interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import polars as pl
+
+from pipeline.errors import ConfigError, unknown_name
+from pipeline.quantities.grid import Grid
+from pipeline.quantities.intervals import mean_interval, paired_difference, share_interval
+from pipeline.quantities.selection import STAGES
+from pipeline.quantities.words import join, name_of
+
+Scale = Literal["linear", "log10", "event"]
+Compare = Callable[[Grid, str, str], "Effect"]
+
+QUANTITIES: dict[str, Quantity] = {}
+"""Every quantity by name; a module of this package that declares one is found by its file."""
+
+
+class Effect(NamedTuple):
+    """A number and its interval over seeds; None where there is none. `num_left_out` seeds had no finite value."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    num_seeds: int
+    num_left_out: int
+
+
+NOTHING = Effect(None, None, None, 0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """One number per arm and seed.
+
+    Attributes:
+        name: As configs/claims.yaml names it.
+        rows: From a grid to rows `arm`, `seed`, `value` and the facets.
+        words: What it is, as a sentence has it: «test loss»; a facet in braces is its value: «mean of gate {gate}».
+        unit: What an axis says beside it; empty where it has none.
+        scale: How means and differences are taken.
+        bounds: What it cannot leave; intervals are cut there.
+        better: Which direction is better, if one is.
+        facets: Columns that tell several numbers of one seed apart.
+        not_ok: What becomes of replicas that diverged or failed, as a caption says it.
+        across_lengths: Whether the rows are of all sequence lengths, with a column `length`.
+        effect: In the place of an interval over seeds: the effect of an arm, where all seeds share one measurement.
+        ratio: The same for the ratio of two arms.
+    """
+
+    name: str
+    rows: Callable[[Grid], pl.DataFrame]
+    words: str
+    unit: str
+    scale: Scale
+    bounds: tuple[float, float] | None
+    better: Literal["lower", "higher"] | None
+    facets: tuple[str, ...]
+    not_ok: str
+    across_lengths: bool
+    effect: Callable[[Grid, str], Effect] | None = None
+    ratio: Compare | None = None
+
+    def of(self, grid: Grid) -> pl.DataFrame:
+        """Return the rows of a grid, computed once."""
+        return grid.memo(("quantity", self.name), lambda: self.rows(grid))
+
+    def summary(self, rows: pl.DataFrame, by: Sequence[str] = ("arm",)) -> pl.DataFrame:
+        """Return `mean`, `low`, `high` over seeds, `num_seeds`, `num_nonfinite` and `num_missing`, per group of `by`.
+
+        Args:
+            rows: Of this quantity, one per group and seed.
+            by: The columns that tell groups apart.
+        """
+        if self.scale == "event":
+            return share_interval(rows, "value", by)
+        return mean_interval(rows, "value", by, bounds=self.bounds)
+
+
+def quantity(
+    *,
+    words: str,
+    unit: str = "",
+    scale: Scale = "linear",
+    bounds: tuple[float, float] | None = None,
+    better: Literal["lower", "higher"] | None = None,
+    facets: Sequence[str] = (),
+    not_ok: str = "diverged and failed ones are in no mean",
+    across_lengths: bool = False,
+    effect: Callable[[Grid, str], Effect] | None = None,
+    ratio: Compare | None = None,
+) -> Callable[[Callable[[Grid], pl.DataFrame]], Quantity]:
+    """Return a decorator that makes a function a quantity under its own name; see `Quantity`."""
+
+    def declare(rows: Callable[[Grid], pl.DataFrame]) -> Quantity:
+        found = Quantity(
+            name=rows.__name__,
+            rows=rows,
+            words=words,
+            unit=unit,
+            scale=scale,
+            bounds=bounds,
+            better=better,
+            facets=tuple(facets),
+            not_ok=not_ok,
+            across_lengths=across_lengths,
+            effect=effect,
+            ratio=ratio,
+        )
+        QUANTITIES[found.name] = found
+        return found
+
+    return declare
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One number per seed: a quantity, of which arm, at which length, with each facet at one value.
+
+    Attributes:
+        quantity: Of `QUANTITIES`.
+        arms: Of several the one with the largest mean is meant. Empty: all of them together, as `rows` has them.
+        length: Of the sequences; a number, or the longest or shortest of the grid.
+        where: A value per facet.
+    """
+
+    quantity: Quantity
+    arms: tuple[str, ...]
+    length: int | Literal["longest", "shortest"]
+    where: Mapping[str, str | int]
+
+    @classmethod
+    def of(cls, given: Mapping[str, object], where: str) -> Selection:
+        """Return the selection that a mapping describes: `quantity`, `arm`, `length` and a key per facet.
+
+        Raises:
+            ConfigError: If the quantity is unknown, or the facets are not exactly its own; the message begins with
+                `where`.
+        """
+        name = str(given.get("quantity"))
+        if name not in QUANTITIES:
+            raise ConfigError(f"{where}: {unknown_name('quantity', name, QUANTITIES)}")
+        chosen = QUANTITIES[name]
+        facets = {key: value for key, value in given.items() if key not in {"quantity", "arm", "length"}}
+        for facet in facets:
+            if facet not in chosen.facets:
+                raise ConfigError(f"{where}: {unknown_name(f'facet of {name}', facet, chosen.facets)}")
+        for facet in chosen.facets:
+            if not isinstance(facets.get(facet), str | int):
+                raise ConfigError(f"{where}: {name}: expected a value of {facet!r}; got {facets.get(facet)!r}")
+        if facets.get("stage", "end") not in STAGES:
+            raise ConfigError(f"{where}: {unknown_name('stage', str(facets['stage']), STAGES)}")
+        length = given.get("length", "longest")
+        if not isinstance(length, int) and length not in {"longest", "shortest"}:
+            raise ConfigError(f"{where}: length: expected longest, shortest or a number; got {length!r}")
+        arm = given.get("arm", ())
+        arms = tuple(str(one) for one in arm) if isinstance(arm, list | tuple) else (str(arm),)
+        return cls(chosen, arms, length, facets)
+
+    def rows(self, grid: Grid) -> pl.DataFrame:
+        """Return the rows of these arms, a row per arm and seed."""
+        rows = self.quantity.of(grid if self.quantity.across_lengths else grid.at(self.length))
+        if self.quantity.across_lengths:
+            rows = rows.filter(length=grid.at(self.length).lengths[-1])
+        rows = rows.filter(**self.where) if self.where else rows
+        return rows.filter(pl.col("arm").is_in(self.arms)) if self.arms else rows
+
+    @property
+    def words(self) -> str:
+        """What is selected, as a sentence has it: «LSTM: mean of gate f, after training».
+
+        The quantity's words take up the facets that they name in braces; the stage and the length follow.
+        """
+        facets = {key: STAGES.get(str(value), str(value).replace("_", " ")) for key, value in self.where.items()}
+        lead = f"{self.arm_words}: " if self.arms else ""
+        length = "" if self.length == "longest" else f", {self._length_words}"
+        stage = f", {facets['stage']}" if "stage" in facets else ""
+        return f"{lead}{self.quantity.words.format(**facets)}{stage}{length}"
+
+    @property
+    def arm_words(self) -> str:
+        """«LSTM», «best of LSTM and GRU»; nothing where all arms are meant together."""
+        names = [f"«{name_of(arm)}»" if " " in arm else name_of(arm) for arm in self.arms]
+        return f"{'best of ' if len(names) > 1 else ''}{join(names)}" if names else ""
+
+    @property
+    def _length_words(self) -> str:
+        return f"at T = {self.length}" if isinstance(self.length, int) else f"at the {self.length} length"
+
+    def changes_from(self, other: Selection) -> str:
+        """Return what sets this selection apart from another one of the same quantity, in words."""
+        arms = [] if self.arms == other.arms else [self.arm_words]
+        facets = [str(value).replace("_", " ") for key, value in self.where.items() if other.where.get(key) != value]
+        lengths = [] if self.length == other.length else [f"the {self._length_words.removeprefix('at the ')}"]
+        return ", ".join([*arms, *facets, *lengths])
+
+
+def value_of(selected: Selection, grid: Grid) -> Effect:
+    """Return the mean over seeds with its interval; of several arms the one with the largest mean."""
+    if selected.quantity.effect is not None:
+        whole = grid if selected.quantity.across_lengths else grid.at(selected.length)
+        return selected.quantity.effect(whole, selected.arms[0])
+    summary = selected.quantity.summary(selected.rows(grid)).sort("mean", descending=True, nulls_last=True)
+    return _effect(summary, is_log=selected.quantity.scale == "log10")
+
+
+def difference_of(first: Selection, second: Selection, grid: Grid) -> Effect:
+    """Return the mean over seeds of `first` minus `second`, paired by seed.
+
+    Raises:
+        ConfigError: If the quantity is on a logarithmic scale, where a difference is a ratio.
+    """
+    if first.quantity.scale == "log10":
+        raise ConfigError(f"{first.quantity.name}: its values are logarithms; ask for a ratio in place of a difference")
+    return _effect(_paired(first, second, grid, pl.col("value").cast(pl.Float64)), is_log=False)
+
+
+def ratio_of(first: Selection, second: Selection, grid: Grid) -> Effect:
+    """Return the geometric mean over seeds of `first` over `second`, paired by seed."""
+    if first.quantity.ratio is not None:
+        return first.quantity.ratio(grid.at(first.length), first.arms[0], second.arms[0])
+    value = pl.col("value").cast(pl.Float64)
+    logs = value if first.quantity.scale == "log10" else value.log10()
+    return _effect(_paired(first, second, grid, logs), is_log=True)
+
+
+def _paired(first: Selection, second: Selection, grid: Grid, value: pl.Expr) -> pl.DataFrame:
+    if first == second or (grid.at(first.length) is grid.at(second.length) and _same_but_length(first, second)):
+        return mean_interval(pl.DataFrame(schema=_PAIR), "value", ["side"])  # 0 by construction: no finding
+    sides = [
+        selected.rows(grid).select("seed", value=value, side=pl.lit(name))
+        for selected, name in ((first, "first"), (second, "second"))
+    ]
+    return paired_difference(pl.concat(sides), "value", "side", "first", "second")
+
+
+_PAIR = {"side": pl.String(), "seed": pl.Int64(), "value": pl.Float64()}
+
+
+def _same_but_length(first: Selection, second: Selection) -> bool:
+    return (first.quantity, first.arms, first.where) == (second.quantity, second.arms, second.where)
+
+
+def _effect(summary: pl.DataFrame, *, is_log: bool) -> Effect:
+    """Return the first row of a summary; of logarithms as factors."""
+    if summary.is_empty():
+        return NOTHING
+    row = summary.row(0, named=True)
+    mean, low, high = (
+        None if row[side] is None else 10.0 ** row[side] if is_log else row[side] for side in ("mean", "low", "high")
+    )
+    return Effect(mean, low, high, row["num_seeds"], row["num_nonfinite"] + row["num_missing"])

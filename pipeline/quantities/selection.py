@@ -1,0 +1,93 @@
+"""Which measurements a quantity is about: which stage of training, which layer, which metric, at which steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from pipeline.core.training.rows import FACTS
+from pipeline.results import FINISHED
+
+Stage = Literal["initialisation", "end"]
+STAGES: dict[str, str] = {"initialisation": "at initialisation", "end": "after training"}
+
+
+def staged(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of the first and the last measurement of every replica, with their `stage` beside them.
+
+    Training ends at the last measured step of a replica; one that diverged or failed has no end.
+
+    Args:
+        frame: Columns `arm`, `length`, `seed`, `step` and `status`.
+    """
+    last = pl.col("step").max().over("arm", "length", "seed")
+    end = frame.filter(pl.col("step") == last, pl.col("step") > 0, pl.col("status").is_in(FINISHED))
+    start = frame.filter(pl.col("step") == 0)
+    return pl.concat([start.with_columns(stage=pl.lit("initialisation")), end.with_columns(stage=pl.lit("end"))])
+
+
+def top_forward(frame: pl.DataFrame, part: str = "recurrent") -> pl.DataFrame:
+    """Return the rows of the last layer that each arm has in a part of the network, forward in time."""
+    rows = frame.filter(part=part)
+    return rows.filter(pl.col("layer") == pl.col("layer").max().over("arm"), pl.col("direction") == "forward")
+
+
+def metric(curves: pl.DataFrame, name: str, **facts: str | int) -> pl.DataFrame:
+    """Return the rows of `curves` of one metric with exactly these facts: what is not named must be null.
+
+    Args:
+        curves: The table.
+        name: Of the metric, such as `loss`.
+        **facts: Columns among `FACTS`, such as `split="validation"`.
+    """
+    told = [pl.col(fact).is_null() for fact in FACTS if fact not in facts]
+    return curves.filter(*told, metric=name, **facts)
+
+
+def pick_evenly(values: Mapping[str, float | None], most: int) -> list[str]:
+    """Return at most `most` names, in the order given: the extremes of `values`, and between them evenly by rank.
+
+    A name without a finite value comes before the smallest.
+    """
+    if len(values) <= most:
+        return list(values)
+    keys = {name: -np.inf if value is None or np.isnan(value) else value for name, value in values.items()}
+    order = sorted(keys, key=lambda name: keys[name])
+    taken = {order[place] for place in np.linspace(0, len(order) - 1, most).round().astype(int)}
+    return [name for name in values if name in taken]
+
+
+def on_schedule(frame: pl.DataFrame, series: Sequence[str]) -> pl.DataFrame:
+    """Return `frame` with a row of every seed at every scheduled step of its trial.
+
+    A replica that stops (at the criterion, the time limit or a divergence) keeps its last weights, so its last
+    measurement stands for the steps after it. A step at which only a replica that stopped was measured is no
+    scheduled step and is left out.
+
+    Args:
+        frame: Columns `trial_id`, `seed`, `step` and `series`, and any others.
+        series: The columns that tell the curves of one replica apart, such as `metric`.
+    """
+    seen = frame.select("trial_id", "seed", "step").unique()
+    scheduled = _scheduled_steps(seen)
+    seeds = seen.select("trial_id", "seed").unique()
+    wanted = scheduled.join(seeds, on="trial_id").sort("step")
+    measured = seen.with_columns(measured_step="step").sort("step")
+    wanted = wanted.join_asof(measured, on="step", by=["trial_id", "seed"], strategy="backward", check_sortedness=False)
+    rows = wanted.drop_nulls("measured_step").join(
+        frame.rename({"step": "measured_step"}), on=["trial_id", "seed", "measured_step"]
+    )
+    return rows.select(frame.columns).sort("trial_id", *series, "step", "seed")
+
+
+def _scheduled_steps(seen: pl.DataFrame) -> pl.DataFrame:
+    """Return the (trial_id, step) at which every seed that had not stopped was measured."""
+    last = seen.group_by("trial_id", "seed").agg(last_step=pl.col("step").max())
+    steps = seen.group_by("trial_id", "step").agg(num_measured=pl.len())
+    training = steps.join(last, on="trial_id").filter(pl.col("last_step") >= pl.col("step"))
+    alive = training.group_by("trial_id", "step").agg(num_training=pl.len())
+    both = steps.join(alive, on=["trial_id", "step"])
+    return both.filter(pl.col("num_measured") == pl.col("num_training")).select("trial_id", "step")

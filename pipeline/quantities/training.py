@@ -1,0 +1,72 @@
+"""Losses and errors along training, and on test data by kind of token or at lengths that were never trained on."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from pipeline.quantities.grid import Grid, finished
+from pipeline.quantities.quantity import quantity
+from pipeline.quantities.selection import metric, on_schedule
+
+_SHARE = (0.0, 1.0)
+_STOPPED = "they are part of the means, with their last measured weights"
+
+
+def mean_over_steps(grid: Grid, name: str, **facts: str | int) -> pl.DataFrame:
+    """Return each seed's mean of a curve over its finite steps; null where it has none, diverged or failed."""
+    rows = metric(grid["curves"], name, **facts)
+    known = finished("value").filter(pl.col("value").is_finite())
+    return rows.group_by("arm", "seed", maintain_order=True).agg(value=known.mean())
+
+
+def scheduled(grid: Grid, name: str, **facts: str | int) -> pl.DataFrame:
+    """Return a curve with every seed at every scheduled step: a replica that stopped keeps its last measurement."""
+    rows = on_schedule(metric(grid["curves"], name, **facts), ["metric"])
+    return rows.select("arm", "seed", "step", "value")
+
+
+@quantity(words="validation loss", better="lower", facets=("step",), across_lengths=True)
+def validation_loss(grid: Grid) -> pl.DataFrame:
+    """Validation loss of every replica by length and step, as it was measured; `status` beside it."""
+    rows = metric(grid["curves"], "loss", split="validation")
+    return rows.select("length", "arm", "seed", "step", "value", "status").sort("length", "arm", "seed", "step")
+
+
+@quantity(words="test error on {group} tokens", unit="share", bounds=_SHARE, better="lower", facets=("group",))
+def test_error_by_group(grid: Grid) -> pl.DataFrame:
+    """Share of wrong answers on the test sequences, by the kind of the token that they answer."""
+    curves = grid["curves"].filter(pl.col("group").is_not_null(), metric="error", split="test")
+    return curves.sort("group", grid.rank(), "seed").select("group", "arm", "seed", value=finished("value"))
+
+
+@quantity(
+    words="test loss at the {unseen} unseen length over the baseline", scale="log10", better="lower", facets=("unseen",)
+)
+def unseen_over_baseline(grid: Grid) -> pl.DataFrame:
+    """log10 of the test loss at a length never trained on, over the baseline: below 0 beats any memoryless answer.
+
+    At the `nearest` and at the `farthest` of the tested lengths beyond the trained one.
+    """
+    rows = grid["curves"].filter(pl.col("tested_length") > grid.lengths[-1], metric="loss", split="test")
+    baselines = grid.runs.select("trial_id", "seed", "baseline_loss")
+    logs = (pl.col("value") / pl.col("baseline_loss")).log10()
+    rows = rows.join(baselines, on=["trial_id", "seed"]).with_columns(value=finished(logs))
+    ends = {"nearest": pl.col("tested_length").min(), "farthest": pl.col("tested_length").max()}
+    chosen = [
+        rows.filter(pl.col("tested_length") == end).with_columns(unseen=pl.lit(name)) for name, end in ends.items()
+    ]
+    return pl.concat(chosen).select("unseen", "arm", "seed", "value")
+
+
+@quantity(words="probability of the true token", bounds=_SHARE, facets=("step",), not_ok=_STOPPED)
+def forcing_probability(grid: Grid) -> pl.DataFrame:
+    """Probability with which a decoder in training is given the true token rather than its own."""
+    return scheduled(grid, "teacher_forcing_probability")
+
+
+@quantity(
+    words="free-running token error", unit="share", bounds=_SHARE, better="lower", facets=("step",), not_ok=_STOPPED
+)
+def free_running_error(grid: Grid) -> pl.DataFrame:
+    """Share of wrong tokens on the validation sequences, the decoder being given its own tokens."""
+    return scheduled(grid, "token_error", split="validation", mode="free_running")

@@ -1,0 +1,54 @@
+"""The recurrent weights: largest singular value, spectral radius and eigenvalues of the blocks of W_hh."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from pipeline.quantities.grid import Grid
+from pipeline.quantities.quantity import quantity
+from pipeline.quantities.selection import on_schedule, top_forward
+
+TANH_GATES = ("h", "n", "g")
+"""Names of the block whose output goes through tanh: of the Elman network, the GRU and the LSTM."""
+
+_STOPPED = "they are part of the means, with their last measured weights"
+
+
+@quantity(
+    words="largest singular value and spectral radius of W_hh", facets=("metric", "gate", "step"), not_ok=_STOPPED
+)
+def weight_spectrum(grid: Grid) -> pl.DataFrame:
+    """`sigma_max` and `spectral_radius` of every block of W_hh of the last layer, forward in time, over training."""
+    rows = top_forward(grid["curves"].filter(pl.col("metric").is_in(["sigma_max", "spectral_radius"])))
+    return on_schedule(rows, ["metric", "gate"]).select("metric", "arm", "gate", "seed", "step", "value")
+
+
+def eigenvalues(grid: Grid) -> pl.DataFrame:
+    """Return every eigenvalue of one block by arm, stage and seed; `outside` where its modulus exceeds 1.
+
+    The block is W_hh of the Elman networks if the grid has any, else the candidate's block of the first gated cell; of
+    several layers the last, forward in time. Columns `stage`, `arm`, `gate`, `seed`, `index`, `real`, `imag`,
+    `modulus`, `outside`.
+    """
+    rows = top_forward(grid["eigenvalues"])
+    gate = next((gate for gate in TANH_GATES if gate in rows["gate"]), "")
+    rows = rows.filter(gate=gate)
+    last = pl.col("step").max().over("arm", "seed")
+    stage = pl.when(pl.col("step") == 0).then(pl.lit("initialisation")).when(pl.col("step") == last).then(pl.lit("end"))
+    modulus = (pl.col("real") ** 2 + pl.col("imag") ** 2).sqrt()
+    both = rows.with_columns(stage=stage, modulus=modulus, outside=modulus > 1).drop_nulls("stage")
+    order: list[pl.Expr | str] = [pl.col("stage") == "end", grid.rank(), "seed", "index"]
+    return both.sort(*order).select("stage", "arm", "gate", "seed", "index", "real", "imag", "modulus", "outside")
+
+
+@quantity(
+    words="share of eigenvalues outside the unit circle",
+    unit="share",
+    bounds=(0.0, 1.0),
+    facets=("stage",),
+    not_ok="after training they are not shown unless they were measured when they stopped",
+)
+def share_outside_circle(grid: Grid) -> pl.DataFrame:
+    """Share of the eigenvalues of `eigenvalues` whose modulus exceeds 1."""
+    rows = grid.memo("eigenvalues", lambda: eigenvalues(grid))
+    return rows.group_by("stage", "arm", "seed", maintain_order=True).agg(value=pl.col("outside").mean())
