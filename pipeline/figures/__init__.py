@@ -1,1 +1,1 @@
-"""Figures: each a pure function of result tables, with the small table that is drawn and a title computed from it."""
+"""Figures as declarations over quantities; the frame draws them."""

@@ -155,46 +155,6 @@ def canvas(
     return figure, axes
 
 
-def banded(ax: Axes, x: str, rows: pl.DataFrame, look: Look, *, shade: float = 0.18, **kwargs: Any) -> None:
-    """Draw columns `mean` as a line and `low` to `high` as a band against column `x`; what is null leaves a gap.
-
-    Args:
-        ax: Where to.
-        x: The column of the horizontal axis.
-        rows: One row per point, in order.
-        look: Colour and dashes; its marker is drawn at some seven points.
-        shade: Opacity of the band.
-        **kwargs: Of the line, over what `look` says.
-    """
-    places, *lines = (rows[name].fill_null(float("nan")).to_numpy() for name in (x, "mean", "low", "high"))
-    markers = {"marker": look.marker, "markevery": max(1, len(places) // 6)}
-    ax.plot(places, lines[0], **(look.line | markers | kwargs))
-    if shade:
-        ax.fill_between(places, lines[1], lines[2], color=look.colour, alpha=shade, linewidth=0)
-
-
-def dots(ax: Axes, place: float, seeds: Sequence[float], mean: Mapping[str, Any], look: Look, below: float) -> None:
-    """Draw a row of shares in percent: `seeds` as points, their mean as a marker with its interval.
-
-    Args:
-        ax: Where to.
-        place: The row's height.
-        seeds: One share per seed.
-        mean: `mean`, `low` and `high` of them; no marker without a mean, no bar without an interval.
-        look: Colour and marker.
-        below: How far under the mean the points lie.
-    """
-    ax.scatter(
-        [100 * share for share in seeds], [place + below] * len(seeds), s=14, color=look.colour, alpha=0.45, linewidth=0
-    )
-    if mean["mean"] is None:
-        return
-    low, high = (mean["mean"] if mean[side] is None else mean[side] for side in ("low", "high"))
-    bars = [[100 * (mean["mean"] - low)], [100 * (high - mean["mean"])]]
-    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 6, "capsize": 3}
-    ax.errorbar([100 * mean["mean"]], [place], xerr=bars, **style)
-
-
 def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """Put a legend below the panels and make the figure taller by it: at most four columns, fewer of long labels."""
     told = [textwrap.fill(label, _LABEL) for label in labels]
@@ -251,6 +211,14 @@ def log_ticks(ax: Axes, axis: str) -> None:
     chosen.set_minor_locator(ticker.NullLocator())
     plain = ticker.StrMethodFormatter("{x:g}")
     chosen.set_major_formatter(plain if wide < 1e4 else ticker.LogFormatterMathtext())
+
+
+def step_ticks(ax: Axes, last: int) -> None:
+    """Scale the horizontal axis logarithmically from training step 0 on: 0, 1, 10, 100, ..."""
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set_xticks([0, *(10**power for power in range(7) if 10**power <= last)])
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_xlim(-0.15, last * 1.3)
 
 
 def with_room(lengths: Sequence[int], room: float) -> list[int]:

@@ -1,0 +1,134 @@
+"""What clipping did: the gradient norm before and after it, how often it acted, and whether it changed its direction."""
+
+from __future__ import annotations
+
+import polars as pl
+from matplotlib.axes import Axes
+
+from pipeline.figures.findings import by_sign
+from pipeline.figures.frame import Axis, Lines, Panel, View, listed
+from pipeline.figures.style import FAINT, INK, Look
+from pipeline.quantities import Grid
+from pipeline.quantities.clipping import clip_cosine, clipped_share, in_bins, updates
+from pipeline.quantities.words import interval, join, name_of, with_article
+
+MAX_BINS = 75
+"""Steps are gathered into at most as many bins per seed."""
+
+_CHANGED = 1e-6
+"""How far below 1 a mean cosine must lie to count as another direction; that of a shortened gradient is 1 but for rounding."""
+
+_BY_TOTAL_NORM = ("global_norm", "global_norm_max")
+"""Rules whose threshold is a norm over all parameters, the quantity of the first row of panels."""
+
+
+def _rows(grid: Grid) -> pl.DataFrame:
+    """Return per arm, seed and bin of steps: log10 of the norms, the share clipped, and the cosine over clipped steps."""
+    if updates(grid).is_empty():
+        return updates(grid).clear()
+    bins = in_bins(grid, MAX_BINS)
+    values = {
+        ("norm", "before"): pl.col("grad_norm").log10(),
+        ("norm", "after"): pl.col("clipped_grad_norm").log10(),
+        ("share", "before"): pl.col("clipped"),
+        ("cosine", "before"): pl.col("cosine"),
+    }
+    keys = ["arm", "seed", "step"]
+    parts = [
+        bins.select(*keys, pl.lit(row).alias("row"), pl.lit(side).alias("side"), value=value)
+        for (row, side), value in values.items()
+    ]
+    known = pl.concat(parts)
+    changed = _changes_direction(grid)
+    return known if changed else known.filter(pl.col("row") != "cosine")
+
+
+def _changes_direction(grid: Grid) -> bool:
+    ends = clip_cosine.summary(clip_cosine.of(grid))
+    return bool((ends.select(pl.coalesce("high", "mean")).to_series() < 1 - _CHANGED).any())
+
+
+def _finding(view: View) -> str:
+    """In which arms clipping changes the gradient's direction; where in none, which share of steps it shortens."""
+    shares = clipped_share.summary(clipped_share.of(view.grid)).drop_nulls("mean")
+    if shares["mean"].sum() == 0:
+        return "No step was clipped"
+    cosines = clip_cosine.summary(clip_cosine.of(view.grid)).sort(view.grid.rank())
+    if _changes_direction(view.grid):
+        told = {
+            "below": "Clipping changes the gradient's direction in {arms}",
+            "unsure": "only its length in {arms}",
+        }
+        found = by_sign(
+            cosines.sort("mean", maintain_order=True),
+            told,
+            name=lambda row: (
+                f"{with_article(row['arm'])} (mean cosine {interval(row)})"
+                if row["mean"] < 1 - _CHANGED
+                else with_article(row["arm"])
+            ),
+            bounds=(1 - _CHANGED, 2.0),
+            most=2,
+        )
+        return found
+    found = shares.sort("mean", descending=True, maintain_order=True)
+    parts = [f"{100 * row['mean']:.0f} % of {with_article(row['arm'])}'s" for row in found.iter_rows(named=True)]
+    return f"Clipping shortens {join(parts) if len(parts) <= 3 else f'from {parts[-1]} to {parts[0]}'} steps"
+
+
+def _threshold(view: View, ax: Axes, panel: Panel) -> None:
+    """Draw the threshold where it is a norm over all parameters, as the axis is."""
+    runs = view.grid.runs.filter(arm=panel["arm"])
+    if panel["row"] != "norm" or "clipping.threshold" not in runs.columns:
+        return
+    total = runs.filter(pl.col("clipping.name").is_in(_BY_TOTAL_NORM))
+    for value in total["clipping.threshold"].drop_nulls().unique().log10():
+        ax.axhline(value, color=INK, linestyle=":", linewidth=1.0)
+
+
+def _values(view: View) -> str:
+    shares = clipped_share.summary(clipped_share.of(view.grid))
+    text = f"Share of steps clipped: {listed(view, shares)}."
+    if _changes_direction(view.grid):
+        text += f" Mean cosine over clipped steps: {listed(view, clip_cosine.summary(clip_cosine.of(view.grid)))}."
+    return text
+
+
+def _rank(view: View) -> dict[str, float | None]:
+    quantity = clip_cosine if _changes_direction(view.grid) else clipped_share
+    return dict(quantity.summary(quantity.of(view.grid)).select("arm", "mean").iter_rows())
+
+
+clipping_ledger = Lines(
+    name="clipping_ledger",
+    rows=_rows,
+    x=Axis(label="training step", column="step"),
+    y={
+        "norm": Axis(label="gradient norm", scale="decades", band="quartiles"),
+        "share": Axis(label="share of steps\nclipped", limits=(0, 1)),
+        "cosine": Axis(label="cosine of\nclipped steps", limits=(None, 1.02)),
+    },
+    across=("arm", None),
+    down=("row", {"norm": "", "share": "", "cosine": ""}),
+    series=("arm", "side"),
+    look=lambda view: {
+        (arm, side): look if side == "before" else Look(FAINT, "--", "")
+        for arm, look in view.looks.items()
+        for side in ("before", "after")
+    },
+    label=lambda view: {
+        (arm, side): f"{name_of(arm)}, {side} clipping" for arm in view.arms for side in ("before", "after")
+    },
+    add=_threshold,
+    more=lambda view: {"threshold (where it is of the norm over all parameters)": Look(INK, ":", "")},
+    height=1.7,
+    title=_finding,
+    about="Norm of the gradient over all parameters of a replica before and after clipping (dashed), at T = {T} on "
+    "{dataset}; steps are gathered into bins, lines are medians and bands quartiles over {seeds}, a seed counting until it "
+    "stops. Below: share of steps that were clipped, and the cosine of the raw and the applied gradient over those steps "
+    "(1 where it is only shortened), means with {interval}.",
+    values=_values,
+    not_ok="they count until they stopped",
+    most=4,
+    rank=(_rank, "mean cosine of clipped steps, or share of clipped steps where none changes direction"),
+)
