@@ -14,6 +14,7 @@ from pipeline.config import Params, Paths
 from pipeline.publish.client import Client, is_installed
 from pipeline.publish.mode import Mode, find_key, hosts, resolve_mode
 from pipeline.publish.views import RunView, digest_of, views_of
+from pipeline.results import read_table
 
 _log = logging.getLogger(__name__)
 
@@ -54,9 +55,9 @@ class Publisher:
         Raises:
             TableError: If the study has no result tables, or they do not have their columns.
         """
-        if self._mode != "disabled":
-            for view in views_of(self._paths, study):
-                self._publish(view)
+        read_table("settings", self._paths.results(study))  # no results are an error also where nothing is published
+        for view in views_of(self._paths, study) if self._mode != "disabled" else ():
+            self.publish(view)
 
     def close(self) -> None:
         """End W&B's service process; the publisher may be used again after."""
@@ -65,7 +66,10 @@ class Publisher:
         except Exception as error:
             _log.warning("W&B: did not close: %s", _cause(error))
 
-    def _publish(self, view: RunView) -> None:
+    def publish(self, view: RunView) -> None:
+        """Send one run, if it would say anything new; what fails is a warning, and counted."""
+        if self._mode == "disabled":
+            return
         try:
             digest = self._digest(view)
             if not self._records.is_current(view.run_id, digest, self._mode):
