@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup try repro replicate test check selftest format bench docs site clean
@@ -23,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 
 try: $(READY)  ## Run one study at smoke scale in a workspace of its own, .try/: a first look
 	python examples/first_study.py
-	@echo "Look at .try/reports/figures/cells_adding_gradient_by_lag.png"
+	@echo "Open .try/reports/site/index.html"
 
 repro: $(READY)  ## Run the pipeline of params.yaml: datasets, sweeps, report; hand the figures to W&B
 	dvc repro
@@ -55,8 +56,8 @@ docs: $(READY)  ## Build the documentation into site/; a broken link is an error
 	mkdocs build --strict
 
 site: docs  ## Put the documentation and the report's page on the branch gh-pages, to be pushed
-	@test -f reports/index.html || { echo "reports/index.html is missing: dvc pull brings it, make repro makes it"; exit 1; }
-	cp -R reports site/report
+	@test -f reports/site/index.html || { echo "reports/site is missing: dvc pull brings it, make repro makes it"; exit 1; }
+	cp -R reports/site site/report
 	ghp-import --no-jekyll --message "Publish the documentation and the report" site
 	@echo "git push origin gh-pages puts it online"
 

@@ -36,17 +36,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     # One tap per layer and direction, with the shape of its states, (T, B, H).
     shape = (asked.length, BATCH, HIDDEN)
-    taps = States(
-        torch.zeros(shape, dtype=torch.float64, requires_grad=True),
-        torch.zeros(shape, dtype=torch.float64, requires_grad=True),
-    )
+    tap_h, tap_c = (torch.zeros(shape, dtype=torch.float64, requires_grad=True) for _ in "hc")
     inputs = torch.randn(asked.length, BATCH, INPUT, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    lstm(inputs, taps=[taps]).outputs[-1].sum().backward()
-
-    assert taps.c is not None
-    assert taps.h.grad is not None
-    assert taps.c.grad is not None
-    h_T, c_T = (grad.norm(dim=(1, 2)) for grad in (taps.h.grad, taps.c.grad))
+    loss = lstm(inputs, taps=[States(tap_h, tap_c)]).outputs[-1].sum()
+    h_T, c_T = (grad.norm(dim=(1, 2)) for grad in torch.autograd.grad(loss, [tap_h, tap_c]))
     print("  t   ‖∂L/∂h_t‖   ‖∂L/∂c_t‖   factor")
     for t in range(asked.length - 1, -1, -max(1, asked.length // 8)):
         factor = (c_T[t] / c_T[t + 1]).item() if t + 1 < asked.length else math.nan

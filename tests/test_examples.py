@@ -11,14 +11,14 @@ import polars as pl
 import pytest
 import yaml
 
-from examples import first_study, read_tables, tap_states, train_one_trial
+from examples import first_study, read_tables, tap_states, train_one_trial, write_text
 from pipeline.results import SCHEMAS, write_table
 from tests.test_architecture import ROOT
 
 
 def test_every_example_is_run_here() -> None:
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} - {"__init__"} == {
-        module.__name__.split(".")[-1] for module in (first_study, read_tables, tap_states, train_one_trial)
+        module.__name__.split(".")[-1] for module in (first_study, read_tables, tap_states, train_one_trial, write_text)
     }
 
 
@@ -37,6 +37,13 @@ def test_the_gradient_of_taps_falls_by_the_forget_gate(capsys: pytest.CaptureFix
     *rows, last = capsys.readouterr().out.splitlines()
     assert last == "closed form: σ(1) = 0.7311"
     assert {row.split()[-1] for row in rows[2:]} == {"0.7311"}  # below the header and the last timestep
+
+
+def test_a_language_model_writes_and_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    write_text.main(["--tokens", "3"])
+    sampled, searched = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"sampled: .def .*, -\d+\.\d nats", sampled)
+    assert re.fullmatch(r"beam of 4: .def .*, -\d+\.\d nats", searched)
 
 
 def trials_of(trial_id: str, losses: list[float], solved: list[bool]) -> pl.DataFrame:
