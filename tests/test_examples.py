@@ -68,24 +68,34 @@ def test_tables_are_read_with_an_interval_per_setting(tmp_path: Path, capsys: py
     assert lstm == "lstm: test loss 0.5 no interval, 1 of 1 seeds reached the criterion"
 
 
-def test_a_first_study_runs_the_stages_in_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failing", ["report.py", None])
+def test_a_first_study_runs_the_stages_in_a_workspace(
+    failing: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     commands: list[list[str]] = []
 
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        commands.append([Path(part).name for part in command[1:]])
-        return subprocess.CompletedProcess(command, 3 if "report.py" in command[1] else 0)
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        assert options["cwd"] == tmp_path
+        script = Path(command[1])
+        assert script.parent == ROOT / "stages"
+        assert script.is_file()
+        commands.append([script.name, *command[2:]])
+        return subprocess.CompletedProcess(command, 3 if script.name == failing else 0)
 
     monkeypatch.setattr(first_study.subprocess, "run", run)
-    assert first_study.main(["cells", "--workspace", str(tmp_path)]) == 3  # the status of the stage that failed
-    assert [command[:2] for command in commands[:-1]] == [
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "index.html").touch()
+    assert first_study.main(["cells", "--workspace", str(tmp_path)]) == (3 if failing else 0)
+    assert [command[:2] for command in commands] == [
         ["prepare.py", "adding"],
         ["prepare.py", "digits"],
         ["sweep.py", "cells"],
+        ["report.py"],
     ]
+    assert ("index.html" in capsys.readouterr().out) == (failing is None)
     params = yaml.safe_load((tmp_path / "params.yaml").read_text())
     assert (params["scale"], params["datasets"], params["studies"]) == ("smoke", ["adding", "digits"], ["cells"])
     assert (tmp_path / "configs" / "base.yaml").is_file()
-    assert all((ROOT / "stages" / command[0]).is_file() for command in commands)
 
 
 def test_make_try_runs_the_first_study() -> None:
