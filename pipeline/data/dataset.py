@@ -117,17 +117,6 @@ def _digest(task: Task, splits: Mapping[str, Split]) -> str:
     return digest.hexdigest()
 
 
-def with_unseen(dataset: Dataset, unseen: Mapping[int, tuple[str, Split]]) -> Dataset:
-    """Return `dataset` with test splits of the same task at other lengths, and a digest of them all.
-
-    Args:
-        dataset: What is trained on.
-        unseen: The digest of the data at another length, and its test split, by length in the order of the spec.
-    """
-    digest = combined_digest([dataset.digest, *(digest for digest, _ in unseen.values())])
-    return dataclasses.replace(dataset, unseen={T: split for T, (_, split) in unseen.items()}, digest=digest)
-
-
 def combined_digest(digests: Sequence[str]) -> str:
     """Return one digest of several; that of a single one is itself."""
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
