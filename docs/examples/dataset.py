@@ -19,6 +19,7 @@ class DelayedXor(Sampled):
 
     def sample(self, rng: np.random.Generator, num: int, length: int) -> Split:
         """Return inputs (N, T, 1) float32 and targets (N,) uint8."""
-        bits, inputs = rng.integers(0, 2, (num, 2), dtype=np.uint8), np.zeros((num, length, 1), dtype=np.float32)
+        bits = rng.integers(0, 2, (num, 2), dtype=np.uint8)
+        inputs = np.zeros((num, length, 1), dtype=np.float32)
         inputs[:, [0, -1], 0] = 2.0 * bits - 1
         return Split(inputs, bits[:, 0] ^ bits[:, 1])
