@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.data import Sampled, Split, Task
+from pipeline.data import Sampled, Split, Task, make_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class DelayedXor(Sampled):
 
     def task(self, length: int, train: Split) -> Task:
         """Return the task of choosing one of two answers at the end."""
-        return Task(length, "real", 1, "class", "last", 2, baseline_loss=float(np.log(2)), baseline_name="chance")
+        return make_task(length, inputs=("real", 1), targets=("class", "last", 2), baseline=(np.log(2), "chance"))
 
     def sample(self, rng: np.random.Generator, num: int, length: int) -> Split:
         """Return inputs (N, T, 1) float32 and targets (N,) uint8."""

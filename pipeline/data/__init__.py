@@ -14,6 +14,7 @@ from pipeline.data.dataset import (
     Task,
     assemble,
     combined_digest,
+    make_task,
 )
 from pipeline.data.generator import Drawn, Generator, Sampled, generators, read_generator, stream
 from pipeline.data.storage import Manifest, Variant, load_dataset, prepare_dataset, read_manifest
@@ -36,6 +37,7 @@ __all__ = [
     "combined_digest",
     "generators",
     "load_dataset",
+    "make_task",
     "prepare_dataset",
     "read_generator",
     "read_manifest",

@@ -21,7 +21,7 @@ import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, Dataset, Split, Task
+from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, Dataset, Split, Task, make_task
 from pipeline.data.digits import SIDE, draw_images, sample_digit_splits, source_of_images
 from pipeline.data.generator import Drawn, Shares
 from pipeline.data.vocabulary import Vocabulary, unigram_entropy
@@ -79,15 +79,11 @@ class DigitCanvases(Drawn):
         """Return canvases and the names on them."""
         splits = sample_digit_splits(self.seed, length, sizes, self.shares, self.sample)
         written = splits["train"].targets
-        task = Task(
+        task = make_task(
             length,
-            input_kind="image",
-            input_size=1,
-            target_kind="class",
-            target_at="sequence",
-            output_size=len(WORDS),
-            baseline_loss=unigram_entropy(written[written != PAD]),
-            baseline_name="unigram",
+            inputs=("image", 1),
+            targets=("class", "sequence", len(WORDS)),
+            baseline=(unigram_entropy(written[written != PAD]), "unigram"),
             padded=True,
             target_tokens=WORDS.tokens,
         )

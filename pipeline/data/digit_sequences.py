@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data.dataset import Dataset, Split, Task
+from pipeline.data.dataset import Dataset, Split, Task, make_task
 from pipeline.data.digits import NUM_PIXELS, SIDE, draw_images, images_by_split, sample_digit_splits, source_of_images
 from pipeline.data.generator import DrawnAtLengths, Shares, require_between
 from pipeline.data.vocabulary import unigram_entropy
@@ -81,15 +82,15 @@ class MovingDigits(DrawnAtLengths):
         return Split(inputs, 2 * down + right if self.task == "frame" else digits[chosen])
 
     def _task(self, length: int, frames: np.ndarray) -> Task:
-        shape, D = (self.frame_side, self.frame_side), self.frame_side**2
+        D, shape = self.frame_side**2, (self.frame_side, self.frame_side)
+        asking = partial(make_task, length, inputs=("real", D), frame_shape=shape)
         if self.task == "reconstruct":
-            loss = mean_frame_loss(frames)
-            return Task(length, "real", D, "value", "sequence", D, loss, "mean frame", frame_shape=shape)
+            return asking(targets=("value", "sequence", D), baseline=(mean_frame_loss(frames), "mean frame"))
         if self.task == "sequence":
-            loss, names = math.log(NUM_CLASSES), DIGITS
-            return Task(length, "real", D, "class", "last", 10, loss, "chance", target_tokens=names, frame_shape=shape)
-        loss, names = memoryless_loss(self.frame_side), DIRECTIONS
-        return Task(length, "real", D, "class", "every", 4, loss, "memoryless", target_tokens=names, frame_shape=shape)
+            chance = math.log(NUM_CLASSES)
+            return asking(targets=("class", "last", 10), baseline=(chance, "chance"), target_tokens=DIGITS)
+        guessing = memoryless_loss(self.frame_side)
+        return asking(targets=("class", "every", 4), baseline=(guessing, "memoryless"), target_tokens=DIRECTIONS)
 
     def draw(self, dataset: Dataset) -> str:
         """Return the frames of one sequence, each below its target."""
@@ -139,15 +140,11 @@ class MatchingDigits(DrawnAtLengths):
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return sequences of `length` images."""
         splits = sample_digit_splits(self.seed, length, sizes, self.shares, self.sample)
-        task = Task(
+        task = make_task(
             length,
-            input_kind="real",
-            input_size=NUM_PIXELS,
-            target_kind="class",
-            target_at="every",
-            output_size=length,
-            baseline_loss=unigram_entropy(splits["train"].targets),
-            baseline_name="unigram",
+            inputs=("real", NUM_PIXELS),
+            targets=("class", "every", length),
+            baseline=(unigram_entropy(splits["train"].targets), "unigram"),
             target_tokens=tuple(map(str, range(length))),
             frame_shape=(SIDE, SIDE),
         )

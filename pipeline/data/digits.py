@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.params import Sizes
-from pipeline.data.dataset import SPLITS, Dataset, Split, Task
+from pipeline.data.dataset import SPLITS, Dataset, Split, Task, make_task
 from pipeline.data.generator import PAGE_WIDTH, Drawn, Shares, num_sequences, split_indices, stream
 from pipeline.errors import DatasetError
 
@@ -47,7 +47,7 @@ class Digits(Drawn):
         """Return the digits, to be named; `sizes` are of generated sequences and change nothing here."""
         pixels, labels = load_images()
         inputs, parts = pixels[:, self.order(), None], split_indices(labels, self.shares, self.seed)
-        task = Task(length, "real", 1, "class", "last", 10, math.log(10), baseline_name="chance")
+        task = make_task(length, inputs=("real", 1), targets=("class", "last", 10), baseline=(math.log(10), "chance"))
         return task, {split: Split(inputs[chosen], labels[chosen]) for split, chosen in parts.items()}
 
     def order(self) -> np.ndarray:

@@ -8,7 +8,9 @@
              any of the S = num_symbols - 2 symbols alike: (h(1/m) + (1 - 1/m) ln S) / 2, h the entropy of a coin
 
 A network that carries no symbol over m timesteps but counts them, and so knows where the marker is due, pays
-`clock_loss`; one that remembers everything pays only for what was shown before its stream began: see `optimal_loss`.
+(1 - 1/m) ln S / 2 where nothing is spliced: training sticks here when its truncation is too short for a gradient to
+reach from a copy to its symbol. One that remembers everything pays only for what was shown before its stream began,
+((m - 1) ln S + h(1/m)) / 2T.
 
 Source: Aicher, Foti & Fox 2019, the fixed copy task of the authors' code (github.com/aicherc/adaptive_tbptt,
 tbptt/generate_data.py), with m = 10 and 6 symbols, of which blank and marker are two. Here a stream is cut from its
@@ -29,7 +31,7 @@ import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data.dataset import Dataset, Split, Task
+from pipeline.data.dataset import Dataset, Split, Task, make_task
 from pipeline.data.generator import Sampled, require_between
 
 BLANK, MARKER, FIRST_SYMBOL = 0, 1, 2
@@ -93,15 +95,11 @@ class FixedLagCopy(Sampled):
     def task(self, length: int, train: Split) -> Task:
         """Return the task of saying a symbol or nothing at every timestep."""
         unspliced = memoryless_loss(self.num_symbols, self.lag)
-        return Task(
+        return make_task(
             length,
-            input_kind="token",
-            input_size=self.num_symbols,
-            target_kind="class",
-            target_at="every",
-            output_size=self.num_symbols,
-            baseline_loss=counted_memoryless_loss(train) if self.spliced else unspliced,
-            baseline_name="memoryless",
+            inputs=("token", self.num_symbols),
+            targets=("class", "every", self.num_symbols),
+            baseline=(counted_memoryless_loss(train) if self.spliced else unspliced, "memoryless"),
             token_groups={"shown": tuple(range(MARKER, self.num_symbols)), "recalled": (BLANK,)},
         )
 
@@ -148,7 +146,9 @@ def memoryless_loss(num_symbols: int, lag: int) -> float:
 
     (h(1/m) + (1 - 1/m) ln S) / 2 with S = num_symbols - 2 and h(p) = -p ln p - (1 - p) ln(1 - p).
     """
-    return (_coin_entropy(1 / lag) + (1 - 1 / lag) * math.log(num_symbols - FIRST_SYMBOL)) / 2
+    p = 1 / lag
+    coin_entropy = -p * math.log(p) - (1 - p) * math.log(1 - p)
+    return (coin_entropy + (1 - p) * math.log(num_symbols - FIRST_SYMBOL)) / 2
 
 
 def counted_memoryless_loss(split: Split) -> float:
@@ -162,33 +162,3 @@ def counted_memoryless_loss(split: Split) -> float:
     seen = counts > 0
     probabilities = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[seen]
     return float(-(counts[seen] @ np.log(probabilities)) / split.inputs.size)
-
-
-def clock_loss(num_symbols: int, lag: int) -> float:
-    """Return the loss, in nats per timestep, of knowing the place in the block and no symbol, where nothing is spliced.
-
-    (1 - 1/m) ln S / 2 with S = num_symbols - 2: the blank and the marker come when they are due, and any other copy is
-    one of S alike. Training sticks here when its truncation is too short for a gradient to reach from a copy to its
-    symbol. Spliced, it is ln S times the share of targets that are symbols.
-    """
-    return (1 - 1 / lag) * math.log(num_symbols - FIRST_SYMBOL) / 2
-
-
-def optimal_loss(length: int, num_symbols: int, lag: int) -> float:
-    """Return the loss, in nats per timestep, of the best answer to all inputs so far, where nothing is spliced.
-
-    ((m - 1) ln S + h(1/m)) / 2T: what was shown before the stream began is to be guessed, all else is known. A
-    stream that begins p timesteps after a marker lacks p - 1 of its symbols if p < m, all that are still to be said if
-    p >= m; and at its first timestep, if that is blank, it is not known whether the marker is due.
-
-    Args:
-        length: T, above m.
-        num_symbols: Different tokens, with blank and marker.
-        lag: m.
-    """
-    unseen = (lag - 1) * math.log(num_symbols - FIRST_SYMBOL) + _coin_entropy(1 / lag)
-    return unseen / (2 * length)
-
-
-def _coin_entropy(p: float) -> float:
-    return -p * math.log(p) - (1 - p) * math.log(1 - p)

@@ -16,7 +16,7 @@ import math
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,8 +181,14 @@ class Sampled(DrawnAtLengths):
     """A dataset whose sequences are drawn independently."""
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
-        """Return the task, and every split, each drawn from its own stream."""
-        splits = sample_splits(self.seed, length, sizes, lambda rng, num: self.sample(rng, num, length))
+        """Return the task, and every split, each drawn from its own stream.
+
+        The stream depends on seed, length and split alone, so a further length never changes another one's data.
+        """
+        splits = {
+            split: self.sample(stream(self.seed, length, position), num_sequences(sizes, split), length)
+            for position, split in enumerate(SPLITS)
+        }
         return self.task(length, splits["train"]), splits
 
     @abstractmethod
@@ -233,19 +239,6 @@ def split_indices(labels: np.ndarray, shares: Shares, seed: int) -> dict[str, np
 def stream(seed: int, *key: int) -> np.random.Generator:
     """Return the random numbers that belong to `seed` and `key`, independent of those of any other key."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-
-
-def sample_splits(
-    seed: int, length: int, sizes: Sizes, sample: Callable[[np.random.Generator, int], Split]
-) -> dict[str, Split]:
-    """Return every split, each drawn by `sample(rng, num_sequences)` from its own stream.
-
-    The stream depends on seed, length and split alone, so a further length never changes another one's data.
-    """
-    return {
-        split: sample(stream(seed, length, position), num_sequences(sizes, split))
-        for position, split in enumerate(SPLITS)
-    }
 
 
 def num_sequences(sizes: Sizes, split: str) -> int:

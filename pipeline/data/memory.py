@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.config.strict import require
-from pipeline.data.dataset import Dataset, Split, Task
+from pipeline.data.dataset import Dataset, Split, Task, make_task
 from pipeline.data.generator import Sampled, draw_rows, require_between
 
 LETTERS = string.ascii_uppercase
@@ -35,7 +35,7 @@ class Adding(Sampled):
 
     def task(self, length: int, train: Split) -> Task:
         """Return the task of answering with one number at the end."""
-        return Task(length, "real", 2, "value", "last", 1, baseline_loss=1 / 6, baseline_name="predict 1")
+        return make_task(length, inputs=("real", 2), targets=("value", "last", 1), baseline=(1 / 6, "predict 1"))
 
     def sample(self, rng: np.random.Generator, num: int, length: int) -> Split:
         """Return inputs (N, T, 2) float32, value before marker, and targets (N, 1) float32 in (0, 2)."""
@@ -78,7 +78,9 @@ class TemporalOrder(Sampled):
     def task(self, length: int, train: Split) -> Task:
         """Return the task of telling four orders apart."""
         num_symbols = 2 + self.num_distractors
-        return Task(length, "token", num_symbols, "class", "last", 4, math.log(4), baseline_name="chance")
+        return make_task(
+            length, inputs=("token", num_symbols), targets=("class", "last", 4), baseline=(math.log(4), "chance")
+        )
 
     def sample(self, rng: np.random.Generator, num: int, length: int) -> Split:
         """Return inputs (N, T) uint8 in 0..num_distractors+1 and targets (N,) uint8 in 0..3."""
@@ -120,8 +122,12 @@ class CopyMemory(Sampled):
     def task(self, length: int, train: Split) -> Task:
         """Return the task of saying a symbol or nothing at each of `length + 2 * num_copied` timesteps."""
         baseline = self.num_copied * math.log(self.num_symbols) / (length + 2 * self.num_copied)
-        inputs, outputs = self.num_symbols + 2, self.num_symbols + 1
-        return Task(length, "token", inputs, "class", "every", outputs, baseline, baseline_name="memoryless")
+        return make_task(
+            length,
+            inputs=("token", self.num_symbols + 2),
+            targets=("class", "every", self.num_symbols + 1),
+            baseline=(baseline, "memoryless"),
+        )
 
     def sample(self, rng: np.random.Generator, num: int, length: int) -> Split:
         """Return inputs (N, T + 2K) uint8 in 0..S+1 and targets (N, T + 2K) uint8 in 0..S."""
@@ -176,15 +182,11 @@ class FlipFlop(Sampled):
         """Return the task of answering each of `length` instructions."""
         num = self.num_symbols
         num_reads = 1 + (length - 2) * self.read_probability
-        return Task(
+        return make_task(
             length,
-            input_kind="token",
-            input_size=2 * num + 1,
-            target_kind="class",
-            target_at="every",
-            output_size=num + 1,
-            baseline_loss=num_reads / length * math.log(num),
-            baseline_name="memoryless",
+            inputs=("token", 2 * num + 1),
+            targets=("class", "every", num + 1),
+            baseline=(num_reads / length * math.log(num), "memoryless"),
             token_groups={"write": tuple(range(num)), "ignore": tuple(range(num, 2 * num)), "read": (2 * num,)},
         )
 

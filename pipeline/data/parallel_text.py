@@ -29,11 +29,9 @@ from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import EOS, SPLITS, Dataset, Split, Task
 from pipeline.data.generator import Drawn, Shares, split_indices
+from pipeline.data.text import read_bytes
 from pipeline.data.vocabulary import Vocabulary, pad, translation_task
-from pipeline.errors import DatasetError, unknown_name
-
-Unit = Literal["character", "word"]
-
+from pipeline.errors import DatasetError
 
 UNKNOWN = "<unk>"
 """Stands for tokens that are seen too seldom."""
@@ -66,7 +64,7 @@ class ParallelText(Drawn):
     source_file: str | None
     target_file: str | None
     tsv_file: str | None
-    unit: Unit
+    unit: Literal["character", "word"]
     max_length: int
     min_count: int
     shares: Shares
@@ -107,10 +105,36 @@ class ParallelText(Drawn):
             DatasetError: If a file cannot be read, or holds anything but pairs of texts that are long enough and no
                 longer than `max_length`.
         """
-        first, *second = self._files()
-        pairs = read_two_files(first, second[0], self.unit) if second else read_tsv(first, self.unit)
-        check_lengths(pairs, self.unit, self.max_length)
+        paths = self._files()
+        columns = [read_lines(path) for path in paths]
+        if len({*map(len, columns)}) > 1:
+            source, target = (f"{path} has {len(lines)}" for path, lines in zip(paths, columns, strict=True))
+            raise DatasetError(f"{source} lines, {target}; expected as many in both")
+        pairs = []
+        for line, row in enumerate(zip(*columns, strict=True), start=1):
+            texts = row if len(paths) == 2 else row[0].split("\t")
+            if len(texts) != 2:
+                expected = "two columns, source and target with a tab between"
+                raise DatasetError(f"{paths[0]}, line {line}: expected {expected}, got {len(texts)}")
+            source, target = texts
+            pairs.append(
+                Pair(self._text("source", source, paths[0], line), self._text("target", target, paths[-1], line))
+            )
         return pairs
+
+    def _text(self, side: str, content: str, path: Path, line: int) -> Text:
+        """Return one side of a pair as tokens.
+
+        Raises:
+            DatasetError: If there is none, or there are too many; the message names file and line.
+        """
+        text = Text(tuple(content.split() if self.unit == "word" else content.strip()), path, line)
+        if not text.tokens:
+            raise DatasetError(f"{text.where}: the {side} is empty; expected at least one {self.unit}")
+        if len(text.tokens) > self.max_length:
+            got = f"the {side} has {len(text.tokens)} {self.unit}s"
+            raise DatasetError(f"{text.where}: {got}, more than max_length {self.max_length}")
+        return text
 
     def _files(self) -> list[Path]:
         return [Path(file) for file in (self.source_file, self.target_file, self.tsv_file) if file is not None]
@@ -156,62 +180,24 @@ def encode_side(
             that no training pair has.
     """
     texts = {split: [getattr(pair, side) for pair in pairs] for split, pairs in parts.items()}
-    vocabulary = _vocabulary_of(texts["train"], side, min_count)
-    if min_count:
-        known = set(vocabulary.tokens)
-        texts = {split: [_without_rare(text, known) for text in some] for split, some in texts.items()}
-    return vocabulary, {split: [_encode(vocabulary, text, split) for text in some] for split, some in texts.items()}
-
-
-def _without_rare(text: Text, known: set[str]) -> Text:
-    return text._replace(tokens=tuple(token if token in known else UNKNOWN for token in text.tokens))
-
-
-def _vocabulary_of(texts: list[Text], side: str, min_count: int) -> Vocabulary:
-    counts = Counter(token for text in texts for token in text.tokens)
+    counts = Counter(token for text in texts["train"] for token in text.tokens)
     frequent = sorted(token for token, count in counts.items() if count >= min_count)
     try:
-        return Vocabulary([*([UNKNOWN] if min_count else []), *frequent])
+        vocabulary = Vocabulary([*([UNKNOWN] if min_count else []), *frequent])
     except DatasetError as error:
-        raise DatasetError(f"{texts[0].path}: {side}s of the training split: {error}") from None
+        raise DatasetError(f"{texts['train'][0].path}: {side}s of the training split: {error}") from None
 
+    known = {*vocabulary.tokens}
 
-def _encode(vocabulary: Vocabulary, text: Text, split: str) -> list[int]:
-    try:
-        return vocabulary.encode(text.tokens)
-    except DatasetError as error:
-        message = f"{text.where}: in the {split} split, with a token that the training split lacks"
-        raise DatasetError(f"{message}: {error}; leave such pairs out, or set min_count") from None
+    def encode(text: Text, split: str) -> list[int]:
+        tokens = [token if token in known or not min_count else UNKNOWN for token in text.tokens]
+        try:
+            return vocabulary.encode(tokens)
+        except DatasetError as error:
+            message = f"{text.where}: in the {split} split, with a token that the training split lacks"
+            raise DatasetError(f"{message}: {error}; leave such pairs out, or set min_count") from None
 
-
-def read_two_files(source: Path, target: Path, unit: Unit) -> list[Pair]:
-    """Return the pairs of two files, of which each line belongs to the line with the same number in the other.
-
-    Raises:
-        DatasetError: If a file cannot be read, is not UTF-8, or has another number of lines than the other.
-    """
-    sources, targets = read_lines(source), read_lines(target)
-    if len(sources) != len(targets):
-        message = f"{source} has {len(sources)} lines, {target} has {len(targets)}; expected as many in both"
-        raise DatasetError(message)
-    lines = enumerate(zip(sources, targets, strict=True), start=1)
-    return [Pair(Text(_split(one, unit), source, i), Text(_split(other, unit), target, i)) for i, (one, other) in lines]
-
-
-def read_tsv(path: Path, unit: Unit) -> list[Pair]:
-    """Return the pairs of a table without a head: a source, a tab and a target in every line.
-
-    Raises:
-        DatasetError: If the file cannot be read, is not UTF-8, or a line has not exactly two columns.
-    """
-    pairs = []
-    for i, line in enumerate(read_lines(path), start=1):
-        columns = [Text(_split(column, unit), path, i) for column in line.split("\t")]
-        if len(columns) != 2:
-            expected = "two columns, source and target with a tab between"
-            raise DatasetError(f"{path}, line {i}: expected {expected}, got {len(columns)}")
-        pairs.append(Pair(*columns))
-    return pairs
+    return vocabulary, {split: [encode(text, split) for text in some] for split, some in texts.items()}
 
 
 def read_lines(path: Path) -> list[str]:
@@ -227,37 +213,3 @@ def read_lines(path: Path) -> list[str]:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DatasetError(f"{path}, line {line}: not UTF-8 text ({error.reason})") from None
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        DatasetError: If it is missing or cannot be read; the message names the nearest file beside it.
-    """
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        beside = [other.name for other in path.parent.glob("*") if other.is_file()]
-        raise DatasetError(f"{path}: no such file; {unknown_name('file', path.name, beside)}") from None
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def check_lengths(pairs: list[Pair], unit: Unit, max_length: int) -> None:
-    """Refuse pairs of which a side is empty or too long.
-
-    Raises:
-        DatasetError: At the first such text; the message names file and line.
-    """
-    for pair in pairs:
-        for side, text in pair._asdict().items():
-            if not text.tokens:
-                raise DatasetError(f"{text.where}: the {side} is empty; expected at least one {unit}")
-            if len(text.tokens) > max_length:
-                got = f"the {side} has {len(text.tokens)} {unit}s"
-                raise DatasetError(f"{text.where}: {got}, more than max_length {max_length}")
-
-
-def _split(text: str, unit: Unit) -> tuple[str, ...]:
-    return tuple(text.split() if unit == "word" else text.strip())

@@ -49,7 +49,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.config.params import Sizes
-from pipeline.data.dataset import PAD, SPECIAL_TOKENS, Dataset, Split, Task
+from pipeline.data.dataset import PAD, SPECIAL_TOKENS, Dataset, Split, Task, make_task
 from pipeline.data.generator import Drawn, Shares, draw_rows, num_sequences, split_indices, stream
 from pipeline.data.vocabulary import Vocabulary, pad
 
@@ -110,41 +110,33 @@ class Sentences(Drawn):
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return the sentences, filled up to the longest."""
+        vocabulary, classes = vocabulary_of(self.task), CLASSES[self.task]
         forms, words, answers = zip(*sentences_of(self.task), strict=True)
         splits = {}
         for split, order in split_sentences(forms, self.shares, self.seed).items():
             chosen = order[: num_sequences(sizes, split)]
-            inputs = pad([vocabulary_of(self.task).encode(words[i]) for i in chosen], length)
-            splits[split] = Split(inputs, self._targets([answers[i] for i in chosen], length))
-        return self._task(length, splits["train"].inputs), splits
-
-    def _targets(self, answers: list[tuple[str, ...]], length: int) -> np.ndarray:
-        ids = [[CLASSES[self.task].index(answer) for answer in every] for every in answers]
-        return pad(ids, length) if self.task == "entities" else np.array(ids, dtype=np.uint8)[:, 0]
-
-    def _task(self, length: int, inputs: np.ndarray) -> Task:
-        words, classes = vocabulary_of(self.task).tokens, CLASSES[self.task]
-        whole = Task(
+            ids = [[classes.index(answer) for answer in answers[i]] for i in chosen]
+            targets = pad(ids, length) if self.task == "entities" else np.array(ids, dtype=np.uint8)[:, 0]
+            splits[split] = Split(pad([vocabulary.encode(words[i]) for i in chosen], length), targets)
+        task = make_task(
             length,
-            input_kind="token",
-            input_size=len(words),
-            target_kind="class",
-            target_at="last",
-            output_size=len(classes),
-            baseline_loss=math.log(2),
-            baseline_name="chance",
+            inputs=("token", len(vocabulary)),
+            targets=("class", "last", len(classes)),
+            baseline=(math.log(2), "chance"),
             padded=True,
-            input_tokens=words,
+            input_tokens=vocabulary.tokens,
             target_tokens=classes,
         )
-        if self.task == "sentiment":
-            return whole
-        groups = kinds_of(vocabulary_of(self.task))
-        ambiguous = np.isin(inputs, groups["left"] + groups["right"])
-        baseline = math.log(3) * float(ambiguous.sum() / (inputs != PAD).sum())
-        return dataclasses.replace(
-            whole, target_at="every", baseline_loss=baseline, baseline_name="memoryless", token_groups=groups
-        )
+        if self.task == "entities":
+            plain = sorted({*vocabulary.tokens[len(SPECIAL_TOKENS) :]} - {*LEFT_NAMES, *RIGHT_NAMES})
+            names = {"plain": plain, "left": LEFT_NAMES, "right": RIGHT_NAMES}
+            groups = {kind: tuple(vocabulary.encode(some)) for kind, some in names.items()}
+            inputs = splits["train"].inputs
+            share = float(np.isin(inputs, groups["left"] + groups["right"]).sum() / (inputs != PAD).sum())
+            baseline = math.log(3) * share
+            at_every = dataclasses.replace(task, target_at="every", token_groups=groups)
+            task = dataclasses.replace(at_every, baseline_loss=baseline, baseline_name="memoryless")
+        return task, splits
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
         """Return a sentence with the label, or the tags, underneath."""
@@ -187,26 +179,15 @@ def clauses(subject: str, adjective: str) -> Iterator[tuple[str, bool]]:
 
 def tagged_sentences() -> Iterator[tuple[str, str, str]]:
     """Yield every sentence: its form (the tags of its two names), its words, and as many tags."""
-    for (lead, lead_tags), (first, verb), (last, ending) in product(LEADS.items(), _verbs(), _endings()):
+    verbs = [(tag, verb) for tag, some in VERBS.items() for verb in some]
+    endings = [(tag, f"{intro} {name}") for tag, some in INTRODUCTIONS.items() for intro in some for name in LEFT_NAMES]
+    for (lead, lead_tags), (first, verb), (last, ending) in product(LEADS.items(), verbs, [("", ""), *endings]):
         for name, adverb in product(RIGHT_NAMES, ADVERBS):
             words = f"{name} {adverb} {verb} {ending}".split()
             tags = [first, *["O"] * (len(words) - 1)]
             if last:
                 tags[-1] = last
             yield f"{first} {last}", " ".join([*lead.split(), *words]), " ".join([*lead_tags.split(), *tags])
-
-
-def _verbs() -> Iterator[tuple[str, str]]:
-    for tag, verbs in VERBS.items():
-        yield from product([tag], verbs)
-
-
-def _endings() -> Iterator[tuple[str, str]]:
-    """Yield the tag of the last name and the words from its introduction on; nothing for a sentence without."""
-    yield "", ""
-    for tag, introductions in INTRODUCTIONS.items():
-        for introduction, name in product(introductions, LEFT_NAMES):
-            yield tag, f"{introduction} {name}"
 
 
 def split_sentences(forms: Sequence[str], shares: Shares, seed: int) -> dict[str, np.ndarray]:
@@ -225,10 +206,3 @@ def split_sentences(forms: Sequence[str], shares: Shares, seed: int) -> dict[str
     keys = stream(seed).exponential(size=len(forms)) * num_alike[form_ids]
     parts = split_indices(form_ids, shares, seed)
     return {split: members[np.argsort(keys[members])] for split, members in parts.items()}
-
-
-def kinds_of(vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]:
-    """Return the ids of words by where their tag is decided: the word itself, its left, or its right."""
-    names = {"left": LEFT_NAMES, "right": RIGHT_NAMES}
-    plain = set(vocabulary.tokens[len(SPECIAL_TOKENS) :]) - {*LEFT_NAMES, *RIGHT_NAMES}
-    return {kind: tuple(vocabulary.encode(words)) for kind, words in {"plain": sorted(plain), **names}.items()}

@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data.dataset import SPLITS, Split, Task
+from pipeline.data.dataset import SPLITS, Split, Task, make_task
 from pipeline.data.generator import Generator, require_different_lengths
 from pipeline.errors import DatasetError
 
@@ -101,7 +101,12 @@ class Series(Generator):
         mean, deviation = parts[0].mean(), parts[0].std()
         windows = [cut_windows((part - mean) / deviation, length) for part in parts]
         splits = dict(zip(SPLITS, windows, strict=True))
-        task = Task(length, "real", 1, "value", "every", 1, persistence_loss(splits["test"]), "persistence")
+        task = make_task(
+            length,
+            inputs=("real", 1),
+            targets=("value", "every", 1),
+            baseline=(persistence_loss(splits["test"]), "persistence"),
+        )
         return task, splits
 
     def source(self) -> dict[str, Any]:

@@ -10,8 +10,8 @@ Every token has a context c, a symbol v in 0..S-1 and a distance d in 1..max_dis
 
 A token that would look beyond an end of the sequence is plain instead. The distance of a plain token says nothing;
 it is there so that each context has as many different tokens. What to look at is seen in the token, so nothing but
-the context has to be remembered (left) or waited for (right): a network that reads from left to right alone can do no
-better than `causal_loss`, one that reads both ways can reach 0.
+the context has to be remembered (left) or waited for (right): a network that reads from left to right alone has to
+guess where right tokens look and can do no better than half the baseline, one that reads both ways can reach 0.
 
 Source: made for this project; why both directions: Schuster & Paliwal 1997. Shapes: N sequences, T timesteps.
 """
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.config.strict import require
-from pipeline.data.dataset import Dataset, Split, Task
+from pipeline.data.dataset import Dataset, Split, Task, make_task
 from pipeline.data.generator import Sampled, draw_rows, require_between
 
 CONTEXTS = ("plain", "left", "right")
@@ -62,15 +62,11 @@ class Tagging(Sampled):
     def task(self, length: int, train: Split) -> Task:
         """Return the task of tagging `length` tokens."""
         num_tokens = len(CONTEXTS) * self.num_symbols * self.max_distance
-        return Task(
+        return make_task(
             length,
-            input_kind="token",
-            input_size=num_tokens,
-            target_kind="class",
-            target_at="every",
-            output_size=self.num_symbols,
-            baseline_loss=memoryless_loss(length, self.num_symbols, self.max_distance),
-            baseline_name="memoryless",
+            inputs=("token", num_tokens),
+            targets=("class", "every", self.num_symbols),
+            baseline=(memoryless_loss(length, self.num_symbols, self.max_distance), "memoryless"),
             token_groups={name: tuple(range(c, num_tokens, len(CONTEXTS))) for c, name in enumerate(CONTEXTS)},
         )
 
@@ -119,8 +115,3 @@ def memoryless_loss(length: int, num_symbols: int, max_distance: int) -> float:
     A token is drawn as left or right with 2/3, and at a random timestep of T a look of distance d fits with 1 - d/T.
     """
     return 2 / 3 * (1 - (max_distance + 1) / (2 * length)) * math.log(num_symbols)
-
-
-def causal_loss(length: int, num_symbols: int, max_distance: int) -> float:
-    """Return the loss, in nats per timestep, of the best answer to all tokens so far: right looks are guessed."""
-    return memoryless_loss(length, num_symbols, max_distance) / 2

@@ -30,7 +30,7 @@ import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data.dataset import SPLITS, Dataset, Split, Task
+from pipeline.data.dataset import SPLITS, Dataset, Split, Task, make_task
 from pipeline.data.generator import DrawnAtLengths, Shares, num_sequences, stream
 from pipeline.data.vocabulary import unigram_entropy
 from pipeline.errors import DatasetError, unknown_name
@@ -64,15 +64,11 @@ class CharacterText(DrawnAtLengths):
             chosen = stream(self.seed, length, position).permutation(len(windows))[: num_sequences(sizes, split)]
             splits[split] = Split(windows[chosen, :-1], windows[chosen, 1:])
         tokens = (*VOCABULARY, DRAWN[OTHER])
-        task = Task(
+        task = make_task(
             length,
-            input_kind="token",
-            input_size=len(tokens),
-            target_kind="class",
-            target_at="every",
-            output_size=len(tokens),
-            baseline_loss=unigram_entropy(splits["train"].targets),
-            baseline_name="unigram",
+            inputs=("token", len(tokens)),
+            targets=("class", "every", len(tokens)),
+            baseline=(unigram_entropy(splits["train"].targets), "unigram"),
             input_tokens=tokens,
             target_tokens=tokens,
         )
@@ -114,21 +110,26 @@ class StdlibText(CharacterText):
     length_reason = "a window lies within one module of its split"
 
     def texts_by_split(self) -> dict[str, list[np.ndarray]]:
-        """Return the ids of every module of each split.
-
-        Raises:
-            DatasetError: If a file is not there; the message names the nearest.
-        """
+        """Return the ids of every module of each split."""
+        contents = self.contents()
         return {
-            split: [encode(_read(file).decode("utf-8", errors="replace")) for file in getattr(self.modules, split)]
+            split: [encode(contents[file].decode("utf-8", errors="replace")) for file in getattr(self.modules, split)]
             for split in SPLITS
         }
 
+    def contents(self) -> dict[str, bytes]:
+        """Return the content of every file.
+
+        Raises:
+            DatasetError: If one is not there; the message names the nearest.
+        """
+        folder = Path(sysconfig.get_path("stdlib"))
+        return {file: read_bytes(folder / file) for split in SPLITS for file in getattr(self.modules, split)}
+
     def source(self) -> dict[str, Any]:
         """Return the version of Python and the sha256 of every file, and of all of them together."""
-        files = {file: _read(file) for split in SPLITS for file in getattr(self.modules, split)}
-        checksums = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
-        together = hashlib.sha256("".join(checksums.values()).encode()).hexdigest()
+        checksums = {file: _sha256(content) for file, content in self.contents().items()}
+        together = _sha256("".join(checksums.values()).encode())
         return {"python_version": platform.python_version(), "sha256": together, "files": checksums}
 
 
@@ -202,14 +203,19 @@ def cut_windows(texts: list[np.ndarray], length: int) -> np.ndarray:
     return np.concatenate(windows)
 
 
-def _read(file: str) -> bytes:
-    folder = Path(sysconfig.get_path("stdlib"))
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        DatasetError: If it is missing or cannot be read; the message names the nearest file beside it.
+    """
     try:
-        return (folder / file).read_bytes()
+        return path.read_bytes()
+    except FileNotFoundError:
+        beside = [other.name for other in path.parent.glob("*") if other.is_file()]
+        raise DatasetError(f"{path}: no such file; {unknown_name('file', path.name, beside)}") from None
     except OSError as error:
-        beside = [str(path.relative_to(folder)) for path in (folder / file).parent.glob("*.py")]
-        message = f"dataset 'stdlib_text': {folder / file}: {error.strerror}; {unknown_name('module', file, beside)}"
-        raise DatasetError(message) from None
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def fetch(url: str, sha256: str) -> bytes:

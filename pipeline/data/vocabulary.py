@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pipeline.data.dataset import PAD, SPECIAL_TOKENS, Task
+from pipeline.data.dataset import PAD, SPECIAL_TOKENS, Task, make_task
 from pipeline.errors import DatasetError, unknown_name
 
 MAX_TOKENS = 2**15
@@ -78,15 +78,11 @@ def translation_task(length: int, source: Vocabulary, target: Vocabulary, target
         target: Vocabulary of the targets.
         targets: Training targets, (N, U); the baseline is their unigram entropy, in nats per token that is no padding.
     """
-    return Task(
+    return make_task(
         length,
-        input_kind="token",
-        input_size=len(source),
-        target_kind="class",
-        target_at="sequence",
-        output_size=len(target),
-        baseline_loss=unigram_entropy(targets[targets != PAD]),
-        baseline_name="unigram",
+        inputs=("token", len(source)),
+        targets=("class", "sequence", len(target)),
+        baseline=(unigram_entropy(targets[targets != PAD]), "unigram"),
         padded=True,
         input_tokens=source.tokens,
         target_tokens=target.tokens,

@@ -13,10 +13,8 @@ from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data.dataset import Split
 from pipeline.data.fixed_lag_copy import (
     FixedLagCopy,
-    clock_loss,
     counted_memoryless_loss,
     memoryless_loss,
-    optimal_loss,
     spliced_places,
 )
 from pipeline.data.generator import stream
@@ -24,6 +22,21 @@ from pipeline.errors import DatasetError
 
 COPY = FixedLagCopy(seed=0, lengths=(), num_symbols=6, lag=10, spliced=False, num_streams=None)
 SPLICED = dataclasses.replace(COPY, spliced=True, num_streams=64)
+
+
+def clock_loss(num_symbols: int, lag: int) -> float:
+    """The loss of knowing the place in the block and no symbol."""
+    return (1 - 1 / lag) * math.log(num_symbols - 2) / 2
+
+
+def optimal_loss(length: int, num_symbols: int, lag: int) -> float:
+    """The loss of the best answer to all inputs so far.
+
+    A stream that begins p timesteps after a marker lacks p - 1 of its symbols if p < m, all that are still to be said
+    if p >= m; and at its first timestep, if that is blank, it is not known whether the marker is due.
+    """
+    coin_entropy = -math.log(1 / lag) / lag - (1 - 1 / lag) * math.log(1 - 1 / lag)
+    return ((lag - 1) * math.log(num_symbols - 2) + coin_entropy) / (2 * length)
 
 
 def loss_of_knowing(split: Split, seen_of) -> float:

@@ -104,7 +104,7 @@ def test_a_module_that_is_not_there(sizes):
     missing = StdlibText(
         seed=0, lengths=(), modules=Modules(train=("textwarp.py",), validation=("a.py",), test=("b.py",))
     )
-    with pytest.raises(DatasetError, match=r"textwarp.py: No such file.*did you mean 'textwrap.py'"):
+    with pytest.raises(DatasetError, match=r"textwarp.py: no such file.*did you mean 'textwrap.py'"):
         missing.source()
 
 

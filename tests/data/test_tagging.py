@@ -12,7 +12,6 @@ from pipeline.data.generator import stream
 from pipeline.data.tagging import (
     CONTEXTS,
     Tagging,
-    causal_loss,
     context_of,
     distance_of,
     memoryless_loss,
@@ -88,8 +87,8 @@ def test_with_what_is_on_the_left_only_right_tokens_are_guessed():
     distances = distance_of(split.inputs, 4).astype(int)
     looked_at = np.maximum(np.arange(50) - np.where(contexts == 1, distances, 0), 0)
     known = np.where(contexts == 2, 4, np.take_along_axis(symbols, looked_at, axis=1))
-    assert conditional_entropy(known, split.targets) == pytest.approx(causal_loss(50, 4, 3), abs=0.005)
-    assert causal_loss(50, 4, 3) == pytest.approx(math.log(4) / 3 * (1 - 4 / 100), rel=1e-12)
+    assert conditional_entropy(known, split.targets) == pytest.approx(memoryless_loss(50, 4, 3) / 2, abs=0.005)
+    assert memoryless_loss(50, 4, 3) / 2 == pytest.approx(math.log(4) / 3 * (1 - 4 / 100), rel=1e-12)
 
 
 def test_each_context_alone_has_the_loss_that_it_should():
