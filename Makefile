@@ -21,10 +21,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[development]'
 	@touch $@
 
-repro: $(READY)  ## Run the pipeline of params.yaml: datasets, sweeps, report; hand the figures to W&B
+repro: $(READY)  ## Run the pipeline of params.yaml: datasets, sweeps, report; publish it to W&B
+	python stages/report.py --check
 	dvc repro
 	python stages/publish.py
-	@echo "Read reports/index.html"
+	@echo "Read reports/site/index.html"
 
 test: $(READY)  ## Run the tests (a smoke run of the whole pipeline among them)
 	python -m pytest

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import Paths, expand, load_params, load_study
-from pipeline.sweep import check_studies
+from pipeline.config import Paths, build, expand, load_params, load_study
+from pipeline.core.training import TrialSpec
 from stages import replicate
 from tests.test_architecture import ROOT
 
@@ -24,11 +24,10 @@ def test_a_workspace_holds_one_grid_at_the_cluster_scale(name: str, tmp_path: Pa
     params = load_params(workspace)
     assert (params.scale, params.studies, params.datasets) == ("cluster", (protocol.study,), (protocol.dataset,))
     assert params.trial_store == str(project.default_store)
-    check_studies(workspace, params)
     settings = expand(load_study(workspace, protocol.study), "cluster", "here")
     whole = expand(load_study(Paths.at(ROOT), protocol.study), "cluster", "here")
     assert [s.spec for s in settings] == [s.spec for s in whole if s.grid == protocol.grid]
-    assert {s.spec["dataset"]["name"] for s in settings} == {protocol.dataset}
+    assert {build(TrialSpec, {**s.spec, "seeds": [0]}, s.where).dataset.name for s in settings} == {protocol.dataset}
 
 
 def test_a_study_without_an_override_for_the_cluster_is_cut_down_too() -> None:
