@@ -33,7 +33,7 @@ from pipeline.results.schema import TRIALS
 from pipeline.sweep.estimate import Workload, duration_s, memory_bytes
 
 _SHORT_NAMES = {"dataset.length": "T", "model.hidden_size": "H", "optimiser.learning_rate": "lr"}
-_SAY_FIRST = (VARIANT, "model.cell", "model", "dataset.name", "dataset", "dataset.length")
+_FIRST_IN_LABELS = (VARIANT, "model.cell", "model", "dataset.name", "dataset", "dataset.length")
 
 
 @dataclass(frozen=True)
@@ -158,15 +158,15 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
 
 def label_of(raw: RawSetting) -> str:
     """Return «clip + Ω, lstm, T=100, lr=0.003» from the axes of a setting; the grid's name where it has none."""
-    said_first = [axis for axis in _SAY_FIRST if axis in raw.axes]
-    order = [*said_first, *(axis for axis in raw.axes if axis not in said_first)]
-    return ", ".join(_said(axis, raw.axes[axis]) for axis in order) or raw.grid
+    first = [axis for axis in _FIRST_IN_LABELS if axis in raw.axes]
+    order = [*first, *(axis for axis in raw.axes if axis not in first)]
+    return ", ".join(_part_of_label(axis, raw.axes[axis]) for axis in order) or raw.grid
 
 
-def _said(axis: str, value: Any) -> str:
+def _part_of_label(axis: str, value: Any) -> str:
     """Return «lstm», «T=100»; of a whole object its name, or its fields where it has none."""
     if isinstance(value, Mapping):
-        return str(value.get("name") or ", ".join(_said(f"{axis}.{key}", part) for key, part in value.items()))
+        return str(value.get("name") or ", ".join(_part_of_label(f"{axis}.{key}", part) for key, part in value.items()))
     return value if isinstance(value, str) else f"{_SHORT_NAMES.get(axis, axis.rpartition('.')[2])}={value}"
 
 
@@ -215,8 +215,9 @@ def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes
     try:
         check_fit(spec, variant.num_sequences, interface)
     except InvalidFieldError as error:
-        told = f"expected {error.expected} (dataset {name!r}); got {error.got!r}"
-        raise ConfigError(f"{where}.{error.field}: {told}") from None
+        raise ConfigError(
+            f"{where}.{error.field}: expected {error.expected} (dataset {name!r}); got {error.got!r}"
+        ) from None
     work = Workload(variant.num_timesteps + variant.num_written, interface, variant.num_bytes)
     needed = memory_bytes(spec, work)
     if memory_limit_bytes is not None and needed > memory_limit_bytes:

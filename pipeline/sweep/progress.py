@@ -78,8 +78,8 @@ class Tally:
 
     def counts(self) -> str:
         """Return «2 running, 0 failed, 5 from the store, about 3 min left»."""
-        told = f"{len(self.running)} running, {self.statuses['error']} failed, {self.num_stored} from the store"
-        return told + (f", about {duration_text(self.left_s)} left" if self.left_s > 0.5 else "")
+        counts = f"{len(self.running)} running, {self.statuses['error']} failed, {self.num_stored} from the store"
+        return counts + (f", about {duration_text(self.left_s)} left" if self.left_s > 0.5 else "")
 
     def summary(self) -> str:
         """Return «24 settings: 5 from the store, 18 trained, 1 diverged, 0 failed, 141 s»."""
