@@ -31,7 +31,7 @@ from pipeline.errors import PipelineError
 
 
 def write_digest(path: Path, content: Any) -> None:
-    """Write `content` as JSON; readers never see half a file.
+    """Write `content` as JSON, or what comes near it (infinities, dates); readers never see half a file.
 
     Raises:
         PipelineError: If the file cannot be written.
@@ -39,7 +39,7 @@ def write_digest(path: Path, content: Any) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
