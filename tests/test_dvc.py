@@ -89,8 +89,8 @@ def test_the_lists_are_those_of_params() -> None:
             assert key in params
 
 
-STUDIES = {"on_adding": "adding", "on_order": "temporal_order", "on_copying": "copy_memory"}
-"""Three studies of one setting each, and the dataset that each of them names."""
+STUDIES = {"on_adding": "adding", "on_order": "temporal_order"}
+"""Two studies of one setting each, and the dataset that each of them names."""
 
 WRITE_A_REPORT = """
 def build_report(paths, studies, scale):

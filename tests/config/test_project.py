@@ -419,13 +419,3 @@ def test_selection_over_an_axis_that_one_grid_lacks(with_variants: Paths) -> Non
     assert "optimiser.learning_rate" not in study.grids["adding"].all_axes
     edit(with_variants.study_config("cells"), "select", "over", value=["variant"])
     load_study(with_variants, "cells")
-
-
-def test_the_study_of_the_readme_is_one(project: Paths) -> None:
-    blocks = (ROOT / "README.md").read_text().split("```yaml\n")[1:]
-    (text,) = (block.split("```")[0] for block in blocks if block.startswith("question:"))
-    project.study_config("readme").write_text(text)
-    study = load_study(project, "readme")
-    for scale in ("smoke", "laptop"):
-        settings = expand(study, scale, "readme")
-        assert [build(TrialSpec, {**s.spec, "seeds": [0]}, s.where) for s in settings]
