@@ -1,4 +1,4 @@
-"""What clipping did: the gradient norm before and after it, how often it acted, and whether it changed its direction."""
+"""What clipping did: the gradient norm before and after it, how often it acted, whether it changed the direction."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pipeline.figures.frame import Axis, Lines, Panel, View, listed
 from pipeline.figures.style import FAINT, INK, Look
 from pipeline.quantities import Grid
 from pipeline.quantities.clipping import clip_cosine, clipped_share, in_bins, updates
-from pipeline.quantities.words import interval, join, name_of, with_article
+from pipeline.quantities.words import interval, join, with_article
 
 MAX_BINS = 75
 """Steps are gathered into at most as many bins per seed."""
 
 _CHANGED = 1e-6
-"""How far below 1 a mean cosine must lie to count as another direction; that of a shortened gradient is 1 but for rounding."""
+"""A mean cosine further below 1 counts as another direction; that of a shortened gradient is 1 but for rounding."""
 
 _BY_TOTAL_NORM = ("global_norm", "global_norm_max")
 """Rules whose threshold is a norm over all parameters, the quantity of the first row of panels."""
 
 
 def _rows(grid: Grid) -> pl.DataFrame:
-    """Return per arm, seed and bin of steps: log10 of the norms, the share clipped, and the cosine over clipped steps."""
+    """Return by arm, seed and bin of steps log10 of the norms, the share clipped, and the cosine over clipped steps."""
     if updates(grid).is_empty():
         return updates(grid).clear()
     bins = in_bins(grid, MAX_BINS)
@@ -55,13 +55,13 @@ def _finding(view: View) -> str:
         return "No step was clipped"
     cosines = clip_cosine.summary(clip_cosine.of(view.grid)).sort(view.grid.rank())
     if _changes_direction(view.grid):
-        told = {
+        words = {
             "below": "Clipping changes the gradient's direction in {arms}",
             "unsure": "only its length in {arms}",
         }
-        found = by_sign(
+        return by_sign(
             cosines.sort("mean", maintain_order=True),
-            told,
+            words,
             name=lambda row: (
                 f"{with_article(row['arm'])} (mean cosine {interval(row)})"
                 if row["mean"] < 1 - _CHANGED
@@ -70,7 +70,6 @@ def _finding(view: View) -> str:
             bounds=(1 - _CHANGED, 2.0),
             most=2,
         )
-        return found
     found = shares.sort("mean", descending=True, maintain_order=True)
     parts = [f"{100 * row['mean']:.0f} % of {with_article(row['arm'])}'s" for row in found.iter_rows(named=True)]
     return f"Clipping shortens {join(parts) if len(parts) <= 3 else f'from {parts[-1]} to {parts[0]}'} steps"
@@ -105,8 +104,8 @@ clipping_ledger = Lines(
     x=Axis(label="training step", column="step"),
     y={
         "norm": Axis(label="gradient norm", scale="decades", band="quartiles"),
-        "share": Axis(label="share of steps\nclipped", limits=(0, 1)),
-        "cosine": Axis(label="cosine of\nclipped steps", limits=(None, 1.02)),
+        "share": Axis(label="share of steps\nclipped", limits=(-0.03, 1.03)),
+        "cosine": Axis(label="cosine of\nclipped steps", limits=(None, 1.03), empty="no step was clipped"),
     },
     across=("arm", None),
     down=("row", {"norm": "", "share": "", "cosine": ""}),
@@ -116,17 +115,15 @@ clipping_ledger = Lines(
         for arm, look in view.looks.items()
         for side in ("before", "after")
     },
-    label=lambda view: {
-        (arm, side): f"{name_of(arm)}, {side} clipping" for arm in view.arms for side in ("before", "after")
-    },
+    label=lambda view: {(arm, side): f"{side} clipping" for arm in view.arms for side in ("before", "after")},
     add=_threshold,
-    more=lambda view: {"threshold (where it is of the norm over all parameters)": Look(INK, ":", "")},
+    more=lambda view: {"threshold of the norm over all parameters": Look(INK, ":", "")},
     height=1.7,
     title=_finding,
     about="Norm of the gradient over all parameters of a replica before and after clipping (dashed), at T = {T} on "
-    "{dataset}; steps are gathered into bins, lines are medians and bands quartiles over {seeds}, a seed counting until it "
-    "stops. Below: share of steps that were clipped, and the cosine of the raw and the applied gradient over those steps "
-    "(1 where it is only shortened), means with {interval}.",
+    "{dataset}; steps are gathered into bins, lines are medians and bands quartiles over {seeds}, a seed counting "
+    "until it stops. Below: share of steps that were clipped, and the cosine of the raw and the applied gradient over those "
+    "steps (1 where it is only shortened), means with {interval}.",
     values=_values,
     not_ok="they count until they stopped",
     most=4,

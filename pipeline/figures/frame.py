@@ -1,4 +1,4 @@
-"""The frame of all figures: a figure declares its rows, its axes and its finding; grouping, panels and the rest are here.
+"""The frame of all figures: a figure declares its rows, its axes and its finding; grouping and panels are here.
 
 A declaration is an instance of a kind: `Lines`, `Dots`, `HeatMaps`, `Points`, or `Pictures` for what is drawn by hand.
 The frame restricts the grid to its longest length, takes means over seeds with their intervals, limits how many arms
@@ -21,6 +21,7 @@ import polars as pl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from pipeline.figures.style import (
     INK,
@@ -39,16 +40,21 @@ from pipeline.figures.style import (
 )
 from pipeline.quantities import Grid, Quantity, mean_interval
 from pipeline.quantities.selection import pick_evenly
-from pipeline.quantities.words import INTERVAL, capitalised, left_out, name_of, outcomes, seeds_of
+from pipeline.quantities.words import INTERVAL, capitalised, count, interval, left_out, name_of, outcomes, seeds_of
 
 Panel = dict[str, Any]
 """Which panel: the values of the facets that make rows and columns of panels."""
 
-Text = str | Callable[["View"], str]
+Facet = tuple[str, Mapping[Any, str] | None]
+"""A column whose values make panels, and their titles in order; None: the values themselves, arms in order."""
+
+Key = Any
+"""The value of a line's `series`; of several columns a tuple."""
 
 STAGE_TITLES = {"initialisation": "At initialisation", "end": "At the end of training"}
 NOT_FINISHED = "no replica finished"
-TOP_LAYER = " Of several layers and directions the last layer, forward in time, is shown."
+FAINT_LINES = "Faint: fewer than half of the arm's seeds are left."
+TOP_LAYER = "Of several layers and directions the last layer, forward in time, is shown."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,26 +64,34 @@ class Axis:
     Attributes:
         label: With the unit.
         column: Of the rows; for a vertical axis that of the value.
-        scale: `decades`: values are log10 and ticks powers of ten. `percent`: shares times 100. `steps`: training steps
-            from 0, logarithmic. `log` and `linear` as usual. `lengths`: logarithmic, a tick at each length with room.
+        scale: `decades`: values are log10 and ticks powers of ten. `log10`: values are log10, ticks 1, 2, 5, 10, ...
+            `percent`: shares times 100. `steps`: training steps from 0, logarithmic. `log` and `linear` as usual.
+            `lengths`: logarithmic, a tick at each length with room.
         limits: Lowest and highest value shown; None where the data say.
         max_decades: Of means that far below the largest nothing is shown.
-        lines: Horizontal or vertical reference lines, each with its name; an empty name draws a thin line.
+        lines: Reference lines across a panel, each with its name; an empty name draws a thin line.
         band: What surrounds a line: `interval` of the mean, `quartiles` around the median, or nothing.
+        empty: What a panel without any line says.
     """
 
     label: str
     column: str = "value"
-    scale: Literal["linear", "log", "decades", "percent", "steps", "lengths"] = "linear"
+    scale: Literal["linear", "log", "log10", "decades", "percent", "steps", "lengths"] = "linear"
     limits: tuple[float | None, float | None] = (None, None)
     max_decades: float | None = None
-    lines: Mapping[float, str] = field(default_factory=dict)
+    lines: Mapping[float, str] | Callable[[View, Panel], Mapping[float, str]] = field(default_factory=dict)
     band: Literal["interval", "quartiles"] | None = "interval"
+    empty: str = NOT_FINISHED
 
-    @property
-    def factor(self) -> float:
-        """What values are multiplied by before they are drawn."""
-        return 100.0 if self.scale == "percent" else 1.0
+    def shown(self, values: Any) -> Any:
+        """Return values as they are drawn: shares in percent, logarithms of a `log10` axis as what they are of."""
+        if self.scale == "percent":
+            return 100.0 * values
+        return 10.0**values if self.scale == "log10" else values
+
+    def references(self, view: View, panel: Panel) -> Mapping[float, str]:
+        """Return the reference lines of a panel, each with its name."""
+        return self.lines(view, panel) if callable(self.lines) else self.lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,32 +103,38 @@ class Frame(ABC):
         rows: A quantity, or a function from a grid to rows `arm`, `seed`, `value` and facets.
         title: The finding, computed by rule.
         about: The caption's first sentences; `{dataset}`, `{T}`, `{seeds}` and `{interval}` are filled in.
+        means: What is drawn in the place of means over seeds: a row per value of `keys`.
         applies: Whether a grid has what the figure shows, besides rows.
         lengths: Whether the figure is of the longest sequence length or of all.
         not_ok: What the figure does with replicas that diverged or failed; by default what the quantity says.
         values: Numbers that the caption lists, as text.
         most: At most so many arms are drawn.
         rank: By what the drawn arms are chosen, and its name.
+        crowded: What is drawn in its place where there are more than `most` arms.
         top_layer: Of which table the caption says that its last layer is shown.
     """
 
     name: str
     rows: Quantity | Callable[[Grid], pl.DataFrame]
     title: Callable[[View], str]
-    about: Text
+    about: str | Callable[[View], str]
+    means: Callable[[View], pl.DataFrame] | None = None
     applies: Callable[[Grid], bool] = lambda grid: True
     lengths: Literal["longest", "all"] = "longest"
     not_ok: str | None = None
     values: Callable[[View], str] | None = None
     most: int = 12
     rank: tuple[Callable[[View], Mapping[str, float | None]], str] | None = None
+    crowded: Frame | None = None
     top_layer: str | None = None
 
     def view(self, grid: Grid) -> View:
         """Return what the figure shows of a grid, computed once."""
-        return grid.memo(
-            ("view", self.name), lambda: View(self, grid.at("longest") if self.lengths == "longest" else grid)
-        )
+        return grid.memo(("view", self.name), lambda: self._view(grid))
+
+    def _view(self, grid: Grid) -> View:
+        view = View(self, grid.at("longest") if self.lengths == "longest" else grid)
+        return self.crowded.view(grid) if self.crowded is not None and len(view.arms) > self.most else view
 
     def is_of(self, grid: Grid) -> bool:
         """Return whether the grid has what the figure shows."""
@@ -127,11 +147,16 @@ class Frame(ABC):
 
     def draw(self, grid: Grid) -> Figure:
         """Return the figure."""
-        return styled(self.drawn)(self.view(grid))
+        view = self.view(grid)
+        return styled(view.frame.drawn)(view)
 
     @abstractmethod
     def drawn(self, view: View) -> Figure:
         """Return the figure of a view, under the project's style."""
+
+    def remarks(self, view: View) -> list[str]:  # noqa: ARG002 - for kinds that have some
+        """Return what the caption says of how this was drawn."""
+        return []
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +175,15 @@ class View:
     @cached_property
     def means(self) -> pl.DataFrame:
         """Columns `frame.keys`, `mean`, `low`, `high`, `num_seeds`, `num_nonfinite`, `num_missing`."""
-        return self.summary(self.rows, self.frame.keys)
+        return self.frame.means(self) if self.frame.means else self.summary(self.rows, self.frame.keys)
+
+    @cached_property
+    def quartiles(self) -> pl.DataFrame:
+        """As `means`, but medians over seeds in `mean`, quartiles in `low` and `high`, of finite values."""
+        finite = pl.col("value").filter(pl.col("value").is_finite())
+        return self.rows.group_by(self.frame.keys, maintain_order=True).agg(
+            mean=finite.median(), low=finite.quantile(0.25), high=finite.quantile(0.75), num_seeds=finite.len()
+        )
 
     def summary(self, rows: pl.DataFrame, by: Sequence[str] = ("arm",)) -> pl.DataFrame:
         """Return means over seeds with their intervals, as the quantity takes them."""
@@ -174,6 +207,12 @@ class View:
         """How each arm is drawn, the same in every figure of the grid."""
         return looks_of(self.grid.arms)
 
+    @cached_property
+    def num_seeds(self) -> dict[str, int]:
+        """How many seeds each arm was trained with."""
+        seeds = self.grid.runs.group_by("arm").agg(pl.col("seed").n_unique())
+        return dict(seeds.iter_rows())
+
     @property
     def T(self) -> int:  # noqa: N802 - the letter of the textbooks
         """The longest sequence length."""
@@ -189,8 +228,8 @@ class View:
         """What is drawn, over how many seeds, which arms, and what became of the others."""
         frame, quantity = self.frame, self.frame.rows
         about = frame.about(self) if callable(frame.about) else frame.about
-        facts = {"dataset": self.grid.dataset, "T": self.T, "seeds": seeds_of(self.means), "interval": INTERVAL}
-        parts = [about.format(**facts)]
+        seeds = seeds_of(self.means.drop_nulls("mean"))
+        parts = [about.format(dataset=self.grid.dataset, T=self.T, seeds=seeds, interval=INTERVAL)]
         if frame.values is not None and (values := frame.values(self)):
             parts.append(values)
         if len(self.shown) < len(self.arms):
@@ -198,7 +237,8 @@ class View:
             chosen = f"the extremes{by}, and between them evenly by rank"
             parts.append(f"{len(self.shown)} of {len(self.arms)} arms are shown: {chosen}.")
         if frame.top_layer and _has_layers(self.grid[frame.top_layer]):
-            parts.append(TOP_LAYER.strip())
+            parts.append(TOP_LAYER)
+        parts += frame.remarks(self)
         not_ok = frame.not_ok or (quantity.not_ok if isinstance(quantity, Quantity) else "they are in no mean")
         parts.append(f"{outcomes(self.grid.runs, not_ok)}{left_out(self.means)}")
         return " ".join(parts)
@@ -213,11 +253,14 @@ def _has_layers(frame: pl.DataFrame) -> bool:
 class Lines(Frame):
     """Means over seeds as lines with bands, a line per arm (and state), in panels.
 
+    A stretch over which fewer than half of the arm's seeds are left is drawn faint, and the caption says so. Lines with
+    one label share an entry of the legend; arms that panels are named after have none.
+
     Attributes:
         x: The horizontal axis.
-        y: The vertical axis; of several rows of panels one per value of `down`.
-        across: The facet whose values make the columns of panels, with their titles (None: the value itself).
-        down: The facet whose values make the rows of panels, with their titles.
+        y: The vertical axis; where panels differ in it, one per value of `down`, or without `down` of `across`.
+        across: The facet whose values make the columns of panels.
+        down: The facet whose values make the rows of panels.
         series: The columns that tell lines of a panel apart.
         look: How a line is drawn, by the values of `series`; by default as its arm.
         label: What the legend says of a line; by default the arm's name.
@@ -230,11 +273,11 @@ class Lines(Frame):
 
     x: Axis
     y: Axis | Mapping[Any, Axis]
-    across: tuple[str, Mapping[Any, str] | None] | None = None
-    down: tuple[str, Mapping[Any, str] | None] | None = None
+    across: Facet | None = None
+    down: Facet | None = None
     series: tuple[str, ...] = ("arm",)
-    look: Callable[[View], Mapping[Any, Look]] | None = None
-    label: Callable[[View], Mapping[Any, str]] | None = None
+    look: Callable[[View], Mapping[Key, Look]] | None = None
+    label: Callable[[View], Mapping[Key, str]] | None = None
     add: Callable[[View, Axes, Panel], None] | None = None
     more: Callable[[View], Mapping[str, Look]] | None = None
     width: int = 4
@@ -243,33 +286,41 @@ class Lines(Frame):
 
     @property
     def keys(self) -> tuple[str, ...]:
+        """The columns that tell the means apart which are drawn."""
         facets = [facet[0] for facet in (self.down, self.across) if facet]
         return tuple(dict.fromkeys([*facets, *self.series, self.x.column]))
 
     def drawn(self, view: View) -> Figure:
-        means = view.means.filter(pl.col("arm").is_in(view.shown))
+        """Return the figure of a view, under the project's style."""
+        means = self._shown(view)
         panels = _Panels(self, view, means)
         figure, axes = panels.canvas()
         for ax, panel in panels.each(axes):
-            rows = means.filter(**panel) if panel else means
-            axis = self._y(panel)
+            axis = panels.axis(self.y, panel)
+            rows = (view.quartiles if axis.band == "quartiles" else means).filter(_of(panel))
+            rows = rows.filter(pl.col("arm").is_in(view.shown))
             self._lines(view, ax, rows, axis)
-            for height, name in axis.lines.items():
-                _reference(ax, height, name, horizontal=True)
+            for height, name in axis.references(view, panel).items():
+                reference(ax, axis.shown(height), name, horizontal=True)
             if rows.drop_nulls("mean").is_empty():
-                ax.text(0.5, 0.5, NOT_FINISHED, transform=ax.transAxes, ha="center")
+                ax.text(0.5, 0.5, axis.empty, transform=ax.transAxes, ha="center")
             if self.add is not None:
                 self.add(view, ax, panel)
             _scale(ax, "x", self.x, means[self.x.column])
             _scale(ax, "y", axis, rows["mean"])
-        panels.finish(figure, axes, self._y)
+        panels.finish(axes)
         self._legend(view, figure, means)
         return figure
 
-    def _y(self, panel: Panel) -> Axis:
-        return self.y if isinstance(self.y, Axis) else self.y[panel[self.down[0]]]  # type: ignore[index]
+    def remarks(self, view: View) -> list[str]:
+        """Return what the caption says of how this was drawn."""
+        drawn = self._shown(view).drop_nulls("mean")
+        return [FAINT_LINES] if drawn.select(_is_thin(view).any()).item() else []
 
-    def _looks(self, view: View) -> Mapping[Any, Look]:
+    def _shown(self, view: View) -> pl.DataFrame:
+        return view.means.filter(pl.col("arm").is_in(view.shown))
+
+    def _looks(self, view: View) -> Mapping[Key, Look]:
         if self.look is not None:
             return self.look(view)
         return state_looks(view.grid.arms) if self.series == ("arm", "state") else view.looks
@@ -279,31 +330,58 @@ class Lines(Frame):
         keys = rows.select(self.series).unique(maintain_order=True).rows()
         for place, key in enumerate(keys):
             line = rows.filter(**dict(zip(self.series, key, strict=True))).sort(self.x.column)
-            look = looks[key[0] if len(key) == 1 else key]
-            x, *heights = (line[name].cast(pl.Float64).fill_null(math.nan).to_numpy() for name in _LINE(self.x.column))
-            mean, low, high = (axis.factor * height for height in heights)
+            look, is_thin = looks[key[0] if len(key) == 1 else key], line.select(_is_thin(view)).to_series().to_numpy()
+            x = line[self.x.column].cast(pl.Float64).to_numpy()
+            ends = (line[name].cast(pl.Float64).fill_null(math.nan).to_numpy() for name in ("mean", "low", "high"))
+            mean, low, high = map(axis.shown, ends)
             if self.marked:
                 x = x * _dodge(x, place, len(keys)) if self.x.scale in {"log", "lengths"} else x
+                ax.plot(x, mean, **look.line)
                 bars = np.nan_to_num(np.clip([mean - low, high - mean], 0.0, None))
-                ax.errorbar(x, mean, bars, **look.line, marker=look.marker, markersize=5, capsize=2.5, elinewidth=1.0)
+                style: dict[str, Any] = {"markersize": 5, "capsize": 2.5, "elinewidth": 1.0}
+                for part, alpha in ((~is_thin, 1.0), (is_thin, 0.35)):
+                    ax.errorbar(
+                        x[part], mean[part], bars[:, part], fmt=look.marker, color=look.colour, alpha=alpha, **style
+                    )
                 continue
-            ax.plot(x, mean, **look.line, marker=look.marker, markevery=max(1, len(x) // 6))
+            strong = np.where(is_thin, math.nan, mean)
+            ax.plot(x, strong, **look.line, marker=look.marker, markevery=max(1, len(x) // 6))
+            if is_thin.any():  # with the point before, so that the line goes on
+                reach = is_thin | np.append(is_thin[1:], False)
+                ax.plot(x, np.where(reach, mean, math.nan), **look.line | {"linewidth": 0.9, "alpha": 0.45})
             if axis.band is not None:
-                ax.fill_between(x, low, high, color=look.colour, alpha=shade, linewidth=0)
+                blank = np.where(is_thin, math.nan, 1.0)
+                ax.fill_between(x, low * blank, high * blank, color=look.colour, alpha=shade, linewidth=0)
 
     def _legend(self, view: View, figure: Figure, means: pl.DataFrame) -> None:
         looks, keys = self._looks(view), means.select(self.series).unique(maintain_order=True).rows()
-        names = {key[0] if len(key) == 1 else key: " ".join(name_of(str(part)) for part in key) for key in keys}
-        labels = names | dict(self.label(view)) if self.label is not None else names
-        order = sorted(names, key=lambda key: view.grid.arms.index(key if isinstance(key, str) else key[0]))
+        if "arm" in self.series:
+            keys.sort(key=lambda key: view.shown.index(key[self.series.index("arm")]))
+        in_titles = {facet[0] for facet in (self.across, self.down) if facet}
+        labels = dict(self.label(view)) if self.label is not None else {}
+        entries: dict[str, Look] = {}
+        for parts in keys:
+            key = parts[0] if len(parts) == 1 else parts
+            named = [
+                name_of(str(part)) for part, column in zip(parts, self.series, strict=True) if column not in in_titles
+            ]
+            label, look = labels.get(key, " ".join(named)), looks[key]
+            other = entries.setdefault(label, look)
+            if other != look:
+                entries[label] = Look(INK, look.dashes if look.dashes == other.dashes else "solid", "")
         more = self.more(view) if self.more is not None else {}
-        if len(order) > 1 or more:
-            handles = [handle_of(looks[key]) for key in order] + [handle_of(look) for look in more.values()]
-            legend_below(figure, handles, [*(labels[key] for key in order), *more])
+        entries.pop("", None)
+        if len(entries) > 1 or more:
+            _legend(figure, {**entries, **more})
 
 
-def _LINE(x: str) -> tuple[str, str, str, str]:  # noqa: N802
-    return (x, "mean", "low", "high")
+def _is_thin(view: View) -> pl.Expr:
+    """Whether fewer than half of the seeds of an arm are left in a mean."""
+    return 2 * pl.col("num_seeds") < pl.col("arm").replace_strict(view.num_seeds, default=0, return_dtype=pl.Int64)
+
+
+def _of(panel: Panel) -> list[pl.Expr]:
+    return [pl.col(name) == value for name, value in panel.items()] or [pl.lit(value=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,48 +389,71 @@ class Dots(Frame):
     """A row per arm: its seeds as points, their mean as a marker with its interval; a panel per value of a facet.
 
     Attributes:
-        x: The horizontal axis.
-        across: The facet that makes panels, with their titles.
+        x: The horizontal axis; where panels differ in it, one per value of `across`.
+        across: The facet that makes panels.
+        series: A column whose values stand side by side in the row of an arm, and how each is drawn and named; of a
+            value without a look there is one, drawn as its arm.
         add: Draws what else is in a panel.
     """
 
-    x: Axis
-    across: tuple[str, Mapping[Any, str] | None] | None = None
+    x: Axis | Mapping[Any, Axis]
+    across: Facet | None = None
+    series: tuple[str, Mapping[Any, tuple[str, Look]]] | None = None
     add: Callable[[View, Axes, Panel], None] | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return (self.across[0], "arm") if self.across else ("arm",)
+        """The columns that tell the means apart which are drawn."""
+        columns = [self.across[0] if self.across else "", self.series[0] if self.series else "", "arm"]
+        return tuple(filter(None, columns))
 
     def drawn(self, view: View) -> Figure:
+        """Return the figure of a view, under the project's style."""
         panels = _Panels(self, view, view.means)
-        figure, axes = panels.canvas(1.1 + 0.4 * len(view.shown))
+        figure, axes = panels.canvas(1.0 + (0.33 if len(view.shown) > 6 else 0.42) * len(view.shown))
         for ax, panel in panels.each(axes):
-            means, seeds = (frame.filter(**panel) if panel else frame for frame in (view.means, view.rows))
+            axis = panels.axis(self.x, panel)
+            means, seeds = view.means.filter(_of(panel)), view.rows.filter(_of(panel))
             for place, arm in enumerate(view.shown):
-                self._row(ax, place, means.filter(arm=arm), seeds.filter(arm=arm), view.looks[arm])
-            for at, name in self.x.lines.items():
-                _reference(ax, at, name, horizontal=False)
+                values = axis.shown(seeds.filter(arm=arm)["value"].cast(pl.Float64).drop_nulls().to_numpy())
+                style: dict[str, Any] = {"s": 12, "alpha": 0.45, "linewidth": 0}
+                ax.scatter(values, [place + 0.22] * len(values), color=view.looks[arm].colour, **style)
+                self._means(ax, place, means.filter(arm=arm), means, view.looks[arm], axis)
+            for at, name in axis.references(view, panel).items():
+                reference(ax, axis.shown(at), name, horizontal=False)
             if self.add is not None:
                 self.add(view, ax, panel)
-            _scale(ax, "x", self.x, means["mean"])
-            ax.set_xlabel(self.x.label)
-        names = [textwrap.fill(name_of(arm), 26) for arm in view.shown]
-        axes[0, 0].set_yticks(range(len(view.shown)), names)
+            _scale(ax, "x", axis, means["mean"])
+            ax.set_xlabel(axis.label)
+        if any(ax.texts for ax in axes.flat):  # names of lines stand above the panels
+            for ax in axes.flat:
+                ax.set_title(ax.get_title(loc="left"), loc="left", pad=15)
+        axes[0, 0].set_yticks(range(len(view.shown)), [textwrap.fill(name_of(arm), 26) for arm in view.shown])
         axes[0, 0].set_ylim(len(view.shown) - 0.5, -0.5)
-        if axes.size > 1:
-            label_panels(list(axes.flat))
+        if self.series is not None and (known := [key for key in self.series[1] if key in view.means[self.series[0]]]):
+            _legend(figure, dict(self.series[1][key] for key in known))
+        label_panels(list(axes.flat))
         return figure
 
-    def _row(self, ax: Axes, place: float, means: pl.DataFrame, seeds: pl.DataFrame, look: Look) -> None:
-        shown = (lambda log10: 10.0**log10) if self.x.scale == "log" else (lambda value: self.x.factor * value)
-        values = seeds["value"].cast(pl.Float64).drop_nulls().to_numpy()
-        ax.scatter(shown(values), [place + 0.22] * len(values), s=12, color=look.colour, alpha=0.45, linewidth=0)
-        for row in means.drop_nulls("mean").iter_rows(named=True):
+    def _means(self, ax: Axes, place: int, mine: pl.DataFrame, panel: pl.DataFrame, look: Look, axis: Axis) -> None:
+        known = [key for key in self.series[1] if key in panel[self.series[0]]] if self.series else []
+        for row in mine.drop_nulls("mean").iter_rows(named=True):
+            key = row[self.series[0]] if self.series else None
+            drawn = self.series[1][key][1] if self.series and key in known else look
+            beside = 0.22 * (known.index(key) - (len(known) - 1) / 2) if key in known else 0.0
             ends = [row["mean"] if row[side] is None else row[side] for side in ("mean", "low", "high")]
-            middle, low, high = (shown(end) for end in ends)
+            middle, low, high = map(axis.shown, ends)
             bars = [[max(0.0, middle - low)], [max(0.0, high - middle)]]
-            ax.errorbar([middle], [place], xerr=bars, color=look.colour, marker=look.marker, markersize=6, capsize=3)
+            size = 4.5 if known else 6
+            ax.errorbar(
+                [middle],
+                [place + beside],
+                xerr=bars,
+                color=drawn.colour,
+                marker=drawn.marker,
+                markersize=size,
+                capsize=3,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,9 +474,11 @@ class HeatMaps(Frame):
 
     @property
     def keys(self) -> tuple[str, ...]:
+        """The columns that tell the means apart which are drawn."""
         return (*self.series, self.y.column, self.x.column)
 
     def drawn(self, view: View) -> Figure:
+        """Return the figure of a view, under the project's style."""
         means = view.means.filter(pl.col("arm").is_in(view.shown))
         panels = sorted(
             means.select(self.series).unique().rows(), key=lambda key: (view.shown.index(key[0]), key[1] != "h")
@@ -418,8 +521,11 @@ class Points(Frame):
     Attributes:
         x: The horizontal axis, with the column of the rows.
         y: The vertical axis, with the column of the rows.
-        across: The facet that makes panels, with their titles.
+        across: The facet that makes panels.
+        look: How the points of an arm and a value of `series` are drawn; by default as their arm.
+        series: A column that tells points of an arm apart.
         hollow: Whether a point is drawn hollow: an expression over the rows.
+        limits: Of both axes, from the rows that are drawn; the caption counts what lies beyond.
         add: Draws what else is in a panel.
         more: What else is in the legend.
         square: Whether panels are square.
@@ -429,8 +535,11 @@ class Points(Frame):
 
     x: Axis
     y: Axis
-    across: tuple[str, Mapping[Any, str] | None] | None = None
+    across: Facet | None = None
+    look: Callable[[View], Mapping[tuple[str, Any], Look]] | None = None
+    series: str | None = None
     hollow: pl.Expr = field(default_factory=lambda: pl.lit(value=False))
+    limits: Callable[[pl.DataFrame], Sequence[tuple[float, float]]] | None = None
     add: Callable[[View, Axes, Panel], None] | None = None
     more: Callable[[View], Mapping[str, Look]] | None = None
     square: bool = False
@@ -438,31 +547,51 @@ class Points(Frame):
     height: float = 2.3
 
     def drawn(self, view: View) -> Figure:
-        rows = view.rows.filter(pl.col("arm").is_in(view.shown)).with_columns(hollow=self.hollow)
+        """Return the figure of a view, under the project's style."""
+        rows = self._shown(view).with_columns(hollow=self.hollow)
         panels = _Panels(self, view, rows)
         figure, axes = panels.canvas()
+        series = ["arm", self.series] if self.series else ["arm"]
         for ax, panel in panels.each(axes):
-            for arm, mine in (rows.filter(**panel) if panel else rows).group_by("arm", maintain_order=True):
-                look = view.looks[str(arm[0])]
-                faces = [("none", mine.filter("hollow")), (look.colour, mine.filter(~pl.col("hollow")))]
-                for face, part in faces:
-                    style: dict[str, Any] = {"marker": look.marker, "s": 18, "linewidth": 0.9, "alpha": 0.7}
-                    ax.scatter(
-                        part[self.x.column], part[self.y.column], edgecolors=look.colour, facecolors=face, **style
+            for key, mine in rows.filter(_of(panel)).group_by(series, maintain_order=True):
+                look = self.look(view)[key] if self.look else view.looks[str(key[0])]  # type: ignore[index]
+                for face, part in (("none", mine.filter("hollow")), (look.colour, mine.filter(~pl.col("hollow")))):
+                    style: dict[str, Any] = {"marker": look.marker, "s": 18, "linewidth": 0.9, "alpha": 0.6}
+                    edge = (
+                        {"color": look.colour}
+                        if look.marker == "x"
+                        else {"edgecolors": look.colour, "facecolors": face}
                     )
+                    ax.scatter(part[self.x.column], part[self.y.column], **edge, **style)
             if self.add is not None:
                 self.add(view, ax, panel)
             if self.square:
                 ax.set_box_aspect(1)
             _scale(ax, "x", self.x, rows[self.x.column])
             _scale(ax, "y", self.y, rows[self.y.column])
-        panels.finish(figure, axes, lambda _: self.y)
+            if self.limits is not None:
+                x, y = self.limits(rows)
+                ax.set(xlim=x, ylim=y)
+        panels.finish(axes)
         looks = {name_of(arm): Look(view.looks[arm].colour, "none", view.looks[arm].marker) for arm in view.shown}
         by_arm = {} if self.across and self.across[0] == "arm" else looks
         legend = (by_arm if len(by_arm) > 1 else {}) | dict(self.more(view) if self.more else {})
         if legend:
-            legend_below(figure, [handle_of(look) for look in legend.values()], list(legend))
+            _legend(figure, legend)
         return figure
+
+    def remarks(self, view: View) -> list[str]:
+        """Return what the caption says of how this was drawn."""
+        rows = self._shown(view)
+        if self.limits is None or rows.is_empty():
+            return []
+        sides = zip((self.x.column, self.y.column), self.limits(rows), strict=True)
+        inside = pl.all_horizontal(pl.col(name).is_between(*side) for name, side in sides)
+        beyond = rows.filter(~inside).height
+        return [f"{capitalised(count(beyond, 'point'))} far from the others lie beyond the frame."] if beyond else []
+
+    def _shown(self, view: View) -> pl.DataFrame:
+        return view.rows.filter(pl.col("arm").is_in(view.shown))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -476,61 +605,75 @@ class Pictures(Frame):
     picture: Callable[[View], Figure]
 
     def drawn(self, view: View) -> Figure:
+        """Return the figure of a view, under the project's style."""
         return self.picture(view)
 
 
 class _Panels:
     """The panels of a figure: which there are, where they stand, and what is written round them."""
 
-    def __init__(self, frame: Any, view: View, rows: pl.DataFrame) -> None:
-        self.frame, self.view = frame, view
-        down = _values(getattr(frame, "down", None), view, rows)
-        across = _values(frame.across, view, rows)
+    def __init__(self, frame: Lines | Dots | Points, view: View, rows: pl.DataFrame) -> None:
+        self.frame, self.view, self.down = frame, view, frame.down if isinstance(frame, Lines) else None
+        down, across = _values(self.down, view, rows), _values(frame.across, view, rows)
         self.grid = [[{**below, **beside} for beside in across] for below in down]
-        if len(down) == 1 and len(across) > getattr(frame, "width", len(across)):
-            width = 2 if len(across) == 4 else frame.width  # type: ignore[unreachable]
+        if not isinstance(frame, Dots) and len(down) == 1 and len(across) > frame.width:
+            width = 2 if len(across) == 4 else frame.width
             self.grid = [self.grid[0][start : start + width] for start in range(0, len(across), width)]
 
+    def axis(self, axis: Axis | Mapping[Any, Axis], panel: Panel) -> Axis:
+        """Return the axis of a panel, where panels differ in it."""
+        facet = self.down or self.frame.across
+        return axis if isinstance(axis, Axis) else axis[panel[facet[0]] if facet else None]
+
     def canvas(self, height: float | None = None) -> tuple[Figure, np.ndarray[Any, Any]]:
-        num_rows, num_columns = len(self.grid), len(self.grid[0])
-        share: dict[str, Any] = {"sharex": True, "sharey": True}
-        if getattr(self.frame, "down", None):
-            share["sharey"] = "row"
-        total = height if height is not None else 0.8 + self.frame.height * num_rows
-        return canvas(self.view.title, num_rows, num_columns, total, **share)
+        num_rows, num_columns, frame = len(self.grid), len(self.grid[0]), self.frame
+        share: dict[str, Any] = {"sharex": True, "sharey": "row" if self.down else True}
+        if isinstance(frame, Dots):
+            share = {"sharex": isinstance(frame.x, Axis), "sharey": True}
+        elif not isinstance(frame.y, Axis) and not self.down:
+            share["sharey"] = False
+        total = height if height is not None or isinstance(frame, Dots) else 0.8 + frame.height * num_rows
+        return canvas(self.view.title, num_rows, num_columns, total or 3.0, **share)
 
     def each(self, axes: np.ndarray[Any, Any]) -> list[tuple[Axes, Panel]]:
-        """Return the axes with their panels; the others are hidden."""
+        """Return the axes with their panels, titled; the others are hidden."""
         found = []
-        for row, panels in zip(axes, self.grid, strict=True):
+        for number, (row, panels) in enumerate(zip(axes, self.grid, strict=True)):
             for ax, panel in zip(row, panels, strict=False):
-                ax.set_title(self._title(panel))
+                if number == 0 or not self.down:
+                    ax.set_title(self._title(panel))
                 found.append((ax, panel))
             for ax in row[len(panels) :]:
                 ax.set_visible(False)
         return found
 
-    def finish(self, figure: Figure, axes: np.ndarray[Any, Any], y: Callable[[Panel], Axis]) -> None:
-        """Write the labels at the outer edges, and a letter at every panel."""
-        shown = self.each(axes)
-        for ax, panel in shown:
+    def finish(self, axes: np.ndarray[Any, Any]) -> None:
+        """Write labels at the outer edges, and a letter at each panel; of a table of panels, at each column."""
+        assert not isinstance(self.frame, Dots)  # noqa: S101 - its rows are named by arms
+        for row, panels in zip(axes, self.grid, strict=True):
+            for ax, panel in zip(row, panels, strict=False):
+                below = self.down[1][panel[self.down[0]]] if self.down and self.down[1] else ""
+                ax.set_xlabel(self.frame.x.label)
+                ax.set_ylabel("\n".join(filter(None, [below, self.axis(self.frame.y, panel).label])))
+                ax.label_outer(remove_inner_ticks=False)
+                if not isinstance(self.frame.y, Axis) and not self.down:
+                    ax.set_ylabel(self.axis(self.frame.y, panel).label)
+                    ax.tick_params(labelleft=True)
+        last = [panels for panels in self.grid if panels][-1]
+        for ax in axes[-2][len(last) :] if len(axes) > 1 else ():  # nothing stands below these
             ax.set_xlabel(self.frame.x.label)
-            ax.set_ylabel(y(panel).label)
-            ax.label_outer()
-        if len(shown) > 1:
-            label_panels([ax for ax, _ in shown])
+            ax.tick_params(labelbottom=True)
+        label_panels(list(axes[0]) if self.down else [ax for ax in axes.flat if ax.get_visible()])
 
     def _title(self, panel: Panel) -> str:
-        parts = []
-        for facet in (getattr(self.frame, "down", None), self.frame.across):
-            if facet is not None:
-                name, titles = facet
-                value = panel[name]
-                parts.append(titles[value] if titles is not None else name_of(str(value)))
-        return textwrap.fill(", ".join(part for part in parts if part), max(14, 78 // len(self.grid[0])))
+        if self.frame.across is None:
+            return ""
+        name, titles = self.frame.across
+        title = titles[panel[name]] if titles is not None else name_of(str(panel[name]))
+        return textwrap.fill(title, max(14, 78 // len(self.grid[0])))
 
 
-def _values(facet: tuple[str, Mapping[Any, str] | None] | None, view: View, rows: pl.DataFrame) -> list[Panel]:
+def _values(facet: Facet | None, view: View, rows: pl.DataFrame) -> list[Panel]:
     """Return the values of a facet in order: as its titles name them, or as the arms, or as they come."""
     if facet is None:
         return [{}]
@@ -542,30 +685,24 @@ def _values(facet: tuple[str, Mapping[Any, str] | None] | None, view: View, rows
 
 def _scale(ax: Axes, which: Literal["x", "y"], axis: Axis, values: pl.Series) -> None:
     """Scale, limit and tick an axis."""
-    chosen = getattr(ax, f"set_{which}scale"), getattr(ax, f"set_{which}lim")
-    if axis.scale in {"log", "lengths"}:
-        chosen[0]("log")
+    set_scale, set_limits = getattr(ax, f"set_{which}scale"), getattr(ax, f"set_{which}lim")
+    if axis.scale in {"log", "log10", "lengths"}:
+        set_scale("log")
     low, high = axis.limits
     if axis.max_decades is not None:
         low, high = _padded(*_reach(values, axis.max_decades))
     if low is not None or high is not None:
-        chosen[1](low, high)
+        set_limits(low, high)
     if axis.scale == "decades":
         decades(ax, which)
-    elif axis.scale == "log":
+    elif axis.scale in {"log", "log10"}:
         log_ticks(ax, which)
     elif axis.scale == "steps":
         step_ticks(ax, int(values.max() or 1))  # type: ignore[arg-type]
     elif axis.scale == "lengths":
         lengths = values.unique().sort().to_list()
-        getattr(ax, f"{which}axis").set_minor_locator(_NO_TICKS())
+        getattr(ax, f"{which}axis").set_minor_locator(NullLocator())
         getattr(ax, f"set_{which}ticks")(kept := with_room(lengths, 0.12), [f"{length:g}" for length in kept])
-
-
-def _NO_TICKS() -> Any:  # noqa: N802
-    from matplotlib.ticker import NullLocator
-
-    return NullLocator()
 
 
 def _reach(values: pl.Series, max_decades: float | None) -> tuple[float, float]:
@@ -589,37 +726,23 @@ def _dodge(x: np.ndarray[Any, Any], place: int, num_lines: int) -> float:
     return float(10 ** (min(0.045, gap / (2 * num_lines)) * (place - (num_lines - 1) / 2)))
 
 
-def _reference(ax: Axes, at: float, name: str, *, horizontal: bool) -> None:
+def reference(ax: Axes, at: float, name: str, *, horizontal: bool) -> None:
     """Draw a line across the panel; with a name dashed, without one thin."""
     style: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 0.9} if name else {"linewidth": 0.6}
     (ax.axhline if horizontal else ax.axvline)(at, color=INK, **style)
     if name:
-        place = ((1, at), ("axes fraction", "data")) if horizontal else ((at, 1), ("data", "axes fraction"))
-        ha = "right" if horizontal else "center"
-        ax.annotate(
-            name, place[0], xycoords=place[1], xytext=(0, 2), textcoords="offset points", ha=ha, va="bottom", fontsize=7
+        place, coordinates = (
+            ((1, at), ("axes fraction", "data")) if horizontal else ((at, 1), ("data", "axes fraction"))
         )
+        where: dict[str, Any] = {"ha": "right" if horizontal else "center", "va": "bottom", "fontsize": 7}
+        ax.annotate(name, place, xycoords=coordinates, xytext=(0, 2), textcoords="offset points", **where)
+
+
+def _legend(figure: Figure, looks: Mapping[str, Look]) -> None:
+    legend_below(figure, [handle_of(look) for look in looks.values()], list(looks))
 
 
 def listed(view: View, means: pl.DataFrame, *, digits: int = 2, scale: float = 1.0) -> str:
     """Return «LSTM 0.91 [0.88, 0.94]; GRU …» of the rows of a summary by arm that have a mean."""
-    from pipeline.quantities.words import interval
-
     rows = means.drop_nulls("mean").sort(view.grid.rank(), maintain_order=True).iter_rows(named=True)
     return "; ".join(f"{name_of(row['arm'])} {interval(row, digits, scale=scale)}" for row in rows)
-
-
-__all__ = [
-    "Axis",
-    "Dots",
-    "Frame",
-    "HeatMaps",
-    "Lines",
-    "Panel",
-    "Pictures",
-    "Points",
-    "STAGE_TITLES",
-    "View",
-    "capitalised",
-    "listed",
-]

@@ -10,7 +10,7 @@ from pipeline.figures.findings import Row, by_sign
 from pipeline.figures.frame import STAGE_TITLES, Axis, HeatMaps, Lines, View
 from pipeline.quantities import Grid
 from pipeline.quantities import gradients as quantities
-from pipeline.quantities.words import join_first, name_of, number, with_article
+from pipeline.quantities.words import name_of, number, with_article
 
 _STEADY = -math.log10(0.99)
 """A slope in decades per timestep below which, with its whole interval, the gradient keeps its size to 1 %."""
@@ -120,12 +120,10 @@ gradient_heatmap = HeatMaps(
     y=Axis(label="training step", column="step"),
     colour=Axis(label="gradient norm", scale="decades", max_decades=16),
     title=_fading,
-    about="log10 of the Frobenius norm over the probe batch of ∂L/∂h and ∂L/∂c at timestep t, against training step, at "
-    "T = {T} on {dataset}; mean over {seeds}. A replica that stopped keeps its last measurement. Colours end 16 decades "
-    "below the largest norm.",
+    about="log10 of the Frobenius norm over the probe batch of ∂L/∂h and ∂L/∂c at timestep t, against training step, "
+    "at T = {T} on {dataset}; mean over {seeds}. A replica that stopped keeps its last measurement. Colours end 16 "
+    "decades below the largest norm.",
     most=3,
     rank=(lambda view: dict(_decades_lost(view).group_by("arm").agg(pl.col("lost").min()).iter_rows()), "decades lost"),
     top_layer="traces",
 )
-
-__all__ = ["gradient_by_lag", "gradient_heatmap", "join_first"]

@@ -65,8 +65,8 @@ error_by_token = Dots(
     x=Axis(label="test error in %", scale="percent", limits=(-3, 103)),
     across=("group", None),
     title=_error_by_token_finding,
-    about="Share of wrong answers on the test sequences of {dataset} (T = {T}), by the kind of the token that they answer, "
-    "at each replica's best validation step: points are seeds, markers means over {seeds} with {interval}.",
+    about="Share of wrong answers on the test sequences of {dataset} (T = {T}), by the kind of the token that they "
+    "answer, at each replica's best validation step: points are seeds, markers means over {seeds} with {interval}.",
     values=lambda view: (
         "; ".join(
             f"{group[0]}: {listed(view, rows)}" for group, rows in view.means.group_by("group", maintain_order=True)

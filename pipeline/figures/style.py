@@ -9,13 +9,12 @@ from __future__ import annotations
 import functools
 import io
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
-import polars as pl
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -157,13 +156,13 @@ def canvas(
 
 def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """Put a legend below the panels and make the figure taller by it: at most four columns, fewer of long labels."""
-    told = [textwrap.fill(label, _LABEL) for label in labels]
-    num_columns = _legend_columns(told)
-    rows = [told[start::num_columns] for start in range(num_columns)]  # matplotlib fills column by column
+    wrapped = [textwrap.fill(label, _LABEL) for label in labels]
+    num_columns = _legend_columns(wrapped)
+    rows = [wrapped[start::num_columns] for start in range(num_columns)]  # matplotlib fills column by column
     lines = max((sum(1 + label.count("\n") for label in column) for column in rows), default=0)
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height + 0.155 * lines)
-    figure.legend(list(handles), told, loc="outside lower center", ncols=num_columns, columnspacing=1.5)
+    figure.legend(list(handles), wrapped, loc="outside lower center", ncols=num_columns, columnspacing=1.5)
 
 
 _LABEL = 52
@@ -184,8 +183,10 @@ def handle_of(look: Look, **kwargs: Any) -> Line2D:
 
 
 def label_panels(axes: Sequence[Axes]) -> None:
-    """Put a, b, c … in front of the panels' titles."""
-    for letter, ax in zip("abcdefgh", axes, strict=False):
+    """Put a, b, c … in front of the titles of several panels."""
+    if len(axes) < 2:
+        return
+    for letter, ax in zip("abcdefghijkl", axes, strict=False):
         ax.set_title(f"{letter}  {ax.get_title(loc='left')}".rstrip(), loc="left")
 
 
