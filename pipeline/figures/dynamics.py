@@ -13,7 +13,7 @@ from pipeline.quantities.dynamics import jacobian_bound, jacobian_singular_value
 from pipeline.quantities.words import count, number, with_article
 
 REACH = 5.0
-"""Exponents that lie so many nats below the largest are cut off: what shrinks by e⁵ per timestep is gone after a few."""
+"""Exponents so many nats below the largest are cut off: what shrinks by e⁵ per timestep is gone after a few."""
 
 _DOTTED = (0, (1, 1.5))
 
@@ -62,8 +62,8 @@ def _jacobian_values(view: View) -> str:
 def _draw_bounds(view: View, ax: Axes, panel: Panel) -> None:
     if panel["which"] == "largest":
         for arm, line in _bounds(view).filter(stage=panel["stage"]).group_by("arm", maintain_order=True):
-            style = {"color": view.looks[str(arm[0])].colour, "linewidth": 1.0}
-            ax.plot(line["lag"].to_numpy(), line["mean"].to_numpy(), linestyle=_DOTTED, **style)
+            x, y = line["lag"].to_numpy(), line["mean"].to_numpy()
+            ax.plot(x, y, color=view.looks[str(arm[0])].colour, linestyle=_DOTTED, linewidth=1.0)
 
 
 jacobian_spectrum = Lines(
@@ -74,9 +74,7 @@ jacobian_spectrum = Lines(
     across=("stage", STAGE_TITLES),
     down=("which", {"largest": "largest", "median": "median", "smallest": "smallest"}),
     add=_draw_bounds,
-    more=lambda view: (
-        {"bound k log σ_max(W_hh)": Look(FAINT, _DOTTED, "")} if not _bounds(view).is_empty() else {}
-    ),
+    more=lambda view: {"bound k log σ_max(W_hh)": Look(FAINT, _DOTTED, "")} if not _bounds(view).is_empty() else {},
     height=1.75,
     title=_jacobian_finding,
     about="Singular values of the Jacobian ∂s_T/∂s_(T-k) of the whole state over k timesteps, on the probe batch, at "
@@ -131,8 +129,8 @@ def _draw_standard_errors(view: View, ax: Axes, panel: Panel) -> None:
     errors = view.rows.filter(**panel).group_by(keys).agg(error=(pl.col("standard_error") ** 2).mean().sqrt())
     bars = view.means.filter(**panel).join(errors, on=keys, maintain_order="left").drop_nulls(["mean", "error"])
     for arm, mine in bars.filter(pl.col("arm").is_in(view.shown)).group_by("arm", maintain_order=True):
-        place = (mine[column].to_numpy() for column in ("at", "mean", "error"))
-        ax.errorbar(*place, color=view.looks[str(arm[0])].colour, fmt="none", elinewidth=0.7)
+        x, y, error = (mine[column].to_numpy() for column in ("at", "mean", "error"))
+        ax.errorbar(x, y, error, color=view.looks[str(arm[0])].colour, fmt="none", elinewidth=0.7)
 
 
 lyapunov_spectrum = Lines(
@@ -151,9 +149,9 @@ lyapunov_spectrum = Lines(
     add=_draw_standard_errors,
     height=2.1,
     title=_lyapunov_finding,
-    about="Above: Lyapunov exponents by falling size, along sequences of {dataset} (T = {T}): means over {seeds}, bands "
-    "the {interval}, bars the standard error of an estimate. Below: the largest exponent as estimated from the first t "
-    "timesteps. Zero is the line between contraction and expansion; what lies more than "
+    about="Above: Lyapunov exponents by falling size, along sequences of {dataset} (T = {T}): means over {seeds}, "
+    "bands the {interval}, bars the standard error of an estimate. Below: the largest exponent as estimated from the "
+    "first t timesteps. Zero is the line between contraction and expansion; what lies more than "
     f"{REACH:g} nats below the largest is cut off.",
     values=_lyapunov_values,
     not_ok=lyapunov_exponents.not_ok,

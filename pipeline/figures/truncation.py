@@ -86,9 +86,9 @@ truncation_bias = Lines(
     more=lambda _: {"bound δ(K); fit β^K": Look(FAINT, _DOTTED, "")},
     height=1.75,
     title=_bias_finding,
-    about="Gradient of the last timestep's loss through K timesteps against the full one, at T = {T} on {dataset}: means "
-    "over {seeds} with {interval}. Dotted: Aicher's bound δ(K) of the relative error (Aicher et al., 2019), and β^K "
-    f"with β fitted to φ_K = ‖∂L/∂h_(T-K)‖. The thin line is an error of {SMALL_ERROR:g}; errors and φ_K far below the "
+    about="Gradient of the last timestep's loss through K timesteps against the full one, at T = {T} on {dataset}: "
+    "means over {seeds} with {interval}. Dotted: Aicher's bound δ(K) of the relative error (Aicher et al., 2019), and "
+    f"β^K with β fitted to φ_K = ‖∂L/∂h_(T-K)‖. The thin line is an error of {SMALL_ERROR:g}; errors and φ_K far below the "
     "largest are cut off.",
     values=_bias_values,
     not_ok=truncation_error.not_ok,
@@ -100,10 +100,10 @@ def _varies_length(grid: Grid) -> bool:
 
 
 def _costs(grid: Grid) -> pl.DataFrame:
-    """Return loss, time of a step in ms and memory in MiB by backward length; full backpropagation (`full`) is at T.
+    """Return loss or perplexity, step time in ms and memory in MiB by backward length; full backpropagation is at T.
 
     `arm` is the cell where arms differ in nothing else but the backward length. All seeds of a setting share one clock
-    and one size, so those are one measurement. A loss per token is a perplexity.
+    and one size, so those are one measurement.
     """
     if not _varies_length(grid):
         return test_loss.of(grid).clear()
@@ -111,13 +111,14 @@ def _costs(grid: Grid) -> pl.DataFrame:
         "arm", "model.cell", full=pl.col(LENGTH).is_null(), backward_length=pl.col(LENGTH).fill_null(grid.lengths[-1])
     ).unique(maintain_order=True)
     is_alone = not settings.select("model.cell", "full", "backward_length").is_duplicated().any()
-    quantities = {"loss": (test_perplexity if has_classes(grid) else test_loss, 1.0)}
+    loss = _loss_name(grid)
+    quantities = {loss: (test_perplexity if loss == "perplexity" else test_loss, 1.0)}
     quantities |= {"time": (step_time_s, 1e3), "memory": (activation_bytes, 2.0**-20)}
     parts = []
     for which, (quantity, factor) in quantities.items():
         rows = quantity.of(grid).join(settings, on="arm", maintain_order="left").with_columns(which=pl.lit(which))
         rows = rows.with_columns(arm="model.cell" if is_alone else "arm", value=pl.col("value") * factor)
-        if which != "loss":
+        if which != loss:
             median = pl.col("value").median()
             rows = rows.group_by(_COST, maintain_order=True).agg(pl.col("seed").min(), median)
         parts.append(rows.select(*_COST, "seed", "value"))
@@ -127,13 +128,14 @@ def _costs(grid: Grid) -> pl.DataFrame:
 _COST = ["which", "arm", "backward_length", "full"]
 
 
-def _loss_name(view: View) -> str:
-    return "perplexity" if has_classes(view.grid) else "loss"
+def _loss_name(grid: Grid) -> str:
+    """Return «perplexity» where the loss is one per token."""
+    return "perplexity" if has_classes(grid) else "loss"
 
 
 def _cost_finding(view: View) -> str:
     """What the shortest truncation that is not shown to be worse than the full one saves in time."""
-    if view.rows.filter(which="loss").drop_nulls("value").is_empty():
+    if view.rows.filter(which=_loss_name(view.grid)).drop_nulls("value").is_empty():
         return NOTHING_FINISHED
     findings = {arm: _cheapest(view, arm) for arm in view.arms}
     if len(findings) == 1:
@@ -142,8 +144,9 @@ def _cost_finding(view: View) -> str:
 
 
 def _cheapest(view: View, arm: str) -> str:
-    rows = view.rows.filter(arm=arm, which="loss").drop_nulls("value")
-    full, loss = rows.filter("full"), _loss_name(view)
+    loss = _loss_name(view.grid)
+    rows = view.rows.filter(arm=arm, which=loss).drop_nulls("value")
+    full = rows.filter("full")
     lengths = rows.filter(~pl.col("full"))["backward_length"].unique().sort().to_list()
     if not lengths:
         return "no truncated replica finished: full backpropagation has nothing beside it"
@@ -180,9 +183,10 @@ def _both(times: dict[int | None, float | None], length: int) -> bool:
 
 def _draw_full(view: View, ax: Axes, panel: Panel) -> None:
     """Draw the seeds' losses, and a hollow marker over full backpropagation."""
+    ax.margins(y=0.15)
     for arm in view.shown:
         look, rows = view.looks[arm], view.rows.filter(arm=arm, **panel).drop_nulls("value")
-        if panel["which"] == "loss":
+        if panel["which"] in {"loss", "perplexity"}:
             style: dict[str, Any] = {"s": 9, "color": look.colour, "alpha": 0.4, "linewidth": 0}
             ax.scatter(rows["backward_length"].to_numpy(), rows["value"].to_numpy(), **style)
         full = view.means.filter(pl.col("full"), arm=arm, **panel).drop_nulls("mean")
@@ -194,9 +198,9 @@ def _draw_full(view: View, ax: Axes, panel: Panel) -> None:
 def _cost_about(view: View) -> str:
     full = "Full backpropagation stands at the sequence length {T}, hollow and marked «full». "
     return (
-        f"Against the backward length in timesteps, at T = {{T}} on {{dataset}}: test {_loss_name(view)} at each "
-        "replica's best validation step, means over seeds with {interval}, faint points are seeds; time of a step of all "
-        "replicas together, on the machine that ran it, and what one replica keeps for the backward pass, one "
+        f"Against the backward length in timesteps, at T = {{T}} on {{dataset}}: test {_loss_name(view.grid)} at each "
+        "replica's best validation step, means over seeds with {interval}, faint points are seeds; time of a step of "
+        "all replicas together, on the machine that ran it, and what one replica keeps for the backward pass, one "
         f"measurement per setting. {full if view.rows['full'].any() else ''}"
     ).strip()
 
@@ -208,11 +212,15 @@ truncation_cost = Lines(
     means=lambda view: view.summary(view.rows, _COST),
     x=Axis(label="backward length", column="backward_length", scale="lengths"),
     y={
-        "loss": Axis(label="test loss or perplexity"),
+        "loss": Axis(label="test loss"),
+        "perplexity": Axis(label="test perplexity"),
         "time": Axis(label="time of a step in ms", limits=(0, None)),
         "memory": Axis(label="memory kept in MiB", limits=(0, None)),
     },
-    across=("which", {"loss": "What it costs", "time": "Time of a step", "memory": "Memory kept"}),
+    across=(
+        "which",
+        {"loss": "Test loss", "perplexity": "Test perplexity", "time": "Time of a step", "memory": "Memory kept"},
+    ),
     add=_draw_full,
     marked=True,
     height=2.3,
@@ -255,9 +263,9 @@ class InfluenceBalancing:
         tried = ", ".join(str(K) for K in self.paths["backward_length"].unique(maintain_order=True))
         return (
             f"Left: the K-step gradient ds/dθ of Tallec and Ollivier's system of 23 linear units, through the shipped "
-            f"backward pass; the exact one is -6, {peak}. Right: θ under SGD at rate 1e-4 by TBPTT(1, K) with the state "
-            f"carried, K = {tried}, from 0.5; the optimum is -1/6. Lines end where abs θ exceeds {self.LIMIT:g}. A "
-            f"deterministic system: there are no seeds and no intervals."
+            f"backward pass; the exact one is -6, {peak}. Right: θ under SGD at rate 1e-4 by TBPTT(1, K) with the "
+            f"state carried, K = {tried}, from 0.5; the optimum is -1/6. Lines end where abs θ exceeds {self.LIMIT:g}. "
+            f"A deterministic system: there are no seeds and no intervals."
         )
 
     def draw(self) -> Figure:
