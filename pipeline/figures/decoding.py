@@ -188,8 +188,8 @@ def _length_about(view: View) -> str:
         where = "of the test sequences of that length"
     return (
         "Share of output sequences on {dataset} that are not exactly right, the decoder being free-running, against "
-        f"the length of the source, {where}; weights of the best validation step. Markers are means over {{seeds}} with "
-        "{interval}; arms stand side by side."
+        f"the length of the source, {where}; weights of the best validation step. Markers are means over {{seeds}} "
+        "with {interval}; arms stand side by side."
     )
 
 

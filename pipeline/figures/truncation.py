@@ -88,8 +88,8 @@ truncation_bias = Lines(
     title=_bias_finding,
     about="Gradient of the last timestep's loss through K timesteps against the full one, at T = {T} on {dataset}: "
     "means over {seeds} with {interval}. Dotted: Aicher's bound δ(K) of the relative error (Aicher et al., 2019), and "
-    f"β^K with β fitted to φ_K = ‖∂L/∂h_(T-K)‖. The thin line is an error of {SMALL_ERROR:g}; errors and φ_K far below the "
-    "largest are cut off.",
+    f"β^K with β fitted to φ_K = ‖∂L/∂h_(T-K)‖. The thin line is an error of {SMALL_ERROR:g}; errors and φ_K far below "
+    "the largest are cut off.",
     values=_bias_values,
     not_ok=truncation_error.not_ok,
 )
