@@ -269,6 +269,8 @@ class Lines(Frame):
         width: Panels side by side, where they wrap.
         height: Of a row of panels in inches.
         marked: Whether lines have a bar at each point in place of a band.
+        seeds: Whether seeds stand as points beside marked lines; one that diverged as a cross, at `diverged_value`.
+        hollow: Whether a marked point is drawn hollow: an expression over the means.
     """
 
     x: Axis
@@ -283,6 +285,8 @@ class Lines(Frame):
     width: int = 4
     height: float = 2.6
     marked: bool = False
+    seeds: bool = False
+    hollow: pl.Expr = field(default_factory=lambda: pl.lit(value=False))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -299,7 +303,7 @@ class Lines(Frame):
             axis = panels.axis(self.y, panel)
             rows = (view.quartiles if axis.band == "quartiles" else means).filter(_of(panel))
             rows = rows.filter(pl.col("arm").is_in(view.shown))
-            self._lines(view, ax, rows, axis)
+            self._lines(view, ax, rows, axis, panel)
             for height, name in axis.references(view, panel).items():
                 reference(ax, axis.shown(height), name, horizontal=True)
             if rows.drop_nulls("mean").is_empty():
@@ -325,7 +329,7 @@ class Lines(Frame):
             return self.look(view)
         return state_looks(view.grid.arms) if self.series == ("arm", "state") else view.looks
 
-    def _lines(self, view: View, ax: Axes, rows: pl.DataFrame, axis: Axis) -> None:
+    def _lines(self, view: View, ax: Axes, rows: pl.DataFrame, axis: Axis, panel: Panel) -> None:
         looks, shade = self._looks(view), 0.18 if len(view.shown) <= 4 else 0.07
         keys = rows.select(self.series).unique(maintain_order=True).rows()
         for place, key in enumerate(keys):
@@ -335,14 +339,21 @@ class Lines(Frame):
             ends = (line[name].cast(pl.Float64).fill_null(math.nan).to_numpy() for name in ("mean", "low", "high"))
             mean, low, high = map(axis.shown, ends)
             if self.marked:
-                x = x * _dodge(x, place, len(keys)) if self.x.scale in {"log", "lengths"} else x
-                ax.plot(x, mean, **look.line)
-                bars = np.nan_to_num(np.clip([mean - low, high - mean], 0.0, None))
-                style: dict[str, Any] = {"markersize": 5, "capsize": 2.5, "elinewidth": 1.0}
-                for part, alpha in ((~is_thin, 1.0), (is_thin, 0.35)):
-                    ax.errorbar(
-                        x[part], mean[part], bars[:, part], fmt=look.marker, color=look.colour, alpha=alpha, **style
+                shift = _dodge(x, place, len(keys)) if self.x.scale in {"log", "lengths"} else 1.0
+                if self.seeds:
+                    self._seeds(
+                        ax, view.rows.filter(_of(panel), **dict(zip(self.series, key, strict=True))), axis, look, shift
                     )
+                ax.plot(x * shift, mean, **look.line)
+                bars = np.nan_to_num(np.clip([mean - low, high - mean], 0.0, None))
+                hollow = line.select(self.hollow).to_series().to_numpy() & np.full(len(x), fill_value=True)
+                for part, style in (
+                    (~hollow & ~is_thin, {}),
+                    (hollow & ~is_thin, {"markerfacecolor": "white"}),
+                    (is_thin, {"alpha": 0.35}),
+                ):
+                    bar = {"capsize": 2.5, "elinewidth": 1.0, "markersize": 5, "color": look.colour}
+                    ax.errorbar(x[part] * shift, mean[part], bars[:, part], fmt=look.marker, **bar, **style)
                 continue
             strong = np.where(is_thin, math.nan, mean)
             ax.plot(x, strong, **look.line, marker=look.marker, markevery=max(1, len(x) // 6))
@@ -352,6 +363,16 @@ class Lines(Frame):
             if axis.band is not None:
                 blank = np.where(is_thin, math.nan, 1.0)
                 ax.fill_between(x, low * blank, high * blank, color=look.colour, alpha=shade, linewidth=0)
+
+    def _seeds(self, ax: Axes, rows: pl.DataFrame, axis: Axis, look: Look, shift: float) -> None:
+        points: dict[str, dict[str, Any]] = {
+            "value": {"s": 10, "alpha": 0.45, "linewidth": 0},
+            "diverged_value": {"s": 26, "marker": "x", "linewidth": 1.2},
+        }
+        for column, style in points.items():
+            if column in rows.columns:
+                known = rows.drop_nulls(column)
+                ax.scatter(known[self.x.column] * shift, axis.shown(known[column]), color=look.colour, **style)
 
     def _legend(self, view: View, figure: Figure, means: pl.DataFrame) -> None:
         looks, keys = self._looks(view), means.select(self.series).unique(maintain_order=True).rows()
@@ -554,15 +575,12 @@ class Points(Frame):
         series = ["arm", self.series] if self.series else ["arm"]
         for ax, panel in panels.each(axes):
             for key, mine in rows.filter(_of(panel)).group_by(series, maintain_order=True):
-                look = self.look(view)[key] if self.look else view.looks[str(key[0])]  # type: ignore[index]
+                look = self.look(view)[key] if self.look else view.looks[str(key[0])]
                 for face, part in (("none", mine.filter("hollow")), (look.colour, mine.filter(~pl.col("hollow")))):
                     style: dict[str, Any] = {"marker": look.marker, "s": 18, "linewidth": 0.9, "alpha": 0.6}
-                    edge = (
-                        {"color": look.colour}
-                        if look.marker == "x"
-                        else {"edgecolors": look.colour, "facecolors": face}
-                    )
-                    ax.scatter(part[self.x.column], part[self.y.column], **edge, **style)
+                    is_cross = look.marker == "x"
+                    style |= {"color": look.colour} if is_cross else {"edgecolors": look.colour, "facecolors": face}
+                    ax.scatter(part[self.x.column], part[self.y.column], **style)
             if self.add is not None:
                 self.add(view, ax, panel)
             if self.square:
@@ -627,11 +645,11 @@ class _Panels:
 
     def canvas(self, height: float | None = None) -> tuple[Figure, np.ndarray[Any, Any]]:
         num_rows, num_columns, frame = len(self.grid), len(self.grid[0]), self.frame
-        share: dict[str, Any] = {"sharex": True, "sharey": "row" if self.down else True}
+        share: dict[str, Any] = {"sharex": True, "sharey": True}
         if isinstance(frame, Dots):
-            share = {"sharex": isinstance(frame.x, Axis), "sharey": True}
-        elif not isinstance(frame.y, Axis) and not self.down:
-            share["sharey"] = False
+            share["sharex"] = isinstance(frame.x, Axis)
+        elif not isinstance(frame.y, Axis):
+            share["sharey"] = "row" if self.down else False
         total = height if height is not None or isinstance(frame, Dots) else 0.8 + frame.height * num_rows
         return canvas(self.view.title, num_rows, num_columns, total or 3.0, **share)
 
