@@ -48,6 +48,8 @@ Panel = dict[str, Any]
 Facet = tuple[str, Mapping[Any, str] | None]
 """A column whose values make panels, and their titles in order; None: the values themselves, arms in order."""
 
+Shift = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+
 Key = Any
 """The value of a line's `series`; of several columns a tuple."""
 
@@ -281,6 +283,8 @@ class Lines(Frame):
         width: Panels side by side, where they wrap.
         height: Of a row of panels in inches.
         marked: Whether lines have a bar at each point in place of a band.
+        seeds: Whether seeds stand as points beside marked lines; one that diverged as a cross, at `diverged_value`.
+        hollow: Whether a marked point is drawn hollow: an expression over the means.
     """
 
     x: Axis | Mapping[Any, Axis]
@@ -295,6 +299,8 @@ class Lines(Frame):
     width: int = 4
     height: float = 2.6
     marked: bool = False
+    seeds: bool = False
+    hollow: pl.Expr = field(default_factory=lambda: pl.lit(value=False))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -322,7 +328,7 @@ class Lines(Frame):
     def fill(self, view: View, ax: Axes, panel: Panel) -> None:
         """Draw what is in one panel."""
         rows, axis = self._beside(view, panel).filter(_of(panel)), _axis_of(self, self.y, panel)
-        self._lines(view, ax, rows, _axis_of(self, self.x, panel), axis)
+        self._lines(view, ax, rows, panel)
         for height, name in axis.references(view, panel).items():
             reference(ax, axis.shown(height), name, horizontal=True)
         if rows.drop_nulls("mean").is_empty():
@@ -357,8 +363,16 @@ class Lines(Frame):
             return self.look(view)
         return state_looks(view.grid.arms) if self.series == ("arm", "state") else view.looks
 
-    def _lines(self, view: View, ax: Axes, rows: pl.DataFrame, across: Axis, axis: Axis) -> None:
-        looks, keys = self._looks(view), rows.select(self.series).unique(maintain_order=True).rows()
+    def _keys(self, view: View, rows: pl.DataFrame) -> list[tuple[Any, ...]]:
+        """Return what tells lines apart, arms in the grid's order."""
+        keys = rows.select(self.series).unique(maintain_order=True).rows()
+        if "arm" in self.series:
+            keys.sort(key=lambda key: view.shown.index(key[self.series.index("arm")]))
+        return keys
+
+    def _lines(self, view: View, ax: Axes, rows: pl.DataFrame, panel: Panel) -> None:
+        looks, keys = self._looks(view), self._keys(view, rows)
+        across, axis = _axis_of(self, self.x, panel), _axis_of(self, self.y, panel)
         shade = 0.18 if len(keys) <= 4 else 0.07
         for place, key in enumerate(keys):
             line = rows.filter(**dict(zip(self.series, key, strict=True))).sort(self._column)
@@ -367,14 +381,20 @@ class Lines(Frame):
             ends = (line[name].cast(pl.Float64).fill_null(math.nan).to_numpy() for name in ("mean", "low", "high"))
             mean, low, high = map(axis.shown, ends)
             if self.marked:
-                x = _dodged(x, place, len(keys), is_log=across.scale in {"log", "lengths"})
-                ax.plot(x, mean, **look.line)
+                shift = _dodge(x, place, len(keys), is_log=across.scale in {"log", "lengths"})
+                if self.seeds:
+                    seeds = view.rows.filter(_of(panel), **dict(zip(self.series, key, strict=True)))
+                    self._seeds(ax, seeds, axis, look, shift)
+                ax.plot(x := shift(x), mean, **look.line)
                 bars = np.nan_to_num(np.clip([mean - low, high - mean], 0.0, None))
-                style: dict[str, Any] = {"markersize": 5, "capsize": 2.5, "elinewidth": 1.0}
-                for part, alpha in ((~is_thin, 1.0), (is_thin, 0.35)):
-                    ax.errorbar(
-                        x[part], mean[part], bars[:, part], fmt=look.marker, color=look.colour, alpha=alpha, **style
-                    )
+                hollow = line.select(self.hollow).to_series().to_numpy() & np.full(len(x), fill_value=True)
+                for part, style in (
+                    (~hollow & ~is_thin, {}),
+                    (hollow & ~is_thin, {"markerfacecolor": "white"}),
+                    (is_thin, {"alpha": 0.35}),
+                ):
+                    bar: dict[str, Any] = {"capsize": 2.5, "elinewidth": 1.0, "markersize": 5, "color": look.colour}
+                    ax.errorbar(x[part], mean[part], bars[:, part], fmt=look.marker, **bar | style)
                 continue
             strong = np.where(is_thin, math.nan, mean)
             ax.plot(x, strong, **look.line, marker=look.marker, markevery=max(1, len(x) // 6))
@@ -385,10 +405,18 @@ class Lines(Frame):
                 blank = np.where(is_thin, math.nan, 1.0)
                 ax.fill_between(x, low * blank, high * blank, color=look.colour, alpha=shade, linewidth=0)
 
+    def _seeds(self, ax: Axes, rows: pl.DataFrame, axis: Axis, look: Look, shift: Shift) -> None:
+        points: dict[str, dict[str, Any]] = {
+            "value": {"s": 10, "alpha": 0.45, "linewidth": 0},
+            "diverged_value": {"s": 26, "marker": "x", "linewidth": 1.2},
+        }
+        for column, style in points.items():
+            if column in rows.columns:
+                known = rows.drop_nulls(column)
+                ax.scatter(shift(known[self._column].to_numpy()), axis.shown(known[column]), color=look.colour, **style)
+
     def _legend(self, view: View, figure: Figure, means: pl.DataFrame) -> None:
-        looks, keys = self._looks(view), means.select(self.series).unique(maintain_order=True).rows()
-        if "arm" in self.series:
-            keys.sort(key=lambda key: view.shown.index(key[self.series.index("arm")]))
+        looks, keys = self._looks(view), self._keys(view, means)
         in_titles = {facet[0] for facet in (self.across, self.down) if facet}
         labels = dict(self.label(view)) if self.label is not None else {}
         entries: dict[str, Look] = {}
@@ -604,15 +632,12 @@ class Points(Frame):
         series = ["arm", self.series] if self.series else ["arm"]
         for ax, panel in panels.each(axes):
             for key, mine in rows.filter(_of(panel)).group_by(series, maintain_order=True):
-                look = self.look(view)[key] if self.look else view.looks[str(key[0])]  # type: ignore[index]
+                look = self.look(view)[key] if self.look else view.looks[str(key[0])]
                 for face, part in (("none", mine.filter("hollow")), (look.colour, mine.filter(~pl.col("hollow")))):
                     style: dict[str, Any] = {"marker": look.marker, "s": 18, "linewidth": 0.9, "alpha": 0.6}
-                    edge = (
-                        {"color": look.colour}
-                        if look.marker == "x"
-                        else {"edgecolors": look.colour, "facecolors": face}
-                    )
-                    ax.scatter(part[self.x.column], part[self.y.column], **edge, **style)
+                    is_cross = look.marker == "x"
+                    style |= {"color": look.colour} if is_cross else {"edgecolors": look.colour, "facecolors": face}
+                    ax.scatter(part[self.x.column], part[self.y.column], **style)
             if self.add is not None:
                 self.add(view, ax, panel)
             if self.square:
@@ -677,11 +702,11 @@ class _Panels:
     def canvas(self, height: float | None = None) -> tuple[Figure, np.ndarray[Any, Any]]:
         num_rows, num_columns, frame = len(self.grid), len(self.grid[0]), self.frame
         one_x = isinstance(frame.x, Axis)
-        share: dict[str, Any] = {"sharex": True if one_x else "row", "sharey": "row" if self.down else True}
+        share: dict[str, Any] = {"sharex": True if one_x else "row", "sharey": True}
         if isinstance(frame, Dots):
-            share = {"sharex": isinstance(frame.x, Axis), "sharey": True}
-        elif not isinstance(frame.y, Axis) and not self.down:
-            share["sharey"] = False
+            share["sharex"] = isinstance(frame.x, Axis)
+        elif not isinstance(frame.y, Axis):
+            share["sharey"] = "row" if self.down else False
         total = height if height is not None or isinstance(frame, Dots) else 0.8 + frame.height * num_rows
         return canvas(self.view.title, num_rows, num_columns, total or 3.0, **share)
 
@@ -780,14 +805,12 @@ def _padded(low: float, high: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _dodged(x: np.ndarray[Any, Any], place: int, num_lines: int, *, is_log: bool) -> np.ndarray[Any, Any]:
-    """Return where the points of one of several lines stand, beside those of the others."""
-    along = np.log10(x) if is_log else x
-    known = np.unique(along)
-    gap, widest = (float(np.diff(known).min()), float(np.ptp(known))) if len(known) > 1 else (0.1, 1.0)
-    step = min(gap / (2 * num_lines), 0.045 if is_log else 0.01 * widest)
-    moved = along + step * (place - (num_lines - 1) / 2)
-    return 10**moved if is_log else moved
+def _dodge(x: np.ndarray[Any, Any], place: int, num_lines: int, *, is_log: bool) -> Shift:
+    """Return what moves the points of one of several lines beside those of the others."""
+    known = np.unique(np.log10(x) if is_log else x)
+    gap, reach = (float(np.diff(known).min()), float(np.ptp(known))) if len(known) > 1 else (0.1, 1.0)
+    step = min(gap / (2 * num_lines), 0.045 if is_log else 0.01 * reach) * (place - (num_lines - 1) / 2)
+    return lambda values: values * 10**step if is_log else values + step
 
 
 def reference(ax: Axes, at: float, name: str, *, horizontal: bool) -> None:

@@ -100,6 +100,12 @@ def outcome(grid: Grid) -> pl.DataFrame:
     return pl.concat(rows)
 
 
+@quantity(words="share of seeds whose program failed", scale="event", better="lower", not_ok="they are what is counted")
+def failed(grid: Grid) -> pl.DataFrame:
+    """Whether the program of a seed ended with an error."""
+    return grid.runs.select("arm", "seed", value=pl.col("status") == "error")
+
+
 @quantity(words="share of all settings that end {status}", unit="share", facets=("status",), not_ok="they are counted")
 def outcome_of_settings(grid: Grid) -> pl.DataFrame:
     """Share of an arm's settings that ended with a status, per seed: of all learning rates, not of the selected one."""
@@ -179,3 +185,9 @@ def _exponent_of_step_time(grid: Grid, arm: str) -> Effect:
 def step_time_exponent(grid: Grid) -> pl.DataFrame:
     """log10 of the step time per length: the exponent is the slope of a line through them against log10 T."""
     return grid.runs.select("arm", "length", "seed", value=finished(pl.col("step_time_s").log10()))
+
+
+def baseline_of(grid: Grid) -> float | None:
+    """Return the loss of an answer that remembers nothing; None where it is unknown or settings differ in it."""
+    known = grid.runs["baseline_loss"].drop_nulls().unique()
+    return float(known[0]) if len(known) == 1 else None
