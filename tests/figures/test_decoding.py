@@ -68,10 +68,9 @@ def test_the_title_states_gaps_that_differ(arms: dict[str, Arm], numbers: list[s
     assert all(number in title for number in numbers)
 
 
-def test_of_one_arm_without_attention_the_title_says_so(attended: Grid) -> None:
-    without = Arm(drift=0.03)
-    title = exposure_bias.view(decoding_grid({"none": without, "dot": Arm(attends=True, drift=0.0)})).title
-    assert "without attention" in title
+def test_the_one_arm_without_attention_is_named_so() -> None:
+    arms = {"none": Arm(drift=0.03), "dot": Arm(attends=True, drift=0.0)}
+    assert "points without attention" in exposure_bias.view(decoding_grid(arms)).title
 
 
 def test_diverged_replicas_are_in_no_gap() -> None:
