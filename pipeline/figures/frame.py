@@ -45,8 +45,8 @@ from pipeline.quantities.words import INTERVAL, capitalised, count, interval, le
 Panel = dict[str, Any]
 """Which panel: the values of the facets that make rows and columns of panels."""
 
-Facet = tuple[str, Mapping[Any, str] | None]
-"""A column whose values make panels, and their titles in order; None: the values themselves, arms in order."""
+Facet = tuple[str, Mapping[Any, str] | str | None]
+"""A column whose values make panels, and their titles in order; a text has a place for the value: «T = {}»."""
 
 Key = Any
 """The value of a line's `series`; of several columns a tuple."""
@@ -69,7 +69,7 @@ class Axis:
             `lengths`: logarithmic, a tick at each length with room.
         limits: Lowest and highest value shown; None where the data say.
         max_decades: Of means that far below the largest nothing is shown.
-        lines: Reference lines across a panel, each with its name; an empty name draws a thin line.
+        lines: Reference lines across a panel, each with its name; dashed, a thin line where the name is empty.
         band: What surrounds a line: `interval` of the mean, `quartiles` around the median, or nothing.
         empty: What a panel without any line says.
     """
@@ -465,16 +465,9 @@ class Dots(Frame):
             ends = [row["mean"] if row[side] is None else row[side] for side in ("mean", "low", "high")]
             middle, low, high = map(axis.shown, ends)
             bars = [[max(0.0, middle - low)], [max(0.0, high - middle)]]
-            size = 4.5 if known else 6
-            ax.errorbar(
-                [middle],
-                [place + beside],
-                xerr=bars,
-                color=drawn.colour,
-                marker=drawn.marker,
-                markersize=size,
-                capsize=3,
-            )
+            style: dict[str, Any] = {"markersize": 4.5, "elinewidth": 0.9} if known else {"markersize": 6}
+            style |= {"color": drawn.colour, "marker": drawn.marker, "capsize": 2.5}
+            ax.errorbar([middle], [place + beside], xerr=bars, **style)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -670,7 +663,8 @@ class _Panels:
         assert not isinstance(self.frame, Dots)  # noqa: S101 - its rows are named by arms
         for row, panels in zip(axes, self.grid, strict=True):
             for ax, panel in zip(row, panels, strict=False):
-                below = self.down[1][panel[self.down[0]]] if self.down and self.down[1] else ""
+                titles = self.down[1] if self.down else None
+                below = titles[panel[self.down[0]]] if self.down and isinstance(titles, Mapping) else ""
                 ax.set_xlabel(self.frame.x.label)
                 ax.set_ylabel("\n".join(filter(None, [below, self.axis(self.frame.y, panel).label])))
                 ax.label_outer(remove_inner_ticks=False)
@@ -687,7 +681,8 @@ class _Panels:
         if self.frame.across is None:
             return ""
         name, titles = self.frame.across
-        title = titles[panel[name]] if titles is not None else name_of(str(panel[name]))
+        value = name_of(str(panel[name]))
+        title = value if titles is None else titles.format(value) if isinstance(titles, str) else titles[panel[name]]
         return textwrap.fill(title, max(14, 78 // len(self.grid[0])))
 
 
@@ -697,7 +692,7 @@ def _values(facet: Facet | None, view: View, rows: pl.DataFrame) -> list[Panel]:
         return [{}]
     name, titles = facet
     known = rows[name].unique(maintain_order=True).to_list()
-    order = view.shown if name == "arm" else list(titles) if titles is not None else known
+    order = view.shown if name == "arm" else list(titles) if isinstance(titles, Mapping) else known
     return [{name: value} for value in order if value in known or name == "stage"]
 
 
@@ -719,8 +714,10 @@ def _scale(ax: Axes, which: Literal["x", "y"], axis: Axis, values: pl.Series) ->
         step_ticks(ax, int(values.max() or 1))  # type: ignore[arg-type]
     elif axis.scale == "lengths":
         lengths = values.unique().sort().to_list()
+        num_columns = ax.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
+        room = 0.013 * num_columns * (len(str(lengths[-1])) + 0.6)  # a digit takes 1.3 % of the figure
         getattr(ax, f"{which}axis").set_minor_locator(NullLocator())
-        getattr(ax, f"set_{which}ticks")(kept := with_room(lengths, 0.12), [f"{length:g}" for length in kept])
+        getattr(ax, f"set_{which}ticks")(kept := with_room(lengths, room), [f"{length:g}" for length in kept])
 
 
 def _reach(values: pl.Series, max_decades: float | None) -> tuple[float, float]:
