@@ -54,9 +54,10 @@ def _error_by_token_finding(view: View) -> str:
     if means["arm"].n_unique() == 1:
         worst = means.sort("mean", descending=True, maintain_order=True).row(0, named=True)
         return f"Most errors of {with_article(worst['arm'])} are on {worst['group']} tokens"
-    best, worst, is_apart = extremes(view.rows.filter(group=group), means.filter(group=group)) or (None, None, False)
-    if best is None or worst is None or not is_apart:
+    ends = extremes(view.rows.filter(group=group), means.filter(group=group))
+    if ends is None or not ends[2]:
         return "Inconclusive: for no kind of token is a difference between arms established"
+    best, worst, _ = ends
     shares = f"{100 * best['mean']:.1f} % against {100 * worst['mean']:.1f} %"
     name = capitalised(with_article(best["arm"]))
     return f"{name} is ahead on {group} tokens: {shares} of {with_article(worst['arm'])} are wrong"
@@ -230,9 +231,8 @@ def _about_lengths(view: View) -> str:
     right = ""
     if has_criterion(runs):
         stopping = runs.filter(pl.col("training.stop_below").is_not_null())
-        names = (
-            stopping["training.stop_on"].unique().sort(descending=True) if "training.stop_on" in runs.columns else []
-        )
+        known = "training.stop_on" in runs.columns
+        names: list[str] = stopping["training.stop_on"].unique().sort(descending=True).to_list() if known else []
         judged = " or ".join(name.replace("_", " ") for name in names) or "validation loss"
         right = f" Right: share of seeds whose {judged} fell below the criterion, with 95 % Wilson interval."
     seeds = seeds_of(view.means.filter(panel="loss").drop_nulls("mean"))

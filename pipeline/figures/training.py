@@ -269,8 +269,8 @@ smoothness = Points(
     title=_smoothness_finding,
     about="‖∇f(x + αd) - ∇f(x)‖ / (α‖d‖) against ‖∇f(x)‖ on the probe batch, a point per seed and measured step where "
     "both are finite, at T = {T} on {dataset}; dotted: proportionality through the medians; were the loss smooth in "
-    "the classical sense, the points would have a ceiling that the norm does not move (Zhang et al., 2020). Correlations "
-    "of the logarithms seed by seed, mean over {seeds} with {interval}.",
+    "the classical sense, the points would have a ceiling that the norm does not move (Zhang et al., 2020). "
+    "Correlations of the logarithms seed by seed, mean over {seeds} with {interval}.",
     values=lambda view: f"Spearman: {listed(view, _correlations(view, 'spearman')) or 'n/a'}.",
     not_ok="their points until they stopped are shown",
     most=6,

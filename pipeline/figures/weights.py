@@ -68,8 +68,8 @@ def _about_spectrum(view: View) -> str:
     return (
         f"{block} block of W_hh over training (logarithmic axes) at T = {{T}} on {{dataset}}: mean over {{seeds}} with "
         "{interval}; a replica that stopped keeps its last measurement. The line is 1/γ = 1 of tanh. In an Elman "
-        "network σ_max below it suffices for the gradient to vanish; above it, it may explode but need not (Pascanu et al., "
-        "2013). For gated cells the line is for comparison only."
+        "network σ_max below it suffices for the gradient to vanish; above it, it may explode but need not (Pascanu et "
+        "al., 2013). For gated cells the line is for comparison only."
     )
 
 
@@ -89,6 +89,16 @@ def _gate_looks(view: View) -> dict[tuple[str, str], Look]:
     return {(arm, gate): looks[gate] for arm in view.grid.arms for gate in gates}
 
 
+def _gate_labels(view: View) -> dict[tuple[str, str], str]:
+    """Return the gate; the gates of several cells that look alike have one label: «z, f», «W_hh, n, g»."""
+    gates: dict[Look, list[str]] = {}
+    for (_, gate), look in _gate_looks(view).items():
+        if gate not in gates.setdefault(look, []):
+            gates[look].append(gate)
+    labels = {look: ", ".join("W_hh" if gate == "h" else gate for gate in alike) for look, alike in gates.items()}
+    return {key: labels[look] for key, look in _gate_looks(view).items()}
+
+
 _spectrum: dict[str, Any] = {
     "name": "spectrum",
     "x": Axis(label="training step", column="step", scale="steps"),
@@ -104,7 +114,7 @@ spectrum = Lines(
     down=("metric", dict.fromkeys(_MEASURES, "")),
     series=("arm", "gate"),
     look=_gate_looks,
-    label=lambda view: {(arm, gate): "W_hh" if gate == "h" else f"gate {gate}" for arm, gate in _gate_looks(view)},
+    label=_gate_labels,
     height=1.8,
     title=_sigma_finding,
     most=3,
@@ -283,14 +293,13 @@ growth_by_singular_value = Points(
     hollow=pl.col("stage") == "initialisation",
     limits=_growth_limits,
     add=_theory,
-    more=lambda view: {"hollow: at initialisation, filled: at the end of training": Look(FAINT, "none", "o")},
     means=lambda view: shrinking_share.summary(shrinking_share.of(view.grid).filter(sigma_max="above_1")),
     height=3.1,
     title=_growth_finding,
-    about="A point per arm, seed and stage at T = {T} on {dataset}: growth of ‖∂L/∂h_(T-k)‖ per timestep of lag "
-    "(least-squares slope, first layer), against ln σ_max(W_hh) at the same step. The diagonal is the upper bound for "
-    "γ = max |φ'| = 1, the vertical line σ_max = 1/γ; the bound is of one layer with a loss at the last timestep. "
-    "Shares are over {seeds} with {interval}.",
+    about="A point per arm, seed and stage (hollow at initialisation, filled after training) at T = {T} on "
+    "{dataset}: growth of ‖∂L/∂h_(T-k)‖ per timestep of lag (least-squares slope, first layer), against ln σ_max(W_hh) at the "
+    "same step. The diagonal is the upper bound for γ = max |φ'| = 1, the vertical line σ_max = 1/γ; the bound is of one "
+    "layer with a loss at the last timestep. Shares are over {seeds} with {interval}.",
     values=_growth_values,
     not_ok="diverged and failed ones have no end of training",
 )

@@ -16,8 +16,8 @@ _NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 _SHARE = (0.0, 1.0)
 
 
-def _column(grid: Grid, name: str) -> pl.DataFrame:
-    return grid.runs.select("arm", "length", "seed", "status", value=finished(name))
+def _column(grid: Grid, value: str | pl.Expr) -> pl.DataFrame:
+    return grid.runs.select("arm", "length", "seed", "status", value=finished(value))
 
 
 @quantity(words="test loss", better="lower")
@@ -36,6 +36,18 @@ def log_test_loss(grid: Grid) -> pl.DataFrame:
 def test_error(grid: Grid) -> pl.DataFrame:
     """Share of wrong classes; of decoders the share of sequences that are not exactly right, free-running."""
     return _column(grid, "test_error")
+
+
+@quantity(words="test perplexity", better="lower")
+def test_perplexity(grid: Grid) -> pl.DataFrame:
+    """Exponential of the test loss, where that is nats per token."""
+    return _column(grid, pl.col("test_loss").exp())
+
+
+@quantity(words="test loss as a share of the baseline's", unit="share", better="lower")
+def test_loss_over_baseline(grid: Grid) -> pl.DataFrame:
+    """Test loss over that of the best answer without a memory; null where no baseline is known."""
+    return _column(grid, pl.col("test_loss") / pl.col("baseline_loss"))
 
 
 @quantity(words="number of parameters", better="lower")

@@ -87,3 +87,11 @@ def forcing_probability(grid: Grid) -> pl.DataFrame:
 def free_running_error(grid: Grid) -> pl.DataFrame:
     """Share of wrong tokens on the validation sequences, the decoder being given its own tokens."""
     return scheduled(grid, "token_error", split="validation", mode="free_running")
+
+
+@quantity(words="free-running token error after training", unit="share", bounds=_SHARE, better="lower")
+def final_free_running_error(grid: Grid) -> pl.DataFrame:
+    """Share of wrong tokens on the validation sequences at the last step of every replica, free-running."""
+    rows = metric(grid["curves"], "token_error", split="validation", mode="free_running")
+    last = rows.filter(pl.col("step") == pl.col("step").max().over("arm", "seed"))
+    return last.sort(grid.rank(), "seed").select("arm", "seed", value=finished("value"))
