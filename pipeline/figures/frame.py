@@ -45,10 +45,8 @@ from pipeline.quantities.words import INTERVAL, capitalised, count, interval, le
 Panel = dict[str, Any]
 """Which panel: the values of the facets that make rows and columns of panels."""
 
-Facet = tuple[str, Mapping[Any, str] | None]
-"""A column whose values make panels, and their titles in order; None: the values themselves, arms in order."""
-
-Shift = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+Facet = tuple[str, Mapping[Any, str] | str | None]
+"""A column whose values make panels, and their titles in order; a text has a place for the value: «T = {}»."""
 
 Key = Any
 """The value of a line's `series`; of several columns a tuple."""
@@ -71,7 +69,7 @@ class Axis:
             `lengths`: logarithmic, a tick at each length with room. `counts`: linear, ticks at whole numbers.
         limits: Lowest and highest value shown; None where the data say.
         max_decades: Of means that far below the largest nothing is shown.
-        lines: Reference lines across a panel, each with its name; an empty name draws a thin line.
+        lines: Reference lines across a panel, each with its name; dashed, a thin line where the name is empty.
         band: What surrounds a line: `interval` of the mean, `quartiles` around the median, or nothing.
         empty: What a panel without any line says.
     """
@@ -328,7 +326,7 @@ class Lines(Frame):
     def fill(self, view: View, ax: Axes, panel: Panel) -> None:
         """Draw what is in one panel."""
         rows, axis = self._beside(view, panel).filter(_of(panel)), _axis_of(self, self.y, panel)
-        self._lines(view, ax, rows, panel)
+        self._lines(view, ax, rows, axis, panel)
         for height, name in axis.references(view, panel).items():
             reference(ax, axis.shown(height), name, horizontal=True)
         if rows.drop_nulls("mean").is_empty():
@@ -370,9 +368,9 @@ class Lines(Frame):
             keys.sort(key=lambda key: view.shown.index(key[self.series.index("arm")]))
         return keys
 
-    def _lines(self, view: View, ax: Axes, rows: pl.DataFrame, panel: Panel) -> None:
+    def _lines(self, view: View, ax: Axes, rows: pl.DataFrame, axis: Axis, panel: Panel) -> None:
+        across = _axis_of(self, self.x, panel)
         looks, keys = self._looks(view), self._keys(view, rows)
-        across, axis = _axis_of(self, self.x, panel), _axis_of(self, self.y, panel)
         shade = 0.18 if len(keys) <= 4 else 0.07
         for place, key in enumerate(keys):
             line = rows.filter(**dict(zip(self.series, key, strict=True))).sort(self._column)
@@ -381,20 +379,18 @@ class Lines(Frame):
             ends = (line[name].cast(pl.Float64).fill_null(math.nan).to_numpy() for name in ("mean", "low", "high"))
             mean, low, high = map(axis.shown, ends)
             if self.marked:
-                shift = _dodge(x, place, len(keys), is_log=across.scale in {"log", "lengths"})
+                x = _dodged(x, place, len(keys), is_log=across.scale in {"log", "lengths"})
                 if self.seeds:
-                    seeds = view.rows.filter(_of(panel), **dict(zip(self.series, key, strict=True)))
-                    self._seeds(ax, seeds, axis, look, shift)
-                ax.plot(x := shift(x), mean, **look.line)
+                    mine = view.rows.filter(_of(panel), **dict(zip(self.series, key, strict=True)))
+                    self._seeds(ax, mine, dict(zip(line[self._column], x, strict=True)), axis, look)
+                ax.plot(x, mean, **look.line)
                 bars = np.nan_to_num(np.clip([mean - low, high - mean], 0.0, None))
-                hollow = line.select(self.hollow).to_series().to_numpy() & np.full(len(x), fill_value=True)
-                for part, style in (
-                    (~hollow & ~is_thin, {}),
-                    (hollow & ~is_thin, {"markerfacecolor": "white"}),
-                    (is_thin, {"alpha": 0.35}),
-                ):
-                    bar: dict[str, Any] = {"capsize": 2.5, "elinewidth": 1.0, "markersize": 5, "color": look.colour}
-                    ax.errorbar(x[part], mean[part], bars[:, part], fmt=look.marker, **bar | style)
+                is_hollow = line.with_columns(hollow=self.hollow)["hollow"].to_numpy()
+                parts = {"white": is_hollow & ~is_thin, look.colour: ~is_hollow & ~is_thin, "none": is_thin}
+                for face, part in parts.items():
+                    style: dict[str, Any] = {"markersize": 5, "capsize": 2.5, "elinewidth": 1.0, "color": look.colour}
+                    style |= {"markerfacecolor": face} if face != "none" else {"alpha": 0.35}
+                    ax.errorbar(x[part], mean[part], bars[:, part], fmt=look.marker, **style)
                 continue
             strong = np.where(is_thin, math.nan, mean)
             ax.plot(x, strong, **look.line, marker=look.marker, markevery=max(1, len(x) // 6))
@@ -405,15 +401,16 @@ class Lines(Frame):
                 blank = np.where(is_thin, math.nan, 1.0)
                 ax.fill_between(x, low * blank, high * blank, color=look.colour, alpha=shade, linewidth=0)
 
-    def _seeds(self, ax: Axes, rows: pl.DataFrame, axis: Axis, look: Look, shift: Shift) -> None:
+    def _seeds(self, ax: Axes, rows: pl.DataFrame, places: Mapping[float, float], axis: Axis, look: Look) -> None:
+        """Draw what each seed has beside the mean; a diverged one is a cross."""
         points: dict[str, dict[str, Any]] = {
             "value": {"s": 10, "alpha": 0.45, "linewidth": 0},
             "diverged_value": {"s": 26, "marker": "x", "linewidth": 1.2},
         }
         for column, style in points.items():
-            if column in rows.columns:
-                known = rows.drop_nulls(column)
-                ax.scatter(shift(known[self._column].to_numpy()), axis.shown(known[column]), color=look.colour, **style)
+            known = rows.drop_nulls(column) if column in rows.columns else rows.clear()
+            x = [places[place] for place in known[self._column]]
+            ax.scatter(x, [axis.shown(value) for value in known[column]] if x else [], color=look.colour, **style)
 
     def _legend(self, view: View, figure: Figure, means: pl.DataFrame) -> None:
         looks, keys = self._looks(view), self._keys(view, means)
@@ -472,24 +469,10 @@ class Dots(Frame):
         panels = _Panels(self, view, view.means)
         figure, axes = panels.canvas(1.0 + (0.33 if len(view.shown) > 6 else 0.42) * len(view.shown))
         for ax, panel in panels.each(axes):
-            axis = panels.axis(self.x, panel)
-            means, seeds = view.means.filter(_of(panel)), view.rows.filter(_of(panel))
-            for place, arm in enumerate(view.shown):
-                values = axis.shown(seeds.filter(arm=arm)["value"].cast(pl.Float64).drop_nulls().to_numpy())
-                style: dict[str, Any] = {"s": 12, "alpha": 0.45, "linewidth": 0}
-                ax.scatter(values, [place + 0.22] * len(values), color=view.looks[arm].colour, **style)
-                self._means(ax, place, means.filter(arm=arm), means, view.looks[arm], axis)
-            for at, name in axis.references(view, panel).items():
-                reference(ax, axis.shown(at), name, horizontal=False)
-            if self.add is not None:
-                self.add(view, ax, panel)
-            _scale(ax, "x", axis, means["mean"])
-            ax.set_xlabel(axis.label)
+            self.fill(view, ax, panel)
         if any(ax.texts for ax in axes.flat):  # names of lines stand above the panels
             for ax in axes.flat:
                 ax.set_title(ax.get_title(loc="left"), loc="left", pad=15)
-        axes[0, 0].set_yticks(range(len(view.shown)), [textwrap.fill(name_of(arm), 26) for arm in view.shown])
-        axes[0, 0].set_ylim(len(view.shown) - 0.5, -0.5)
         if self.series is not None and (known := [key for key in self.series[1] if key in view.means[self.series[0]]]):
             _legend(figure, dict(self.series[1][key] for key in known))
         label_panels(list(axes.flat))
@@ -522,16 +505,9 @@ class Dots(Frame):
             ends = [row["mean"] if row[side] is None else row[side] for side in ("mean", "low", "high")]
             middle, low, high = map(axis.shown, ends)
             bars = [[max(0.0, middle - low)], [max(0.0, high - middle)]]
-            size = 4.5 if known else 6
-            ax.errorbar(
-                [middle],
-                [place + beside],
-                xerr=bars,
-                color=drawn.colour,
-                marker=drawn.marker,
-                markersize=size,
-                capsize=3,
-            )
+            style: dict[str, Any] = {"markersize": 4.5, "elinewidth": 0.9} if known else {"markersize": 6}
+            style |= {"color": drawn.colour, "marker": drawn.marker, "capsize": 2.5}
+            ax.errorbar([middle], [place + beside], xerr=bars, **style)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -701,8 +677,7 @@ class _Panels:
 
     def canvas(self, height: float | None = None) -> tuple[Figure, np.ndarray[Any, Any]]:
         num_rows, num_columns, frame = len(self.grid), len(self.grid[0]), self.frame
-        one_x = isinstance(frame.x, Axis)
-        share: dict[str, Any] = {"sharex": True if one_x else "row", "sharey": True}
+        share: dict[str, Any] = {"sharex": True if isinstance(frame.x, Axis) else "row", "sharey": True}
         if isinstance(frame, Dots):
             share["sharex"] = isinstance(frame.x, Axis)
         elif not isinstance(frame.y, Axis):
@@ -727,7 +702,8 @@ class _Panels:
         assert not isinstance(self.frame, Dots)  # noqa: S101 - its rows are named by arms
         for row, panels in zip(axes, self.grid, strict=True):
             for ax, panel in zip(row, panels, strict=False):
-                below = self.down[1][panel[self.down[0]]] if self.down and self.down[1] else ""
+                titles = self.down[1] if self.down else None
+                below = titles[panel[self.down[0]]] if self.down and isinstance(titles, Mapping) else ""
                 ax.set_xlabel(self.axis(self.frame.x, panel).label)
                 ax.set_ylabel("\n".join(filter(None, [below, self.axis(self.frame.y, panel).label])))
                 ax.label_outer(remove_inner_ticks=False)
@@ -747,7 +723,8 @@ class _Panels:
         if self.frame.across is None:
             return ""
         name, titles = self.frame.across
-        title = titles[panel[name]] if titles is not None else name_of(str(panel[name]))
+        value = name_of(str(panel[name]))
+        title = value if titles is None else titles.format(value) if isinstance(titles, str) else titles[panel[name]]
         return textwrap.fill(title, max(14, 78 // len(self.grid[0])))
 
 
@@ -763,7 +740,7 @@ def _values(facet: Facet | None, view: View, rows: pl.DataFrame) -> list[Panel]:
         return [{}]
     name, titles = facet
     known = rows[name].unique(maintain_order=True).to_list()
-    order = view.shown if name == "arm" else list(titles) if titles is not None else known
+    order = view.shown if name == "arm" else list(titles) if isinstance(titles, Mapping) else known
     return [{name: value} for value in order if value in known or name == "stage"]
 
 
@@ -787,8 +764,10 @@ def _scale(ax: Axes, which: Literal["x", "y"], axis: Axis, values: pl.Series) ->
         getattr(ax, f"{which}axis").set_major_locator(MaxNLocator(8, integer=True))
     elif axis.scale == "lengths":
         lengths = values.unique().sort().to_list()
+        num_columns = ax.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
+        room = 0.013 * num_columns * (len(str(lengths[-1])) + 0.6)  # a digit takes 1.3 % of the figure
         getattr(ax, f"{which}axis").set_minor_locator(NullLocator())
-        getattr(ax, f"set_{which}ticks")(kept := with_room(lengths, 0.12), [f"{length:g}" for length in kept])
+        getattr(ax, f"set_{which}ticks")(kept := with_room(lengths, room), [f"{length:g}" for length in kept])
 
 
 def _reach(values: pl.Series, max_decades: float | None) -> tuple[float, float]:
@@ -805,12 +784,14 @@ def _padded(low: float, high: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _dodge(x: np.ndarray[Any, Any], place: int, num_lines: int, *, is_log: bool) -> Shift:
-    """Return what moves the points of one of several lines beside those of the others."""
-    known = np.unique(np.log10(x) if is_log else x)
-    gap, reach = (float(np.diff(known).min()), float(np.ptp(known))) if len(known) > 1 else (0.1, 1.0)
-    step = min(gap / (2 * num_lines), 0.045 if is_log else 0.01 * reach) * (place - (num_lines - 1) / 2)
-    return lambda values: values * 10**step if is_log else values + step
+def _dodged(x: np.ndarray[Any, Any], place: int, num_lines: int, *, is_log: bool) -> np.ndarray[Any, Any]:
+    """Return where the points of one of several lines stand, beside those of the others."""
+    along = np.log10(x) if is_log else x
+    known = np.unique(along)
+    gap, widest = (float(np.diff(known).min()), float(np.ptp(known))) if len(known) > 1 else (0.1, 1.0)
+    step = min(gap / (2 * num_lines), 0.045 if is_log else 0.01 * widest)
+    moved = along + step * (place - (num_lines - 1) / 2)
+    return 10**moved if is_log else moved
 
 
 def reference(ax: Axes, at: float, name: str, *, horizontal: bool) -> None:

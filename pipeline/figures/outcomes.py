@@ -54,9 +54,10 @@ def _error_by_token_finding(view: View) -> str:
     if means["arm"].n_unique() == 1:
         worst = means.sort("mean", descending=True, maintain_order=True).row(0, named=True)
         return f"Most errors of {with_article(worst['arm'])} are on {worst['group']} tokens"
-    best, worst, is_apart = extremes(view.rows.filter(group=group), means.filter(group=group)) or (None, None, False)
-    if best is None or worst is None or not is_apart:
+    ends = extremes(view.rows.filter(group=group), means.filter(group=group))
+    if ends is None or not ends[2]:
         return "Inconclusive: for no kind of token is a difference between arms established"
+    best, worst, _ = ends
     shares = f"{100 * best['mean']:.1f} % against {100 * worst['mean']:.1f} %"
     name = capitalised(with_article(best["arm"]))
     return f"{name} is ahead on {group} tokens: {shares} of {with_article(worst['arm'])} are wrong"
@@ -66,7 +67,7 @@ error_by_token = Dots(
     name="error_by_token",
     rows=test_error_by_group,
     x=Axis(label="test error in %", scale="percent", limits=(-3, 103)),
-    across=("group", None),
+    across=("group", "{} tokens"),
     title=_error_by_token_finding,
     about="Share of wrong answers on the test sequences of {dataset} (T = {T}), by the kind of the token that they "
     "answer, at each replica's best validation step: points are seeds, markers means over {seeds} with {interval}.",
@@ -99,7 +100,7 @@ _ENDS = {
 
 
 def _ends(grid: Grid) -> pl.DataFrame:
-    """Return by arm and `end` the share of seeds that ended so: solved where there is a criterion, the rest if any did."""
+    """Return by arm and `end` the share of seeds that ended so: solved if there is a criterion, the rest if any did."""
     outcome = quantities.outcome
     parts = {
         "solved": quantities.solved.summary(quantities.solved.of(grid)),
@@ -185,9 +186,8 @@ outcome_by_arm = Dots(
 
 def _points_by_length(grid: Grid) -> pl.DataFrame:
     """Return log10 of the test loss of every replica by arm and length, that of a diverged one apart."""
-    rows = quantities.log_test_loss.of(grid).join(
-        grid.runs.select("arm", "length", "seed", "test_loss"), on=["arm", "length", "seed"]
-    )
+    keys = ["arm", "length", "seed"]
+    rows = quantities.log_test_loss.of(grid).join(grid.runs.select(*keys, "test_loss"), on=keys)
     lost = pl.when(pl.col("status") == "diverged").then(pl.col("test_loss").log10())
     return rows.with_columns(panel=pl.lit("loss"), diverged_value=lost).sort("length", grid.rank(), "seed")
 
@@ -231,16 +231,15 @@ def _about_lengths(view: View) -> str:
     right = ""
     if has_criterion(runs):
         stopping = runs.filter(pl.col("training.stop_below").is_not_null())
-        names = (
-            stopping["training.stop_on"].unique().sort(descending=True) if "training.stop_on" in runs.columns else []
-        )
+        known = "training.stop_on" in runs.columns
+        names: list[str] = stopping["training.stop_on"].unique().sort(descending=True).to_list() if known else []
         judged = " or ".join(name.replace("_", " ") for name in names) or "validation loss"
         right = f" Right: share of seeds whose {judged} fell below the criterion, with 95 % Wilson interval."
     seeds = seeds_of(view.means.filter(panel="loss").drop_nulls("mean"))
     return (
-        f"{'Left: test' if right else 'Test'} loss on {{dataset}} after training, at each replica's best validation step; "
-        f"faint points are seeds, a diverged one a cross at the test loss of its best step, markers geometric means over "
-        f"{seeds} with {{interval}} of log10.{right}"
+        f"{'Left: test' if right else 'Test'} loss on {{dataset}} after training, at each replica's best validation "
+        "step; faint points are seeds, a diverged one a cross at the test loss of its best step, markers geometric "
+        f"means over {seeds} with {{interval}} of log10.{right}"
     )
 
 
