@@ -21,8 +21,8 @@ import yaml
 
 from pipeline.config import Paths, read_yaml
 from pipeline.errors import ConfigError, PipelineError, unknown_name
-from pipeline.figures import influence_balancing
 from pipeline.figures.style import to_svg_and_png
+from pipeline.figures.truncation import InfluenceBalancing
 from pipeline.results import read_table
 from pipeline.selftest.influence_balancing import k_step_gradient, training_path
 
@@ -169,11 +169,11 @@ def balance_influences(folder: Path) -> int:
     )
     gradients.write_csv(folder / "tables" / "gradients.csv")
     paths.write_csv(folder / "tables" / "paths.csv")
-    svg, png = to_svg_and_png(influence_balancing.draw(gradients, paths))
+    figure = InfluenceBalancing(gradients, paths)
+    svg, png = to_svg_and_png(figure.draw())
     (folder / "figures" / "influence_balancing.svg").write_bytes(svg)
     (folder / "figures" / "influence_balancing.png").write_bytes(png)
-    text = f"{influence_balancing.title(gradients, paths)}\n\n{influence_balancing.caption(gradients, paths)}\n"
-    (folder / "README.txt").write_text(text, encoding="utf-8")
+    (folder / "README.txt").write_text(f"{figure.title}\n\n{figure.caption}\n", encoding="utf-8")
     return 0
 
 

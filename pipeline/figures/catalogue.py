@@ -1,6 +1,6 @@
 """Every figure by name, in the order in which a report shows them.
 
-A figure is found by its file: every declaration in a module of this package is one. Those that `_ORDER` does not name
+A figure is found by its file: every public declaration in a module of this package is one. Those that `_ORDER` does not name
 come after the others, so that a new figure is one new file.
 """
 
@@ -54,8 +54,8 @@ def discover() -> dict[str, Frame]:
     found: dict[str, Frame] = {}
     for module in pkgutil.iter_modules(figures.__path__, f"{figures.__name__}."):
         if module.name != __name__:
-            declared = vars(importlib.import_module(module.name)).values()
-            found |= {frame.name: frame for frame in declared if isinstance(frame, Frame)}
+            declared = vars(importlib.import_module(module.name)).items()
+            found |= {it.name: it for name, it in declared if isinstance(it, Frame) and not name.startswith("_")}
     places = {name: place for place, name in enumerate(_ORDER)}
     return dict(sorted(found.items(), key=lambda item: places.get(item[0], len(places))))
 

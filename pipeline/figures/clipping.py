@@ -122,8 +122,8 @@ clipping_ledger = Lines(
     title=_finding,
     about="Norm of the gradient over all parameters of a replica before and after clipping (dashed), at T = {T} on "
     "{dataset}; steps are gathered into bins, lines are medians and bands quartiles over {seeds}, a seed counting "
-    "until it stops. Below: share of steps that were clipped, and the cosine of the raw and the applied gradient over those "
-    "steps (1 where it is only shortened), means with {interval}.",
+    "until it stops. Below: share of steps that were clipped, and the cosine of the raw and the applied gradient over "
+    "those steps (1 where it is only shortened), means with {interval}.",
     values=_values,
     not_ok="they count until they stopped",
     most=4,

@@ -1,65 +1,328 @@
-"""Examples of what networks do: of which replica they are shown, and how as a grid of cells."""
+"""Figures of single examples: captions with where the captioner looked, reconstructed frames, and sampled text."""
 
 from __future__ import annotations
 
+import math
+import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
-from pipeline.figures.stages import staged
-from pipeline.quantities import GridTables, mean_interval
-from pipeline.results import FINISHED
+from pipeline.figures.findings import at_stage
+from pipeline.figures.frame import Pictures, View, listed
+from pipeline.figures.pictures import WHOSE, are_letters, as_grid, legible, of_first_seed, outline
+from pipeline.figures.style import WIDTH, canvas, label_panels
+from pipeline.quantities import Grid, Quantity
+from pipeline.quantities.attention import alignment_share
+from pipeline.quantities.decoding import RUN, distinct_runs, prompted
+from pipeline.quantities.outcomes import test_error, test_loss, test_loss_over_baseline
+from pipeline.quantities.words import INTERVAL, capitalised, join_first, name_of, seeds_of, with_article
 
-WHOSE = "each arm's first seed that did not diverge, weights of its best validation step"
-"""What `of_first_seed` keeps."""
+MAX_WORDS, MAX_FRAMES = 5, 8
+"""Words of a caption, and frames of a sequence, that have a panel."""
 
-BORDER = "#d1580b"
+VEIL, OPACITY = "#5b636b", 0.75
+"""What lies over cells without weight."""
 
+LETTERS, MAX_LINES = 82, 3
+"""Letters of a line; lines of a text."""
 
-def of_first_seed(tables: GridTables, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of each arm's first seed that did not diverge, at its last step, at the longest length."""
-    sound = tables.at_longest(frame).filter(pl.col("status").is_in(FINISHED))
-    first = sound.filter(pl.col("seed") == pl.col("seed").min().over("arm"))
-    return first.filter(pl.col("step") == pl.col("step").max().over("arm"))
+FONTS = ["DejaVu Sans Mono", "DejaVu Sans"]
+"""The second has what the first lacks."""
 
-
-def at_end(tables: GridTables, metric: str) -> pl.DataFrame:
-    """Return the mean over seeds of a share in `curves` at the end of training, with its interval, by arm."""
-    rows = staged(tables.at_longest(tables.curves).filter(metric=metric)).filter(stage="end")
-    return mean_interval(rows, "value", ["arm"], bounds=(0.0, 1.0))
-
-
-def of_runs(tables: GridTables, value: pl.Expr, *, bounds: tuple[float, float] | None = None) -> pl.DataFrame:
-    """Return the mean of `value`, of columns of `runs`, over seeds that did not diverge, with its interval, by arm."""
-    sound = tables.at_longest(tables.runs).filter(pl.col("status").is_in(FINISHED))
-    return mean_interval(sound.with_columns(value=value), "value", ["arm"], bounds=bounds)
-
-
-def where(tables: GridTables) -> str:
-    """Return the dataset, and the length that is shown where there are several."""
-    return f"{tables.dataset} at T = {tables.lengths[-1]}" if len(tables.lengths) > 1 else tables.dataset
+_NOT_OK = "diverged and failed ones are not shown"
+_LINE = 0.135
+"""Height of a line in inches."""
 
 
-def as_grid(rows: pl.DataFrame, row: str, column: str, value: str) -> np.ndarray[Any, Any]:
-    """Return column `value` as an array, by the columns `row` and `column`; `rows` has every pair of them once."""
-    return rows.sort(row, column)[value].to_numpy().reshape(rows[row].n_unique(), rows[column].n_unique())
+def _means(quantity: Quantity, grid: Grid) -> pl.DataFrame:
+    return quantity.summary(quantity.of(grid))
 
 
-def outline(ax: Axes, inside: np.ndarray[Any, Any], *, width: float = 1.0, height: float = 1.0) -> None:
-    """Draw the border around the cells of a grid that are `inside`.
+def _by_mean(view: View) -> Mapping[str, float | None]:
+    return dict(view.means.select("arm", "mean").iter_rows())
 
-    Args:
-        ax: Where to; cell (i, j) goes from (j·width, i·height) to ((j+1)·width, (i+1)·height).
-        inside: Boolean, (rows, columns).
-        width: Of a cell.
-        height: Of a cell.
+
+def _captions(grid: Grid) -> pl.DataFrame:
+    """Return the weights of three images, of one arm: the one with the fewest wrong captions.
+
+    Beside them stand the words `written` (free-running) and `true` at the output position; null where a caption ended.
     """
-    padded = np.pad(inside, 1)
-    across = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1])  # a cell differs from the one above
-    down = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1])  # a cell differs from the one to the left
-    edges = [[(j, i), (j + 1, i)] for i, j in across] + [[(j, i), (j, i + 1)] for i, j in down]
-    scaled = np.array(edges, dtype=float).reshape(-1, 2, 2) * (width, height)
-    ax.add_collection(LineCollection(list(scaled), colors=BORDER, linewidths=1.1, capstyle="projecting"))
+    rows = of_first_seed(grid, "attention").join(_inputs(grid).select("example").unique(), on="example")
+    ranking = _means(test_error, grid).filter(pl.col("arm").is_in(rows["arm"].unique().to_list()))
+    best = ranking.sort("mean", nulls_last=True, maintain_order=True)["arm"].head(1)
+    rows = rows.filter(pl.col("arm").is_in(best.to_list()))
+    tokens, keys = of_first_seed(grid, "tokens"), ["arm", "seed", "example", "output_position"]
+    for column, sequence in {"written": "free_running", "true": "target"}.items():
+        words = tokens.filter(sequence=sequence).rename({"position": "output_position", "token": column})
+        rows = rows.join(words.select(*keys, column), on=keys, how="left")
+    shown = rows["example"].unique().sort().head(3)
+    rows = rows.filter(pl.col("example").is_in(shown.to_list()), pl.col("output_position") <= MAX_WORDS)
+    rows = rows.select(*keys[:2], "step", *keys[2:], "source_position", "weight", "aligned", "written", "true")
+    return rows.sort("example", "output_position", "source_position")
+
+
+def _inputs(grid: Grid) -> pl.DataFrame:
+    """Return the pixels of the images, the same for all replicas, as one of them left them."""
+    pixels = grid["images"].filter(image="input").sort(grid.rank(), "seed")
+    return pixels.unique(["example", "row", "column"], keep="first", maintain_order=True)
+
+
+def _captions_finding(view: View) -> str:
+    """How many captions are right, and how much of the attention lies where the words' objects are."""
+    (arm,) = view.arms
+    errors = view.means.filter(arm=arm).drop_nulls("mean")
+    shares = at_stage(alignment_share, view.grid).filter(arm=arm).drop_nulls("mean")
+    parts = [f"writes {100 * (1 - error):.0f} % of captions exactly right" for error in errors["mean"]]
+    parts += [f"has {100 * share:.0f} % of its attention inside the right place" for share in shares["mean"]]
+    return f"{capitalised(with_article(arm))} {' and '.join(parts) or 'looks at images while it writes'}"
+
+
+def _captions_values(view: View) -> str:
+    errors, shares = view.means.drop_nulls("mean"), at_stage(alignment_share, view.grid)
+    longest = max(of_first_seed(view.grid, "attention")["output_position"])
+    sentences = {
+        "Inside the border: where the object of the true word is.": view.rows["aligned"].any(),
+        f"Cut after {MAX_WORDS} words.": longest > MAX_WORDS,
+        f"Share of wrong captions over {seeds_of(errors)} with {INTERVAL}: {listed(view, errors)}.": errors.height,
+        f"Share of attention inside the known place: {listed(view, shares)}.": shares.height,
+    }
+    return " ".join(sentence for sentence, holds in sentences.items() if holds)
+
+
+def _draw_captions(view: View) -> Figure:
+    """Draw a row for each image: the image, then the image under a veil for each word."""
+    examples, inputs = view.rows["example"].unique(maintain_order=True).to_list(), _inputs(view.grid)
+    images = {example: as_grid(inputs.filter(example=example), "row", "column", "brightness") for example in examples}
+    num_columns = 1 + max(view.rows["output_position"])
+    width = WIDTH / num_columns - 0.1
+    height = 0.35 + max(width * image.shape[0] / image.shape[1] for image in images.values())
+    figure, axes = canvas(view.title, len(examples), num_columns, 0.5 + height * len(examples))
+    for row, example in zip(axes, examples, strict=True):
+        words = view.rows.filter(example=example).partition_by("output_position", maintain_order=True)
+        for ax in row:
+            ax.set_visible(False)
+        for ax, word in zip(row, [None, *words], strict=False):
+            _draw_word(ax, images[example], word)
+        row[0].set_title("image", fontweight="normal")
+    return figure
+
+
+def _draw_word(ax: Axes, image: np.ndarray[Any, Any], word: pl.DataFrame | None) -> None:
+    """Draw an image, and for a word the veil over it that is clear where the weight is."""
+    H, W = image.shape
+    ax.set_visible(True)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(True)
+    ax.imshow(image, cmap="Greys", extent=(0, W, H, 0), interpolation="nearest")
+    if word is None:
+        return
+    rows, columns = cells_of(word.height, H / W)
+    weights = word["weight"].to_numpy().reshape(rows, columns)
+    veil = np.empty((rows, columns, 4))
+    veil[..., :3], veil[..., 3] = to_rgb(VEIL), OPACITY * (1 - weights / weights.max())
+    ax.imshow(veil, extent=(0, W, H, 0), interpolation="nearest")
+    inside = word["aligned"].fill_null(value=False).to_numpy().reshape(rows, columns)
+    outline(ax, inside, width=W / columns, height=H / rows)
+    written, true = (legible(word[side][0] or "–") for side in ("written", "true"))
+    ax.set_title(written if written == true else f"{written} ≠ {true}", fontsize=7.5, parse_math=False)
+
+
+def cells_of(num_cells: int, aspect: float) -> tuple[int, int]:
+    """Return the rows and columns of a grid of `num_cells` over an image that is `aspect` times as high as wide.
+
+    The cells are as square as their number allows.
+    """
+    divisors = (rows for rows in range(1, num_cells + 1) if num_cells % rows == 0)
+    rows = min(divisors, key=lambda rows: abs(math.log(rows * rows / num_cells / aspect)))
+    return rows, num_cells // rows
+
+
+captions = Pictures(
+    name="captions",
+    rows=_captions,
+    means=lambda view: _means(test_error, view.grid),
+    picture=_draw_captions,
+    title=_captions_finding,
+    about=lambda view: (
+        f"The first test images of {{where}} and the words of {with_article(view.arms[0])} ({WHOSE}), free-running; "
+        "where one is wrong, the true one follows ≠. The clearer a cell, the greater its weight while the decoder is "
+        "teacher-forced, relative to the panel's greatest."
+    ),
+    values=_captions_values,
+    not_ok=_NOT_OK,
+)
+
+
+def _frames(grid: Grid) -> pl.DataFrame:
+    """Return the pixels of two examples of each arm, of frames evenly spaced."""
+    pixels = _all_frames(grid)
+    examples, frames = pixels["example"].unique().sort().head(2), pixels["frame"].unique().sort()
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(int))
+    rows = pixels.filter(pl.col("example").is_in(examples.to_list()), pl.col("frame").is_in(frames[chosen].to_list()))
+    keys = ["example", "image", "frame", "row", "column"]
+    return rows.sort(grid.rank(), *keys).select("arm", "seed", *keys, "brightness")
+
+
+def _all_frames(grid: Grid) -> pl.DataFrame:
+    """Return the pixels of arms that reconstruct."""
+    pixels = of_first_seed(grid, "images")
+    return pixels.filter((pl.col("image") == "reconstruction").any().over("arm"))
+
+
+def _reconstructions_finding(view: View) -> str:
+    """The error of reconstruction as a share of the baseline's, of the best arm and the worst."""
+    known = view.means.drop_nulls("mean").sort("mean", maintain_order=True)
+    if known.is_empty():
+        return f"Reconstructions of {join_first([with_article(arm) for arm in view.shown])}; no baseline is known"
+    best, worst = ((with_article(known["arm"][end]), f"{100 * known['mean'][end]:.3g} %") for end in (0, -1))
+    finding = f"Reconstructions by {best[0]} leave {best[1]} of the baseline's error"
+    return finding if known.height == 1 else f"{finding}, by {worst[0]} {worst[1]}"
+
+
+def _reconstructions_values(view: View) -> str:
+    known, num_shown = view.means.drop_nulls("mean"), view.rows["frame"].n_unique()
+    num_frames = _all_frames(view.grid)["frame"].n_unique()
+    share = f"Test loss as a share of the baseline's, mean over {seeds_of(known)} with {INTERVAL}"
+    sentences = {
+        f"{num_shown} of {num_frames} frames are shown, evenly spaced.": num_shown < num_frames,
+        f"{share}: {listed(view, known)}.": known.height,
+    }
+    return " ".join(sentence for sentence, holds in sentences.items() if holds)
+
+
+def _draw_reconstructions(view: View) -> Figure:
+    """Draw for each example the frames of the input, and below them those of each arm."""
+    examples, frames = (view.rows[column].unique().sort().to_list() for column in ("example", "frame"))
+    kinds = [(view.shown[0], "input", "input"), *((arm, "reconstruction", name_of(arm)) for arm in view.shown)]
+    strips = [(example, *kind) for example in examples for kind in kinds]
+    side = (WIDTH - 0.8) / len(frames) * (view.rows["row"].n_unique() / view.rows["column"].n_unique())
+    figure, axes = canvas(view.title, len(strips), len(frames), 0.6 + side * len(strips))
+    inputs = view.rows.filter(pl.col("arm").is_in(view.shown), image="input")["brightness"].to_numpy()
+    style: dict[str, Any] = {"cmap": "Greys", "vmin": inputs.min(), "vmax": inputs.max(), "interpolation": "nearest"}
+    for row, (example, arm, image, label) in zip(axes, strips, strict=True):
+        strip = view.rows.filter(arm=arm, example=example, image=image)
+        for ax, frame in zip(row, frames, strict=True):
+            ax.imshow(as_grid(strip.filter(frame=frame), "row", "column", "brightness"), **style)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(True)
+        row[0].set_ylabel(textwrap.fill(label, 14), rotation=0, ha="right", va="center", fontsize=7.5)
+    for ax, frame in zip(axes[0], frames, strict=True):
+        ax.set_title(f"frame {frame}", fontweight="normal", fontsize=7.5)
+    return figure
+
+
+reconstructions = Pictures(
+    name="reconstructions",
+    rows=_frames,
+    means=lambda view: _means(test_loss_over_baseline, view.grid),
+    picture=_draw_reconstructions,
+    most=3,
+    rank=(_by_mean, "test loss"),
+    title=_reconstructions_finding,
+    about=f"The first test sequences of {{where}}, and what the decoder makes of the encoder's code: {WHOSE}. All on "
+    "one scale of brightness, that of the input.",
+    values=_reconstructions_values,
+    not_ok=_NOT_OK,
+)
+
+
+_TEXT = ["arm", "seed", "example", "sequence"]
+
+
+def drawn_texts(view: View) -> pl.DataFrame:
+    """Return the texts of each arm's first examples, whole: `arm`, `seed`, `example`, `sequence`, `text`.
+
+    A text is its tokens put together, words with gaps, with the signs of `legible` for what the font lacks.
+    """
+    rows = view.rows.filter(pl.col("arm").is_in(view.shown))
+    first = rows.filter(pl.col("example").rank("dense").over("arm") <= samples.most // max(1, len(view.shown)))
+    gap = "" if are_letters(first["token"]) else " "
+    texts = first.sort("position").group_by(_TEXT).agg(text=pl.col("token").str.join(gap))
+    legibly = pl.col("text").map_elements(legible, return_dtype=pl.String)
+    prompt_first = pl.col("sequence") != "prompt"
+    return (
+        texts.with_columns(legibly).sort(view.grid.rank(), "example", prompt_first, "sequence").select(*_TEXT, "text")
+    )
+
+
+def _samples_finding(view: View) -> str:
+    """Which text of the arm with the lowest test loss repeats itself most, and which least."""
+    losses = view.means.filter(pl.col("arm").is_in(view.shown)).sort("mean", nulls_last=True, maintain_order=True)
+    variety = distinct_runs.summary(distinct_runs.of(view.grid), ["arm", "sequence"])
+    found = variety.filter(arm=losses["arm"][0]).drop_nulls("mean").sort("mean", maintain_order=True)
+    if found.is_empty():
+        return f"What {join_first([with_article(arm) for arm in view.shown])} write after a prompt"
+    unit = "characters" if are_letters(view.rows["token"]) else "tokens"
+    least, most = found.row(0, named=True), found.row(-1, named=True)
+    name, share = with_article(losses["arm"][0]), f"{100 * least['mean']:.0f} % of runs of {RUN} {unit} are distinct"
+    if found.height == 1:
+        return f"In the {least['sequence']} text of {name} {share}"
+    finding = f"{capitalised(name)} repeats itself most in its {least['sequence']} text: {share}"
+    return f"{finding}, against {100 * most['mean']:.0f} % in {most['sequence']}"
+
+
+def _samples_values(view: View) -> str:
+    losses, limit = view.means.drop_nulls("mean"), LETTERS * MAX_LINES
+    seeds = seeds_of(distinct_runs.summary(distinct_runs.of(view.grid), ["arm", "sequence"]))
+    loss = (
+        f"Test loss in nats per token, mean over {seeds_of(losses)} with {INTERVAL}: {listed(view, losses, digits=3)}."
+    )
+    sentences = {
+        f"Texts are cut after {limit} letters.": (drawn_texts(view)["text"].str.len_chars() > limit).any(),
+        f"Distinct runs are counted within a text; means over texts and {seeds}.": True,
+        loss: losses.height,
+    }
+    return " ".join(sentence for sentence, holds in sentences.items() if holds)
+
+
+def _draw_samples(view: View) -> Figure:
+    """Draw a block of texts for each arm and example, the prompt first."""
+    groups = drawn_texts(view).partition_by("arm", "example", maintain_order=True)
+    blocks = [[(row["sequence"], _lines(row["text"])) for row in group.to_dicts()] for group in groups]
+    heights = [sum(len(lines) + 0.6 for _, lines in block) for block in blocks]
+    total = 0.4 + 0.3 * len(blocks) + _LINE * sum(heights)
+    figure, axes = canvas(view.title, len(blocks), 1, total, height_ratios=heights)
+    for ax, group, block, height in zip(axes[:, 0], groups, blocks, heights, strict=True):
+        _draw_block(ax, block, height)
+        ax.set_title(name_of(group["arm"][0]))
+    label_panels(list(axes[:, 0]))
+    return figure
+
+
+def _draw_block(ax: Axes, block: list[tuple[str, list[str]]], height: float) -> None:
+    """Draw texts below one another, with the name of each at its left; the axes are as many lines high."""
+    ax.set_axis_off()
+    ax.set(xlim=(0, 1), ylim=(height, 0))
+    line = 0.0
+    style: dict[str, Any] = {"fontsize": 7, "va": "top", "parse_math": False, "in_layout": False}
+    for sequence, lines in block:
+        ax.text(0, line, textwrap.shorten(sequence, 25, placeholder="…"), **style)
+        ax.text(0.225, line, "\n".join(lines), family=FONTS, **style)
+        line += len(lines) + 0.6
+
+
+def _lines(text: str) -> list[str]:
+    """Return a text in lines of equal length, the last of them ending in «…» where the text is cut."""
+    lines = [text[start : start + LETTERS] for start in range(0, len(text), LETTERS)] or [""]
+    return lines if len(lines) <= MAX_LINES else [*lines[: MAX_LINES - 1], f"{lines[MAX_LINES - 1][:-1]}…"]
+
+
+samples = Pictures(
+    name="samples",
+    rows=lambda grid: prompted(of_first_seed(grid, "tokens")),
+    means=lambda view: _means(test_loss, view.grid),
+    picture=_draw_samples,
+    most=3,
+    rank=(_by_mean, "test loss"),
+    title=_samples_finding,
+    about=f"The beginning of test sequences of {{where}}, and what follows it by each way of choosing tokens: {WHOSE}. "
+    "⏎ is a line break.",
+    values=_samples_values,
+    not_ok=_NOT_OK,
+)

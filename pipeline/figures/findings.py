@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.quantities import Grid, Quantity, paired_difference
+from pipeline.quantities import Grid, Quantity, mean_interval, paired_difference
 from pipeline.quantities.words import interval, join_first, with_article
 
 NOTHING_FINISHED = "Inconclusive: no replica finished training"
@@ -41,7 +41,7 @@ def best_and_next(rows: pl.DataFrame, means: pl.DataFrame, noun: str, text: Text
 
 
 def extremes(rows: pl.DataFrame, means: pl.DataFrame) -> tuple[Row, Row, bool] | None:
-    """Return the arms with the lowest and the highest mean, and whether their difference, paired by seed, is established.
+    """Return the arms with the lowest and highest mean, and whether their difference, paired by seed, is established.
 
     None where no arm has a mean; the same arm twice, and no difference, where only one has.
     """
@@ -67,8 +67,8 @@ def by_sign(
 
     Args:
         means: A summary by arm, in the order in which arms are named.
-        words: What to say of arms `below` and `above` the bounds, `within` them, and `unsure`, where an interval reaches
-            over one; `{arms}` is filled in. A side without words counts as unsure.
+        words: What to say of arms `below` and `above` the bounds, `within` them, and `unsure`, where an interval
+            reaches over one; `{arms}` is filled in. A side without words counts as unsure.
         name: How an arm is named.
         bounds: The lower and the upper bound.
         most: So many arms of a side are named, the others counted.
@@ -100,8 +100,6 @@ def contrast(rows: pl.DataFrame, first: Sequence[str]) -> pl.DataFrame:
         A row per kind that has values: `kind` («first», «other»), `mean`, `low`, `high`, ..., and `apart`, whether the
         difference of the two, paired by seed, has an interval without zero.
     """
-    from pipeline.quantities import mean_interval
-
     kind = pl.when(pl.col("arm").is_in(first)).then(pl.lit("first")).otherwise(pl.lit("other"))
     finite = rows.filter(pl.col("value").is_finite()).with_columns(kind=kind)
     by_seed = finite.group_by("kind", "seed", maintain_order=True).agg(pl.col("value").mean())

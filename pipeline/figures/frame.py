@@ -21,7 +21,7 @@ import polars as pl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from pipeline.figures.style import (
     INK,
@@ -45,8 +45,8 @@ from pipeline.quantities.words import INTERVAL, capitalised, count, interval, le
 Panel = dict[str, Any]
 """Which panel: the values of the facets that make rows and columns of panels."""
 
-Facet = tuple[str, Mapping[Any, str] | None]
-"""A column whose values make panels, and their titles in order; None: the values themselves, arms in order."""
+Facet = tuple[str, Mapping[Any, str] | str | None]
+"""A column whose values make panels, and their titles in order; a text has a place for the value: «T = {}»."""
 
 Key = Any
 """The value of a line's `series`; of several columns a tuple."""
@@ -66,17 +66,17 @@ class Axis:
         column: Of the rows; for a vertical axis that of the value.
         scale: `decades`: values are log10 and ticks powers of ten. `log10`: values are log10, ticks 1, 2, 5, 10, ...
             `percent`: shares times 100. `steps`: training steps from 0, logarithmic. `log` and `linear` as usual.
-            `lengths`: logarithmic, a tick at each length with room.
+            `lengths`: logarithmic, a tick at each length with room. `counts`: linear, ticks at whole numbers.
         limits: Lowest and highest value shown; None where the data say.
         max_decades: Of means that far below the largest nothing is shown.
-        lines: Reference lines across a panel, each with its name; an empty name draws a thin line.
+        lines: Reference lines across a panel, each with its name; dashed, a thin line where the name is empty.
         band: What surrounds a line: `interval` of the mean, `quartiles` around the median, or nothing.
         empty: What a panel without any line says.
     """
 
     label: str
     column: str = "value"
-    scale: Literal["linear", "log", "log10", "decades", "percent", "steps", "lengths"] = "linear"
+    scale: Literal["linear", "log", "log10", "decades", "percent", "steps", "lengths", "counts"] = "linear"
     limits: tuple[float | None, float | None] = (None, None)
     max_decades: float | None = None
     lines: Mapping[float, str] | Callable[[View, Panel], Mapping[float, str]] = field(default_factory=dict)
@@ -100,9 +100,11 @@ class Frame(ABC):
 
     Attributes:
         name: Of the figure, in studies' files and file names.
-        rows: A quantity, or a function from a grid to rows `arm`, `seed`, `value` and facets.
+        rows: A quantity; several by name, which stands in their rows' column `quantity`; or a function from a grid to
+            rows `arm`, `seed`, `value` and facets.
         title: The finding, computed by rule.
-        about: The caption's first sentences; `{dataset}`, `{T}`, `{seeds}` and `{interval}` are filled in.
+        about: The caption's first sentences; `{dataset}`, `{T}`, `{where}` (the dataset, with T where that is a
+            setting), `{seeds}` and `{interval}` are filled in.
         means: What is drawn in the place of means over seeds: a row per value of `keys`.
         applies: Whether a grid has what the figure shows, besides rows.
         lengths: Whether the figure is of the longest sequence length or of all.
@@ -115,7 +117,7 @@ class Frame(ABC):
     """
 
     name: str
-    rows: Quantity | Callable[[Grid], pl.DataFrame]
+    rows: Quantity | Mapping[str, Quantity] | Callable[[Grid], pl.DataFrame]
     title: Callable[[View], str]
     about: str | Callable[[View], str]
     means: Callable[[View], pl.DataFrame] | None = None
@@ -170,6 +172,9 @@ class View:
     def rows(self) -> pl.DataFrame:
         """The rows, one per seed and what tells them apart."""
         rows = self.frame.rows
+        if isinstance(rows, Mapping):
+            parts = [quantity.of(self.grid).with_columns(quantity=pl.lit(name)) for name, quantity in rows.items()]
+            return pl.concat(parts, how="diagonal")
         return rows.of(self.grid) if isinstance(rows, Quantity) else rows(self.grid)
 
     @cached_property
@@ -187,14 +192,17 @@ class View:
 
     def summary(self, rows: pl.DataFrame, by: Sequence[str] = ("arm",)) -> pl.DataFrame:
         """Return means over seeds with their intervals, as the quantity takes them."""
-        if isinstance(self.frame.rows, Quantity):
-            return self.frame.rows.summary(rows, by)
-        return mean_interval(rows, "value", by)
+        quantity = self.frame.rows
+        if isinstance(quantity, Mapping):
+            parts = rows.partition_by("quantity", maintain_order=True)
+            return pl.concat(quantity[part["quantity"][0]].summary(part, by) for part in parts)
+        return quantity.summary(rows, by) if isinstance(quantity, Quantity) else mean_interval(rows, "value", by)
 
     @cached_property
     def arms(self) -> list[str]:
-        """The arms that have rows, in the order of the study's file."""
-        return self.grid.present(self.rows)
+        """The arms that have rows, in the order of the study's file; what rows call so besides comes last."""
+        known = self.rows["arm"].unique(maintain_order=True)
+        return [*self.grid.present(self.rows), *(arm for arm in known if arm not in self.grid.arms)]
 
     @cached_property
     def shown(self) -> list[str]:
@@ -205,7 +213,7 @@ class View:
     @cached_property
     def looks(self) -> dict[str, Look]:
         """How each arm is drawn, the same in every figure of the grid."""
-        return looks_of(self.grid.arms)
+        return looks_of(list(dict.fromkeys([*self.grid.arms, *self.arms])))
 
     @cached_property
     def num_seeds(self) -> dict[str, int]:
@@ -227,9 +235,13 @@ class View:
     def caption(self) -> str:
         """What is drawn, over how many seeds, which arms, and what became of the others."""
         frame, quantity = self.frame, self.frame.rows
+        if isinstance(quantity, Mapping):
+            quantity = next(iter(quantity.values()))
         about = frame.about(self) if callable(frame.about) else frame.about
         seeds = seeds_of(self.means.drop_nulls("mean"))
-        parts = [about.format(dataset=self.grid.dataset, T=self.T, seeds=seeds, interval=INTERVAL)]
+        dataset, is_set = self.grid.dataset, self.grid.runs["dataset.length"].is_not_null().any()
+        where = f"{dataset} at T = {self.T}" if is_set else dataset
+        parts = [about.format(dataset=dataset, T=self.T, where=where, seeds=seeds, interval=INTERVAL)]
         if frame.values is not None and (values := frame.values(self)):
             parts.append(values)
         if len(self.shown) < len(self.arms):
@@ -257,7 +269,7 @@ class Lines(Frame):
     one label share an entry of the legend; arms that panels are named after have none.
 
     Attributes:
-        x: The horizontal axis.
+        x: The horizontal axis; where rows of panels differ in it, one per value of `down`.
         y: The vertical axis; where panels differ in it, one per value of `down`, or without `down` of `across`.
         across: The facet whose values make the columns of panels.
         down: The facet whose values make the rows of panels.
@@ -269,9 +281,11 @@ class Lines(Frame):
         width: Panels side by side, where they wrap.
         height: Of a row of panels in inches.
         marked: Whether lines have a bar at each point in place of a band.
+        seeds: Whether seeds stand as points beside marked lines; one that diverged as a cross, at `diverged_value`.
+        hollow: Whether a marked point is drawn hollow: an expression over the means.
     """
 
-    x: Axis
+    x: Axis | Mapping[Any, Axis]
     y: Axis | Mapping[Any, Axis]
     across: Facet | None = None
     down: Facet | None = None
@@ -283,34 +297,56 @@ class Lines(Frame):
     width: int = 4
     height: float = 2.6
     marked: bool = False
+    seeds: bool = False
+    hollow: pl.Expr = field(default_factory=lambda: pl.lit(value=False))
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The columns that tell the means apart which are drawn."""
         facets = [facet[0] for facet in (self.down, self.across) if facet]
-        return tuple(dict.fromkeys([*facets, *self.series, self.x.column]))
+        return tuple(dict.fromkeys([*facets, *self.series, self._column]))
+
+    @property
+    def _column(self) -> str:
+        return self.x.column if isinstance(self.x, Axis) else next(iter(self.x.values())).column
 
     def drawn(self, view: View) -> Figure:
         """Return the figure of a view, under the project's style."""
         means = self._shown(view)
         panels = _Panels(self, view, means)
         figure, axes = panels.canvas()
-        for ax, panel in panels.each(axes):
-            axis = panels.axis(self.y, panel)
-            rows = (view.quartiles if axis.band == "quartiles" else means).filter(_of(panel))
-            rows = rows.filter(pl.col("arm").is_in(view.shown))
-            self._lines(view, ax, rows, axis)
-            for height, name in axis.references(view, panel).items():
-                reference(ax, axis.shown(height), name, horizontal=True)
-            if rows.drop_nulls("mean").is_empty():
-                ax.text(0.5, 0.5, axis.empty, transform=ax.transAxes, ha="center")
-            if self.add is not None:
-                self.add(view, ax, panel)
-            _scale(ax, "x", self.x, means[self.x.column])
-            _scale(ax, "y", axis, rows["mean"])
+        for ax, panel in (each := panels.each(axes)):
+            self.fill(view, ax, panel)
+        for ax, panel in each:  # when all are drawn, for some share an axis
+            self.scale(view, ax, panel)
         panels.finish(axes)
         self._legend(view, figure, means)
         return figure
+
+    def fill(self, view: View, ax: Axes, panel: Panel) -> None:
+        """Draw what is in one panel."""
+        rows, axis = self._beside(view, panel).filter(_of(panel)), _axis_of(self, self.y, panel)
+        self._lines(view, ax, rows, axis, panel)
+        for height, name in axis.references(view, panel).items():
+            reference(ax, axis.shown(height), name, horizontal=True)
+        if rows.drop_nulls("mean").is_empty():
+            ax.text(0.5, 0.5, axis.empty, transform=ax.transAxes, ha="center")
+        if self.add is not None:
+            self.add(view, ax, panel)
+
+    def scale(self, view: View, ax: Axes, panel: Panel) -> None:
+        """Scale and limit the axes of one panel by what all panels show that share them."""
+        beside, x, y = self._beside(view, panel), _axis_of(self, self.x, panel), _axis_of(self, self.y, panel)
+        rows = beside if self.down or isinstance(self.y, Axis) else beside.filter(_of(panel))
+        references = pl.Series(list(y.references(view, panel)), dtype=pl.Float64)
+        _scale(ax, "x", x, beside[x.column])
+        _scale(ax, "y", y, pl.concat([rows["mean"], references]))
+
+    def _beside(self, view: View, panel: Panel) -> pl.DataFrame:
+        """Return what is drawn in all panels of the same row."""
+        means = view.quartiles if _axis_of(self, self.y, panel).band == "quartiles" else view.means
+        below = {self.down[0]: panel[self.down[0]]} if self.down else {}
+        return means.filter(pl.col("arm").is_in(view.shown), *_of(below))
 
     def remarks(self, view: View) -> list[str]:
         """Return what the caption says of how this was drawn."""
@@ -325,24 +361,36 @@ class Lines(Frame):
             return self.look(view)
         return state_looks(view.grid.arms) if self.series == ("arm", "state") else view.looks
 
-    def _lines(self, view: View, ax: Axes, rows: pl.DataFrame, axis: Axis) -> None:
-        looks, shade = self._looks(view), 0.18 if len(view.shown) <= 4 else 0.07
+    def _keys(self, view: View, rows: pl.DataFrame) -> list[tuple[Any, ...]]:
+        """Return what tells lines apart, arms in the grid's order."""
         keys = rows.select(self.series).unique(maintain_order=True).rows()
+        if "arm" in self.series:
+            keys.sort(key=lambda key: view.shown.index(key[self.series.index("arm")]))
+        return keys
+
+    def _lines(self, view: View, ax: Axes, rows: pl.DataFrame, axis: Axis, panel: Panel) -> None:
+        across = _axis_of(self, self.x, panel)
+        looks, keys = self._looks(view), self._keys(view, rows)
+        shade = 0.18 if len(keys) <= 4 else 0.07
         for place, key in enumerate(keys):
-            line = rows.filter(**dict(zip(self.series, key, strict=True))).sort(self.x.column)
+            line = rows.filter(**dict(zip(self.series, key, strict=True))).sort(self._column)
             look, is_thin = looks[key[0] if len(key) == 1 else key], line.select(_is_thin(view)).to_series().to_numpy()
-            x = line[self.x.column].cast(pl.Float64).to_numpy()
+            x = line[self._column].cast(pl.Float64).to_numpy()
             ends = (line[name].cast(pl.Float64).fill_null(math.nan).to_numpy() for name in ("mean", "low", "high"))
             mean, low, high = map(axis.shown, ends)
             if self.marked:
-                x = x * _dodge(x, place, len(keys)) if self.x.scale in {"log", "lengths"} else x
+                x = _dodged(x, place, len(keys), is_log=across.scale in {"log", "lengths"})
+                if self.seeds:
+                    mine = view.rows.filter(_of(panel), **dict(zip(self.series, key, strict=True)))
+                    self._seeds(ax, mine, dict(zip(line[self._column], x, strict=True)), axis, look)
                 ax.plot(x, mean, **look.line)
                 bars = np.nan_to_num(np.clip([mean - low, high - mean], 0.0, None))
-                style: dict[str, Any] = {"markersize": 5, "capsize": 2.5, "elinewidth": 1.0}
-                for part, alpha in ((~is_thin, 1.0), (is_thin, 0.35)):
-                    ax.errorbar(
-                        x[part], mean[part], bars[:, part], fmt=look.marker, color=look.colour, alpha=alpha, **style
-                    )
+                is_hollow = line.with_columns(hollow=self.hollow)["hollow"].to_numpy()
+                parts = {"white": is_hollow & ~is_thin, look.colour: ~is_hollow & ~is_thin, "none": is_thin}
+                for face, part in parts.items():
+                    style: dict[str, Any] = {"markersize": 5, "capsize": 2.5, "elinewidth": 1.0, "color": look.colour}
+                    style |= {"markerfacecolor": face} if face != "none" else {"alpha": 0.35}
+                    ax.errorbar(x[part], mean[part], bars[:, part], fmt=look.marker, **style)
                 continue
             strong = np.where(is_thin, math.nan, mean)
             ax.plot(x, strong, **look.line, marker=look.marker, markevery=max(1, len(x) // 6))
@@ -353,10 +401,19 @@ class Lines(Frame):
                 blank = np.where(is_thin, math.nan, 1.0)
                 ax.fill_between(x, low * blank, high * blank, color=look.colour, alpha=shade, linewidth=0)
 
+    def _seeds(self, ax: Axes, rows: pl.DataFrame, places: Mapping[float, float], axis: Axis, look: Look) -> None:
+        """Draw what each seed has beside the mean; a diverged one is a cross."""
+        points: dict[str, dict[str, Any]] = {
+            "value": {"s": 10, "alpha": 0.45, "linewidth": 0},
+            "diverged_value": {"s": 26, "marker": "x", "linewidth": 1.2},
+        }
+        for column, style in points.items():
+            known = rows.drop_nulls(column) if column in rows.columns else rows.clear()
+            x = [places[place] for place in known[self._column]]
+            ax.scatter(x, [axis.shown(value) for value in known[column]] if x else [], color=look.colour, **style)
+
     def _legend(self, view: View, figure: Figure, means: pl.DataFrame) -> None:
-        looks, keys = self._looks(view), means.select(self.series).unique(maintain_order=True).rows()
-        if "arm" in self.series:
-            keys.sort(key=lambda key: view.shown.index(key[self.series.index("arm")]))
+        looks, keys = self._looks(view), self._keys(view, means)
         in_titles = {facet[0] for facet in (self.across, self.down) if facet}
         labels = dict(self.label(view)) if self.label is not None else {}
         entries: dict[str, Look] = {}
@@ -412,28 +469,32 @@ class Dots(Frame):
         panels = _Panels(self, view, view.means)
         figure, axes = panels.canvas(1.0 + (0.33 if len(view.shown) > 6 else 0.42) * len(view.shown))
         for ax, panel in panels.each(axes):
-            axis = panels.axis(self.x, panel)
-            means, seeds = view.means.filter(_of(panel)), view.rows.filter(_of(panel))
-            for place, arm in enumerate(view.shown):
-                values = axis.shown(seeds.filter(arm=arm)["value"].cast(pl.Float64).drop_nulls().to_numpy())
-                style: dict[str, Any] = {"s": 12, "alpha": 0.45, "linewidth": 0}
-                ax.scatter(values, [place + 0.22] * len(values), color=view.looks[arm].colour, **style)
-                self._means(ax, place, means.filter(arm=arm), means, view.looks[arm], axis)
-            for at, name in axis.references(view, panel).items():
-                reference(ax, axis.shown(at), name, horizontal=False)
-            if self.add is not None:
-                self.add(view, ax, panel)
-            _scale(ax, "x", axis, means["mean"])
-            ax.set_xlabel(axis.label)
+            self.fill(view, ax, panel)
         if any(ax.texts for ax in axes.flat):  # names of lines stand above the panels
             for ax in axes.flat:
                 ax.set_title(ax.get_title(loc="left"), loc="left", pad=15)
-        axes[0, 0].set_yticks(range(len(view.shown)), [textwrap.fill(name_of(arm), 26) for arm in view.shown])
-        axes[0, 0].set_ylim(len(view.shown) - 0.5, -0.5)
         if self.series is not None and (known := [key for key in self.series[1] if key in view.means[self.series[0]]]):
             _legend(figure, dict(self.series[1][key] for key in known))
         label_panels(list(axes.flat))
         return figure
+
+    def fill(self, view: View, ax: Axes, panel: Panel) -> None:
+        """Draw one panel."""
+        axis = _axis_of(self, self.x, panel)
+        means, seeds = view.means.filter(_of(panel)), view.rows.filter(_of(panel))
+        for place, arm in enumerate(view.shown):
+            values = axis.shown(seeds.filter(arm=arm)["value"].cast(pl.Float64).drop_nulls().to_numpy())
+            style: dict[str, Any] = {"s": 12, "alpha": 0.45, "linewidth": 0}
+            ax.scatter(values, [place + 0.22] * len(values), color=view.looks[arm].colour, **style)
+            self._means(ax, place, means.filter(arm=arm), means, view.looks[arm], axis)
+        for at, name in axis.references(view, panel).items():
+            reference(ax, axis.shown(at), name, horizontal=False)
+        if self.add is not None:
+            self.add(view, ax, panel)
+        _scale(ax, "x", axis, means["mean"])
+        ax.set_xlabel(axis.label)
+        ax.set_yticks(range(len(view.shown)), [textwrap.fill(name_of(arm), 26) for arm in view.shown])
+        ax.set_ylim(len(view.shown) - 0.5, -0.5)
 
     def _means(self, ax: Axes, place: int, mine: pl.DataFrame, panel: pl.DataFrame, look: Look, axis: Axis) -> None:
         known = [key for key in self.series[1] if key in panel[self.series[0]]] if self.series else []
@@ -444,16 +505,9 @@ class Dots(Frame):
             ends = [row["mean"] if row[side] is None else row[side] for side in ("mean", "low", "high")]
             middle, low, high = map(axis.shown, ends)
             bars = [[max(0.0, middle - low)], [max(0.0, high - middle)]]
-            size = 4.5 if known else 6
-            ax.errorbar(
-                [middle],
-                [place + beside],
-                xerr=bars,
-                color=drawn.colour,
-                marker=drawn.marker,
-                markersize=size,
-                capsize=3,
-            )
+            style: dict[str, Any] = {"markersize": 4.5, "elinewidth": 0.9} if known else {"markersize": 6}
+            style |= {"color": drawn.colour, "marker": drawn.marker, "capsize": 2.5}
+            ax.errorbar([middle], [place + beside], xerr=bars, **style)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -554,15 +608,12 @@ class Points(Frame):
         series = ["arm", self.series] if self.series else ["arm"]
         for ax, panel in panels.each(axes):
             for key, mine in rows.filter(_of(panel)).group_by(series, maintain_order=True):
-                look = self.look(view)[key] if self.look else view.looks[str(key[0])]  # type: ignore[index]
+                look = self.look(view)[key] if self.look else view.looks[str(key[0])]
                 for face, part in (("none", mine.filter("hollow")), (look.colour, mine.filter(~pl.col("hollow")))):
                     style: dict[str, Any] = {"marker": look.marker, "s": 18, "linewidth": 0.9, "alpha": 0.6}
-                    edge = (
-                        {"color": look.colour}
-                        if look.marker == "x"
-                        else {"edgecolors": look.colour, "facecolors": face}
-                    )
-                    ax.scatter(part[self.x.column], part[self.y.column], **edge, **style)
+                    is_cross = look.marker == "x"
+                    style |= {"color": look.colour} if is_cross else {"edgecolors": look.colour, "facecolors": face}
+                    ax.scatter(part[self.x.column], part[self.y.column], **style)
             if self.add is not None:
                 self.add(view, ax, panel)
             if self.square:
@@ -621,17 +672,16 @@ class _Panels:
             self.grid = [self.grid[0][start : start + width] for start in range(0, len(across), width)]
 
     def axis(self, axis: Axis | Mapping[Any, Axis], panel: Panel) -> Axis:
-        """Return the axis of a panel, where panels differ in it."""
-        facet = self.down or self.frame.across
-        return axis if isinstance(axis, Axis) else axis[panel[facet[0]] if facet else None]
+        """Return the axis of a panel."""
+        return _axis_of(self.frame, axis, panel)
 
     def canvas(self, height: float | None = None) -> tuple[Figure, np.ndarray[Any, Any]]:
         num_rows, num_columns, frame = len(self.grid), len(self.grid[0]), self.frame
-        share: dict[str, Any] = {"sharex": True, "sharey": "row" if self.down else True}
+        share: dict[str, Any] = {"sharex": True if isinstance(frame.x, Axis) else "row", "sharey": True}
         if isinstance(frame, Dots):
-            share = {"sharex": isinstance(frame.x, Axis), "sharey": True}
-        elif not isinstance(frame.y, Axis) and not self.down:
-            share["sharey"] = False
+            share["sharex"] = isinstance(frame.x, Axis)
+        elif not isinstance(frame.y, Axis):
+            share["sharey"] = "row" if self.down else False
         total = height if height is not None or isinstance(frame, Dots) else 0.8 + frame.height * num_rows
         return canvas(self.view.title, num_rows, num_columns, total or 3.0, **share)
 
@@ -652,16 +702,20 @@ class _Panels:
         assert not isinstance(self.frame, Dots)  # noqa: S101 - its rows are named by arms
         for row, panels in zip(axes, self.grid, strict=True):
             for ax, panel in zip(row, panels, strict=False):
-                below = self.down[1][panel[self.down[0]]] if self.down and self.down[1] else ""
-                ax.set_xlabel(self.frame.x.label)
+                titles = self.down[1] if self.down else None
+                below = titles[panel[self.down[0]]] if self.down and isinstance(titles, Mapping) else ""
+                ax.set_xlabel(self.axis(self.frame.x, panel).label)
                 ax.set_ylabel("\n".join(filter(None, [below, self.axis(self.frame.y, panel).label])))
                 ax.label_outer(remove_inner_ticks=False)
+                if not isinstance(self.frame.x, Axis):
+                    ax.set_xlabel(self.axis(self.frame.x, panel).label)
+                    ax.tick_params(labelbottom=True)
                 if not isinstance(self.frame.y, Axis) and not self.down:
                     ax.set_ylabel(self.axis(self.frame.y, panel).label)
                     ax.tick_params(labelleft=True)
         last = [panels for panels in self.grid if panels][-1]
         for ax in axes[-2][len(last) :] if len(axes) > 1 else ():  # nothing stands below these
-            ax.set_xlabel(self.frame.x.label)
+            ax.set_xlabel(self.axis(self.frame.x, last[-1]).label)
             ax.tick_params(labelbottom=True)
         label_panels(list(axes[0]) if self.down else [ax for ax in axes.flat if ax.get_visible()])
 
@@ -669,8 +723,15 @@ class _Panels:
         if self.frame.across is None:
             return ""
         name, titles = self.frame.across
-        title = titles[panel[name]] if titles is not None else name_of(str(panel[name]))
+        value = name_of(str(panel[name]))
+        title = value if titles is None else titles.format(value) if isinstance(titles, str) else titles[panel[name]]
         return textwrap.fill(title, max(14, 78 // len(self.grid[0])))
+
+
+def _axis_of(frame: Lines | Dots | Points, axis: Axis | Mapping[Any, Axis], panel: Panel) -> Axis:
+    """Return the axis of a panel, where panels differ in it: by rows of panels, or without these by columns."""
+    facet = (frame.down if isinstance(frame, Lines) else None) or frame.across
+    return axis if isinstance(axis, Axis) else axis[panel[facet[0]] if facet else None]
 
 
 def _values(facet: Facet | None, view: View, rows: pl.DataFrame) -> list[Panel]:
@@ -679,7 +740,7 @@ def _values(facet: Facet | None, view: View, rows: pl.DataFrame) -> list[Panel]:
         return [{}]
     name, titles = facet
     known = rows[name].unique(maintain_order=True).to_list()
-    order = view.shown if name == "arm" else list(titles) if titles is not None else known
+    order = view.shown if name == "arm" else list(titles) if isinstance(titles, Mapping) else known
     return [{name: value} for value in order if value in known or name == "stage"]
 
 
@@ -699,10 +760,14 @@ def _scale(ax: Axes, which: Literal["x", "y"], axis: Axis, values: pl.Series) ->
         log_ticks(ax, which)
     elif axis.scale == "steps":
         step_ticks(ax, int(values.max() or 1))  # type: ignore[arg-type]
+    elif axis.scale == "counts":
+        getattr(ax, f"{which}axis").set_major_locator(MaxNLocator(8, integer=True))
     elif axis.scale == "lengths":
         lengths = values.unique().sort().to_list()
+        num_columns = ax.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
+        room = 0.013 * num_columns * (len(str(lengths[-1])) + 0.6)  # a digit takes 1.3 % of the figure
         getattr(ax, f"{which}axis").set_minor_locator(NullLocator())
-        getattr(ax, f"set_{which}ticks")(kept := with_room(lengths, 0.12), [f"{length:g}" for length in kept])
+        getattr(ax, f"set_{which}ticks")(kept := with_room(lengths, room), [f"{length:g}" for length in kept])
 
 
 def _reach(values: pl.Series, max_decades: float | None) -> tuple[float, float]:
@@ -719,11 +784,14 @@ def _padded(low: float, high: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _dodge(x: np.ndarray[Any, Any], place: int, num_lines: int) -> float:
-    """Return the factor that moves a line beside the others on a logarithmic axis."""
-    known = np.unique(x)
-    gap = float(np.diff(np.log10(known)).min()) if len(known) > 1 else 0.1
-    return float(10 ** (min(0.045, gap / (2 * num_lines)) * (place - (num_lines - 1) / 2)))
+def _dodged(x: np.ndarray[Any, Any], place: int, num_lines: int, *, is_log: bool) -> np.ndarray[Any, Any]:
+    """Return where the points of one of several lines stand, beside those of the others."""
+    along = np.log10(x) if is_log else x
+    known = np.unique(along)
+    gap, widest = (float(np.diff(known).min()), float(np.ptp(known))) if len(known) > 1 else (0.1, 1.0)
+    step = min(gap / (2 * num_lines), 0.045 if is_log else 0.01 * widest)
+    moved = along + step * (place - (num_lines - 1) / 2)
+    return 10**moved if is_log else moved
 
 
 def reference(ax: Axes, at: float, name: str, *, horizontal: bool) -> None:

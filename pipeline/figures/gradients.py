@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import polars as pl
+from matplotlib.figure import Figure
 
-from pipeline.figures.findings import Row, by_sign
-from pipeline.figures.frame import STAGE_TITLES, Axis, HeatMaps, Lines, View
-from pipeline.quantities import Grid
+from pipeline.figures.findings import Row, at_stage, by_sign, contrast
+from pipeline.figures.frame import STAGE_TITLES, Axis, HeatMaps, Lines, View, listed
+from pipeline.figures.style import Look
+from pipeline.quantities import Grid, mean_interval
 from pipeline.quantities import gradients as quantities
-from pipeline.quantities.words import name_of, number, with_article
+from pipeline.quantities.attention import attending
+from pipeline.quantities.gradients import recurring
+from pipeline.quantities.words import interval, join_first, name_of, number, with_article
 
 _STEADY = -math.log10(0.99)
 """A slope in decades per timestep below which, with its whole interval, the gradient keeps its size to 1 %."""
@@ -127,3 +132,212 @@ gradient_heatmap = HeatMaps(
     rank=(lambda view: dict(_decades_lost(view).group_by("arm").agg(pl.col("lost").min()).iter_rows()), "decades lost"),
     top_layer="traces",
 )
+
+
+_LAYERS = (
+    Look("#12416e", "solid", "o"),
+    Look("#d1580b", "solid", "s"),
+    Look("#58bab0", "solid", "^"),
+    Look("#93308a", "solid", "D"),
+    Look("#c79a2b", "solid", "v"),
+    Look("#6f6f6f", "solid", "P"),
+)
+
+
+def _layer_looks(view: View) -> dict[tuple[int, str], Look]:
+    places = view.rows.select("layer", "direction").unique().rows()
+    looks = {place: _LAYERS[place[0] % len(_LAYERS)] for place in places}
+    dashes = {"forward": "solid", "backward": (0, (4, 1.5))}
+    return {place: Look(look.colour, dashes[place[1]], look.marker) for place, look in looks.items()}
+
+
+def _layer_finding(view: View) -> str:
+    """Whether after training less gradient reaches the first layer than the last, by arm."""
+    gaps = at_stage(quantities.layer_gap, view.grid).drop_nulls("mean")
+    if gaps.is_empty():
+        return _direction_finding(view)
+
+    def name(row: Row) -> str:
+        if gaps.height > 3:
+            return with_article(row["arm"])
+        flipped = {"mean": -row["mean"], "low": -row["high"], "high": -row["low"]} if is_larger(row) else row
+        return f"{with_article(row['arm'])} ({interval(flipped)} decades)"
+
+    def is_larger(row: Row) -> bool:
+        return row["high"] is not None and row["high"] < 0
+
+    words = {
+        "above": "smaller in {arms}",
+        "below": "larger in {arms}",
+        "unsure": "no difference is established in {arms}",
+    }
+    sides = by_sign(gaps, words, name=name)
+    if sides.startswith("no difference"):
+        return f"After training, between the first and the last layer's gradient {sides}"
+    return f"After training the first layer's gradient is, beside the last layer's, {sides}"
+
+
+def _direction_finding(view: View) -> str:
+    """Where no arm has two layers: which direction's states get more gradient."""
+    if "end" not in view.rows["stage"]:
+        return "No replica finished training: only the initial gradient is known"
+    gaps = at_stage(quantities.direction_gap, view.grid).drop_nulls("mean")
+    if gaps.is_empty():
+        return "Inconclusive: the gradient of one direction is not finite"
+    parts = []
+    for row in gaps.iter_rows(named=True):
+        is_clear = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+        parts.append(f"{with_article(row['arm'])} {interval(row)} decades{'' if is_clear else ', inconclusive'}")
+    return f"Mean gradient of the forward minus the backward states after training: {join_first(parts)}"
+
+
+def _layer_gaps(view: View) -> str:
+    gaps = at_stage(quantities.layer_gap, view.grid).filter(pl.col("arm").is_in(view.shown)).drop_nulls("mean")
+    lead = "Last layer's log10 norm minus the first one's, mean over timesteps, after training"
+    return "" if gaps.is_empty() else f"{lead}: {listed(view, gaps)}."
+
+
+def _layer_ranks(view: View) -> dict[str, float | None]:
+    return dict(at_stage(quantities.layer_gap, view.grid).select("arm", "mean").iter_rows())
+
+
+_by_layer: dict[str, Any] = {
+    "name": "gradient_by_layer",
+    "x": Axis(label="timestep t", column="timestep"),
+    "y": Axis(label="gradient norm", scale="decades"),
+    "across": ("arm", None),
+    "series": ("layer", "direction"),
+    "look": _layer_looks,
+    "label": lambda view: {place: f"layer {place[0] + 1}, {place[1]}" for place in _layer_looks(view)},
+    "title": _layer_finding,
+    "about": "Frobenius norm over the probe batch of ∂L/∂h_t of every layer and direction, at T = {T} on {dataset}: "
+    "mean over {seeds} of log10, bands the {interval}; layers are counted from the input, dashed is backward in time.",
+    "values": _layer_gaps,
+    "not_ok": quantities.gradient_by_layer.not_ok,
+}
+gradient_by_layer = Lines(
+    **_by_layer,
+    rows=quantities.gradient_by_layer,
+    down=("stage", STAGE_TITLES),
+    height=2.1,
+    most=3,
+    crowded=Lines(
+        **_by_layer,
+        rows=lambda grid: quantities.gradient_by_layer.of(grid).filter(stage="end"),
+        width=3,
+        height=2.1,
+        most=6,
+        rank=(_layer_ranks, "how much less gradient the first layer gets"),
+    ),
+)
+
+
+def _with(arm: str, view: View) -> str:
+    """Return «with dot»; «without attention» of the one arm that has none, beside others that have."""
+    others = attending(view.grid)
+    is_alone = len(others) == len(view.grid.arms) - 1 > 0 and arm not in others
+    return "without attention" if is_alone else f"with {with_article(arm)}"
+
+
+def _encoder_finding(view: View) -> str:
+    """The factor per timestep of lag after training, with and without attention, if a difference is established.
+
+    If it is not, but was at initialisation, those. Without a contrast, the smallest and the largest of the arms.
+    """
+    end = at_stage(quantities.encoder_decay_factor, view.grid).drop_nulls("mean").sort("mean", maintain_order=True)
+    if end.is_empty():
+        return "No replica finished training: only the initial gradient is known"
+    slopes, attends = quantities.encoder_decay_factor.of(view.grid), attending(view.grid)
+    after, before = (contrast(slopes.filter(stage=stage), attends) for stage in ("end", "initialisation"))
+    lead = "the gradient into the encoder changes per timestep of lag by"
+
+    def contrasted(kinds: pl.DataFrame) -> str:
+        with_it, without = kinds.iter_rows(named=True)
+        return f"{_factors(without)} without attention, by {_factors(with_it)} with it"
+
+    if after.height < 2:
+        ends = [end.row(0, named=True), end.row(-1, named=True)][: end.height]
+        parts = [f"{_factors(row)} {_with(row['arm'], view)}" for row in ends]
+        return f"After training {lead} {', by '.join(parts)}"
+    if after["apart"].all():
+        return f"After training {lead} {contrasted(after)}"
+    if before.height == 2 and before["apart"].all():
+        return f"At initialisation {lead} {contrasted(before)}; after training no difference is established"
+    return "Inconclusive: no difference in the encoder's gradient with and without attention is established"
+
+
+def _factors(row: Row) -> str:
+    """Return «×0.850 [0.830, 0.870]» of a slope in decades."""
+    ends = "" if row["low"] is None else f" [{10 ** row['low']:.3f}, {10 ** row['high']:.3f}]"
+    return f"{_factor(row['mean'])}{ends}"
+
+
+def _encoder_labels(view: View) -> dict[str, str]:
+    slopes = {
+        stage: dict(at_stage(quantities.encoder_decay_factor, view.grid, stage).select("arm", "mean").iter_rows())
+        for stage in STAGE_TITLES
+    }
+    return {arm: f"{name_of(arm)}  {' → '.join(_factor(own.get(arm)) for own in slopes.values())}" for arm in view.arms}
+
+
+def _encoder_fits(view: View) -> str:
+    fits = quantities.encoder_decay_factor.of(view.grid).filter(stage="end").with_columns(value="r_squared")
+    means = mean_interval(fits, "value", ["arm"]).drop_nulls("mean")
+    parts = [f"{name_of(arm)} {r_squared:.2f}" for arm, r_squared in means["arm", "mean"].iter_rows()]
+    explained = "After training a line explains of the variance over lags (R², mean over seeds)"
+    return f"{explained}: {'; '.join(parts)}." if parts else ""
+
+
+gradient_into_encoder = Lines(
+    name="gradient_into_encoder",
+    rows=quantities.encoder_gradient_by_lag,
+    x=Axis(label="lag k (timesteps before the last token)", column="lag"),
+    y=Axis(label="gradient relative to lag 0", scale="decades", lines={0.0: ""}),
+    across=("stage", STAGE_TITLES),
+    label=_encoder_labels,
+    title=_encoder_finding,
+    about="Frobenius norm over the probe batch of ∂L/∂h of the encoder k timesteps before the source's last token, "
+    "relative to lag 0, on {dataset}; exact float64 backward pass through the decoder, and attention where there is "
+    "any. Sources end together at lag 0; a shorter one has nothing at the longest lags. Lines are means of log10 over "
+    "{seeds}, bands the {interval}; factors per timestep are least-squares fits of the log10 norm, seed by seed.",
+    values=_encoder_fits,
+)
+
+
+def _far_finding(view: View) -> str:
+    """How far the gradient of the farther half of the input lies below the largest, with and without recurrence."""
+    lost = quantities.far_input_gradient.of(view.grid).filter(stage="end").drop_nulls("value")
+    kinds = contrast(lost, recurring(view.grid))
+    if kinds.height < 2:
+        return "Inconclusive: no replica of both kinds finished training"
+    if not kinds["apart"].all():
+        return "Inconclusive: no difference between input gradients with and without recurrence is established"
+    recurrent, other = map(interval, kinds.iter_rows(named=True))
+    lead = "After training the farther half of the input gets a gradient"
+    return f"{lead} {recurrent} decades below the largest with recurrence, {other} without"
+
+
+input_gradients = Lines(
+    name="input_gradients",
+    rows=quantities.input_gradient_by_lag,
+    applies=lambda grid: 0 < len(recurring(grid)) < grid["traces"].filter(part="input")["arm"].n_unique(),
+    x=Axis(label="lag k (timesteps before the last one)", column="lag"),
+    y=Axis(label="gradient relative to the largest", scale="decades", lines={0.0: ""}),
+    across=("stage", STAGE_TITLES),
+    label=lambda view: {
+        arm: name_of(arm) + ("" if arm in recurring(view.grid) else " (no recurrence)") for arm in view.arms
+    },
+    title=_far_finding,
+    about="Frobenius norm over the probe batch of ∂L/∂x k timesteps before the last one, relative to each replica's "
+    "largest, at T = {T} on {dataset}; exact float64 backward pass. Lines are means of log10 over {seeds}, bands the "
+    "{interval}.",
+    values=lambda view: f"With recurrence: {'; '.join(map(name_of, recurring(view.grid)))}.",
+)
+
+
+def heatmap_of_setting(label: str, traces: pl.DataFrame) -> Figure:
+    """Return the heat map of the recurrent gradients of one setting, from its rows of `traces`."""
+    rows = traces.with_columns(arm=pl.lit(label), length=pl.col("timestep").max(), status=pl.lit("ok"))
+    runs = rows.select("trial_id", "arm", "length", "seed", "status").unique(maintain_order=True)
+    grid = Grid(study="", name="", arms=(label,), settings=runs, runs=runs, all_runs=runs, long={"traces": rows})
+    return gradient_heatmap.draw(grid)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import polars as pl
 
 from pipeline.figures.findings import NOTHING_FINISHED, best_and_next, extremes
-from pipeline.figures.frame import Axis, Dots, View, listed
+from pipeline.figures.frame import Axis, Dots, Lines, Panel, View, listed
+from pipeline.figures.style import FAINT, Look
+from pipeline.quantities import Grid, paired_difference
 from pipeline.quantities import outcomes as quantities
-from pipeline.quantities import paired_difference
-from pipeline.quantities.outcomes import compares_cells, has_classes
+from pipeline.quantities.decoding import decodes
+from pipeline.quantities.outcomes import baseline_of, compares_cells, has_classes, has_criterion, longest_solved
 from pipeline.quantities.training import test_error_by_group
-from pipeline.quantities.words import capitalised, interval, name_of, number, with_article
+from pipeline.quantities.words import capitalised, interval, join_first, name_of, number, seeds_of, with_article
 
 
 def _percent(share: float) -> str:
@@ -51,9 +54,10 @@ def _error_by_token_finding(view: View) -> str:
     if means["arm"].n_unique() == 1:
         worst = means.sort("mean", descending=True, maintain_order=True).row(0, named=True)
         return f"Most errors of {with_article(worst['arm'])} are on {worst['group']} tokens"
-    best, worst, is_apart = extremes(view.rows.filter(group=group), means.filter(group=group)) or (None, None, False)
-    if best is None or worst is None or not is_apart:
+    ends = extremes(view.rows.filter(group=group), means.filter(group=group))
+    if ends is None or not ends[2]:
         return "Inconclusive: for no kind of token is a difference between arms established"
+    best, worst, _ = ends
     shares = f"{100 * best['mean']:.1f} % against {100 * worst['mean']:.1f} %"
     name = capitalised(with_article(best["arm"]))
     return f"{name} is ahead on {group} tokens: {shares} of {with_article(worst['arm'])} are wrong"
@@ -63,7 +67,7 @@ error_by_token = Dots(
     name="error_by_token",
     rows=test_error_by_group,
     x=Axis(label="test error in %", scale="percent", limits=(-3, 103)),
-    across=("group", None),
+    across=("group", "{} tokens"),
     title=_error_by_token_finding,
     about="Share of wrong answers on the test sequences of {dataset} (T = {T}), by the kind of the token that they "
     "answer, at each replica's best validation step: points are seeds, markers means over {seeds} with {interval}.",
@@ -74,4 +78,189 @@ error_by_token = Dots(
         + "."
     ),
     not_ok="diverged and failed ones are not shown",
+)
+
+
+def _loss_panel(grid: Grid) -> str:
+    return "error" if has_classes(grid) else "loss"
+
+
+def _loss_rows(grid: Grid) -> pl.DataFrame:
+    """Return the test error, where there are classes, else log10 of the test loss, of every replica."""
+    quantity = quantities.test_error if has_classes(grid) else quantities.log_test_loss
+    return quantity.of(grid).with_columns(panel=pl.lit(_loss_panel(grid)), end=pl.lit(""))
+
+
+_ENDS = {
+    "solved": ("reached the criterion", Look("#12416e", "none", "o")),
+    "diverged": ("diverged", Look("#d1580b", "none", "X")),
+    "timed_out": ("ran out of time", Look("#93308a", "none", "s")),
+    "error": ("failed", Look(FAINT, "none", "v")),
+}
+
+
+def _ends(grid: Grid) -> pl.DataFrame:
+    """Return by arm and `end` the share of seeds that ended so: solved if there is a criterion, the rest if any did."""
+    outcome = quantities.outcome
+    parts = {
+        "solved": quantities.solved.summary(quantities.solved.of(grid)),
+        **{end: outcome.summary(outcome.of(grid).filter(status=end)) for end in ("diverged", "timed_out")},
+        "error": quantities.failed.summary(quantities.failed.of(grid)),
+    }
+    known = [end for end in parts if end in grid.runs["status"] or (end == "solved" and has_criterion(grid.runs))]
+    shares = [parts[end].with_columns(end=pl.lit(end), panel=pl.lit("ends")) for end in known]
+    return pl.concat(shares) if shares else parts["error"].clear().with_columns(end=pl.lit(""), panel=pl.lit(""))
+
+
+def _outcome_means(view: View) -> pl.DataFrame:
+    quantity = quantities.test_error if has_classes(view.grid) else quantities.log_test_loss
+    losses = quantity.summary(view.rows, view.frame.keys)
+    return pl.concat([losses, _ends(view.grid).select(losses.columns)])
+
+
+def _outcome_finding(view: View) -> str:
+    """Which arms most seeds solve; without a criterion, whether the best arm is ahead of the next one."""
+    shares = _ends(view.grid)
+    lost = [with_article(arm) for arm in shares.filter(pl.col("mean") > 0.5, end="diverged")["arm"]]
+    tail = f"; most seeds of {join_first(lost)} diverge" if lost else ""
+    solved = shares.filter(end="solved")
+    if solved.is_empty():
+        return f"{_best_finding(view)}{tail}"
+    won = solved.filter(pl.col("mean") > 0.5).sort("mean", descending=True, maintain_order=True)["arm"].to_list()
+    others = [with_article(arm) for arm in solved["arm"] if arm not in won]
+    if not won or not others:
+        return f"At T = {view.T} {'every' if won else 'no'} arm reaches the criterion with most of its seeds{tail}"
+    rest = join_first(others) if len(others) <= 3 else f"{len(others)} others"
+    names = join_first([with_article(arm) for arm in won])
+    return f"At T = {view.T} most seeds reach the criterion with {names}, not with {rest}{tail}"
+
+
+def _best_finding(view: View) -> str:
+    means = view.means.filter(panel=_loss_panel(view.grid))
+    if has_classes(view.grid):
+        return best_and_next(view.rows, means, "test error", _percent, lead="Lowest test error")
+    return best_and_next(view.rows, means, "test loss", lambda log: number(10**log), lead="Lowest test loss")
+
+
+def _outcome_about(view: View) -> str:
+    lead = "Test loss"
+    if has_classes(view.grid):
+        lead = "Share of sequences not exactly right, free-running," if decodes(view.grid) else "Share of wrong classes"
+    mean, has_ends = "means" if has_classes(view.grid) else "geometric means", not _ends(view.grid).is_empty()
+    lead = f"Left: {lead[0].lower()}{lead[1:]}" if has_ends else lead
+    right = " Right: shares of seeds that ended so, with 95 % Wilson intervals." if has_ends else ""
+    seeds = seeds_of(view.means.filter(panel=_loss_panel(view.grid)).drop_nulls("mean"))
+    return (
+        f"{lead} on {{dataset}} at T = {{T}}, at each replica's best validation step: points are seeds, markers {mean} "
+        f"over {seeds} with {{interval}}.{right}"
+    )
+
+
+def _baseline(view: View, panel: Panel) -> dict[float, str]:  # noqa: ARG001 - the same in every panel
+    baseline = baseline_of(view.grid)
+    return {} if baseline is None else {math.log10(baseline): "baseline"}
+
+
+def _is_said_elsewhere(grid: Grid) -> bool:
+    return compares_cells(grid) and (error_by_cell.is_of(grid) or loss_by_length.is_of(grid))
+
+
+outcome_by_arm = Dots(
+    name="outcome_by_arm",
+    applies=lambda grid: len(grid.arms) > 1 and not _is_said_elsewhere(grid),
+    rows=_loss_rows,
+    means=_outcome_means,
+    x={
+        "error": Axis(label="test error in %", scale="percent", limits=(0, None)),
+        "loss": Axis(label="test loss", scale="log10", lines=_baseline),
+        "ends": Axis(label="share of seeds", limits=(-0.04, 1.04)),
+    },
+    across=("panel", {"error": "Test error", "loss": "Test loss", "ends": "How its seeds ended"}),
+    series=("end", _ENDS),
+    title=_outcome_finding,
+    about=_outcome_about,
+    not_ok="diverged and failed ones have no test loss here",
+    most=24,
+)
+
+
+def _points_by_length(grid: Grid) -> pl.DataFrame:
+    """Return log10 of the test loss of every replica by arm and length, that of a diverged one apart."""
+    keys = ["arm", "length", "seed"]
+    rows = quantities.log_test_loss.of(grid).join(grid.runs.select(*keys, "test_loss"), on=keys)
+    lost = pl.when(pl.col("status") == "diverged").then(pl.col("test_loss").log10())
+    return rows.with_columns(panel=pl.lit("loss"), diverged_value=lost).sort("length", grid.rank(), "seed")
+
+
+def _means_by_length(view: View) -> pl.DataFrame:
+    keys = ["panel", "arm", "length"]
+    means = quantities.log_test_loss.summary(view.rows, keys)
+    if not has_criterion(view.grid.runs):
+        return means
+    solved = quantities.solved.of(view.grid).with_columns(panel=pl.lit("solved"))
+    return pl.concat([means, quantities.solved.summary(solved, keys).select(means.columns)])
+
+
+def _reach_finding(view: View) -> str:
+    """Up to which length each arm learns; without a criterion, which arm has the lowest loss at the longest."""
+    lengths = view.grid.lengths
+    if not has_criterion(view.grid.runs):
+        best = view.means.filter(length=lengths[-1]).drop_nulls("mean").sort("mean", maintain_order=True)
+        if best.is_empty():
+            return "Inconclusive: no replica finished training at the longest length"
+        return f"At T = {lengths[-1]} {with_article(best['arm'][0])} has the lowest mean test loss"
+    reach, noun = longest_solved(view.grid), "cell" if compares_cells(view.grid) else "arm"
+    if reach["longest_solved"].is_null().all():
+        return f"No {noun} reaches the criterion with most of its seeds, not even at T = {lengths[0]}"
+    if (reach["longest_solved"] == lengths[-1]).fill_null(value=False).all():
+        return f"Every {noun} solves every length that was tried, up to T = {lengths[-1]}"
+    reach = reach.sort("longest_solved", descending=True, nulls_last=True, maintain_order=True)
+    groups = reach.group_by("longest_solved", maintain_order=True).agg("arm").rows()
+    parts = [
+        f"{'no length' if length is None else f'up to T = {length}'} with {join_first(list(map(with_article, arms)))}"
+        for length, arms in groups
+    ]
+    if len(parts) > 3:  # the reaches at both ends, and how many arms lie between
+        between = sum(len(arms) for _, arms in groups[1:-1])
+        return f"Most seeds solve {parts[0]} to {parts[-1]}; {between} arms lie between"
+    return f"Most seeds solve {', '.join(parts)}"
+
+
+def _about_lengths(view: View) -> str:
+    runs = view.grid.runs
+    right = ""
+    if has_criterion(runs):
+        stopping = runs.filter(pl.col("training.stop_below").is_not_null())
+        known = "training.stop_on" in runs.columns
+        names: list[str] = stopping["training.stop_on"].unique().sort(descending=True).to_list() if known else []
+        judged = " or ".join(name.replace("_", " ") for name in names) or "validation loss"
+        right = f" Right: share of seeds whose {judged} fell below the criterion, with 95 % Wilson interval."
+    seeds = seeds_of(view.means.filter(panel="loss").drop_nulls("mean"))
+    return (
+        f"{'Left: test' if right else 'Test'} loss on {{dataset}} after training, at each replica's best validation "
+        "step; faint points are seeds, a diverged one a cross at the test loss of its best step, markers geometric "
+        f"means over {seeds} with {{interval}} of log10.{right}"
+    )
+
+
+loss_by_length = Lines(
+    name="loss_by_length",
+    applies=lambda grid: (
+        (len(grid.lengths) > 1 or (has_criterion(grid.runs) and compares_cells(grid)))
+        and bool(grid.runs["test_loss"].is_not_null().any())
+    ),
+    rows=_points_by_length,
+    means=_means_by_length,
+    lengths="all",
+    x=Axis(label="sequence length T", column="length", scale="lengths"),
+    y={
+        "loss": Axis(label="test loss", scale="log10", lines=_baseline),
+        "solved": Axis(label="share of seeds", limits=(-0.04, 1.04)),
+    },
+    across=("panel", {"loss": "Test loss", "solved": "Seeds that reached the criterion"}),
+    marked=True,
+    seeds=True,
+    title=_reach_finding,
+    about=_about_lengths,
+    not_ok="a diverged one is in no mean and has not reached the criterion, and one with an error is not shown",
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,14 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogFormatterMathtext,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
 
 P = ParamSpec("P")
 
@@ -190,11 +199,23 @@ def label_panels(axes: Sequence[Axes]) -> None:
         ax.set_title(f"{letter}  {ax.get_title(loc='left')}".rstrip(), loc="left")
 
 
+class _Decades(MaxNLocator):
+    """Ticks of log10 values: whole powers of ten; 1, 2 and 5 times them where the axis has fewer than two."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """Return where ticks stand between two values."""
+        if vmax - vmin > 2.0:
+            return super().tick_values(vmin, vmax)
+        powers = range(math.floor(vmin), math.ceil(vmax))
+        ticks = [power + math.log10(factor) for power in powers for factor in (1, 2, 5)]
+        return np.array(ticks) if vmax - vmin > 0.3 else MaxNLocator(4).tick_values(vmin, vmax)
+
+
 def decades(ax: Axes, axis: str = "y") -> None:
     """Show the values of an axis, which are log10, as powers of ten; between two of them as plain numbers."""
     chosen = getattr(ax, f"{axis}axis")
-    chosen.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=7, integer=True))
-    chosen.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: _power(value)))
+    chosen.set_major_locator(_Decades(nbins=7, integer=True))
+    chosen.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
 
 
 def _power(exponent: float) -> str:
@@ -206,12 +227,12 @@ def log_ticks(ax: Axes, axis: str) -> None:
     """Label a logarithmic axis: powers of ten, 2 and 5 times them where there is room, evenly in a small range."""
     chosen = getattr(ax, f"{axis}axis")
     low, high = getattr(ax, f"get_{axis}lim")()
-    wide, ticker = high / low, matplotlib.ticker
-    powers = ticker.LogLocator(subs=(1.0, 2.0, 5.0) if wide < 30 else (1.0,))
-    chosen.set_major_locator(powers if wide > 3 else ticker.MaxNLocator(4))
-    chosen.set_minor_locator(ticker.NullLocator())
-    plain = ticker.StrMethodFormatter("{x:g}")
-    chosen.set_major_formatter(plain if wide < 1e4 else ticker.LogFormatterMathtext())
+    wide = high / low
+    powers = LogLocator(subs=(1.0, 2.0, 5.0) if wide < 30 else (1.0,))
+    chosen.set_major_locator(powers if wide > 3 else MaxNLocator(4))
+    chosen.set_minor_locator(NullLocator())
+    plain = StrMethodFormatter("{x:g}")
+    chosen.set_major_formatter(plain if wide < 1e4 else LogFormatterMathtext())
 
 
 def step_ticks(ax: Axes, last: int) -> None:

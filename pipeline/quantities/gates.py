@@ -7,7 +7,7 @@ import polars as pl
 from pipeline.quantities.gradients import decay_rates, gradient_by_lag
 from pipeline.quantities.grid import Grid
 from pipeline.quantities.quantity import quantity
-from pipeline.quantities.selection import staged, top_forward
+from pipeline.quantities.selection import STAGES, staged, top_forward
 
 KEEPING = ("f", "z")
 """Gates that multiply the old state, of the LSTM and of the GRU."""
@@ -44,6 +44,15 @@ def half_life(grid: Grid) -> pl.DataFrame:
     """Timesteps ln ½ / ln f in which the keeping gate halves what it keeps, a seed's mean over units."""
     rows = _gates(grid, "half_life").filter(pl.col("gate").is_in(KEEPING))
     return rows.group_by("stage", "arm", "gate", "seed", maintain_order=True).agg(pl.col("value").mean())
+
+
+@quantity(words="factor of the keeping gate's half-life by training", scale="log10", not_ok=_NOT_OK)
+def half_life_change(grid: Grid) -> pl.DataFrame:
+    """log10 of the half-life after training over that at initialisation."""
+    logs = half_life.of(grid).with_columns(pl.col("value").log10())
+    wide = logs.pivot(on="stage", index=["arm", "seed"], values="value", maintain_order=True)
+    known = [pl.col(stage) if stage in wide.columns else pl.lit(None, pl.Float64) for stage in STAGES]
+    return wide.select("arm", "seed", value=known[1] - known[0])
 
 
 @quantity(words="share that gate {gate} keeps per timestep", scale="log10", facets=("stage", "gate"), not_ok=_NOT_OK)

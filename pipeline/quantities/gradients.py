@@ -78,6 +78,20 @@ def input_gradient_by_lag(grid: Grid) -> pl.DataFrame:
     )
 
 
+@quantity(words="decades by which the farther half of the input gets less gradient", unit="decades", facets=("stage",))
+def far_input_gradient(grid: Grid) -> pl.DataFrame:
+    """Mean over the larger half of lags of how far log10 ‖∂L/∂x‖ lies below the largest; null where none is finite."""
+    far = 2 * pl.col("lag") > pl.col("lag").max().over("stage")
+    finite = pl.col("value").filter(pl.col("value").is_finite())
+    rows = input_gradient_by_lag.of(grid).filter(far)
+    return rows.group_by("stage", "arm", "seed", maintain_order=True).agg(value=-finite.mean())
+
+
+def recurring(grid: Grid) -> list[str]:
+    """Return the arms that have states: gradients were traced of more than their input."""
+    return grid.present(grid["traces"].filter(pl.col("part") != "input"))
+
+
 @quantity(
     words="factor of the gradient in {state} per timestep of lag",
     scale="log10",
@@ -158,6 +172,22 @@ def layer_gap(grid: Grid) -> pl.DataFrame:
     pairs = pairs.with_columns(value=pl.col("value_last") - pl.col("value")).filter(pl.col("value").is_finite())
     means = pairs.group_by("stage", "arm", "seed", maintain_order=True).agg(pl.col("value").mean())
     return means.sort(pl.col("stage") == "end", grid.rank())
+
+
+@quantity(
+    words="mean log10 gradient norm of the forward minus the backward states",
+    unit="decades",
+    facets=("stage",),
+    not_ok="diverged and failed ones have no end of training",
+)
+def direction_gap(grid: Grid) -> pl.DataFrame:
+    """Mean over timesteps and layers of the log10 norm, forward minus backward; null where one has no finite norm."""
+    rows = gradient_by_layer.of(grid).filter((pl.col("direction") == "backward").any().over("arm"))
+    keys = ["stage", "arm", "seed"]
+    forward = pl.col("direction") == "forward"
+    finite = pl.col("value").is_finite()
+    sides = [pl.col("value").filter(finite & side).mean() for side in (forward, ~forward)]
+    return rows.group_by(keys, maintain_order=True).agg(value=sides[0] - sides[1])
 
 
 def growth_by_singular_value(grid: Grid) -> pl.DataFrame:

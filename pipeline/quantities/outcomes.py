@@ -16,8 +16,8 @@ _NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 _SHARE = (0.0, 1.0)
 
 
-def _column(grid: Grid, name: str) -> pl.DataFrame:
-    return grid.runs.select("arm", "length", "seed", "status", value=finished(name))
+def _column(grid: Grid, value: str | pl.Expr) -> pl.DataFrame:
+    return grid.runs.select("arm", "length", "seed", "status", value=finished(value))
 
 
 @quantity(words="test loss", better="lower")
@@ -36,6 +36,18 @@ def log_test_loss(grid: Grid) -> pl.DataFrame:
 def test_error(grid: Grid) -> pl.DataFrame:
     """Share of wrong classes; of decoders the share of sequences that are not exactly right, free-running."""
     return _column(grid, "test_error")
+
+
+@quantity(words="test perplexity", better="lower")
+def test_perplexity(grid: Grid) -> pl.DataFrame:
+    """Exponential of the test loss, where that is nats per token."""
+    return _column(grid, pl.col("test_loss").exp())
+
+
+@quantity(words="test loss as a share of the baseline's", unit="share", better="lower")
+def test_loss_over_baseline(grid: Grid) -> pl.DataFrame:
+    """Test loss over that of the best answer without a memory; null where no baseline is known."""
+    return _column(grid, pl.col("test_loss") / pl.col("baseline_loss"))
 
 
 @quantity(words="number of parameters", better="lower")
@@ -86,6 +98,12 @@ def outcome(grid: Grid) -> pl.DataFrame:
         for status in ("ok", "diverged", "timed_out")
     ]
     return pl.concat(rows)
+
+
+@quantity(words="share of seeds whose program failed", scale="event", better="lower", not_ok="they are what is counted")
+def failed(grid: Grid) -> pl.DataFrame:
+    """Whether the program of a seed ended with an error."""
+    return grid.runs.select("arm", "seed", value=pl.col("status") == "error")
 
 
 @quantity(words="share of all settings that end {status}", unit="share", facets=("status",), not_ok="they are counted")
@@ -167,3 +185,9 @@ def _exponent_of_step_time(grid: Grid, arm: str) -> Effect:
 def step_time_exponent(grid: Grid) -> pl.DataFrame:
     """log10 of the step time per length: the exponent is the slope of a line through them against log10 T."""
     return grid.runs.select("arm", "length", "seed", value=finished(pl.col("step_time_s").log10()))
+
+
+def baseline_of(grid: Grid) -> float | None:
+    """Return the loss of an answer that remembers nothing; None where it is unknown or settings differ in it."""
+    known = grid.runs["baseline_loss"].drop_nulls().unique()
+    return float(known[0]) if len(known) == 1 else None

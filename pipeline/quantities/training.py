@@ -91,6 +91,23 @@ def unseen_over_baseline(grid: Grid) -> pl.DataFrame:
     return pl.concat(chosen).select("unseen", "arm", "seed", "value")
 
 
+@quantity(
+    words="test loss at length {tested_length}",
+    scale="log10",
+    better="lower",
+    facets=("tested_length",),
+    across_lengths=True,
+    not_ok="diverged and failed ones are not shown",
+)
+def test_loss_by_tested_length(grid: Grid) -> pl.DataFrame:
+    """log10 of the test loss at the trained `length` and at every other length that a network was tested at."""
+    known = finished(pl.col("value").log10())
+    seen = grid.runs.rename({"test_loss": "value"}).with_columns(tested_length="length")
+    unseen = grid["curves"].filter(pl.col("tested_length") != pl.col("length"), metric="loss", split="test")
+    both = [rows.select("length", "arm", "seed", "tested_length", value=known) for rows in (seen, unseen)]
+    return pl.concat(both).sort("length", grid.rank(), "tested_length", "seed")
+
+
 @quantity(words="probability of the true token", bounds=_SHARE, facets=("step",), not_ok=_STOPPED)
 def forcing_probability(grid: Grid) -> pl.DataFrame:
     """Probability with which a decoder in training is given the true token rather than its own."""
@@ -103,3 +120,11 @@ def forcing_probability(grid: Grid) -> pl.DataFrame:
 def free_running_error(grid: Grid) -> pl.DataFrame:
     """Share of wrong tokens on the validation sequences, the decoder being given its own tokens."""
     return scheduled(grid, "token_error", split="validation", mode="free_running")
+
+
+@quantity(words="free-running token error after training", unit="share", bounds=_SHARE, better="lower")
+def final_free_running_error(grid: Grid) -> pl.DataFrame:
+    """Share of wrong tokens on the validation sequences at the last step of every replica, free-running."""
+    rows = metric(grid["curves"], "token_error", split="validation", mode="free_running")
+    last = rows.filter(pl.col("step") == pl.col("step").max().over("arm", "seed"))
+    return last.sort(grid.rank(), "seed").select("arm", "seed", value=finished("value"))

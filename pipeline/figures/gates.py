@@ -1,0 +1,207 @@
+"""Figures of gates: how their values are distributed, and whether the keeping gate explains the gradient."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.figures.findings import at_stage
+from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Pictures, View, listed
+from pipeline.figures.style import FAINT, INK, Look, canvas, handle_of, label_panels, legend_below
+from pipeline.quantities import gates as quantities
+from pipeline.quantities.gates import KEEPING
+from pipeline.quantities.words import INTERVAL, join_first, name_of, number, with_article
+
+_ORDER = (*KEEPING, "i", "r", "o")
+
+_STEADY = -math.log10(0.99)
+"""Decades per timestep: a gradient's slope within so much of the product's, with its whole interval, follows it."""
+
+
+def _lives(view: View, stage: str = "end") -> pl.DataFrame:
+    return at_stage(quantities.half_life, view.grid, stage)
+
+
+def _half_life_finding(view: View) -> str:
+    """Where training lengthens or shortens the memory of the keeping gate, by its half-life."""
+    lives = {
+        stage: dict(_lives(view, stage).drop_nulls("mean").select("arm", "mean").iter_rows()) for stage in STAGE_TITLES
+    }
+    if not all(lives.values()):
+        return "Half-lives of the keeping gate are not known both before and after training"
+    changes = quantities.half_life_change.summary(quantities.half_life_change.of(view.grid)).sort(view.grid.rank())
+    sides = {"lengthens": pl.col("low") > 0, "shortens": pl.col("high") < 0}
+    parts = []
+    for verb, is_on_side in sides.items():
+        arms = changes.filter(is_on_side)["arm"]
+        spans = {arm: " → ".join(number(known.get(arm), 2) for known in lives.values()) for arm in arms}
+        names = [f"{with_article(arm)} ({span} timesteps)" for arm, span in spans.items()]
+        parts += [f"{verb} the keeping gate's half-life in {join_first(names, 2)}"] if names else []
+    unsure = changes.filter(~pl.any_horizontal(*(side.fill_null(value=False) for side in sides.values())))["arm"]
+    rest = [f"no change is established in {join_first(list(map(with_article, unsure)))}"] if len(unsure) else []
+    finding = "; ".join([*parts, *rest])
+    return f"Training {finding}" if parts else finding.capitalize()
+
+
+def _half_lives(view: View) -> str:
+    known = _lives(view).filter(pl.col("arm").is_in(view.shown)).drop_nulls("low")
+    lead = f"Half-lives ln ½ / ln f of the keeping gate after training, {INTERVAL}"
+    return "" if known.is_empty() else f"{lead}: {listed(view, known)} timesteps."
+
+
+def _densities(view: View) -> Figure:
+    """Draw a panel per gate, and one of saturation."""
+    drawn = view.means.filter(pl.col("arm").is_in(view.shown))
+    gates = sorted(drawn["gate"].unique(), key=lambda gate: (_ORDER.index(gate) if gate in _ORDER else 9, gate))[:5]
+    num_columns = 2 if len(gates) in {1, 3} else 3
+    num_rows = math.ceil((len(gates) + 1) / num_columns)
+    figure, axes = canvas(view.title, num_rows, num_columns, 0.6 + 2.1 * num_rows)
+    for ax, gate in zip(axes.flat, gates, strict=False):
+        for (arm, stage), line in drawn.filter(gate=gate).group_by("arm", "stage", maintain_order=True):
+            look, is_end = view.looks[str(arm)], stage == "end"
+            x, heights = (line[name].cast(pl.Float64).to_numpy() for name in ("position", "mean"))
+            style = {"linewidth": 1.6, "alpha": 1.0} if is_end else {"linewidth": 1.0, "alpha": 0.45}
+            ax.step(x, heights, where="mid", color=look.colour, **style)
+            if is_end:
+                ax.plot(x[::5], heights[::5], color=look.colour, linestyle="none", marker=look.marker)
+        ax.set_title(f"gate {gate}{', keeps the state' if gate in KEEPING else ''}")
+        ax.set(xlabel="value of the gate", ylabel="density", xlim=(0, 1))
+        ax.set_ylim(bottom=0)
+    _saturation(view, axes.flat[len(gates)], gates)
+    for ax in axes.flat[len(gates) + 1 :]:
+        ax.set_visible(False)
+    lives = [dict(_lives(view, stage).select("arm", "mean").iter_rows()) for stage in STAGE_TITLES]
+    labels = {
+        arm: f"{name_of(arm)}: half-life " + " → ".join(number(known.get(arm), 2) for known in lives)
+        if any(arm in known for known in lives)
+        else name_of(arm)
+        for arm in view.shown
+    }
+    legend_below(figure, [handle_of(view.looks[arm], linestyle="solid") for arm in labels], list(labels.values()))
+    label_panels([ax for ax in axes.flat if ax.get_visible()])
+    return figure
+
+
+def _saturation(view: View, ax: Axes, gates: list[str]) -> None:
+    """Draw a letter per gate at (share near 0, share near 1), with a line that begins at initialisation."""
+    keys = ["stage", "arm", "gate", "side"]
+    shares = quantities.gate_saturation.summary(quantities.gate_saturation.of(view.grid), keys)
+    shares = shares.filter(pl.col("gate").is_in(gates), pl.col("arm").is_in(view.shown))
+    wide = shares.pivot(on="side", index=["stage", "arm", "gate"], values="mean", maintain_order=True)
+    ax.plot([0, 1], [1, 0], color=INK, linewidth=0.7, linestyle=":")
+    if {"left_saturated", "right_saturated"} <= {*wide.columns}:
+        for (arm, gate), path in wide.drop_nulls().group_by(["arm", "gate"], maintain_order=True):
+            points, colour = path.select("left_saturated", "right_saturated").rows(), view.looks[str(arm)].colour
+            ax.plot(*zip(*points, strict=True), color=colour, linewidth=0.8, alpha=0.5)
+            ax.plot(*points[0], color=colour, marker=".", alpha=0.5)
+            ax.plot(*points[-1], color=colour, marker=f"${gate}$", markersize=7, linestyle="none")
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="share near 0", ylabel="share near 1", title="Saturation")
+    ax.set_box_aspect(1)
+    ax.annotate("0 or 1 always", (0.5, 0.5), rotation=-45, ha="left", va="bottom", fontsize=7, color=FAINT)
+
+
+gate_distribution = Pictures(
+    name="gate_distribution",
+    rows=quantities.gate_density,
+    means=lambda view: view.summary(view.rows, ["stage", "arm", "gate", "position"]),
+    picture=_densities,
+    title=_half_life_finding,
+    about="Density of each gate on the probe batch of {dataset} (T = {T}), mean over {seeds}: faint at initialisation, "
+    "full at the end of training. Last panel: share of values near 0 (left-saturated) and near 1 (right-saturated), a "
+    "line from initialisation to the end, as in Karpathy et al. (2015).",
+    values=_half_lives,
+    most=4,
+    rank=(
+        lambda view: dict(_lives(view).select("arm", "mean").iter_rows()),
+        "half-life of the keeping gate at the end",
+    ),
+    top_layer="gates",
+)
+
+_SOURCES = {
+    "gradient": "gradient, measured",
+    "retention": "product of the keeping gate",
+    "power": "f^k of its mean f",
+}
+
+
+def _retention_finding(view: View) -> str:
+    """Whether after training the gradient falls as the keeping gate's product does, slower, or faster."""
+    gaps = at_stage(quantities.retention_gap, view.grid).drop_nulls("mean")
+    if gaps.is_empty():
+        return "Inconclusive: gate and gradient are not both known at the end of training"
+    is_steady = (pl.col("low") > -_STEADY) & (pl.col("high") < _STEADY)
+    verdict = (
+        pl.when(is_steady)
+        .then(pl.lit("as fast as"))
+        .when(pl.col("low") > 0)
+        .then(pl.lit("slower than"))
+        .when(pl.col("high") < 0)
+        .then(pl.lit("faster than"))
+    )
+    arms = gaps.with_columns(verdict=verdict)
+    names = {
+        speed: [with_article(arm) for arm in arms.filter(pl.col("verdict").eq_missing(speed))["arm"]]
+        for speed in ("as fast as", "slower than", "faster than", None)
+    }
+    unsure = names.pop(None)
+    parts = [f"{speed} the keeping gate's product in {join_first(found)}" for speed, found in names.items() if found]
+    falls = f"the gradient falls {', '.join(parts)}" if parts else ""
+    rest = f"no difference to the keeping gate's product is established in {join_first(unsure)}" if unsure else ""
+    return f"After training {'; '.join(filter(None, (falls, rest)))}"
+
+
+def _slopes(view: View) -> str:
+    gaps = at_stage(quantities.retention_gap, view.grid).filter(pl.col("arm").is_in(view.shown)).drop_nulls("mean")
+    lead = "Slope of the gradient minus that of the product, decades per timestep"
+    return "" if gaps.is_empty() else f"{lead}: {listed(view, gaps)}."
+
+
+def _source_looks(view: View) -> dict[tuple[str, str], Look]:
+    others = {"retention": Look(INK, (0, (5, 1.5)), ""), "power": Look(FAINT, (0, (1, 1.5)), "")}
+    own = {(arm, "gradient"): Look(view.looks[arm].colour, "solid", "") for arm in view.grid.arms}
+    return own | {(arm, source): look for arm in view.grid.arms for source, look in others.items()}
+
+
+def _last_product(view: View) -> dict[str, float | None]:
+    end = view.means.filter(stage="end", source="retention")
+    last = end.filter(pl.col("lag") == pl.col("lag").max().over("arm"))
+    return dict(last.select("arm", "mean").iter_rows())
+
+
+_retention: dict[str, Any] = {
+    "name": "gate_retention",
+    "x": Axis(label="lag k (timesteps)", column="lag"),
+    "y": Axis(label="relative to lag 0", scale="decades", lines={0.0: ""}, max_decades=16),
+    "across": ("arm", None),
+    "series": ("arm", "source"),
+    "look": _source_looks,
+    "label": lambda view: {(arm, source): label for arm in view.arms for source, label in _SOURCES.items()},
+    "title": _retention_finding,
+    "about": "Mean product of the keeping gate (f of the LSTM, z of the GRU) over the last k timesteps, f^k with the "
+    "gate's mean f, and the norm of ∂L/∂c (∂L/∂h of the GRU) k timesteps back relative to lag 0, at T = {T} on "
+    "{dataset}: means over {seeds}, bands the {interval}. «As fast» means within 1 % per timestep. What lies more than "
+    "16 decades below lag 0 is cut off; where the loss is at every timestep, gradient enters at every lag.",
+    "values": _slopes,
+    "not_ok": quantities.retention_by_lag.not_ok,
+    "top_layer": "gates",
+    "height": 2.0,
+}
+gate_retention = Lines(
+    **_retention,
+    rows=quantities.retention_by_lag,
+    down=("stage", STAGE_TITLES),
+    most=3,
+    crowded=Lines(
+        **_retention,
+        rows=lambda grid: quantities.retention_by_lag.of(grid).filter(stage="end"),
+        means=lambda view: view.summary(view.rows.with_columns(stage=pl.lit("end")), ["stage", "arm", "source", "lag"]),
+        width=3,
+        most=6,
+        rank=(_last_product, "the keeping gate's product at the longest lag"),
+    ),
+)

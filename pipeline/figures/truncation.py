@@ -1,0 +1,292 @@
+"""What truncated backpropagation gets wrong and what it saves: bias, cost, and a gradient of the wrong sign."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.figures.findings import NOTHING_FINISHED
+from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Panel, View
+from pipeline.figures.style import FAINT, INK, Look, canvas, label_panels, looks_of, styled
+from pipeline.quantities import Grid, paired_difference
+from pipeline.quantities.outcomes import activation_bytes, has_classes, step_time_s, test_loss, test_perplexity
+from pipeline.quantities.truncation import SMALL_ERROR, needed_backward_length, truncated_gradients, truncation_error
+from pipeline.quantities.words import capitalised, count, join_first, name_of, number, with_article
+
+LENGTH = "training.truncation.backward_length"
+_DOTTED = (0, (1, 1.5))
+_THEORY = {"log10_error": "log10_bound", "log10_phi": "log10_fit"}
+
+
+def _gradients(grid: Grid) -> pl.DataFrame:
+    """Return log10 of the relative error, the cosine, and log10 of φ_K, one below the other."""
+    keys = ["stage", "arm", "backward_length", "seed"]
+    rows = truncated_gradients(grid).unpivot(on=["log10_error", "cosine", "log10_phi"], index=keys)
+    return rows.rename({"variable": "which"}).sort(pl.col("stage") == "end", grid.rank(), "which", "backward_length")
+
+
+def _bias_finding(view: View) -> str:
+    """How long truncated backpropagation must be after training for a small error in every seed."""
+    end = needed_backward_length(view.grid).filter(stage="end")
+    if end.is_empty():
+        return "Inconclusive: no truncated gradient is known at the end of training"
+    known = end.drop_nulls("backward_length").sort("backward_length", maintain_order=True)
+    seeds = "the only seed" if end["num_seeds"].max() == 1 else "every seed"
+    goal = f"a gradient wrong by less than {100 * SMALL_ERROR:.0f} % in {seeds}"
+    tested = int(end["longest"].to_numpy().max())
+    if known.is_empty():
+        return f"After training no truncation up to K = {tested} gives {goal}"
+    parts = [f"{row['backward_length']} in {with_article(row['arm'])}" for row in known.iter_rows(named=True)]
+    some = join_first(parts) if len(parts) <= 3 else f"{parts[0]}, {parts[-1]} and between in {len(parts) - 2} others"
+    never = [with_article(arm) for arm in end.filter(pl.col("backward_length").is_null())["arm"]]
+    missing = f"; none up to {tested} is long enough in {join_first(never)}" if never else ""
+    return f"After training {goal} takes a backward length of at least {some}{missing}"
+
+
+def _bias_values(view: View) -> str:
+    rows = truncated_gradients(view.grid).filter(pl.col("relative_error").is_finite())
+    bounded = rows.filter(pl.col("log10_bound").is_not_null())
+    kept = bounded.filter(pl.col("relative_error") <= pl.col("relative_bias_bound") * (1 + 1e-6)).height
+    without = rows.height - bounded.height
+    silent = f", and there is none in {without}" if without else ""
+    return f"The bound holds in {kept} of {count(bounded.height, 'measurement')}{silent}." if bounded.height else ""
+
+
+def _draw_theory(view: View, ax: Axes, panel: Panel) -> None:
+    """Draw Aicher's bound of the error, and the fitted decay of φ_K: means over seeds of their logarithms."""
+    theory = _THEORY.get(panel["which"])
+    if theory is None:
+        return
+    rows = truncated_gradients(view.grid).filter(stage=panel["stage"]).rename({theory: "value"})
+    for arm, line in view.summary(rows, ["arm", "backward_length"]).group_by("arm", maintain_order=True):
+        x, y = (line[column].cast(pl.Float64).fill_null(math.nan).to_numpy() for column in ("backward_length", "mean"))
+        ax.plot(x, y, color=view.looks[str(arm[0])].colour, linestyle=_DOTTED, linewidth=1.0)
+
+
+truncation_bias = Lines(
+    name="truncation_bias",
+    rows=_gradients,
+    x=Axis(label="backward length K", column="backward_length", scale="lengths"),
+    y={
+        "log10_error": Axis(
+            label="relative error", scale="decades", max_decades=8, lines={math.log10(SMALL_ERROR): ""}
+        ),
+        "cosine": Axis(label="cosine with\nthe full gradient", limits=(None, 1.03)),
+        "log10_phi": Axis(label="norm φ_K of the gradient\nK timesteps back", scale="decades", max_decades=16),
+    },
+    across=("stage", STAGE_TITLES),
+    down=("which", {"log10_error": "", "cosine": "", "log10_phi": ""}),
+    add=_draw_theory,
+    more=lambda _: {"bound δ(K); fit β^K": Look(FAINT, _DOTTED, "")},
+    height=1.75,
+    title=_bias_finding,
+    about="Gradient of the last timestep's loss through K timesteps against the full one, at T = {T} on {dataset}: "
+    "means over {seeds} with {interval}. Dotted: Aicher's bound δ(K) of the relative error (Aicher et al., 2019), and "
+    f"β^K with β fitted to φ_K = ‖∂L/∂h_(T-K)‖. The thin line is an error of {SMALL_ERROR:g}; errors and φ_K far below "
+    "the largest are cut off.",
+    values=_bias_values,
+    not_ok=truncation_error.not_ok,
+)
+
+
+def _varies_length(grid: Grid) -> bool:
+    return LENGTH in grid.runs.columns and grid.runs[LENGTH].n_unique() > 1
+
+
+def _costs(grid: Grid) -> pl.DataFrame:
+    """Return loss or perplexity, step time in ms and memory in MiB by backward length; full backpropagation is at T.
+
+    `arm` is the cell where arms differ in nothing else but the backward length. All seeds of a setting share one clock
+    and one size, so those are one measurement.
+    """
+    if not _varies_length(grid):
+        return test_loss.of(grid).clear()
+    settings = grid.runs.select(
+        "arm", "model.cell", full=pl.col(LENGTH).is_null(), backward_length=pl.col(LENGTH).fill_null(grid.lengths[-1])
+    ).unique(maintain_order=True)
+    is_alone = not settings.select("model.cell", "full", "backward_length").is_duplicated().any()
+    loss = _loss_name(grid)
+    quantities = {loss: (test_perplexity if loss == "perplexity" else test_loss, 1.0)}
+    quantities |= {"time": (step_time_s, 1e3), "memory": (activation_bytes, 2.0**-20)}
+    parts = []
+    for which, (quantity, factor) in quantities.items():
+        rows = quantity.of(grid).join(settings, on="arm", maintain_order="left").with_columns(which=pl.lit(which))
+        rows = rows.with_columns(arm="model.cell" if is_alone else "arm", value=pl.col("value") * factor)
+        if which != loss:
+            median = pl.col("value").median()
+            rows = rows.group_by(_COST, maintain_order=True).agg(pl.col("seed").min(), median)
+        parts.append(rows.select(*_COST, "seed", "value"))
+    return pl.concat(parts)
+
+
+_COST = ["which", "arm", "backward_length", "full"]
+
+
+def _loss_name(grid: Grid) -> str:
+    """Return «perplexity» where the loss is one per token."""
+    return "perplexity" if has_classes(grid) else "loss"
+
+
+def _cost_finding(view: View) -> str:
+    """What the shortest truncation that is not shown to be worse than the full one saves in time."""
+    if view.rows.filter(which=_loss_name(view.grid)).drop_nulls("value").is_empty():
+        return NOTHING_FINISHED
+    findings = {arm: _cheapest(view, arm) for arm in view.arms}
+    if len(findings) == 1:
+        return capitalised(next(iter(findings.values())))
+    return "; ".join(f"{name_of(arm)}: {finding}" for arm, finding in list(findings.items())[:2])
+
+
+def _cheapest(view: View, arm: str) -> str:
+    loss = _loss_name(view.grid)
+    rows = view.rows.filter(arm=arm, which=loss).drop_nulls("value")
+    full = rows.filter("full")
+    lengths = rows.filter(~pl.col("full"))["backward_length"].unique().sort().to_list()
+    if not lengths:
+        return "no truncated replica finished: full backpropagation has nothing beside it"
+    if full.is_empty():
+        means = rows.group_by("backward_length").agg(pl.col("value").mean()).sort("value", "backward_length")
+        missing = "did not finish" if view.rows["full"].any() else "was not run"
+        best = means["backward_length"][0]
+        return f"lowest mean test {loss} at a backward length of {best}; full backpropagation {missing}"
+    side = pl.when("full").then(pl.lit("full")).otherwise(pl.col("backward_length").cast(pl.String))
+    lows = {
+        length: paired_difference(rows.with_columns(side=side), "value", "side", str(length), "full")["low"][0]
+        for length in lengths
+    }
+    if None in lows.values():
+        return "one pair of seeds, no interval: the cost of truncation is not established"
+    not_worse = [length for length, low in lows.items() if low <= 0]
+    if not not_worse:
+        still = f"a backward length of {lengths[-1]} is still worse than full backpropagation"
+        return f"every truncation costs test {loss}: {still}"
+    best, worse = not_worse[0], [length for length in lengths if length < not_worse[0]]
+    times = dict(view.rows.filter(arm=arm, which="time").select(_side(), "value").iter_rows())
+    share = f" and takes {100 * times[best] / times[None]:.0f} % of its time per step" if _both(times, best) else ""
+    shorter = f"; one of {worse[-1]} is worse" if worse else ""
+    return f"a backward length of {best} is not shown to be worse than full backpropagation{share}{shorter}"
+
+
+def _side() -> pl.Expr:
+    return pl.when(~pl.col("full")).then("backward_length")
+
+
+def _both(times: dict[int | None, float | None], length: int) -> bool:
+    return bool(times.get(length) and times.get(None))
+
+
+def _name_full(view: View, ax: Axes, panel: Panel) -> None:
+    """Write «full» over full backpropagation."""
+    ax.margins(y=0.15)
+    full = view.means.filter(pl.col("full"), **panel).drop_nulls("mean")
+    for x, y in full.select("backward_length", "mean").iter_rows():
+        ax.annotate("full", (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
+
+
+def _cost_about(view: View) -> str:
+    full = "Full backpropagation stands at the sequence length {T}, hollow and marked «full». "
+    return (
+        f"Against the backward length in timesteps, at T = {{T}} on {{dataset}}: test {_loss_name(view.grid)} at each "
+        "replica's best validation step, means over seeds with {interval}, faint points are seeds; time of a step of "
+        "all replicas together, on the machine that ran it, and what one replica keeps for the backward pass, one "
+        f"measurement per setting. {full if view.rows['full'].any() else ''}"
+    ).strip()
+
+
+truncation_cost = Lines(
+    name="truncation_cost",
+    applies=_varies_length,
+    rows=_costs,
+    means=lambda view: view.summary(view.rows, _COST),
+    x=Axis(label="backward length", column="backward_length", scale="lengths"),
+    y={
+        "loss": Axis(label="test loss"),
+        "perplexity": Axis(label="test perplexity"),
+        "time": Axis(label="time of a step in ms", limits=(0, None)),
+        "memory": Axis(label="memory kept in MiB", limits=(0, None)),
+    },
+    across=(
+        "which",
+        {"loss": "Test loss", "perplexity": "Test perplexity", "time": "Time of a step", "memory": "Memory kept"},
+    ),
+    add=_name_full,
+    marked=True,
+    seeds=True,
+    hollow=pl.col("full"),
+    height=2.3,
+    title=_cost_finding,
+    about=_cost_about,
+    not_ok="diverged and failed ones are in no mean",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class InfluenceBalancing:
+    """A truncated gradient of the wrong sign, and what training with it leads to; drawn by stages/replicate.py.
+
+    Attributes:
+        gradients: Of the self-test's own system: columns `backward_length` and `gradient`.
+        paths: Of its training: columns `backward_length`, `step` and `theta`.
+    """
+
+    gradients: pl.DataFrame
+    paths: pl.DataFrame
+
+    LIMIT = 1.5
+    """What grows beyond this abs θ has diverged and is not shown."""
+
+    @property
+    def title(self) -> str:
+        """From which K on the sign is right, and which K train to the optimum."""
+        right = min(self.gradients.filter(pl.col("gradient") < 0)["backward_length"].to_list(), default=None)
+        until = f"until K = {right}" if right is not None else "at every K"
+        ends = self.paths.group_by("backward_length", maintain_order=True).agg(pl.col("theta").last())
+        reach = ends.filter((pl.col("theta") + 1 / 6).abs() < 0.01)["backward_length"].to_list()
+        by = f"only with {' and '.join(f'K = {K}' for K in reach)}" if reach else "with no K tried"
+        return f"The truncated gradient has the wrong sign {until}; training reaches the optimum {by}"
+
+    @property
+    def caption(self) -> str:
+        """What is drawn."""
+        largest = self.gradients.sort("gradient", descending=True).row(0, named=True)
+        peak = f"largest {number(largest['gradient'], 5)} at K = {largest['backward_length']}"
+        tried = ", ".join(str(K) for K in self.paths["backward_length"].unique(maintain_order=True))
+        return (
+            f"Left: the K-step gradient ds/dθ of Tallec and Ollivier's system of 23 linear units, through the shipped "
+            f"backward pass; the exact one is -6, {peak}. Right: θ under SGD at rate 1e-4 by TBPTT(1, K) with the "
+            f"state carried, K = {tried}, from 0.5; the optimum is -1/6. Lines end where abs θ exceeds {self.LIMIT:g}. "
+            f"A deterministic system: there are no seeds and no intervals."
+        )
+
+    def draw(self) -> Figure:
+        """Return the gradient against K, and θ against the step for each K that was trained."""
+        return styled(self._drawn)()
+
+    def _drawn(self) -> Figure:
+        figure, axes = canvas(self.title, 1, 2, 3.2)
+        left, right = axes[0]
+        K, gradient = (self.gradients[column].to_numpy() for column in ("backward_length", "gradient"))
+        left.plot(K, gradient, color=INK)
+        left.axhline(-6, color=FAINT, linestyle=":", linewidth=1.0)
+        left.annotate("exact", (np.max(K), -6), ha="right", va="bottom", fontsize=7.5)
+        left.axhline(0, color=INK, linewidth=0.6)
+        left.set(xlabel="backward length K", ylabel="K-step gradient ds/dθ")
+        lengths = self.paths["backward_length"].unique(maintain_order=True).to_list()
+        for length, look in zip(lengths, looks_of([str(length) for length in lengths]).values(), strict=True):
+            path = self.paths.filter(pl.col("theta").abs() <= self.LIMIT, backward_length=length)
+            right.plot(path["step"].to_numpy(), path["theta"].to_numpy(), **look.line, label=f"K = {length}")
+        right.axhline(-1 / 6, color=FAINT, linestyle=":", linewidth=1.0)
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "top", "fontsize": 7.5}
+        right.annotate("optimum -1/6", (1, -1 / 6), **place)
+        right.set(xlabel="training step", ylabel="θ", ylim=(-self.LIMIT / 2, self.LIMIT))
+        right.legend(loc="upper right")
+        left.set_title("The K-step gradient")
+        right.set_title("Training by TBPTT(1, K)")
+        label_panels(axes[0])
+        return figure
