@@ -110,7 +110,7 @@ def _exposure_values(view: View) -> str:
         f"Lines of {len(along.shown)} of {len(along.arms)} arms are drawn: the extremes by the gap, and between them "
     )
     chosen = f"{some}evenly by rank." if len(along.shown) < len(along.arms) else ""
-    return f"{listed(view, view.means, scale=100)}. {chosen}".strip()
+    return f"In percentage points: {listed(view, view.means, scale=100)}. {chosen}".strip()
 
 
 exposure_bias = Pictures(

@@ -17,7 +17,7 @@ from pipeline.figures.style import FAINT, INK, Look, canvas, label_panels, looks
 from pipeline.quantities import Grid, paired_difference
 from pipeline.quantities.outcomes import activation_bytes, has_classes, step_time_s, test_loss, test_perplexity
 from pipeline.quantities.truncation import SMALL_ERROR, needed_backward_length, truncated_gradients, truncation_error
-from pipeline.quantities.words import capitalised, count, join_first, name_of, number, with_article
+from pipeline.quantities.words import capitalised, count, join_first, name_of, number, seeds_of, with_article
 
 LENGTH = "training.truncation.backward_length"
 _DOTTED = (0, (1, 1.5))
@@ -185,10 +185,11 @@ def _name_full(view: View, ax: Axes, panel: Panel) -> None:
 
 def _cost_about(view: View) -> str:
     full = "Full backpropagation stands at the sequence length {T}, hollow and marked «full». "
+    seeds = seeds_of(view.means.filter(which=_loss_name(view.grid)).drop_nulls("mean"))
     return (
         f"Against the backward length in timesteps, at T = {{T}} on {{dataset}}: test {_loss_name(view.grid)} at each "
-        "replica's best validation step, means over seeds with {interval}, faint points are seeds; time of a step of "
-        "all replicas together, on the machine that ran it, and what one replica keeps for the backward pass, one "
+        f"replica's best validation step, means over {seeds} with {{interval}}, faint points are seeds; time of a step "
+        "of all replicas together, on the machine that ran it, and what one replica keeps for the backward pass, one "
         f"measurement per setting. {full if view.rows['full'].any() else ''}"
     ).strip()
 
