@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from pipeline.quantities import GridTables, grids_of
+from pipeline.quantities import Grid, grids_of
 from pipeline.results import SCHEMAS, check
 
 STEPS = (0, 10, 100, 1000)
@@ -34,7 +34,7 @@ def grid(
     num_seeds: int = 2,
     broken: Mapping[str, str] | None = None,
     trial: Callable[[str, int], Mapping[str, object]] = lambda arm, seed: {},
-) -> GridTables:
+) -> Grid:
     """Return a grid with an arm for each name.
 
     Args:
@@ -55,7 +55,7 @@ def grid(
             ended |= {} if status == "error" else dict(trial(arm, seed))
             parts["trials"].append(pl.DataFrame([ended], schema=SCHEMAS["trials"]))
             for table, columns in replica(arm, seed) if status != "error" else ():
-                parts[table].append(pl.DataFrame(keys | columns, schema=SCHEMAS[table]))
+                parts[table].append(pl.DataFrame({**columns, **keys}, schema=SCHEMAS[table]))
     tables = {table: pl.concat(frames) for table, frames in parts.items()}
     spec = {"dataset.name": pl.lit("dates"), "dataset.length": pl.lit(None, pl.Int64), "model.cell": pl.lit("lstm")}
     tables["trials"] = tables["trials"].with_columns(**spec)
@@ -132,7 +132,7 @@ def _attention(example: int, step: int, alignment: Sequence[Sequence[int]], S: i
 
 
 def _curve(metric: str, values: np.ndarray) -> dict[str, object]:
-    return {"step": STEPS, "metric": metric, "value": values}
+    return dict.fromkeys(SCHEMAS["curves"]) | {"step": STEPS, "metric": metric, "value": values}
 
 
 def _image(example: int, image: str, frame: int, pixels: np.ndarray) -> dict[str, object]:

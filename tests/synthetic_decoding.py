@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from pipeline.quantities import GridTables
+from pipeline.quantities import Grid
 from pipeline.results import SCHEMAS, TRIAL_TABLES
 
 LAST = 100
@@ -75,7 +76,7 @@ class Setting:
         return 1 + self.spread * (seed - (self.num_seeds - 1) / 2)
 
 
-def decoding_grid(arms: Mapping[str, Arm], setting: Setting = Setting()) -> GridTables:  # noqa: B008 - frozen
+def decoding_grid(arms: Mapping[str, Arm], setting: Setting = Setting()) -> Grid:  # noqa: B008 - frozen
     """Return the tables of one grid: a setting for each arm and trained length."""
     parts: dict[str, list[dict[str, object]]] = {table: [] for table in TRIAL_TABLES}
     for name, arm in arms.items():
@@ -90,7 +91,21 @@ def decoding_grid(arms: Mapping[str, Arm], setting: Setting = Setting()) -> Grid
     schemas = {table: SCHEMAS[table] | JOINED | (extra if table == "trials" else {}) for table in TRIAL_TABLES}
     frames = {table: pl.DataFrame(rows, schema=schemas[table]) for table, rows in parts.items()}
     runs = frames.pop("trials")
-    return GridTables("study", "grid", pl.DataFrame(), runs, **frames, all_runs=runs)
+    settings = runs.select("arm", "length").unique(maintain_order=True)
+    return Grid(study="study", name="grid", arms=tuple(arms), settings=settings, runs=runs, all_runs=runs, long=frames)
+
+
+def with_tables(grid: Grid, *, runs: pl.DataFrame | None = None, **tables: pl.DataFrame) -> Grid:
+    """Return a grid with some of its tables replaced."""
+    return dataclasses.replace(grid, runs=grid.runs if runs is None else runs, long={**grid.long, **tables}, _memo={})
+
+
+def all_lost(grid: Grid) -> Grid:
+    """Return a grid whose replicas all diverged."""
+    lost = pl.lit("diverged").alias("status")
+    return with_tables(
+        grid, runs=grid.runs.with_columns(lost), **{name: rows.with_columns(lost) for name, rows in grid.long.items()}
+    )
 
 
 def _replica(arm: Arm, setting: Setting, length: int | None, seed: int) -> dict[str, list[dict[str, object]]]:
@@ -128,9 +143,9 @@ def _curves(arm: Arm, setting: Setting, factor: float, steps: range) -> Iterator
         final = token_error(arm, setting, mode) * factor
         for step in steps:
             error = final + (0.9 - final) * math.exp(-8 * step / LAST) * (step < LAST)
-            yield {"step": step, "metric": f"validation_token_error[{mode}]", "value": error}
+            yield {"step": step, "metric": "token_error", "split": "validation", "mode": mode, "value": error}
         if steps[-1] == LAST:
-            yield {"step": LAST, "metric": f"test_token_error[{mode}]", "value": final}
+            yield {"step": LAST, "metric": "token_error", "split": "test", "mode": mode, "value": final}
     if arm.attends:
         yield from ({"step": step, "metric": "attention_entropy_nats", "value": 1.0} for step in (0, steps[-1]))
 

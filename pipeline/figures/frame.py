@@ -361,9 +361,16 @@ class Lines(Frame):
             return self.look(view)
         return state_looks(view.grid.arms) if self.series == ("arm", "state") else view.looks
 
+    def _keys(self, view: View, rows: pl.DataFrame) -> list[tuple[Any, ...]]:
+        """Return what tells lines apart, arms in the grid's order."""
+        keys = rows.select(self.series).unique(maintain_order=True).rows()
+        if "arm" in self.series:
+            keys.sort(key=lambda key: view.shown.index(key[self.series.index("arm")]))
+        return keys
+
     def _lines(self, view: View, ax: Axes, rows: pl.DataFrame, axis: Axis, panel: Panel) -> None:
         across = _axis_of(self, self.x, panel)
-        looks, keys = self._looks(view), rows.select(self.series).unique(maintain_order=True).rows()
+        looks, keys = self._looks(view), self._keys(view, rows)
         shade = 0.18 if len(keys) <= 4 else 0.07
         for place, key in enumerate(keys):
             line = rows.filter(**dict(zip(self.series, key, strict=True))).sort(self._column)
@@ -406,9 +413,7 @@ class Lines(Frame):
             ax.scatter(x, [axis.shown(value) for value in known[column]] if x else [], color=look.colour, **style)
 
     def _legend(self, view: View, figure: Figure, means: pl.DataFrame) -> None:
-        looks, keys = self._looks(view), means.select(self.series).unique(maintain_order=True).rows()
-        if "arm" in self.series:
-            keys.sort(key=lambda key: view.shown.index(key[self.series.index("arm")]))
+        looks, keys = self._looks(view), self._keys(view, means)
         in_titles = {facet[0] for facet in (self.across, self.down) if facet}
         labels = dict(self.label(view)) if self.label is not None else {}
         entries: dict[str, Look] = {}

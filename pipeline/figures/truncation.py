@@ -181,18 +181,12 @@ def _both(times: dict[int | None, float | None], length: int) -> bool:
     return bool(times.get(length) and times.get(None))
 
 
-def _draw_full(view: View, ax: Axes, panel: Panel) -> None:
-    """Draw the seeds' losses, and a hollow marker over full backpropagation."""
+def _name_full(view: View, ax: Axes, panel: Panel) -> None:
+    """Write «full» over full backpropagation."""
     ax.margins(y=0.15)
-    for arm in view.shown:
-        look, rows = view.looks[arm], view.rows.filter(arm=arm, **panel).drop_nulls("value")
-        if panel["which"] in {"loss", "perplexity"}:
-            style: dict[str, Any] = {"s": 9, "color": look.colour, "alpha": 0.4, "linewidth": 0}
-            ax.scatter(rows["backward_length"].to_numpy(), rows["value"].to_numpy(), **style)
-        full = view.means.filter(pl.col("full"), arm=arm, **panel).drop_nulls("mean")
-        for x, y in full.select("backward_length", "mean").iter_rows():
-            ax.plot([x], [y], look.marker, color=look.colour, markersize=6.5, markerfacecolor="white", zorder=5)
-            ax.annotate("full", (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
+    full = view.means.filter(pl.col("full"), **panel).drop_nulls("mean")
+    for x, y in full.select("backward_length", "mean").iter_rows():
+        ax.annotate("full", (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
 
 
 def _cost_about(view: View) -> str:
@@ -221,8 +215,10 @@ truncation_cost = Lines(
         "which",
         {"loss": "Test loss", "perplexity": "Test perplexity", "time": "Time of a step", "memory": "Memory kept"},
     ),
-    add=_draw_full,
+    add=_name_full,
     marked=True,
+    seeds=True,
+    hollow=pl.col("full"),
     height=2.3,
     title=_cost_finding,
     about=_cost_about,

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from pipeline.quantities.decoding import (
+    MAX_BINS,
+    distinct_runs,
+    error_by_source_length,
+    exposure_gap,
+    exposure_gap_by_half,
+    sequence_error_by_bin,
+)
+from pipeline.quantities.training import final_free_running_error
+from tests.synthetic_attention import grid, writing
+from tests.synthetic_decoding import ATTENTION, LAST, SCHEDULES, Arm, Setting, decoding_grid, token_error, with_tables
+
+BIN = ["source_length", "shortest", "longest"]
+
+
+def test_errors_are_of_the_last_step_of_replicas_that_finished() -> None:
+    tables = decoding_grid({"a": Arm(), "b": Arm(diverged=(1,))})
+    early = tables["breakdown"].with_columns(step=pl.lit(LAST - 1, pl.Int64), error=pl.lit(1.0))
+    lost = early.with_columns(step=pl.lit(LAST, pl.Int64), status=pl.lit("diverged"), seed=pl.lit(1, pl.Int64))
+    breakdown = pl.concat([tables["breakdown"], early, lost.filter(arm="b")])
+    rows = error_by_source_length.of(with_tables(tables, breakdown=breakdown))
+    assert rows["value"].max() < 0.6
+    replicas = rows.select("arm", "seed").unique(maintain_order=True).rows()
+    assert replicas == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 2)]
+    assert rows["at"].unique().sort().to_list() == [10, 20, 40]
+
+
+def test_the_exposure_gap_is_paired_by_seed_and_null_of_what_diverged() -> None:
+    tables = decoding_grid(SCHEDULES | {"lost": Arm(diverged=(2,))}, Setting(spread=0.1))
+    gaps = exposure_gap.summary(exposure_gap.of(tables))
+    row = gaps.filter(arm="linear").row(0, named=True)
+    half = 4.302653 * 0.0045 / 3**0.5  # t(0.975, 2) s/√n, the gap being 0.045 · (0.9, 1, 1.1)
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx((0.045, 0.045 - half, 0.045 + half))
+    assert gaps.filter(arm="lost")["num_seeds"].to_list() == [2]
+
+
+def test_the_gap_grows_with_the_output_position() -> None:
+    rows = exposure_gap_by_half.of(decoding_grid({"drifting": Arm(drift=0.03)}, Setting(spread=0.0)))
+    means = dict(exposure_gap_by_half.summary(rows, ["half"]).select("half", "mean").iter_rows())
+    assert means == pytest.approx({"first": 0.03 * 2, "second": 0.03 * 7})  # u - 1 is 2 and 7 on average
+
+
+def test_few_source_lengths_stand_alone() -> None:
+    rows = sequence_error_by_bin.of(decoding_grid(ATTENTION)).filter(arm="none")
+    drawn = sequence_error_by_bin.summary(rows, ["arm", *BIN])
+    assert drawn["source_length"].to_list() == [10, 20, 40]
+    assert drawn["mean"].to_list() == pytest.approx([0.03, 0.03 + 0.77 / 3, 0.80])
+    assert drawn["num_seeds"].to_list() == [3] * 3
+    assert drawn["low"][2] < 0.8 < drawn["high"][2]
+
+
+def test_many_source_lengths_are_put_into_bins_weighted_by_sequences() -> None:
+    tables = decoding_grid({"none": Arm(errors=(0.0, 0.32))}, Setting(source_lengths=range(1, 34), spread=0.0))
+    one, two = pl.col("at") == 1, pl.col("at") == 2
+    error = pl.when(one).then(0.8).when(two).then(0.2).otherwise("error")  # 300 and 100 of the first bin's sequences
+    by_length = pl.col("by") == "source_length"
+    breakdown = tables["breakdown"].with_columns(
+        error=pl.when(by_length).then(error).otherwise("error"),
+        num=pl.when(by_length & one).then(300).otherwise("num"),
+    )
+    rows = sequence_error_by_bin.of(with_tables(tables, breakdown=breakdown))
+    drawn = sequence_error_by_bin.summary(rows, ["arm", *BIN])
+    assert drawn.height == MAX_BINS
+    first, last = drawn.row(0, named=True), drawn.row(-1, named=True)
+    assert (first["shortest"], first["longest"], last["longest"]) == (1, 2, 33)
+    assert first["mean"] == pytest.approx((300 * 0.8 + 100 * 0.2) / 400)
+    assert first["source_length"] == pytest.approx((300 * 1 + 100 * 2) / 400)
+
+
+def test_networks_trained_at_several_lengths_are_each_tested_at_their_own() -> None:
+    arms = ATTENTION | {"lost": Arm(diverged=(0, 1, 2))}
+    tables = decoding_grid(arms, Setting(trained_lengths=(10, 20, 40)))
+    tables = with_tables(tables, breakdown=tables["breakdown"].with_columns(error=pl.lit(1.0)))
+    drawn = sequence_error_by_bin.summary(sequence_error_by_bin.of(tables), ["arm", *BIN])
+    assert drawn.filter(arm="additive")["mean"].to_list() == pytest.approx([0.02, 0.03, 0.05])
+    assert drawn.filter(arm="lost")["num_seeds"].to_list() == [0] * 3
+
+
+def test_the_final_error_is_that_of_the_last_step() -> None:
+    tables = decoding_grid({"linear": SCHEDULES["linear"], "lost": Arm(diverged=(2,))}, Setting(spread=0.0))
+    rows = final_free_running_error.of(tables)
+    expected = token_error(SCHEDULES["linear"], Setting(), "free_running")
+    assert rows.filter(arm="linear")["value"].to_list() == pytest.approx([expected] * 3)
+    assert rows.filter(arm="lost")["value"].is_null().to_list() == [False, False, True]
+
+
+def test_distinct_runs_are_counted_within_a_text() -> None:
+    rows = distinct_runs.of(grid(["lstm"], writing, num_seeds=3, broken={"lstm#1": "diverged"}))
+    means = distinct_runs.summary(rows, ["sequence"])
+    shares = {row["sequence"]: (row["mean"], row["num_seeds"]) for row in means.iter_rows(named=True)}
+    assert shares == {"greedy": (pytest.approx(4 / 297), 2), "sample (temperature 1.0)": (1.0, 2)}

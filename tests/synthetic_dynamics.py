@@ -1,0 +1,63 @@
+"""Grids of networks that never ran, whose every number is a power of one factor per timestep."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from pipeline.quantities import Grid
+from pipeline.results import SCHEMAS
+from tests.synthetic_attention import grid
+
+T, LAST = 20, 100
+"""Timesteps, and the last training step."""
+
+FACTORS = {"elman": (0.7, 0.85), "lstm": (0.9, 0.99), "gru": (0.85, 0.98)}
+"""Per timestep at initialisation and at the end."""
+
+SIGMA = 1.2
+"""σ_max of W_hh of networks with one block, in every seed times 1 + seed/10."""
+
+POWERS = {"largest": 1.0, "median": 1.5, "smallest": 2.0, "condition": -1.0}
+BACKWARD_LENGTHS = np.array([1, 2, 3, 5, 8, 13, 20])
+
+
+def dynamical_grid(factors: Mapping[str, Sequence[float]] = FACTORS, *, num_seeds: int = 3, **kwargs: object) -> Grid:
+    """Return a grid of arms with factors at initialisation and at the end, all seeds alike but for σ_max."""
+
+    def replica(arm: str, seed: int) -> Iterator[tuple[str, Mapping[str, object]]]:
+        for step, factor in zip((0, LAST), factors[arm], strict=True):
+            place = {"step": step, "part": "recurrent", "layer": 0, "direction": "forward"}
+            yield "traces", place | {"timestep": range(1, T + 1), "quantity": "h", "log10_norm": 0.0}
+            lag = np.arange(1, T)
+            for quantity, power in POWERS.items():
+                yield (
+                    "jacobians",
+                    place | {"lag": lag, "quantity": quantity, "log10_value": power * lag * math.log10(factor)},
+                )
+            yield from _lyapunov(place, factor)
+            yield "truncation", {"step": step} | _truncation(factor)
+            for gate in "h" if arm == "elman" else "zr":
+                block = dict.fromkeys(SCHEMAS["curves"]) | place | {"metric": "sigma_max", "gate": gate}
+                yield "curves", block | {"value": [SIGMA * (1 + seed / 10)]}
+
+    return grid(list(factors), replica, num_seeds=num_seeds, **kwargs)  # type: ignore[arg-type]
+
+
+def _lyapunov(place: Mapping[str, object], factor: float) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield exponents ln f - i/10, i = 0..3, approached from above as 1/t."""
+    for index, t in itertools.product(range(4), (1, 5, T)):
+        exponent = math.log(factor) - 0.1 * index + 0.1 / t
+        columns = {"index": [index], "timestep": t, "lyapunov_nats_per_timestep": exponent}
+        yield "lyapunov", {**place, **columns, "standard_error": 0.02 / math.sqrt(t)}
+
+
+def _truncation(factor: float) -> Mapping[str, object]:
+    """Return relative errors, and φ, of f^K; Aicher's bound is then f^K / (1 - f^K)."""
+    error = factor**BACKWARD_LENGTHS
+    columns = {"backward_length": BACKWARD_LENGTHS, "cosine": 1 - error / 2, "relative_error": error}
+    columns |= {"log10_phi": np.log10(error), "relative_bias_bound": error / (1 - error)}
+    return columns | {"decay_factor": factor}
