@@ -15,7 +15,7 @@ WORK = Workload(10, Interface("real", 2, "last", "value", 1), num_data_bytes=100
 
 @pytest.fixture
 def spec(project: tuple[Paths, Params]) -> TrialSpec:
-    return plan_study(*project, "cells", stored_ids=()).settings[0].spec
+    return plan_study(*project, "cells").settings[0].spec
 
 
 def test_memory_grows_with_everything_that_is_held(spec: TrialSpec) -> None:
