@@ -8,10 +8,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from pipeline.core.training.rows import FACTS
 from pipeline.results import SCHEMAS, check, write_table
 
 GATES = {"elman": "h", "lstm": "ifgo", "gru": "rzn"}
@@ -227,28 +229,30 @@ class _Trial:
             steps = np.arange(1, max(losses) + 1)
             norm = 10 ** (self.random.normal(-0.4, 0.35, len(steps)) - 0.6 * steps / self.shape.max_steps)
             clipped = np.minimum(norm, 1.0)
-            rows = {"training_loss": np.interp(steps, list(losses), list(losses.values())), "grad_norm": norm}
-            rows |= {"clipped_grad_norm": clipped, "clip_cosine": np.ones(len(steps))}
+            training = np.interp(steps, list(losses), list(losses.values()))
+            frames.append(self._curve(seed, steps, "loss", training, split="train"))
+            rows = {"grad_norm": norm, "clipped_grad_norm": clipped, "clip_cosine": np.ones(len(steps))}
             frames += [self._curve(seed, steps, metric, values) for metric, values in rows.items()]
-            frames.append(self._curve(seed, np.array(list(losses)), "validation_loss", np.array(list(losses.values()))))
+            evaluated, validation = np.array(list(losses)), np.array(list(losses.values()))
+            frames.append(self._curve(seed, evaluated, "loss", validation, split="validation"))
             if self.grid == "digits":
-                error = np.array(list(losses.values())) / 5 + 0.04
-                frames.append(self._curve(seed, np.array(list(losses)), "validation_error", error))
+                frames.append(self._curve(seed, evaluated, "error", validation / 5 + 0.04, split="validation"))
             measured = np.array(self._trace_steps(seed))
             if self.shape.measures:
                 probe = 10 ** (self.random.normal(-0.5, 0.4, len(measured)))
                 smoothness = 2.0 * probe**0.8 * 10 ** (self.shape.noise * self.random.normal(0, 0.15, len(measured)))
                 frames.append(self._curve(seed, measured, "probe_grad_norm", probe))
                 frames.append(self._curve(seed, measured, "local_smoothness", smoothness))
-            places = [_place_name(*place) for place in self.places]
-            for gate in (f"{place}{gate}" for place in places for gate in GATES[self.cell]):
+            for (layer, direction), gate in itertools.product(self.places, GATES[self.cell]):
+                block: dict[str, Any] = {"part": "recurrent", "layer": layer, "direction": direction, "gate": gate}
                 radius = 0.57 + 0.12 * np.log1p(measured) / 2 + self.random.normal(0, 0.01, len(measured))
-                frames.append(self._curve(seed, measured, f"spectral_radius[{gate}]", radius))
-                frames.append(self._curve(seed, measured, f"sigma_max[{gate}]", 1.75 * radius))
+                frames.append(self._curve(seed, measured, "spectral_radius", radius, **block))
+                frames.append(self._curve(seed, measured, "sigma_max", 1.75 * radius, **block))
         return pl.concat(frames)
 
-    def _curve(self, seed: int, steps: np.ndarray, metric: str, values: np.ndarray) -> pl.DataFrame:
+    def _curve(self, seed: int, steps: np.ndarray, metric: str, values: np.ndarray, **facts: str | int) -> pl.DataFrame:
         columns = {"trial_id": self.id, "seed": seed, "step": steps, "metric": metric, "value": values}
+        columns |= dict.fromkeys(FACTS) | facts
         return pl.DataFrame(columns, schema=SCHEMAS["curves"])
 
     def _trace_steps(self, seed: int) -> list[int]:
@@ -356,10 +360,3 @@ class _Trial:
                 columns |= {"index": np.arange(H), "real": values.real, "imag": values.imag}
                 frames.append(pl.DataFrame(columns, schema=SCHEMAS["eigenvalues"]))
         return pl.concat(frames)
-
-
-def _place_name(layer: int, direction: str) -> str:
-    """Return what stands before the gate in the name of a metric."""
-    if (layer, direction) == (0, "forward"):
-        return ""
-    return f"l{layer}." if direction == "forward" else f"l{layer}_reverse."

@@ -1,7 +1,7 @@
 """Every figure by name, in the order in which a report shows them.
 
-A figure is found by its file: every public declaration in a module of this package is one. Those that `_ORDER` does not name
-come after the others, so that a new figure is one new file.
+A figure is found by its file: every public declaration in a module of this package is one. Those that `_ORDER` does not
+name come after the others, so that a new figure is one new file.
 """
 
 from __future__ import annotations

@@ -297,9 +297,9 @@ growth_by_singular_value = Points(
     height=3.1,
     title=_growth_finding,
     about="A point per arm, seed and stage (hollow at initialisation, filled after training) at T = {T} on "
-    "{dataset}: growth of ‖∂L/∂h_(T-k)‖ per timestep of lag (least-squares slope, first layer), against ln σ_max(W_hh) at the "
-    "same step. The diagonal is the upper bound for γ = max |φ'| = 1, the vertical line σ_max = 1/γ; the bound is of one "
-    "layer with a loss at the last timestep. Shares are over {seeds} with {interval}.",
+    "{dataset}: growth of ‖∂L/∂h_(T-k)‖ per timestep of lag (least-squares slope, first layer), against "
+    "ln σ_max(W_hh) at the same step. The diagonal is the upper bound for γ = max |φ'| = 1, the vertical line "
+    "σ_max = 1/γ; the bound is of one layer with a loss at the last timestep. Shares are over {seeds} with {interval}.",
     values=_growth_values,
     not_ok="diverged and failed ones have no end of training",
 )

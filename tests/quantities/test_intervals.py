@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from pipeline.errors import TableError
-from pipeline.quantities import mean_interval, paired_difference, share_interval
+from pipeline.quantities import line_interval, mean_interval, paired_difference, share_interval
 
 
 def frame(values: list[float | None], arm: str = "a") -> pl.DataFrame:
@@ -48,12 +48,12 @@ def test_share_has_the_wilson_interval(successes: int, number: int) -> None:
     row = share_interval(events, "won", ["arm"]).row(0, named=True)
     expected = stats.binomtest(successes, number).proportion_ci(method="wilson")
     assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert (row["share"], row["num_events"], row["num_seeds"]) == (successes / number, successes, number)
+    assert (row["mean"], row["num_events"], row["num_seeds"]) == (successes / number, successes, number)
 
 
 def test_a_seed_without_an_outcome_is_a_failure() -> None:
     events = pl.DataFrame({"arm": "a", "seed": [0, 1], "won": [True, None]})
-    assert share_interval(events, "won", ["arm"])["share"].to_list() == [0.5]
+    assert share_interval(events, "won", ["arm"])["mean"].to_list() == [0.5]
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -62,3 +62,14 @@ def test_differences_are_paired_by_seed() -> None:
     expected = stats.ttest_rel([1.0, 2.0, 10.0], [0.5, 1.4, 9.6]).confidence_interval(0.95)
     assert (row["mean"], row["low"], row["high"]) == pytest.approx((0.5, expected.low, expected.high))
     assert (row["num_seeds"], row["num_missing"]) == (3, 1)
+
+
+def test_line_interval_is_the_slope_with_students_t() -> None:
+    x, y = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 3.0, 2.0, 4.0])
+    half = 4.302652730 * math.sqrt((1.8 / 2) / 5.0)  # slope .8, residual sum of squares 1.8, s_xx 5
+    assert line_interval(x, y) == pytest.approx((0.8, 0.8 - half, 0.8 + half), rel=1e-9)
+
+
+@pytest.mark.parametrize("y", [[1.0, 2.0], [1.0], [], [1.0, math.nan, 3.0], [1.0, 2.0, math.inf]])
+def test_no_line_interval_below_three_points_or_through_what_is_not_finite(y: list[float]) -> None:
+    assert line_interval(np.arange(float(len(y))), np.array(y)) is None

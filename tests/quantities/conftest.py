@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 import pytest
 
-from pipeline.claims.effects import Effect
-from pipeline.quantities import GridTables
+from pipeline.quantities import Effect, Grid, Selection, difference_of, ratio_of, value_of
 from pipeline.results import SCHEMAS, TRIAL_TABLES
 
 T975 = {1: 12.706204736, 2: 4.302652730, 3: 3.182446305, 4: 2.776445105}
@@ -21,10 +20,34 @@ LONG = tuple(table for table in TRIAL_TABLES if table != "trials")
 JOINED = {"arm": pl.String(), "length": pl.Int64(), "status": pl.String()}
 
 
-def grid(runs: pl.DataFrame, **long: pl.DataFrame) -> GridTables:
-    """Return a grid of these frames; what is not given has no rows."""
-    frames = {name: long.get(name, pl.DataFrame(schema=SCHEMAS[name] | JOINED)) for name in LONG}
-    return GridTables("study", "grid", pl.DataFrame(), runs, **frames, all_runs=runs)
+def grid(runs: pl.DataFrame, *, all_runs: pl.DataFrame | None = None, **long: pl.DataFrame) -> Grid:
+    """Return a grid of these frames; what is not given has no rows, a column that is not given has null."""
+    frames = {
+        name: pl.concat(
+            [pl.DataFrame(schema=SCHEMAS[name] | JOINED), *([long[name]] if name in long else [])],
+            how="diagonal_relaxed",
+        )
+        for name in LONG
+    }
+    arms = tuple(runs["arm"].unique(maintain_order=True))
+    settings = runs.select("trial_id", "arm", "length").unique(maintain_order=True)
+    every = runs if all_runs is None else all_runs
+    return Grid(study="study", name="grid", arms=arms, settings=settings, runs=runs, all_runs=every, long=frames)
+
+
+def value(found: Grid, **of: object) -> Effect:
+    """Return the value of the quantity that `of` selects."""
+    return value_of(Selection.of(of, "check"), found)
+
+
+def difference(found: Grid, to: Mapping[str, object], **of: object) -> Effect:
+    """Return the difference of the quantity that `of` selects to the same with the changes in `to`."""
+    return difference_of(Selection.of(of, "check"), Selection.of({**of, **to}, "check"), found)
+
+
+def ratio(found: Grid, to: Mapping[str, object], **of: object) -> Effect:
+    """Return the ratio of the quantity that `of` selects to the same with the changes in `to`."""
+    return ratio_of(Selection.of(of, "check"), Selection.of({**of, **to}, "check"), found)
 
 
 def runs(

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+
+from pipeline.quantities import Effect, Grid
+from tests.quantities.conftest import assert_effect, assert_nothing, difference, student, value
+from tests.synthetic_decoding import Arm, decoding_grid
+
+FACTORS = (0.98, 1.0, 1.02)
+"""Of every error, by seed."""
+
+ARMS = {"teacher forcing, none": Arm(drift=0.03), "linear, none": Arm(forced=0.05, drift=0.01)}
+"""Free-running, the share of wrong tokens is `drift` (u - 1) higher at output position u = 1..10."""
+
+TABLES = decoding_grid(ARMS)
+FORCED = "teacher forcing, none"
+
+
+def hurt(arm: str, seed: int) -> Grid:
+    """Return the tables with one replica that diverged after its best weights."""
+    it = (pl.col("arm") == arm) & (pl.col("seed") == seed)
+    status = pl.when(it).then(pl.lit("diverged")).otherwise("status").alias("status")
+    long = {name: TABLES[name].with_columns(status) for name in ("curves", "breakdown")}
+    return replace(TABLES, runs=TABLES.runs.with_columns(status), long={**TABLES.long, **long}, _memo={})
+
+
+def gap(found: Grid, arm: str = FORCED) -> Effect:
+    return value(found, quantity="exposure_gap", arm=arm)
+
+
+def growth(found: Grid, arm: str = FORCED) -> Effect:
+    return difference(found, {"half": "first"}, quantity="exposure_gap_by_half", arm=arm, half="second")
+
+
+def test_exposure_gap_is_free_running_minus_teacher_forced() -> None:
+    gaps = [4.5 * 0.03 * factor for factor in FACTORS]  # u - 1 is 4.5 on average
+    assert_effect(gap(TABLES), student(gaps), 3)
+    assert_effect(gap(hurt(FORCED, 2)), student(gaps[:2]), 2, num_left_out=1)
+    assert_nothing(gap(TABLES, "linear, dot"))
+
+
+def test_the_difference_of_exposure_gaps_is_paired_by_seed() -> None:
+    differences = [4.5 * (0.01 - 0.03) * factor for factor in FACTORS]
+    of = {"quantity": "exposure_gap", "arm": "linear, none"}
+    assert_effect(difference(TABLES, {"arm": FORCED}, **of), student(differences), 3)
+    partial = difference(hurt("linear, none", 0), {"arm": FORCED}, **of)
+    assert_effect(partial, student(differences[1:]), 2, num_left_out=1)
+    assert_nothing(difference(TABLES, {"arm": FORCED}, **of | {"arm": "linear, dot"}), num_left_out=3)
+
+
+def test_the_gap_grows_from_the_first_half_of_the_output_to_the_second() -> None:
+    growths = [(7 - 2) * 0.03 * factor for factor in FACTORS]  # u - 1 is 2 and 7 on average
+    assert_effect(growth(TABLES), student(growths), 3)
+    assert_effect(growth(hurt(FORCED, 2)), student(growths[:2]), 2)
+    assert_nothing(growth(TABLES, "linear, dot"))
+
+
+def test_the_gap_of_a_half_counts_tokens_not_positions() -> None:
+    num = pl.when(pl.col("at") == 10).then(900).otherwise("num").alias("num")
+    long = {**TABLES.long, "breakdown": TABLES["breakdown"].with_columns(num)}
+    second = (5 + 6 + 7 + 8 + 3 * 9) / 7  # of u - 1, three times as many tokens at u = 10
+    expected = student([(second - 2) * 0.03 * factor for factor in FACTORS])
+    assert_effect(growth(replace(TABLES, long=long, _memo={})), expected, 3)
+
+
+def test_of_one_output_position_there_is_no_growth() -> None:
+    long = {**TABLES.long, "breakdown": TABLES["breakdown"].filter(pl.col("at") == 1)}
+    assert_nothing(growth(replace(TABLES, long=long, _memo={})), num_left_out=3)

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import math
+
+import polars as pl
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.quantities import QUANTITIES, Grid, value_of
+from pipeline.quantities.outcomes import baseline_of, has_criterion, longest_solved
+from pipeline.quantities.quantity import Selection
+from pipeline.results import SCHEMAS
+from tests.quantities.conftest import (
+    T975,
+    Z975,
+    assert_effect,
+    assert_nothing,
+    difference,
+    geometric,
+    grid,
+    ratio,
+    runs,
+    student,
+    value,
+    wilson,
+)
+
+BROKEN = {("lstm", 1): "diverged", ("lstm", 3): "timed_out", ("gru", 0): "error"}
+ENDS = [{"length": "longest"}, {"length": "shortest"}]
+
+
+def test_solved_counts_every_seed_that_answered() -> None:
+    reached = {("elman", 10): [True, True, False], ("elman", 50): [False] * 3}
+    reached |= {("lstm", 50): [True, None, True, False], ("gru", 50): [None, True, True, True]}
+    found = grid(runs("reached_criterion", reached, broken=BROKEN))
+    assert_effect(value(found, quantity="solved", arm="elman", length="shortest"), wilson(2, 3), 3)
+    assert_effect(value(found, quantity="solved", arm="elman", length=10), wilson(2, 3), 3)
+    assert_effect(value(found, quantity="solved", arm="elman"), wilson(0, 3), 3)
+    assert_effect(value(found, quantity="solved", arm="lstm"), wilson(2, 4), 4)
+    assert_effect(value(found, quantity="solved", arm="gru"), wilson(3, 3), 3)
+
+
+def test_of_several_arms_the_best_is_meant() -> None:
+    found = grid(runs("reached_criterion", {"elman": [False] * 4, "gru": [True, True, True, False]}))
+    for arms in (["elman", "gru"], ["lstm", "gru"]):
+        assert_effect(value(found, quantity="solved", arm=arms), wilson(3, 4), 4)
+    assert_nothing(value(found, quantity="solved", arm="lstm"))
+
+
+def test_outcome_of_settings_is_over_all_settings_of_an_arm_by_seed() -> None:
+    losses = {("sgd", 20): [1.0] * 3, ("adam", 20): [1.0] * 3}
+    sound = runs("test_loss", losses)
+    broken = {("sgd", 0): "diverged", ("sgd", 1): "diverged", ("adam", 0): "diverged"}
+    both = pl.concat([sound, runs("test_loss", losses, broken=broken)])  # two learning rates, the first one selected
+    found = grid(sound, all_runs=both)
+    of = {"quantity": "outcome_of_settings", "arm": "adam", "status": "diverged"}
+    assert_effect(difference(found, {"arm": "sgd"}, **of), student([0.0, -0.5, 0.0]), 3)
+    assert_nothing(difference(found, {"arm": "gru"}, **of), num_left_out=3)
+
+
+def test_outcome_is_of_the_seeds_that_did_not_fail() -> None:
+    losses = {("clip", 10): [1.0] * 5, ("clip", 20): [1.0] * 5, ("none", 20): [1.0] * 2}
+    broken = {("clip", 0): "diverged", ("clip", 1): "diverged", ("clip", 2): "timed_out", ("clip", 3): "error"}
+    found = grid(runs("test_loss", losses, broken=broken))
+    for status, num_seeds in {"ok": 1, "diverged": 2, "timed_out": 1}.items():
+        assert_effect(value(found, quantity="outcome", arm="clip", status=status), wilson(num_seeds, 4), 4)
+    assert_effect(value(found, quantity="outcome", arm="none", status="diverged"), wilson(0, 2), 2)
+    assert_nothing(value(found, quantity="outcome", arm="gru", status="ok"))
+    assert_effect(value(found, quantity="failed", arm="clip"), wilson(1, 5), 5)
+
+
+def test_a_column_is_averaged_over_the_seeds_that_did_not_diverge() -> None:
+    losses = {("lstm", 10): [9.0] * 4, ("lstm", 20): [1.0, 100.0, 3.0, 8.0]}
+    found = grid(runs("test_loss", losses, broken=BROKEN))
+    assert_effect(value(found, quantity="test_loss", arm="lstm"), student([1.0, 3.0, 8.0]), 3, num_left_out=1)
+    shortest = value(found, quantity="test_loss", arm="lstm", length="shortest")
+    assert_effect(shortest, (9.0, 9.0, 9.0), 3, num_left_out=1)
+    assert_nothing(value(found, quantity="test_loss", arm="gru"))
+
+
+def test_what_is_missing_or_not_finite_is_left_out_and_counted() -> None:
+    found = grid(runs("test_loss", {"lstm": [1.0, None, 3.0, math.inf, math.nan]}))
+    assert_effect(value(found, quantity="test_loss", arm="lstm"), student([1.0, 3.0]), 2, num_left_out=3)
+
+
+def test_one_seed_has_a_value_and_no_interval() -> None:
+    found = value(grid(runs("test_loss", {"lstm": [2.0]})), quantity="test_loss", arm="lstm")
+    assert (found.value, found.low, found.high, found.num_seeds) == (2.0, None, None, 1)
+
+
+def test_a_column_may_be_a_whole_number() -> None:
+    found = grid(runs("num_parameters", {"lstm": [1000, 1002]}))
+    assert_effect(value(found, quantity="num_parameters", arm="lstm"), student([1000.0, 1002.0]), 2)
+
+
+def test_a_share_has_an_interval_from_0_to_1() -> None:
+    mean, low, high = student([0.0, 0.1, 0.05])
+    assert low < 0
+    found = grid(runs("test_error", {"dot": [0.0, 0.1, 0.05]}))
+    assert_effect(value(found, quantity="test_error", arm="dot"), (mean, 0.0, high), 3)
+
+
+@pytest.mark.parametrize("quantity", ["test_loss", "log_test_loss"])
+def test_a_ratio_is_the_geometric_mean_of_the_paired_ratios(quantity: str) -> None:
+    losses = {"lstm": [2.0, 3.0, 10.0, 8.0], "gru": [1.0, 1.0, 4.0, 2.0]}
+    of = {"quantity": quantity, "arm": "lstm"}
+    found = ratio(grid(runs("test_loss", losses)), {"arm": "gru"}, **of)
+    assert_effect(found, geometric([2.0, 3.0, 2.5, 4.0]), 4)
+    broken = {("lstm", 1): "diverged", ("gru", 3): "error", ("lstm", 0): "timed_out"}
+    partial = ratio(grid(runs("test_loss", losses, broken=broken)), {"arm": "gru"}, **of)
+    assert_effect(partial, geometric([2.0, 2.5]), 2, num_left_out=2)
+
+
+def test_a_ratio_counts_a_seed_that_diverged_on_both_sides() -> None:
+    losses = {"lstm": [2.0, 3.0, 10.0], "gru": [1.0, 1.0, 4.0]}
+    found = grid(runs("test_loss", losses, broken={("lstm", 2): "diverged", ("gru", 2): "diverged"}))
+    effect = ratio(found, {"arm": "gru"}, quantity="test_loss", arm="lstm")
+    assert_effect(effect, geometric([2.0, 3.0]), 2, num_left_out=1)
+
+
+def test_a_ratio_leaves_out_what_has_no_logarithm() -> None:
+    times = {"lstm": [2.0, 0.0, 4.0, None], "gru": [1.0, 1.0, 1.0, 1.0]}
+    found = ratio(grid(runs("criterion_time_s", times)), {"arm": "gru"}, quantity="criterion_time_s", arm="lstm")
+    assert_effect(found, geometric([2.0, 4.0]), 2, num_left_out=2)
+
+
+def test_a_ratio_to_a_missing_arm_is_nothing() -> None:
+    found = grid(runs("test_loss", {"lstm": [1.0, 2.0]}))
+    assert_nothing(ratio(found, {"arm": "gru"}, quantity="test_loss", arm="lstm"), num_left_out=2)
+    assert_nothing(ratio(found, {"arm": "gru"}, quantity="test_loss", arm="elman"))
+
+
+def test_a_difference_is_paired_by_seed() -> None:
+    errors = {("dot", 20): [0.0, 0.1, 0.25, 0.5], ("none", 20): [0.5, 0.8, 0.75, 1.0], ("none", 10): [0.0] * 4}
+    of = {"quantity": "test_error", "arm": "dot"}
+    found = difference(grid(runs("test_error", errors)), {"arm": "none"}, **of)
+    assert_effect(found, student([-0.5, -0.7, -0.5, -0.5]), 4)
+    broken = {("dot", 1): "diverged", ("none", 3): "error", ("dot", 0): "timed_out"}
+    partial = difference(grid(runs("test_error", errors, broken=broken)), {"arm": "none"}, **of)
+    assert_effect(partial, student([-0.5, -0.5]), 2, num_left_out=2)
+    assert_nothing(difference(grid(runs("test_error", {"general": [0.5] * 3})), {"arm": "none"}, **of))
+
+
+def test_a_difference_of_logarithms_is_refused() -> None:
+    found = grid(runs("test_loss", {"gru": [1.0]}))
+    with pytest.raises(ConfigError, match="^log_test_loss: its values are logarithms; ask for a ratio"):
+        difference(found, {"arm": "gru"}, quantity="log_test_loss", arm="gru")
+
+
+def test_lengths_are_compared_by_seed() -> None:
+    errors = {("none", 5): [0.0, 0.1, 0.2], ("none", 10): [0.9] * 3, ("none", 30): [0.7, 1.0, 0.5]}
+    longest, shortest = ENDS
+    of = {"quantity": "test_error", "arm": "none"} | longest
+    assert_effect(difference(grid(runs("test_error", errors)), shortest, **of), student([0.7, 0.9, 0.3]), 3)
+    errors[("none", 5)] = [0.0, None, 0.2]
+    partial = difference(grid(runs("test_error", errors)), shortest, **of)
+    assert_effect(partial, student([0.7, 0.3]), 2, num_left_out=1)
+    assert_nothing(difference(grid(runs("test_error", errors)), shortest, **of | {"arm": "dot"}))
+    losses = {("gru", 10): [1.0, 2.0, 4.0], ("gru", 20): [9.0] * 3, ("gru", 30): [3.0, 4.0, 16.0]}
+    over = ratio(grid(runs("test_loss", losses)), shortest, quantity="test_loss", arm="gru", **longest)
+    assert_effect(over, geometric([3.0, 2.0, 4.0]), 3)
+
+
+def test_the_ratio_of_a_constant_is_one_with_no_doubt() -> None:
+    numbers = {("gru", 10): [1185] * 3, ("gru", 30): [1185] * 3}
+    found = grid(runs("num_parameters", numbers))
+    assert_effect(ratio(found, ENDS[1], quantity="num_parameters", arm="gru"), (1.0, 1.0, 1.0), 3)
+
+
+def test_a_single_length_is_not_compared_with_itself() -> None:
+    found = grid(runs("num_parameters", {"gru": [1185] * 3}))
+    assert_nothing(ratio(found, ENDS[1], quantity="num_parameters", arm="gru"))
+    assert_nothing(difference(found, ENDS[1], quantity="num_parameters", arm="gru"))
+
+
+def clocks(*, error_s: float | None = 0.01) -> Grid:
+    """Two arms at two lengths: a step takes .3 s ± .01 s and .2 s ± `error_s` at the longest, 1 s at the shortest."""
+    times = {("5 timesteps", 20): (0.3, 0.01), ("full", 20): (0.2, error_s)}
+    times |= {("5 timesteps", 10): (1.0, 0.5), ("full", 10): (1.0, 0.5)}
+    frame = runs("step_time_s", {key: [time] * 4 for key, (time, _) in times.items()}, broken={("full", 3): "diverged"})
+    errors = {f"{arm} {length}": error for (arm, length), (_, error) in times.items()}
+    error = pl.col("trial_id").replace_strict(errors, return_dtype=pl.Float64)
+    return grid(frame.with_columns(step_time_error_s=error))
+
+
+def test_the_ratio_of_step_times_has_the_interval_of_the_timed_portions() -> None:
+    found = ratio(clocks(), {"arm": "full"}, quantity="step_time_s", arm="5 timesteps")
+    half = Z975 * math.hypot(0.01 / 0.3, 0.01 / 0.2)
+    assert_effect(found, (1.5, 1.5 * math.exp(-half), 1.5 * math.exp(half)), 3)  # seeds that both arms have
+
+
+def test_without_both_clocks_there_is_no_ratio_of_step_times() -> None:
+    assert_nothing(ratio(clocks(error_s=None), {"arm": "full"}, quantity="step_time_s", arm="5 timesteps"))
+    assert_nothing(ratio(clocks(), {"arm": "10 timesteps"}, quantity="step_time_s", arm="5 timesteps"))
+
+
+def test_the_exponent_of_a_power_law_is_its_power() -> None:
+    times = {("gru", T): [0.002 * T**0.7] * 3 for T in (10, 20, 50, 100)}
+    effect = value(grid(runs("step_time_s", times)), quantity="step_time_exponent", arm="gru")
+    assert effect.value == pytest.approx(0.7, rel=1e-12)
+    assert effect.low is not None
+    assert effect.high is not None
+    assert effect.high - effect.low < 1e-6  # √(1 - r²) of a rounded r
+    assert (effect.num_seeds, effect.num_left_out) == (3, 0)
+
+
+def test_the_exponent_has_the_interval_of_the_line() -> None:
+    decades = {10: 0.0, 100: 1.3, 1000: 2.0}  # slope 1; residuals -.1, .2, -.1: s² = .06 / 1, s_xx = 2
+    times = {("gru", T): [10.0**y] * 5 for T, y in decades.items()}
+    half = T975[1] * math.sqrt(0.06 / 2)
+    effect = value(grid(runs("step_time_s", times)), quantity="step_time_exponent", arm="gru")
+    assert_effect(effect, (1.0, 1.0 - half, 1.0 + half), 5)
+
+
+def test_an_exponent_needs_three_lengths() -> None:
+    found = grid(runs("step_time_s", {("gru", 10): [0.1] * 3, ("gru", 20): [0.2] * 3, ("lstm", 30): [0.3] * 3}))
+    assert_nothing(value(found, quantity="step_time_exponent", arm="gru"))
+    assert_nothing(value(found, quantity="step_time_exponent", arm="elman"))
+
+
+@pytest.mark.parametrize(
+    ("won", "longest"),
+    [
+        ({10: [True, True, False], 20: [True, True, True], 40: [False, False, True]}, 20),
+        ({10: [True, True, True], 20: [False, False, False], 40: [True, True, True]}, 10),  # a gap ends it
+        ({10: [True, False], 20: [True, True]}, None),  # half is not more than half
+        ({10: [None, True, True]}, 10),
+    ],
+)
+def test_longest_solved_needs_most_seeds_at_every_shorter_length(
+    won: dict[int, list[bool | None]], longest: int | None
+) -> None:
+    found = grid(runs("reached_criterion", {("gru", length): list(own) for length, own in won.items()}))
+    assert longest_solved(found).rows() == [("gru", longest)]
+
+
+def test_a_failed_program_solves_nothing_and_fails_nothing() -> None:
+    found = grid(runs("reached_criterion", {"gru": [True, None, False]}, broken={("gru", 1): "error"}))
+    assert_effect(value(found, quantity="solved", arm="gru"), wilson(1, 2), 2)
+
+
+def test_a_criterion_is_one_that_some_study_sets() -> None:
+    frame = runs("test_loss", {"gru": [1.0]})
+    assert not has_criterion(frame)
+    assert not has_criterion(frame.with_columns(pl.lit(None, pl.Float64).alias("training.stop_below")))
+    assert has_criterion(frame.with_columns(pl.lit(0.01).alias("training.stop_below")))
+
+
+def test_the_baseline_is_one_that_all_settings_share() -> None:
+    assert baseline_of(grid(runs("baseline_loss", {"gru": [0.5, 0.5], "lstm": [0.5, None]}))) == 0.5
+    assert baseline_of(grid(runs("baseline_loss", {"gru": [0.5, 0.4]}))) is None
+    assert baseline_of(grid(runs("baseline_loss", {"gru": [None]}))) is None
+
+
+def test_every_column_that_is_a_quantity_is_one_of_the_trials_table() -> None:
+    columns = {"test_loss", "test_error", "num_parameters", "activation_bytes", "criterion_step", "criterion_time_s"}
+    assert columns <= set(QUANTITIES) & set(SCHEMAS["trials"])
+
+
+def test_words_name_arm_facets_and_length() -> None:
+    of = {"quantity": "outcome", "arm": ["elman", "ReLU, identity"], "status": "timed_out", "length": 10}
+    words = Selection.of(of, "check").words
+    assert words == "best of Elman and «ReLU, identity»: share of seeds that end timed out, at T = 10"
+
+
+def test_values_are_computed_once() -> None:
+    found = grid(runs("test_loss", {"gru": [1.0, 2.0]}))
+    of = Selection.of({"quantity": "test_loss", "arm": "gru"}, "check")
+    assert value_of(of, found) == value_of(of, found)
+    assert of.quantity.of(found) is of.quantity.of(found)
