@@ -11,9 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.core.models import Inputs, Reading, Replicas, StateKey, map_inputs
+from pipeline.core.models import Inputs, Replicas, Seq2SeqInputs, StateKey, lengths_of, map_inputs
 from pipeline.core.models.interface import AnyInputs
-from pipeline.core.models.sequence import lengths_of
 
 
 class GradientTrace(NamedTuple):
@@ -42,7 +41,7 @@ def trace_gradients(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets
     real = in_float64(inputs)
     states, grad_RP = replicas.state_gradients(flat_RP.double(), real, targets, shared=True)
     if replicas.interface.padded:
-        lengths_B = lengths_of(inputs.source if isinstance(inputs, Reading) else inputs)
+        lengths_B = lengths_of(inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs)
         states = {key: grad if key.part == "decoder" else at_end(grad, lengths_B) for key, grad in states.items()}
     norms = {key: log10_norm(grad_RTBH.flatten(2)) for key, grad_RTBH in states.items()}
     return GradientTrace(norms, grad_RP)

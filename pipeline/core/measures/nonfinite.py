@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pipeline.core.cells.stack import FORWARD
-from pipeline.core.models import Inputs, Replicas, StateKey
+from pipeline.core.models import Inputs, Replicas, RunOptions, StateKey
 
 
 class Location(NamedTuple):
@@ -47,10 +47,11 @@ def locate(
         inputs: The batch of that step, (R, B, ...).
         targets: Its targets.
         replica: Which one diverged.
-        initial: States before the first timestep; see `Replicas.backpropagate`.
+        initial: States before the first timestep; see `RunOptions`.
         num_scored: How many timesteps at the end have a target; None is all.
     """
-    run = replicas.backpropagate(flat_RP, inputs, targets, initial=initial, num_scored=num_scored, trace=True)
+    options = RunOptions(initial=initial, num_scored=num_scored)
+    run = replicas.backpropagate(flat_RP, inputs, targets, options, trace=True)
     states, grad_RP = dict(zip(replicas.model.state_keys, run.grad_states, strict=False)), run.grad_RP
     num_nonfinite = int((~grad_RP[replica].isfinite()).sum())
     met = [(*_order(key), steps, key) for key, grad in states.items() for steps in _steps_back(key, grad[replica])[:1]]

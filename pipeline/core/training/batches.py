@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.core.models.randomness import generator
+from pipeline.core.models import generator
 
 
 class BatchOrder:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.core.models import Reading, Replicas
+from pipeline.core.models import Replicas, Seq2SeqInputs
 from pipeline.core.training.data import Sequences
 from pipeline.core.training.evaluation import CHUNK
 from pipeline.data import EOS, PAD
@@ -84,11 +84,11 @@ def decode(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> Decoding:
 def _decode_portion(replicas: Replicas, flat_RP: Tensor, portion: Sequences) -> dict[str, tuple[Tensor, Tensor]]:
     """Return by mode what was said, (R, B, U), and the summed cross-entropy, (R,)."""
     inputs, parameters = portion.inputs, replicas.named(flat_RP)
-    assert isinstance(inputs, Reading)  # noqa: S101 - only decoders are decoded
-    never = torch.zeros_like(inputs.given, dtype=torch.bool)
-    given_RBU, said_RBU = replicas.run_free(parameters, inputs, never, shared=True)
+    assert isinstance(inputs, Seq2SeqInputs)  # noqa: S101 - only decoders are decoded
+    never = torch.zeros_like(inputs.decoder_inputs, dtype=torch.bool)
+    given_RBU, said_RBU = replicas.free_running(parameters, inputs, never, shared=True)
     forced_RBUO = replicas.predict(parameters, inputs)
-    free_RBUO = replicas.predict_each(parameters, Reading(inputs.source, given_RBU))
+    free_RBUO = replicas.predict_each(parameters, Seq2SeqInputs(inputs.source, given_RBU))
     return {
         TEACHER_FORCED: (forced_RBUO.argmax(dim=-1), _summed_loss(forced_RBUO, portion.targets)),
         FREE_RUNNING: (ended(said_RBU), _summed_loss(free_RBUO, portion.targets)),

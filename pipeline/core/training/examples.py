@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core.models import Reading, Replicas
+from pipeline.core.models import Replicas, Seq2SeqInputs, SequenceModel, generator, lengths_of
 from pipeline.core.models.generation import beam_search, generate, network_of
-from pipeline.core.models.randomness import generator
-from pipeline.core.models.sequence import SequenceModel, lengths_of
 from pipeline.core.training.data import Sequences, aligned_on
 from pipeline.core.training.decoding import FREE_RUNNING, MODES, Decoding, decode
 from pipeline.core.training.rows import CurveWriter, long_columns
@@ -68,7 +66,7 @@ class Examples:
 
     def _write_decoding(self) -> None:
         inputs, targets = self._few
-        assert isinstance(inputs, Reading)  # noqa: S101 - so decoders are
+        assert isinstance(inputs, Seq2SeqInputs)  # noqa: S101 - so decoders are
         said = decode(self._replicas, self._flat_RP, self._few).said[FREE_RUNNING]
         words, letters = self._dataset.target_tokens, self._dataset.input_tokens
         for r in self._tested:
@@ -90,7 +88,7 @@ class Examples:
         if told:
             self._sink.write("tokens", columns | {"position": np.arange(1, len(told) + 1), "token": np.array(told)})
 
-    def _write_attention(self, inputs: Reading, targets: Tensor) -> None:
+    def _write_attention(self, inputs: Seq2SeqInputs, targets: Tensor) -> None:
         weights_RBUS = self._replicas.attend(self._replicas.named(self._flat_RP), inputs).double()
         aligned = aligned_on(self._dataset.splits["test"], NUM_EXAMPLES, targets.device)
         lengths = lengths_of(inputs.source).tolist() if self._dataset.padded else None
@@ -174,7 +172,7 @@ def write_breakdown(
         there = num_U > 0
         at = np.arange(1, len(num_U) + 1)[there.cpu().numpy()]
         parts.append((mode, "output_position", at, error_RU[:, there], num_U[there]))
-    source = split.inputs.source if isinstance(split.inputs, Reading) else split.inputs
+    source = split.inputs.source if isinstance(split.inputs, Seq2SeqInputs) else split.inputs
     if source.dim() == 2:  # noqa: PLR2004 - an image has no length
         lengths_K, error_RK, num_K = decoding.by_length(lengths_of(source))
         parts.append((FREE_RUNNING, "source_length", lengths_K.cpu().numpy(), error_RK, num_K))

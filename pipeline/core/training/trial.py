@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.config.strict import InvalidFieldError
 from pipeline.core.measures import locate
-from pipeline.core.models import Network, Pass, Reading, Replicas, build_network
+from pipeline.core.models import Network, Pass, Replicas, RunOptions, Seq2SeqInputs, build_network
 from pipeline.core.models.generation import network_of
 from pipeline.core.training.assessment import Assessment
 from pipeline.core.training.batches import BatchOrder
@@ -254,7 +254,7 @@ class Trial:
     def _batch(self, window: Window) -> Sequences:
         """Return the timesteps of a window of each replica's batch, and the targets that are scored."""
         inputs, targets = self.train
-        if isinstance(inputs, Reading) or self.interface.target_at == "sequence":
+        if isinstance(inputs, Seq2SeqInputs) or self.interface.target_at == "sequence":
             return self.train.take(self._chosen(window))
         inputs = inputs[:, window.start : window.stop]
         if window.num_scored is not None:
@@ -264,16 +264,16 @@ class Trial:
     def _force(self, batch: Sequences) -> tuple[Sequences, dict[str, Tensor]]:
         """Return the batch with what the decoders are given at this step, and the probability of the true token."""
         inputs, forcing = batch.inputs, self.spec.training.forcing
-        if not isinstance(inputs, Reading):
+        if not isinstance(inputs, Seq2SeqInputs):
             return batch, {}
         epsilon = forcing.schedule.probability(self.progress.step)
         if epsilon < 1.0:
-            _, num_examples, num_positions = inputs.given.shape
+            _, num_examples, num_positions = inputs.decoder_inputs.shape
             coins = forcing.coins(self.spec.seeds, self.progress.step, num_examples, num_positions)
             with torch.no_grad():
                 parameters = self.replicas.named(self.progress.flat_RP)
-                given, _ = self.replicas.run_free(parameters, inputs, coins.to(self.device))
-            batch = Sequences(Reading(inputs.source, given), batch.targets)
+                given, _ = self.replicas.free_running(parameters, inputs, coins.to(self.device))
+            batch = Sequences(Seq2SeqInputs(inputs.source, given), batch.targets)
         return batch, {"teacher_forcing_probability": torch.full_like(self.progress.flat_RP[:, 0], epsilon)}
 
     @torch.no_grad()
@@ -306,9 +306,7 @@ class Trial:
         return self.replicas.backpropagate(
             self.progress.flat_RP,
             *batch,
-            initial=initial,
-            num_scored=window.num_scored,
-            state_threshold=state_threshold,
+            RunOptions(initial=initial, num_scored=window.num_scored, state_threshold=state_threshold),
             coverage_weight=self.spec.regularisation.coverage_weight,
             trace=self.spec.regularisation.traces and state_threshold is None,
         )
