@@ -17,6 +17,7 @@ from pipeline.core.models import (
     Interface,
     ModelSpec,
     Replicas,
+    RunOptions,
     Seq2SeqInputs,
     build_network,
     check_model,
@@ -28,6 +29,7 @@ from pipeline.core.models.architecture import SelfAttention
 from pipeline.core.models.autoencoder import Autoencoder
 from pipeline.core.models.captioner import Captioner
 from pipeline.core.models.encoder_decoder import EncoderDecoder
+from pipeline.core.models.initialisation import PLAIN, Orthogonal, SpectralRadius
 from pipeline.core.models.self_attention import SelfAttentionModel
 from pipeline.core.models.sequence import SequenceModel
 
@@ -78,6 +80,31 @@ def test_parameters_are_counted_without_making_the_network(
     network = build_network(interface, spec, 0)
     assert type(network) is network_class(interface, spec) is kind
     assert count_parameters(interface, spec) == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_parameters_of_a_network_too_large_for_this_machine_are_counted() -> None:
+    H = 100_000
+    rules = dataclasses.replace(PLAIN, recurrent=Orthogonal(gain=1.0), gates={"f": SpectralRadius(radius=1.0)})
+    spec = spec_of(hidden_size=H, num_layers=2, initialisation=rules)
+    expected = 4 * H * (3 + H + 2) + 4 * H * (H + H + 2) + 4 * (H + 1)
+    assert count_parameters(ONE, spec) == expected
+
+
+@pytest.mark.parametrize(
+    ("interface", "changes", "options", "told"),
+    [
+        (EVERY, {"attention": SELF}, RunOptions(state_threshold=1.0), "options state_threshold .* SelfAttentionModel"),
+        (ONE, {"attention": SELF}, RunOptions(initial=[torch.zeros(6, H)]), "options initial .* SelfAttentionModel"),
+        (DELAYED, {}, RunOptions(initial=[torch.zeros(6, H)], num_scored=1), "options initial, num_scored .* Encoder"),
+        (FRAMES, {"code_size": 2}, RunOptions(num_scored=1), "options num_scored .* Autoencoder"),
+    ],
+)
+def test_options_that_a_network_cannot_be_run_with_are_refused(
+    interface: Interface, changes: dict[str, Any], options: RunOptions, told: str
+) -> None:
+    network = build_network(interface, spec_of(**changes), 0)
+    with pytest.raises(ValueError, match=f"expected none of the {told}"):
+        network(torch.zeros(6, 5), options)
 
 
 @pytest.mark.parametrize(("interface", "changes", "kind"), MADE)
@@ -141,10 +168,10 @@ def test_each_shape_of_input_and_output_learns(shape: str) -> None:
     interface, changes, inputs, targets = FIVE[shape]
     spec = spec_of(**changes)
     check_model(spec, interface)
-    pack = Replicas([build_network(interface, spec, seed) for seed in range(2)])
-    flat, losses = pack.flat_RP, list[Tensor]()
+    replicas = Replicas([build_network(interface, spec, seed) for seed in range(2)])
+    flat, losses = replicas.flat_RP, list[Tensor]()
     for _ in range(20):
-        loss, grad = pack.gradients(flat, inputs, targets, shared=True)
+        loss, grad = replicas.gradients(flat, inputs, targets, shared=True)
         losses.append(loss)
         flat = flat - 0.3 * grad
     assert all((after < before).all() for before, after in zip(losses, losses[1:], strict=False))

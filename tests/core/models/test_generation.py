@@ -17,6 +17,7 @@ from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel
 from pipeline.core.models.architecture import NoAttention
 from pipeline.core.models.generation import beam_search, generate, log_probability, network_of
 from pipeline.core.training import TrialSpec, train_networks
+from tests.core.cells.reference import IN_TORCH
 from tests.core.training.conftest import RAW, SmallDataset, Split
 
 V, H = 4, 6
@@ -45,7 +46,7 @@ def next_log_p(model: SequenceModel, prefix: Sequence[int]) -> Tensor:
     return model(torch.tensor([prefix])).values[0, -1].log_softmax(dim=0)
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("cell", IN_TORCH)
 def test_scores_follow_the_chain_rule(cell: str) -> None:
     model, tokens = model_of(cell), [*PROMPT, 1, 1, 0, 2]
     found = log_probability(model, tokens)
@@ -59,7 +60,7 @@ def test_scores_follow_the_chain_rule(cell: str) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("cell", IN_TORCH)
 def test_states_carried_from_token_to_token_write_what_whole_passes_do(cell: str, temperature: float) -> None:
     model, written, draws = model_of(cell), list(PROMPT), fresh()
     for _ in range(30):
@@ -125,17 +126,17 @@ def test_one_beam_is_greedy_and_more_find_what_is_likelier() -> None:
     assert beam_search(model, PROMPT, 0, num_beams=3) == ([], 0.0)
 
 
-def test_a_network_is_taken_out_of_a_pack_with_weights_of_its_own() -> None:
+def test_a_network_is_taken_out_of_a_replica_batch_with_weights_of_its_own() -> None:
     models = [model_of(seed=seed) for seed in range(3)]
-    pack = Replicas(models)
-    network = network_of(pack, pack.flat_RP, 2)
+    replicas = Replicas(models)
+    network = network_of(replicas, replicas.flat_RP, 2)
     for mine, theirs in zip(network.parameters(), models[2].parameters(), strict=True):
         assert torch.equal(mine, theirs)
-    before = pack.flat_RP.clone()
+    before = replicas.flat_RP.clone()
     with torch.no_grad():
         next(network.parameters()).zero_()
-    assert torch.equal(pack.flat_RP, before)
-    assert next(pack.model.parameters()).any()
+    assert torch.equal(replicas.flat_RP, before)
+    assert next(replicas.model.parameters()).any()
 
 
 NO_LANGUAGE = [

@@ -1,4 +1,4 @@
-"""Self-attention in place of recurrence: against torch's encoder layers, and what padding, order and packs change."""
+"""Self-attention in place of recurrence: against torch's encoder layers; padding, order, and replica batches."""
 
 from __future__ import annotations
 
@@ -126,10 +126,10 @@ def test_every_layer_shows_what_each_of_its_heads_looked_at() -> None:
 
 
 @pytest.mark.parametrize("interface", [TOKEN_EVERY, TOKEN_LAST])
-def test_a_pack_gives_what_its_networks_give_one_by_one(interface: Interface) -> None:
+def test_a_replica_batch_gives_what_its_networks_give_one_by_one(interface: Interface) -> None:
     models = [model_of(interface, seed) for seed in range(3)]
-    pack, targets = Replicas(models), PADDED.long() if interface is TOKEN_EVERY else torch.tensor([0, 2, 1])
-    run = pack.backpropagate(pack.flat_RP, PADDED, targets, trace=True, shared=True)
+    replicas, targets = Replicas(models), PADDED.long() if interface is TOKEN_EVERY else torch.tensor([0, 2, 1])
+    run = replicas.backpropagate(replicas.flat_RP, PADDED, targets, trace=True, shared=True)
     for r, model in enumerate(models):
         x_TBD = model.encode(PADDED).transpose(0, 1)
         tap = torch.zeros_like(x_TBD).requires_grad_()
