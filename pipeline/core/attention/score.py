@@ -33,7 +33,7 @@ step u + 1 (Luong's input feeding); context: the query is h_{u-1}, and the conte
 
 @dataclass(frozen=True, kw_only=True)
 class NoAttention:
-    """The decoder knows of the source what its first state holds."""
+    """The decoder sees the source through its first state alone."""
 
     name: Literal["none"] = "none"
 

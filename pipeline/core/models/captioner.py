@@ -1,11 +1,11 @@
 """An image in words: a small convolutional network makes a feature map, a decoder attends to its cells.
 
-    a_1 .. a_L = features of the cells of a grid, each a vector that also knows where its cell is
+    a_1 .. a_L = features of the cells of a grid, each a vector that also holds its position
     h_0 = tanh(W_init mean of a)
 
 Every cell is 4 × 4 pixels: two convolutions, each with a ReLU and a 2 × 2 maximum, and a third one by which a cell sees
 its neighbours. Row and column are two further channels (Liu et al., 2018), since reading order is a matter of position.
-Without attention the decoder knows the image from its first state alone: one-to-many.
+Without attention the decoder sees the image through its first state alone: one-to-many.
 
 Source: Xu et al. (2015), with a network trained along in place of one trained before. Shapes: B batch, L cells row by
 row, U target length, H hidden.

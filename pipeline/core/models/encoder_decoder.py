@@ -40,7 +40,7 @@ from pipeline.core.models.network import NO_OPTIONS, Network, NetworkRun, embedd
 
 
 class Memory(NamedTuple):
-    """What a decoder knows of the source.
+    """What a decoder has of the source.
 
     Attributes:
         initial: Its states before the first token, (B, H) each, layer by layer.
@@ -90,7 +90,7 @@ class Decoder(nn.Module):
 
         Args:
             inputs_BU: The token before each.
-            memory: What it knows of the source.
+            memory: What it has of the source.
             run: Runs its layers, the part "decoder".
         """
         if self.feeds != "nothing":
@@ -130,23 +130,23 @@ class Decoder(nn.Module):
         self, token_B: Tensor, carried: _Carried, memory: Memory, run: NetworkRun
     ) -> tuple[Tensor, _Carried, Tensor | None]:
         """Return the logits (B, O) after one more token, what is carried on, and the weights (B, S) or None."""
-        x_BD, asked = self._embedded(token_B), None
+        x_BD, attended = self._embedded(token_B), None
         if self.attention is not None and self.feeds == "context":
-            asked = self.attention(carried.states[-1].h[:, None].contiguous(), memory.keys_BSH, memory.mask_BS)
-            x_BD = torch.cat([x_BD, asked.context_BUH[:, 0]], dim=1)
+            attended = self.attention(carried.states[-1].h[:, None].contiguous(), memory.keys_BSH, memory.mask_BS)
+            x_BD = torch.cat([x_BD, attended.context_BUH[:, 0]], dim=1)
         elif self.feeds == "attentional_state":
             x_BD = torch.cat([x_BD, carried.attentional_BH], dim=1)
         recurrent = run.recur("decoder", x_BD[None], carried.states)
-        output_BUH, weights_BUS = self._attend(recurrent.outputs.transpose(0, 1), memory, asked)
+        output_BUH, weights_BUS = self._attend(recurrent.outputs.transpose(0, 1), memory, attended)
         weights_BS = None if weights_BUS is None else weights_BUS[:, 0]
         return self.readout(output_BUH[:, 0]), _Carried(recurrent.final, output_BUH[:, 0]), weights_BS
 
-    def _attend(self, h_BUH: Tensor, memory: Memory, asked: Attended | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return h̃, (B, U, H), and the weights; `asked` is the answer where h_{u-1} has asked already."""
+    def _attend(self, h_BUH: Tensor, memory: Memory, attended: Attended | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return h̃, (B, U, H), and the weights; `attended` is from the query h_{u-1}, None for the query h_u."""
         h_BUH = h_BUH.contiguous()  # a product with a transposed view of a replica batch is another one
         if self.attention is None or self.combine is None:
             return h_BUH, None
-        attended = asked or self.attention(h_BUH, memory.keys_BSH, memory.mask_BS)
+        attended = attended or self.attention(h_BUH, memory.keys_BSH, memory.mask_BS)
         combined = torch.tanh(self.combine(torch.cat([attended.context_BUH, h_BUH], dim=2)))
         return combined, attended.weights_BUS
 
@@ -155,7 +155,7 @@ class Decoder(nn.Module):
 
 
 class Seq2SeqNetwork(Network):
-    """A network whose decoder writes tokens, knowing of the source what `read` remembers of it.
+    """A network whose decoder writes tokens from what `read` returns of the source.
 
     Attributes:
         decoder: Its last part.
@@ -170,7 +170,7 @@ class Seq2SeqNetwork(Network):
 
     @abstractmethod
     def read(self, source: Tensor, run: NetworkRun) -> Memory:
-        """Return what the decoder is to know of the source."""
+        """Return what the decoder is to have of the source."""
 
     def predict(self, inputs: Seq2SeqInputs, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
         """Return logits at every output position, (B, U, O), and attention weights, (B, U, S)."""

@@ -7,7 +7,7 @@ A language model predicts at every timestep the distribution of the next token. 
 The first token has nothing before it, so every probability here is conditional on it: sequences that begin alike can be
 compared. One network, no replica axis; its states are carried from token to token, so cost is linear in length.
 
-Shapes: T tokens given, V vocabulary, K beams.
+Shapes: T tokens, V vocabulary, K beams.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def generate(
         model: A language model.
         prompt: At least one token.
         num_tokens: How many to write.
-        temperature: 1 draws from P itself, less prefers what is likely; 0 takes the likeliest token (greedy).
+        temperature: 1 draws from P itself, below 1 likely tokens are preferred; 0 takes the likeliest one (greedy).
         generator: Where draws come from; untouched at temperature 0.
 
     Raises:
-        InvalidFieldError: If the model is none of language, or a token or a number is out of range.
+        InvalidFieldError: If the model is not a language model, or a token or a number is out of range.
     """
     network = _language_model(model)
     require(num_tokens >= 0, "num_tokens", "an integer of at least 0", num_tokens)
@@ -72,7 +72,7 @@ def beam_search(model: nn.Module, prompt: Sequence[int], num_tokens: int, num_be
         num_beams: K.
 
     Raises:
-        InvalidFieldError: If the model is none of language, or a token or a number is out of range.
+        InvalidFieldError: If the model is not a language model, or a token or a number is out of range.
     """
     network = _language_model(model)
     require(num_tokens >= 0, "num_tokens", "an integer of at least 0", num_tokens)
@@ -98,7 +98,7 @@ def log_probability(model: nn.Module, tokens: Sequence[int]) -> Tensor:
         tokens: x_1 … x_T; at least one, on which all others are conditional.
 
     Raises:
-        InvalidFieldError: If the model is none of language, or a token is out of range.
+        InvalidFieldError: If the model is not a language model, or a token is out of range.
     """
     network = _language_model(model)
     row_1T = _row(network, "tokens", tokens)
@@ -141,6 +141,6 @@ def _row(network: SequenceModel, name: str, tokens: Sequence[int]) -> Tensor:
     size = network.interface.input_size
     require(len(tokens) > 0, name, "at least one token, on which the rest is conditional", "none")
     for position, token in enumerate(tokens, start=1):
-        told = f"an id of the vocabulary of {size} tokens, from 0 to {size - 1}"
-        require(0 <= token < size, f"{name}, token {position} of {len(tokens)}", told, token)
+        expected = f"an id of the vocabulary of {size} tokens, from 0 to {size - 1}"
+        require(0 <= token < size, f"{name}, token {position} of {len(tokens)}", expected, token)
     return torch.tensor([list(tokens)], device=network.readout.weight.device)

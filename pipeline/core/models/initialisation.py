@@ -86,7 +86,7 @@ class Uniform:
     name: Literal["uniform"] = "uniform"
 
     def fill(self, block: Tensor, start: torch.Generator) -> None:
-        """Leave the block as the module drew it."""
+        """Leave the block as the stack or the layer drew it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,11 +276,11 @@ class Initialisation:
         """
         for gate in self.gates:
             if gate not in CELLS[cell].gates:
-                told = unknown_name("gate", gate, CELLS[cell].gates)
-                raise InvalidFieldError("initialisation.gates", f"gates of the cell {cell!r} ({told})", gate)
+                expected = unknown_name("gate", gate, CELLS[cell].gates)
+                raise InvalidFieldError("initialisation.gates", f"gates of the cell {cell!r} ({expected})", gate)
         suits = CELLS[cell].keep_gate is not None or not self.bias.needs_keep_gate
-        told = f"a rule for {cell!r}, which lacks a gate that keeps the past"
-        require(suits, "initialisation.bias", told, self.bias.name)
+        expected = f"a rule for {cell!r}, which lacks a gate that keeps the past"
+        require(suits, "initialisation.bias", expected, self.bias.name)
 
 
 PLAIN = Initialisation(input=Uniform(), recurrent=Uniform(), gates={}, bias=UniformBias(), readout=Uniform())

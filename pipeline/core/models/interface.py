@@ -114,7 +114,7 @@ class Prediction(NamedTuple):
     """Predictions of a network, and the states that it went through.
 
     Attributes:
-        values: (B, O) of the last timestep, or (B, T, O) of every one (of the newest ones only, where asked), or
+        values: (B, O) of the last timestep, or (B, T, O) of every one or of the last `num_scored`, or
             (B, U, O) of an output sequence.
         states: Every state at every timestep, (T, B, H) each, in the order of the model's `state_keys`.
         weights: Of attention, (B, U, S); None without attention.

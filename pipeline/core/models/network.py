@@ -22,7 +22,7 @@ from pipeline.core.models.interface import INPUT, Interface, Prediction, Seq2Seq
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What may be special in a pass through a network; without any it runs from zeros over all that it is given.
+    """Options of one pass through a network.
 
     Attributes:
         initial: States before the first timestep, (B, H) each, in the order of `Network.state_keys`; none for zeros.
@@ -37,7 +37,7 @@ class RunOptions:
     num_scored: int | None = None
     state_threshold: float | None = None
 
-    def given(self) -> set[str]:
+    def names(self) -> set[str]:
         """Return the names of the options that are set."""
         tensors = {name for name in ("initial", "taps") if len(getattr(self, name))}
         return tensors | {name for name in ("num_scored", "state_threshold") if getattr(self, name) is not None}
@@ -47,13 +47,13 @@ NO_OPTIONS = RunOptions()
 
 
 class NetworkRun:
-    """One pass through a network under way: it runs the recurrent parts as the options ask, and keeps their states.
+    """One pass through a network under way: runs the recurrent parts with its options, and keeps their states.
 
     A part may be run at once or a few timesteps at a time; each call takes the taps of the timesteps that follow.
 
     Args:
-        network: What is run.
-        options: How.
+        network: The network.
+        options: Of the pass.
     """
 
     def __init__(self, network: Network, options: RunOptions) -> None:
@@ -74,7 +74,7 @@ class NetworkRun:
     def recur(
         self, part: str, x_TBD: Tensor, initial: Sequence[States] | None = None, lengths_B: Tensor | None = None
     ) -> StackRun:
-        """Run a recurrent part over the timesteps that follow those it has run.
+        """Run a recurrent part over its next timesteps.
 
         Args:
             part: A key of the network's `stacks`.
@@ -108,7 +108,7 @@ class Network(nn.Module, ABC):
         seed: Where the initial weights come from; each part draws from a stream of its own.
 
     Attributes:
-        options: Of `RunOptions`, those that this kind of network can be given.
+        options: Names of the `RunOptions` that this kind of network can be run with.
         traces_inputs: Whether its inputs have timesteps, so that ∂L/∂x_t can be traced.
     """
 
@@ -159,13 +159,13 @@ class Network(nn.Module, ABC):
 
         Args:
             inputs: (B, T, D) real vectors, (B, T) symbol ids, or `Seq2SeqInputs`.
-            options: What is special in this pass.
+            options: Of this pass.
 
         Raises:
             ValueError: If this kind of network cannot be run with one of the options.
         """
-        if not options.given() <= self.options:
-            refused = ", ".join(sorted(options.given() - self.options))
+        if not options.names() <= self.options:
+            refused = ", ".join(sorted(options.names() - self.options))
             raise ValueError(f"expected none of the options {refused} for a network of the kind {type(self).__name__}")
         run = NetworkRun(self, options)
         values, weights = self.predict(inputs, run)

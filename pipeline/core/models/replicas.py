@@ -225,8 +225,8 @@ class Replicas:
             flat_RP: Parameters.
             inputs: (R, B, T, ...), or (B, T, ...) if all replicas see the same.
             targets: Of the scored timesteps, with or without a replica axis, as `inputs`.
-            options: What is special in the pass, without taps; initial states have a replica axis, (R, B, H), and
-                nothing flows back through them.
+            options: Of the pass, without taps; initial states have a replica axis, (R, B, H), and nothing flows back
+                through them.
             coverage_weight: Of `coverage_penalty` in the gradient; in the losses it is not.
             trace: Whether the gradients of the states, and of the encoded inputs, are wanted too.
             shared: Whether inputs and targets have no replica axis.

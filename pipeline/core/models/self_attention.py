@@ -1,4 +1,4 @@
-"""Layers of self-attention in place of recurrent ones: every timestep asks all others at once, no state is carried.
+"""Layers of self-attention in place of recurrent ones: every timestep attends to all others, no state is carried.
 
     h^0_t = W x_t + b + p_t
     h' = h + attention(h, h, h)           h^{l+1} = h' + W_2 relu(W_1 h' + b_1) + b_2
