@@ -72,31 +72,19 @@ LINEAR = Nonlinearity(
 )
 
 
-def advance(x_t: Tensor, h: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor, nonlinearity: Nonlinearity) -> Tensor:
-    """Return h_t of one example, as the textbook has it: the reference of the loops below.
-
-    Args:
-        x_t: Input, (D,).
-        h: Previous state, (H,).
-        W_ih: Input weights, (H, D).
-        W_hh: Recurrent weights, (H, H).
-        b: Bias, (H,).
-        nonlinearity: φ.
-    """
-    return nonlinearity.function(W_hh @ h + W_ih @ x_t + b)
-
-
 def loops(nonlinearity: Nonlinearity) -> tuple[ForwardLoop, BackwardLoop]:
     """Return the loops over time of an Elman network with this φ."""
 
     def forward(run: Forward) -> tuple[Tensor, ...]:
         tap = run.taps[0]
-        if tap is not None:  # h itself is needed for φ', and what leaves the cell is h + tap
-            return (_forward_tapped(run, tap, nonlinearity),)
-        for _, u_t, h_t in run.timesteps():
+        kept = () if tap is None else (run.empty(run.num_hidden),)  # φ' needs h itself, and h + tap leaves the cell
+        for t, u_t, out_t, *own in run.timesteps(*kept):
+            h_t = own[0] if own else out_t
             torch.bmm(run.weight_RGZ, u_t, out=h_t)  # a_t
             nonlinearity.apply_(h_t)
-        return ()
+            if tap is not None:
+                torch.add(h_t, tap[t], out=out_t)
+        return kept
 
     def backward(run: Backward) -> tuple[Tensor, Tensor, Tensor | None]:
         W, H = run.weight_RGZ, run.num_hidden
@@ -115,21 +103,12 @@ def loops(nonlinearity: Nonlinearity) -> tuple[ForwardLoop, BackwardLoop]:
     return forward, backward
 
 
-def _forward_tapped(run: Forward, tap: Tensor, nonlinearity: Nonlinearity) -> Tensor:
-    h_TRHB = run.empty(run.num_hidden)
-    for t, u_t, out_t, h_t in run.timesteps(h_TRHB):
-        torch.bmm(run.weight_RGZ, u_t, out=h_t)
-        nonlinearity.apply_(h_t)
-        torch.add(h_t, tap[t], out=out_t)
-    return h_TRHB
-
-
 def cell_of(nonlinearity: Nonlinearity, torch_class: Callable[..., nn.RNNBase] | None = None) -> Cell:
     """Return the Elman cell with this φ; `torch_class` makes the same of torch.nn, where torch has it."""
 
     def step(x_t: Tensor, states: States, weights: Weights) -> States:
-        b = weights.bias_ih + weights.bias_hh
-        return States(advance(x_t, states.h, weights.weight_ih, weights.weight_hh, b, nonlinearity))
+        W_ih, W_hh, b_ih, b_hh = weights
+        return States(nonlinearity.function(W_hh @ states.h + W_ih @ x_t + (b_ih + b_hh)))
 
     forward, backward = loops(nonlinearity)
     return Cell(

@@ -20,22 +20,21 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
-def advance(x_t: Tensor, h: Tensor, W_ih: Tensor, W_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
-    """Return h_t of one example, gate by gate: the reference of the loops below.
-
-    Args:
-        x_t: Input, (D,).
-        h: Previous state, (H,).
-        W_ih: Input weights, (3H, D).
-        W_hh: Recurrent weights, (3H, H).
-        b_ih: Input bias, (3H,).
-        b_hh: Recurrent bias, (3H,).
-    """
+def step(x_t: Tensor, states: States, weights: Weights) -> States:
+    """Return h_t of one example, gate by gate: the reference of the loops below."""
+    W_ih, W_hh, b_ih, b_hh = weights
     x_r, x_z, x_n = (W_ih @ x_t + b_ih).chunk(3)
-    h_r, h_z, h_n = (W_hh @ h + b_hh).chunk(3)
+    h_r, h_z, h_n = (W_hh @ states.h + b_hh).chunk(3)
     r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
     n = torch.tanh(x_n + r * h_n)
-    return (1 - z) * n + z * h
+    return States((1 - z) * n + z * states.h)
+
+
+def gate_values(x_t: Tensor, states: States, weights: Weights) -> dict[str, Tensor]:
+    """Return the gates that open and close, by name."""
+    W_ih, W_hh, b_ih, b_hh = weights
+    a_r, a_z, _ = (W_ih @ x_t + b_ih + W_hh @ states.h + b_hh).chunk(3)
+    return {"r": torch.sigmoid(a_r), "z": torch.sigmoid(a_z)}
 
 
 def forward(run: Forward) -> tuple[Tensor, ...]:
@@ -91,16 +90,6 @@ def fuse(weights: Weights) -> Tensor:
     return torch.cat([gates, n_h, n_x], dim=0)
 
 
-def _step(x_t: Tensor, states: States, weights: Weights) -> States:
-    return States(advance(x_t, states.h, *weights))
-
-
-def _gate_values(x_t: Tensor, states: States, weights: Weights) -> dict[str, Tensor]:
-    W_ih, W_hh, b_ih, b_hh = weights
-    a_r, a_z, _ = (W_ih @ x_t + b_ih + W_hh @ states.h + b_hh).chunk(3)
-    return {"r": torch.sigmoid(a_r), "z": torch.sigmoid(a_z)}
-
-
 CELLS = {
     "gru": Cell(
         gates=("r", "z", "n"),
@@ -108,8 +97,8 @@ CELLS = {
         fuse=fuse,
         forward=forward,
         backward=backward,
-        step=_step,
-        gate_values=_gate_values,
+        step=step,
+        gate_values=gate_values,
         keep_gate="z",
         torch_class=nn.GRU,
     )

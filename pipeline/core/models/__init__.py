@@ -7,6 +7,8 @@ a sequence of frames                      `Autoencoder`
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 
 import torch
@@ -15,7 +17,7 @@ from pipeline.core.models.architecture import ModelSpec, SelfAttention, check_mo
 from pipeline.core.models.autoencoder import Autoencoder
 from pipeline.core.models.captioner import Captioner
 from pipeline.core.models.encoder_decoder import EncoderDecoder
-from pipeline.core.models.initialisation import generator
+from pipeline.core.models.initialisation import PLAIN, generator
 from pipeline.core.models.interface import (
     INPUT,
     Inputs,
@@ -76,7 +78,13 @@ def build_network(interface: Interface, spec: ModelSpec, seed: int) -> Network:
 
 
 def count_parameters(interface: Interface, spec: ModelSpec) -> int:
-    """Return the number of trained numbers of such a network; it is built without memory for them."""
+    """Return the number of trained numbers of such a network."""
+    return _count(interface, dataclasses.replace(spec, initialisation=PLAIN))
+
+
+@functools.cache
+def _count(interface: Interface, spec: ModelSpec) -> int:
+    """Return the count of a network built without memory for its parameters; the settings of a study share it."""
     with torch.device("meta"):
         network = build_network(interface, spec, seed=0)
     return sum(parameter.numel() for parameter in network.parameters())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -259,14 +259,14 @@ class Initialisation:
 
     input: MatrixRule
     recurrent: MatrixRule
-    gates: Mapping[str, MatrixRule]
+    gates: Mapping[str, MatrixRule] = field(hash=False)
     bias: BiasRule
     readout: MatrixRule
 
     def __post_init__(self) -> None:
-        for field in ("input", "readout"):
-            square_only = isinstance(getattr(self, field), SpectralRadius)
-            require(not square_only, field, "a rule for blocks that need not be square", "spectral_radius")
+        for name in ("input", "readout"):
+            square_only = isinstance(getattr(self, name), SpectralRadius)
+            require(not square_only, name, "a rule for blocks that need not be square", "spectral_radius")
 
     def check(self, cell: str) -> None:
         """Check that the cell has the gates that the rules speak of.
