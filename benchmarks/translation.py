@@ -1,4 +1,4 @@
-"""A training step of an encoder-decoder with attention: this project's pack of seeds against plain torch.nn, one seed.
+"""A training step of an encoder-decoder with attention: this project's replica batch against plain torch.nn, one seed.
 
 Sources of 15 to 30 characters to targets of 11, as dates are: a bidirectional LSTM encoder, an LSTM decoder given the
 true tokens, dot attention, cross-entropy over what is not padding, clip by global norm 1, Adam.
