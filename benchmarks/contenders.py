@@ -34,7 +34,7 @@ def ours(cell: str, B: int, H: int, T: int, num_replicas: int, trace: bool) -> S
         input_kind="real", input_size=INPUT_SIZE, target_at="last", target_kind="value", output_size=1
     )
     replicas = Replicas(
-        [SequenceModel(interface, ModelSpec(cell=cell, hidden_size=H), seed) for seed in range(num_replicas)]
+        [SequenceModel(interface, ModelSpec.plain(cell=cell, hidden_size=H), seed) for seed in range(num_replicas)]
     )
     inputs, targets = (tensor.expand(num_replicas, *tensor.shape).contiguous() for tensor in batch(B, T))
     flat = replicas.flat_RP

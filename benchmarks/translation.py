@@ -60,7 +60,7 @@ def ours(num_replicas: int, trace: bool) -> Step:
         output_size=NUM_TARGET_TOKENS,
         padded=True,
     )
-    spec = ModelSpec(
+    spec = ModelSpec.plain(
         cell="lstm", hidden_size=HIDDEN, bidirectional=True, embedding_size=EMBEDDING, attention=Dot(feeds="nothing")
     )
     replicas = Replicas([build_network(interface, spec, seed) for seed in range(num_replicas)])

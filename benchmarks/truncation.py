@@ -51,7 +51,7 @@ def ours(stream: int, length: int) -> Callable[[int], None]:
     interface = Interface(
         input_kind="token", input_size=NUM_TOKENS, target_at="every", target_kind="class", output_size=NUM_TOKENS
     )
-    replicas = Replicas([SequenceModel(interface, ModelSpec(cell="lstm", hidden_size=HIDDEN), 0)])
+    replicas = Replicas([SequenceModel(interface, ModelSpec.plain(cell="lstm", hidden_size=HIDDEN), 0)])
     inputs, targets = (ids[None] for ids in _stream(stream))
     windows, carried = Windows(Truncation(length, length), stream, "every"), []
 

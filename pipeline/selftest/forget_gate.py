@@ -85,6 +85,6 @@ def _replicas() -> Replicas:
     for seed, bias in enumerate(HALF_LIVES):
         rules = Initialisation(input=small, recurrent=small, gates={}, bias=KeepBias(value=float(bias)), readout=plain)
         models.append(
-            SequenceModel(interface, ModelSpec(cell="lstm", hidden_size=NUM_HIDDEN, initialisation=rules), seed)
+            SequenceModel(interface, ModelSpec.plain(cell="lstm", hidden_size=NUM_HIDDEN, initialisation=rules), seed)
         )
     return Replicas(models)

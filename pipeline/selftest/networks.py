@@ -35,7 +35,7 @@ def replicas_of(
     interface = Interface(
         input_kind="real", input_size=input_size, target_at=target_at, target_kind="value", output_size=1
     )
-    spec = ModelSpec(cell=cell, hidden_size=hidden_size, num_layers=num_layers, initialisation=initialisation)
+    spec = ModelSpec.plain(cell=cell, hidden_size=hidden_size, num_layers=num_layers, initialisation=initialisation)
     return Replicas([SequenceModel(interface, spec, seed) for seed in range(num_replicas)])
 
 

@@ -16,9 +16,7 @@ from pipeline.core.models.initialisation import ConstantBias, Gaussian, Initiali
 from pipeline.core.training.data import interface_of, to_device
 from pipeline.core.training.evaluation import evaluate
 from pipeline.data import Dataset
-from pipeline.data.adding import Adding
-from pipeline.data.copy_memory import CopyMemory
-from pipeline.data.temporal_order import TemporalOrder
+from pipeline.data.memory import Adding, CopyMemory, TemporalOrder
 from pipeline.selftest.check import Check, absolute, as_printed, relative
 
 MEMORYLESS = {100: "0.173287", 200: "0.094520", 500: "0.039989"}
@@ -50,7 +48,8 @@ def checks() -> Iterator[Check]:
 def _copy_memory() -> Iterator[Check]:
     @cache
     def dataset(delay: int) -> Dataset:
-        return CopyMemory("copy_memory", 0, (), 8, 10).generate(delay, Sizes(NUM_TRAIN, 1, NUM_TEST))
+        task = CopyMemory(seed=0, lengths=(), num_symbols=8, num_copied=10)
+        return task.generate(delay, Sizes(NUM_TRAIN, 1, NUM_TEST))
 
     def baseline(delay: int) -> float:
         return _baseline(dataset(delay))
@@ -104,7 +103,7 @@ def _loss_of(probability_TC: Tensor, dataset: Dataset) -> float:
 
 
 def _adding() -> Iterator[Check]:
-    dataset = cache(lambda: Adding("adding", 0, ()).generate(10, Sizes(1, 1, NUM_ADDING)))
+    dataset = cache(lambda: Adding(seed=0, lengths=()).generate(10, Sizes(1, 1, NUM_ADDING)))
     yield Check("adding: baseline of the dataset", 1 / 6, lambda: _baseline(dataset()), relative(1e-12), HOCHREITER)
     # with e the error, E[e⁴] = 1/15: the squared error has variance 1/15 - 1/36
     standard_error = math.sqrt((1 / 15 - 1 / 36) / NUM_ADDING)
@@ -116,7 +115,7 @@ def _adding() -> Iterator[Check]:
 def _temporal_order() -> Iterator[Check]:
     @cache
     def dataset() -> Dataset:
-        return TemporalOrder("temporal_order", 0, (), 4).generate(10, Sizes(1, 1, NUM_TEMPORAL_ORDER))
+        return TemporalOrder(seed=0, lengths=(), num_distractors=4).generate(10, Sizes(1, 1, NUM_TEMPORAL_ORDER))
 
     expected, tolerance = as_printed("1.38629")
     yield Check("temporal order: baseline of the dataset", expected, lambda: _baseline(dataset()), tolerance, PASCANU)
@@ -134,7 +133,7 @@ def _baseline(dataset: Dataset) -> float:
 def _evaluate_constant(dataset: Dataset, answer: float) -> tuple[float, float]:
     """Return test loss and error of a network that always gives one answer; NaN where there is no error."""
     replicas = Replicas(
-        [SequenceModel(interface_of(dataset), ModelSpec(cell="elman", hidden_size=1, initialisation=ZERO), 0)]
+        [SequenceModel(interface_of(dataset), ModelSpec.plain(cell="elman", hidden_size=1, initialisation=ZERO), 0)]
     )
     flat_RP = replicas.flat_RP.clone()
     replicas.named(flat_RP)["readout.bias"].fill_(answer)

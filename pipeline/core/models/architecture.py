@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.config.strict import InvalidFieldError, require
 from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot, General, NoAttention
@@ -41,18 +41,17 @@ class ModelSpec:
     numbers.
 
     `embedding_size` is of tokens, read or written: null encodes them one-hot. For a real input without a token it must
-    be null. A bidirectional layer has `hidden_size` units in each direction, in an encoder half of them. The defaults
-    are for use from Python: configs/base.yaml holds every field.
+    be null. A bidirectional layer has `hidden_size` units in each direction, in an encoder half of them.
     """
 
     cell: str
     hidden_size: int
-    num_layers: int = 1
-    bidirectional: bool = False
-    embedding_size: int | None = None
-    attention: AttentionSpec = NO_ATTENTION
-    code_size: int | None = None
-    initialisation: Initialisation = PLAIN
+    num_layers: int
+    bidirectional: bool
+    embedding_size: int | None
+    attention: AttentionSpec
+    code_size: int | None
+    initialisation: Initialisation
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -63,6 +62,13 @@ class ModelSpec:
             size = getattr(self, field)
             require(size is None or size >= 1, field, "null or an integer of at least 1", size)
         self.initialisation.check(self.cell)
+
+    @classmethod
+    def plain(cls, cell: str, hidden_size: int, **changes: Any) -> ModelSpec:
+        """Return one layer forward in time, on one-hot or real inputs, initialised as torch does; with `changes`."""
+        fields = {"num_layers": 1, "bidirectional": False, "embedding_size": None, "code_size": None}
+        rules = {"attention": NO_ATTENTION, "initialisation": PLAIN}
+        return cls(cell=cell, hidden_size=hidden_size, **(fields | rules | changes))  # type: ignore[arg-type]
 
 
 def check_model(spec: ModelSpec, interface: Interface) -> None:

@@ -23,7 +23,7 @@ def pack(
     bidirectional: bool = False,
     embedding_size: int | None = None,
 ) -> Replicas:
-    spec = ModelSpec(
+    spec = ModelSpec.plain(
         cell=cell,
         hidden_size=hidden_size,
         num_layers=num_layers,

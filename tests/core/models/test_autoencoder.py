@@ -22,7 +22,7 @@ KINDS = [*((name, 1) for name in IN_TORCH), ("gru", 2), ("lstm", 2)]
 
 def model_of(cell: str = "lstm", num_layers: int = 1, seed: int = 0) -> Autoencoder:
     return Autoencoder(
-        INTERFACE, ModelSpec(cell=cell, hidden_size=H, num_layers=num_layers, code_size=C), seed
+        INTERFACE, ModelSpec.plain(cell=cell, hidden_size=H, num_layers=num_layers, code_size=C), seed
     ).double()
 
 
@@ -85,7 +85,7 @@ def test_what_the_decoder_draws_it_knows_from_the_code_alone() -> None:
 def test_encoder_and_decoder_share_no_parameter_and_no_draw() -> None:
     drawn = dataclasses.replace(PLAIN, input=Gaussian(std=0.3), recurrent=Gaussian(std=0.3))
     for rules in (PLAIN, drawn):
-        spec = ModelSpec(
+        spec = ModelSpec.plain(
             cell="gru", hidden_size=H, code_size=D, initialisation=rules
         )  # a code of D numbers: the halves look alike
         model = Autoencoder(INTERFACE, spec, 0)

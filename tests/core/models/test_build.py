@@ -49,7 +49,7 @@ DOT = Dot(feeds="nothing")
 
 
 def spec_of(**changes: Any) -> ModelSpec:
-    return dataclasses.replace(ModelSpec(cell="lstm", hidden_size=H), **changes)
+    return dataclasses.replace(ModelSpec.plain(cell="lstm", hidden_size=H), **changes)
 
 
 MADE: list[tuple[Interface, dict[str, Any], type]] = [

@@ -42,7 +42,7 @@ def told(changes: dict[str, Any]) -> str:
 
 
 def model_of(seed: int = 0, **changes: Any) -> Captioner:
-    spec = dataclasses.replace(ModelSpec(cell="lstm", hidden_size=H), **changes)
+    spec = dataclasses.replace(ModelSpec.plain(cell="lstm", hidden_size=H), **changes)
     return Captioner(INTERFACE, spec, seed).double()
 
 

@@ -51,7 +51,7 @@ def told(changes: dict[str, Any]) -> str:
 
 
 def spec_of(**changes: Any) -> ModelSpec:
-    return dataclasses.replace(ModelSpec(cell="lstm", hidden_size=H), **changes)
+    return dataclasses.replace(ModelSpec.plain(cell="lstm", hidden_size=H), **changes)
 
 
 def model_of(seed: int = 0, **changes: Any) -> EncoderDecoder:

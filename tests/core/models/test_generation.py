@@ -29,7 +29,7 @@ def model_of(
     cell: str = "lstm", seed: int = 0, interface: Interface = LANGUAGE, bidirectional: bool = False
 ) -> SequenceModel:
     """Weights are larger than training begins with, so that distributions are far from flat."""
-    spec = ModelSpec(cell=cell, hidden_size=H, num_layers=2, bidirectional=bidirectional, attention=NoAttention())
+    spec = ModelSpec.plain(cell=cell, hidden_size=H, num_layers=2, bidirectional=bidirectional, attention=NoAttention())
     model = SequenceModel(interface, spec, seed).double()
     with torch.no_grad():
         for parameter in model.parameters():

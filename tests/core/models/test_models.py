@@ -27,7 +27,9 @@ TOKEN_EVERY = Interface(input_kind="token", input_size=7, target_at="every", tar
 def model_of(
     interface: Interface, cell: str = "lstm", embedding_size: int | None = None, seed: int = 0
 ) -> SequenceModel:
-    return SequenceModel(interface, ModelSpec(cell=cell, hidden_size=H, embedding_size=embedding_size), seed).double()
+    return SequenceModel(
+        interface, ModelSpec.plain(cell=cell, hidden_size=H, embedding_size=embedding_size), seed
+    ).double()
 
 
 def data_of(interface: Interface) -> tuple[Tensor, Tensor]:
@@ -117,7 +119,7 @@ def test_one_seed_draws_the_same_weights_whatever_else_is_drawn() -> None:
 def test_parameters_are_counted_without_making_the_model(
     cell: str, num_layers: int, bidirectional: bool, embedding_size: int | None
 ) -> None:
-    spec = ModelSpec(
+    spec = ModelSpec.plain(
         cell=cell, hidden_size=H, num_layers=num_layers, bidirectional=bidirectional, embedding_size=embedding_size
     )
     model = SequenceModel(TOKEN_EVERY, spec, 0)
@@ -125,7 +127,7 @@ def test_parameters_are_counted_without_making_the_model(
 
 
 def test_a_bidirectional_network_reads_out_what_each_direction_ends_with() -> None:
-    model = SequenceModel(REAL_LAST, ModelSpec(cell="gru", hidden_size=H, bidirectional=True), 0).double()
+    model = SequenceModel(REAL_LAST, ModelSpec.plain(cell="gru", hidden_size=H, bidirectional=True), 0).double()
     inputs, _ = data_of(REAL_LAST)
     plain = nn.GRU(2, H, batch_first=True, bidirectional=True).double()
     plain.load_state_dict(model.recurrent.state_dict())
@@ -136,7 +138,7 @@ def test_a_bidirectional_network_reads_out_what_each_direction_ends_with() -> No
 
 @pytest.mark.parametrize("cell", IN_TORCH)
 def test_a_pass_from_a_carried_state_scores_the_newest_timesteps_only(cell: str) -> None:
-    spec = ModelSpec(cell=cell, hidden_size=H, num_layers=2)
+    spec = ModelSpec.plain(cell=cell, hidden_size=H, num_layers=2)
     models = [SequenceModel(TOKEN_EVERY, spec, seed).double() for seed in range(2)]
     replicas, (inputs, targets) = Replicas(models), data_of(TOKEN_EVERY)
     own_inputs, own_targets = (torch.stack([tensor] * 2) for tensor in (inputs, targets))

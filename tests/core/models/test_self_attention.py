@@ -24,7 +24,7 @@ PADDED = torch.tensor([[3, 4, 5, 6, 3, 4], [5, 6, 0, 0, 0, 0], [4, 3, 4, 6, 0, 0
 
 
 def model_of(interface: Interface, seed: int = 0, **changes: Any) -> SelfAttentionModel:
-    spec = ModelSpec(
+    spec = ModelSpec.plain(
         cell="elman", hidden_size=H, num_layers=L, bidirectional=True, attention=SelfAttention(num_heads=N)
     )
     return SelfAttentionModel(interface, dataclasses.replace(spec, **changes), seed).double()
@@ -152,7 +152,7 @@ def test_positions_differ_at_lengths_far_beyond_training() -> None:
 @pytest.mark.parametrize("embedding_size", [None, 4])
 def test_parameters_are_counted_without_making_the_model_and_drawn_from_the_seed(embedding_size: int | None) -> None:
     first, second, other = (model_of(TOKEN_EVERY, seed, embedding_size=embedding_size) for seed in (3, 3, 4))
-    spec = ModelSpec(
+    spec = ModelSpec.plain(
         cell="elman",
         hidden_size=H,
         num_layers=L,

@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_leaves_no_error(decoding: Decoding) -> None:
 @pytest.mark.parametrize("attention", [NO_ATTENTION, Dot(feeds="attentional_state")])
 def test_greedy_decoders_get_the_same_sequences_wrong_in_both_modes(attention: Any) -> None:
     """A network that writes a sequence right reads its own tokens as it would the true ones."""
-    spec = ModelSpec(cell="gru", hidden_size=8, attention=attention)
+    spec = ModelSpec.plain(cell="gru", hidden_size=8, attention=attention)
     pack = Replicas([EncoderDecoder(INTERFACE, spec, r) for r in range(R)])
     with torch.no_grad():
         pack.flat_RP.mul_(4.0)  # for them to have something to say
@@ -174,7 +174,7 @@ def test_greedy_decoders_get_the_same_sequences_wrong_in_both_modes(attention: A
 
 
 def test_losses_of_a_real_pack_are_those_of_its_networks_given_the_tokens_that_they_said() -> None:
-    spec = ModelSpec(cell="lstm", hidden_size=8, embedding_size=3, attention=Dot(feeds="context"))
+    spec = ModelSpec.plain(cell="lstm", hidden_size=8, embedding_size=3, attention=Dot(feeds="context"))
     pack = Replicas([EncoderDecoder(INTERFACE, spec, r).double() for r in range(R)])
     source = ragged(S, LENGTHS, 5).to(torch.uint8)
     decoded = decode(pack, pack.flat_RP, Sequences(Seq2SeqInputs(source, teacher_forced(TARGETS)), TARGETS))
