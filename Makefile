@@ -26,10 +26,11 @@ try: $(READY)  ## Run one study at smoke scale in a workspace of its own, .try/:
 	python examples/first_study.py
 	@echo "Open .try/reports/site/index.html"
 
-repro: $(READY)  ## Run the pipeline of params.yaml: datasets, sweeps, report; hand the figures to W&B
+repro: $(READY)  ## Run the pipeline of params.yaml: datasets, sweeps, report; publish it to W&B
+	python stages/report.py --check
 	dvc repro
 	python stages/publish.py
-	@echo "Read reports/index.html"
+	@echo "Read reports/site/index.html"
 
 test: $(READY)  ## Run the tests (a smoke run of the whole pipeline among them)
 	python -m pytest

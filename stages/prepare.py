@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config import Paths, lengths_of, load_params, load_scale, load_study
+from pipeline.config import Paths, lengths_of, load_params, load_scale, load_study, write_digest
 from pipeline.data import Manifest, prepare_dataset, read_manifest
 from pipeline.errors import PipelineError
 
@@ -37,11 +38,13 @@ def prepare(paths: Paths, name: str) -> None:
     studies = {study: load_study(paths, study) for study in params.studies}
     lengths = lengths_of(studies, params.scale, name)
     prepare_dataset(name, paths.dataset_config(name), lengths, sizes, paths.dataset(name))
-    report(read_manifest(paths.dataset(name)), time.perf_counter() - started)
+    manifest = read_manifest(paths.dataset(name))
+    write_digest(paths.dataset_digest(name), dataclasses.asdict(manifest))
+    report(manifest, time.perf_counter() - started)
 
 
 def report(manifest: Manifest, wall_time_s: float) -> None:
-    """Print what was made: a line for each length, and one for the whole."""
+    """Print what was made: a line per length, and one for the whole."""
     variants = [manifest.variant(length) for length in manifest.lengths]
     for variant in variants:
         sequences = ", ".join(f"{num} {split}" for split, num in variant.num_sequences.items())

@@ -126,23 +126,35 @@ def cut_down(study: dict[str, Any], grid: str) -> dict[str, Any]:
 
 
 def keep(workspace: Paths, protocol: Protocol, folder: Path) -> None:
-    """Put the workspace's tables, figures and page where they are kept, and a table with a row a seed beside them."""
-    for part in ("tables", "figures"):
+    """Put the workspace's tables, pictures and README where they are kept, and a table with a row per seed."""
+    for part in ("tables", "pictures"):
         shutil.rmtree(folder / part, ignore_errors=True)
         shutil.copytree(workspace.reports / part, folder / part)
-    shutil.copyfile(workspace.reports / "index.html", folder / "index.html")
-    results = workspace.results(protocol.study)
+    shutil.copyfile(workspace.reports / "README.md", folder / "README.md")
+    seeds_table(workspace.results(protocol.study)).write_csv(folder / "tables" / "seeds.csv")
+
+
+def seeds_table(results: Path) -> pl.DataFrame:
+    """Return how each seed of a study ended, and what it was tested on besides: other lengths, kinds of token.
+
+    A column such as `test_loss[T=1000]` is for people; where classes are told apart, perplexities are added.
+    """
     settings = read_table("settings", results).select("trial_id", "label", "position")
-    further = read_table("curves", results).filter(pl.col("metric").str.starts_with("test_"))
     trials = read_table("trials", results).join(settings, on="trial_id").sort("position", "seed")
     seeds = trials.select("trial_id", "label", "seed", *(name for name in KEPT if trials[name].is_not_null().any()))
+    tested_on = pl.coalesce(pl.format("T={}", "tested_length"), "group")
+    further = (
+        read_table("curves", results)
+        .filter(pl.col("split") == "test", pl.col("mode").is_null(), tested_on.is_not_null())
+        .with_columns(pl.format("test_{}[{}]", "metric", tested_on).alias("column"))
+    )
     if not further.is_empty():
-        wide = further.pivot(on="metric", index=["trial_id", "seed"], values="value", maintain_order=True)
+        wide = further.pivot(on="column", index=["trial_id", "seed"], values="value", maintain_order=True)
         seeds = seeds.join(wide, on=["trial_id", "seed"], how="left", maintain_order="left")
+    if "test_error" not in seeds.columns:
+        return seeds
     losses = [name for name in seeds.columns if name.startswith("test_loss")]
-    perplexities = [pl.col(name).exp().alias(name.replace("test_loss", "test_perplexity")) for name in losses]
-    seeds = seeds.with_columns(perplexities if "test_error" in seeds.columns else [])
-    seeds.write_csv(folder / "tables" / "seeds.csv")
+    return seeds.with_columns(pl.col(name).exp().alias(name.replace("loss", "perplexity")) for name in losses)
 
 
 def balance_influences(folder: Path) -> int:
@@ -160,8 +172,8 @@ def balance_influences(folder: Path) -> int:
     svg, png = to_svg_and_png(influence_balancing.draw(gradients, paths))
     (folder / "figures" / "influence_balancing.svg").write_bytes(svg)
     (folder / "figures" / "influence_balancing.png").write_bytes(png)
-    told = f"{influence_balancing.title(gradients, paths)}\n\n{influence_balancing.caption(gradients, paths)}\n"
-    (folder / "README.txt").write_text(told, encoding="utf-8")
+    text = f"{influence_balancing.title(gradients, paths)}\n\n{influence_balancing.caption(gradients, paths)}\n"
+    (folder / "README.txt").write_text(text, encoding="utf-8")
     return 0
 
 

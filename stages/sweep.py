@@ -8,16 +8,14 @@ Ray starts on this machine, or is the cluster that RAY_ADDRESS names; what takes
 from __future__ import annotations
 
 import argparse
-import contextlib
-import functools
 import os
 import sys
 
 from pipeline import sweep
-from pipeline.config import Paths, load_params, load_scale, load_study
+from pipeline.config import Paths, load_params, load_scale, write_digest
 from pipeline.errors import PipelineError
-from pipeline.figures.catalogue import check_kinds
-from pipeline.publish import Publisher
+from pipeline.results import digest_tables
+from pipeline.results.store import TrialStore
 
 EXECUTORS = "inline: in this process, no Ray; auto: inline if it takes a few seconds, Ray else and on a cluster"
 
@@ -39,11 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _sweep(asked: argparse.Namespace) -> None:
     paths = Paths.at()
     params = load_params(paths)
-    sweep.check_studies(paths, params)
-    for name in params.studies:
-        for grid, content in load_study(paths, name).grids.items():
-            check_kinds(content.figures, f"{paths.study_config(name).relative_to(paths.root)}.grids.{grid}.figures")
-    store = sweep.TrialStore(sweep.store_url(paths, params.trial_store))
+    store = TrialStore.of(paths, params.trial_store)
     limit_s = load_scale(paths, params.scale).max_wall_time_s
     if asked.dry_run:
         print(sweep.describe_plan(sweep.current_plan(paths, params, asked.study, store, limit_s)))
@@ -51,10 +45,8 @@ def _sweep(asked: argparse.Namespace) -> None:
     if os.environ.get("RAY_ADDRESS") and store.is_local:
         print(f"sweep: trial_store is {store.url}: every node of the cluster must see that folder", file=sys.stderr)
     executor = sweep.executor_named(asked.executor, params)
-    with contextlib.closing(Publisher(paths, params)) as publisher:
-        publish = functools.partial(publisher.setting, asked.study)
-        sweep.run_sweep(paths, params, asked.study, executor, max_wall_time_s=limit_s, on_finished=publish)
-        publisher.study(asked.study)
+    sweep.run_sweep(paths, params, asked.study, executor, max_wall_time_s=limit_s)
+    write_digest(paths.results_digest(asked.study), digest_tables(paths.results(asked.study)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """params.yaml and configs/, read strictly into frozen dataclasses."""
 
+from pipeline.config.digests import keep_listed, write_digest, write_requests
 from pipeline.config.params import Params, Resources, Scale, Sizes, Tracking, load_params, load_scale, seeds_of
 from pipeline.config.paths import Paths
 from pipeline.config.strict import InvalidFieldError, build, read_yaml, require
@@ -18,6 +19,7 @@ __all__ = [
     "Tracking",
     "build",
     "expand",
+    "keep_listed",
     "lengths_of",
     "load_params",
     "load_scale",
@@ -25,4 +27,6 @@ __all__ = [
     "read_yaml",
     "require",
     "seeds_of",
+    "write_digest",
+    "write_requests",
 ]

@@ -53,6 +53,27 @@ class Paths:
         return self.root / "results" / study
 
     @property
+    def listed_studies(self) -> Path:
+        """Every study that params.yaml lists, as read: what the plans and the report depend on."""
+        return self.root / "digests" / "studies.json"
+
+    def request(self, dataset: str) -> Path:
+        """Return the file that says what the studies ask of `dataset`: what `prepare` depends on."""
+        return self.root / "digests" / "requests" / f"{dataset}.json"
+
+    def dataset_digest(self, name: str) -> Path:
+        """Return the file that says what prepared dataset `name` consists of: what the plans depend on."""
+        return self.root / "digests" / "data" / f"{name}.json"
+
+    def plan(self, study: str) -> Path:
+        """Return the file that says what `study` trains, on which data: what its sweep depends on."""
+        return self.root / "digests" / "plans" / f"{study}.json"
+
+    def results_digest(self, study: str) -> Path:
+        """Return the file that says which tables `study` has: what the report depends on."""
+        return self.root / "digests" / "results" / f"{study}.json"
+
+    @property
     def default_store(self) -> Path:
         """The trial store where params.yaml names none."""
         return self.root / ".trials"

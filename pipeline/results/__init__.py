@@ -1,6 +1,6 @@
 """The tables that are the truth of every result: schemas, Parquet files and frames."""
 
-from pipeline.results.files import probe_writable, read_table, write_table
+from pipeline.results.files import digest_tables, probe_writable, read_table, write_table
 from pipeline.results.schema import FINISHED, HOST_COLUMNS, OPEN_TABLES, SCHEMAS, STATUSES, TRIAL_TABLES, check
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "STATUSES",
     "TRIAL_TABLES",
     "check",
+    "digest_tables",
     "probe_writable",
     "read_table",
     "write_table",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import uuid
 from pathlib import Path
@@ -26,7 +28,8 @@ def write_table(table: str, frame: pl.DataFrame, folder: Path) -> Path:
         frame.write_parquet(temporary, compression="zstd", statistics=False)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise TableError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
 
@@ -60,3 +63,19 @@ def read_table(table: str, folder: Path) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError) as error:
         raise TableError(f"{path}: not a readable Parquet file: {error}") from error
     return check(table, frame, str(path))
+
+
+def digest_tables(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every table of a study by the table's name: what the report of the study depends on.
+
+    Raises:
+        TableError: If a table is missing.
+    """
+    digests = {}
+    for table in SCHEMAS:
+        try:
+            with (folder / f"{table}.parquet").open("rb") as file:
+                digests[table] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise TableError(f"{folder / table}.parquet: cannot be read: {error.strerror or error}") from error
+    return digests

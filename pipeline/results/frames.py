@@ -98,10 +98,10 @@ def failed_trials_frame(
     spec: Any, *, trial_id: str, dataset_digest: str, message: str, git_revision: str | None
 ) -> pl.DataFrame:
     """Return the `trials` rows of a trial that ended in an error: status and message, everything measured null."""
-    told = {"status": "error", "status_message": message}
+    outcome = {"status": "error", "status_message": message}
     given = ("trial_id", "dataset_digest", "spec", "hostname", "git_revision")
     blank: dict[str, object] = {name: None for name in TRIALS if name not in given}
-    rows = [blank | told | {"seed": seed} for seed in spec.seeds]
+    rows = [blank | outcome | {"seed": seed} for seed in spec.seeds]
     facts = {"hostname": None, "git_revision": git_revision}
     return trials_frame(rows, spec, trial_id=trial_id, dataset_digest=dataset_digest, facts=facts)
 

@@ -1,28 +1,120 @@
 """The trial store: every finished trial under its id, and the checkpoint of every unfinished one.
 
 The id says what a trial means, so a trial that is there never needs training again, whichever study asks.
+
+    <trial_id>.zip            a finished trial: `trial.json` and one Parquet file per table
+    <trial_id>.zip.damaged    one that could not be read, quarantined
+    <trial_id>.checkpoint     where an unfinished trial goes on from
 """
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import uuid
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import polars as pl
+
 from pipeline.config import Paths
-from pipeline.errors import StoreError
-from pipeline.results.archive import StoredTrial, pack, unpack
+from pipeline.core.training.spec import TRIAL_VERSION
+from pipeline.errors import StoreError, TableError
+from pipeline.results import TRIAL_TABLES, check
 from pipeline.results.objects import FolderObjects, Objects, open_objects
 
 _log = logging.getLogger(__name__)
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip: equal trials make equal bytes
+
+
+@dataclass(frozen=True)
+class StoredTrial:
+    """A finished trial: what was asked, of which data, where it ran, and its tables.
+
+    Attributes:
+        trial_id: The 16 digits under which the store keeps it.
+        spec: The canonical spec, nested plain mappings, with `seeds`.
+        dataset_digest: Of the data it was trained on.
+        facts: Where and how it ran: `hostname`, `git_revision`, `platform`, `num_cpus`, `max_wall_time_s`.
+        tables: Frames by name, see `TRIAL_TABLES`, each as `pipeline.results` declares it.
+    """
+
+    trial_id: str
+    spec: dict[str, Any]
+    dataset_digest: str
+    facts: dict[str, Any]
+    tables: dict[str, pl.DataFrame]
+
+    def is_final(self, max_wall_time_s: float) -> bool:
+        """Return whether it would end the same under this time limit: not if it ran out of a shorter one."""
+        ran_out = (self.tables["trials"]["status"] == "timed_out").any()
+        return not ran_out or self.facts["max_wall_time_s"] >= max_wall_time_s
+
+    def to_bytes(self) -> bytes:
+        """Return the trial as the bytes of one zip.
+
+        Raises:
+            TableError: If a table is not what its schema declares.
+        """
+        head = {
+            "trial_id": self.trial_id,
+            "spec": self.spec,
+            "dataset_digest": self.dataset_digest,
+            "trial_version": TRIAL_VERSION,
+            "facts": self.facts,
+        }
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(zipfile.ZipInfo("trial.json", _EPOCH), json.dumps(head, indent=1, sort_keys=True))
+            for table in TRIAL_TABLES:
+                frame = check(table, self.tables[table], f"trial {self.trial_id}")
+                parquet = io.BytesIO()
+                frame.write_parquet(parquet, compression="zstd", statistics=False)
+                archive.writestr(zipfile.ZipInfo(f"{table}.parquet", _EPOCH), parquet.getvalue())
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, trial_id: str, where: str) -> StoredTrial:
+        """Return the trial that `to_bytes` made these bytes of.
+
+        Raises:
+            StoreError: If the bytes are not such a zip, or hold another trial or other tables.
+        """
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                head = json.loads(archive.read("trial.json"))
+                tables = {table: pl.read_parquet(archive.read(f"{table}.parquet")) for table in TRIAL_TABLES}
+            if head["trial_id"] != trial_id:
+                raise StoreError(f"{where}: holds trial {head['trial_id']}, expected {trial_id}")
+            return cls(
+                trial_id=trial_id,
+                spec=head["spec"],
+                dataset_digest=head["dataset_digest"],
+                facts=head["facts"],
+                tables={table: check(table, frame, where) for table, frame in tables.items()},
+            )
+        except (
+            zipfile.BadZipFile,
+            KeyError,
+            ValueError,
+            OSError,
+            EOFError,
+            TableError,
+            pl.exceptions.PolarsError,
+        ) as error:
+            raise StoreError(f"{where}: not a stored trial: {error}") from error
 
 
 class CheckpointSlot:
     """The one checkpoint of an unfinished trial; a new one replaces the old in one move."""
 
-    def __init__(self, objects: Objects, trial_id: str) -> None:
-        self._objects, self._name = objects, f"{trial_id}.checkpoint"
+    def __init__(self, objects: Objects, name: str) -> None:
+        self._objects, self._name = objects, name
 
     def load(self) -> bytes | None:
         """Return what `save` was last given, or None."""
@@ -48,6 +140,16 @@ class TrialStore:
         self.url = str(url)
         self.objects = open_objects(self.url)
 
+    @classmethod
+    def of(cls, paths: Paths, trial_store: str | None) -> TrialStore:
+        """Return the store that params.yaml names, or else the one in the project's own folder.
+
+        Ray workers run in other folders, so a relative one is taken from the project's root.
+        """
+        if trial_store is None:
+            return cls(paths.default_store)
+        return cls(trial_store if urlsplit(trial_store).scheme else paths.root / trial_store)
+
     @property
     def is_local(self) -> bool:
         """Whether the store is a folder: on a cluster, every node must then see that folder."""
@@ -57,38 +159,34 @@ class TrialStore:
         """Return the id of every finished trial, from one listing."""
         return frozenset(name.removesuffix(".zip") for name in self.objects.names() if name.endswith(".zip"))
 
-    def has(self, trial_id: str) -> bool:
-        """Return whether a finished trial lies under this id."""
-        return trial_id in self.ids()
-
     def get(self, trial_id: str) -> StoredTrial | None:
         """Return a finished trial, or None where there is none that can be read.
 
-        A damaged object is put aside as `<id>.zip.damaged` with a warning: it counts as missing and trains again.
+        A damaged object is quarantined with a warning: it counts as missing and trains again.
         """
         name = f"{trial_id}.zip"
         data = self.objects.read(name)
         if data is None:
             return None
         try:
-            return unpack(data, trial_id, f"{self.objects.where}/{name}")
+            return StoredTrial.from_bytes(data, trial_id, f"{self.objects.where}/{name}")
         except StoreError as error:
             self.objects.rename(name, f"{name}.damaged")
-            _log.warning("%s; put aside as %s.damaged, the trial counts as missing", error, name)
+            _log.warning("%s; quarantined as %s.damaged, the trial counts as missing", error, name)
             return None
 
-    def put(self, trial_id: str, stored: StoredTrial) -> None:
+    def put(self, stored: StoredTrial) -> None:
         """Keep a finished trial; nobody ever sees a part of it.
 
         Raises:
             StoreError: If the store cannot be written; what was there before is still there.
             TableError: If a table is not what its schema declares.
         """
-        self.objects.write(f"{trial_id}.zip", pack(stored))
+        self.objects.write(f"{stored.trial_id}.zip", stored.to_bytes())
 
     def checkpoint(self, trial_id: str) -> CheckpointSlot:
         """Return the place for the checkpoint of an unfinished trial."""
-        return CheckpointSlot(self.objects, trial_id)
+        return CheckpointSlot(self.objects, f"{trial_id}.checkpoint")
 
     def probe_writable(self) -> None:
         """Write and remove a small object, so that a sweep fails before it has trained anything.
@@ -101,13 +199,3 @@ class TrialStore:
         self.objects.delete(name)
         if isinstance(self.objects, FolderObjects):
             self.objects.remove_stale_temporaries()
-
-
-def store_url(paths: Paths, trial_store: str | None) -> str:
-    """Return where the trial store lies: what params.yaml says, absolute, or else the project's own folder.
-
-    Ray workers run in other folders, so a relative one is taken from the project's root.
-    """
-    if trial_store is None:
-        return str(paths.default_store)
-    return trial_store if urlsplit(trial_store).scheme else str(paths.root / trial_store)

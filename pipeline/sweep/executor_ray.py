@@ -22,7 +22,7 @@ from ray import tune
 
 from pipeline.config import Resources
 from pipeline.errors import SweepError
-from pipeline.sweep.execution import LoadData, Watch, variant_of
+from pipeline.sweep.executors import LoadData, Watch, variant_of
 from pipeline.sweep.plan import Setting
 from pipeline.sweep.trial import Job, Outcome, train_setting
 
@@ -95,7 +95,7 @@ class _Watching(tune.Callback):
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tell that a setting trains, or trains again after its worker was lost."""
+        """Pass on that a setting trains, or trains again after its worker was lost."""
         identity = trial.config["trial_id"]
         self.started_at[identity] = time.perf_counter()
         self.watch.started(self.by_id[identity])
@@ -103,18 +103,25 @@ class _Watching(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Tell how a setting ended: its one report."""
+        """Pass on how a setting ended: its one report."""
         outcome = Outcome(**result["outcome"])
         self.watch.finished(self.by_id[outcome.trial_id], outcome)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tell that a setting was given up: its worker was lost too often, out of memory for instance."""
+        """Pass on that a setting was given up: its worker was lost too often, out of memory for instance."""
         identity = trial.config["trial_id"]
         reason = str(trial.get_error() or "no reason given").strip()
         message = f"given up after {MAX_FAILURES + 1} attempts: {reason.splitlines()[0]}"
         now = time.perf_counter()
-        wall_time_s = now - self.started_at.get(identity, now)
-        self.watch.finished(self.by_id[identity], Outcome(identity, "error", message, reason, None, wall_time_s))
+        outcome = Outcome(
+            trial_id=identity,
+            status="error",
+            message=message,
+            traceback=reason,
+            validation_loss=None,
+            wall_time_s=now - self.started_at.get(identity, now),
+        )
+        self.watch.finished(self.by_id[identity], outcome)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ Everything that can be wrong is found here, before a second of training.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -21,20 +21,19 @@ from pipeline.config import (
     expand,
     load_scale,
     load_study,
-    read_yaml,
     seeds_of,
 )
 from pipeline.config.strict import InvalidFieldError
 from pipeline.config.study import VARIANT
 from pipeline.core.training.data import interface_of
-from pipeline.core.training.spec import TrialSpec, check_fit, trial_id
+from pipeline.core.training.spec import TrialSpec, canonical, check_fit, trial_id
 from pipeline.data import Manifest, Variant, combined_digest, read_manifest
 from pipeline.errors import ConfigError, DatasetError, unknown_name
 from pipeline.results.schema import TRIALS
 from pipeline.sweep.estimate import Workload, duration_s, memory_bytes
 
 _SHORT_NAMES = {"dataset.length": "T", "model.hidden_size": "H", "optimiser.learning_rate": "lr"}
-_SAY_FIRST = (VARIANT, "model.cell", "model", "dataset.name", "dataset", "dataset.length")
+_FIRST_IN_LABELS = (VARIANT, "model.cell", "model", "dataset.name", "dataset", "dataset.length")
 
 
 @dataclass(frozen=True)
@@ -89,101 +88,86 @@ class Plan:
         settings = tuple(replace(s, stored=s.trial_id in stored_ids) for s in self.settings)
         return replace(self, settings=settings)
 
+    def digest(self, max_wall_time_s: float) -> dict[str, Any]:
+        """Return all that the tables of the study follow from besides the code: two equal ones need no second sweep.
 
-def check_studies(paths: Paths, params: Params) -> None:
-    """Read every study that params.yaml lists, and build each of its specs: a mistake in any shows at once.
+        Args:
+            max_wall_time_s: The time limit of a trial.
+        """
+        return {
+            "study": self.study,
+            "select": None if self.select is None else asdict(self.select),
+            "max_wall_time_s": max_wall_time_s,
+            "settings": [
+                {
+                    "grid": setting.grid,
+                    "axes": dict(setting.axes),
+                    "trial_id": setting.trial_id,
+                    "dataset_digest": setting.dataset_digest,
+                    "spec": canonical(setting.spec),
+                }
+                for setting in self.settings
+            ],
+        }
 
-    Raises:
-        ConfigError: If a study's file is wrong, or names a claim without a rule.
-    """
-    rules = read_yaml(paths.claims)
-    claims = rules.get("claims", {}) if isinstance(rules, Mapping) else {}
-    for name in params.studies:
-        study = load_study(paths, name)
-        _check_selection(study, _where(paths, name))
-        for claim in study.claims:
-            if claim not in claims:
-                raise ConfigError(
-                    f"{_where(paths, name)}.claims: {unknown_name('claim', claim, claims)}; "
-                    f"rules are in {paths.claims.relative_to(paths.root)}"
-                )
-        for raw in expand(study, params.scale, _where(paths, name)):
-            _spec(raw, seeds=(0,))
 
-
-def plan_study(
-    paths: Paths, params: Params, name: str, stored_ids: Collection[str], memory_limit_bytes: int | None = None
-) -> Plan:
-    """Return the plan of study `name` at the scale of `params`.
+def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int | None = None) -> Plan:
+    """Return the plan of study `name` at the scale of `params`, as if nothing were stored.
 
     Args:
         paths: Where the files are.
-        params: What to run; must list the study.
+        params: What to run; must list the study and its datasets.
         name: The study.
-        stored_ids: What the trial store has.
         memory_limit_bytes: Refuse a trial that needs more; None where the memory is another machine's.
 
     Raises:
-        ConfigError: If the study or one of its settings is impossible.
+        ConfigError: If the study or one of its settings is impossible, or a dataset of it is not listed.
         DatasetError: If a dataset is not prepared, or not at the length asked.
     """
     if name not in params.studies:
         raise ConfigError(f"{paths.params.name}: studies: {unknown_name('study', name, params.studies)}")
     study, seeds = load_study(paths, name), seeds_of(params, load_scale(paths, params.scale))
-    _check_selection(study, _where(paths, name))
+    where = str(paths.study_config(name).relative_to(paths.root))
+    _check_selection(study, where)
     manifests: dict[str, Manifest] = {}
     settings: list[Setting] = []
-    for raw in expand(study, params.scale, _where(paths, name)):
-        spec = _spec(raw, seeds)
-        variant, *unseen = (
-            _variant(paths, spec.dataset.name, length, f"{raw.where}.dataset", key, manifests)
-            for key, length in (
-                ("length", spec.dataset.length),
-                *(("unseen_lengths", unseen) for unseen in spec.dataset.unseen_lengths),
-            )
-        )
+    for raw in expand(study, params.scale, where):
+        spec: TrialSpec = build(TrialSpec, {**raw.spec, "seeds": list(seeds)}, raw.where)
+        manifest = _manifest(paths, params, spec.dataset.name, raw.where, manifests)
+        variant = _variant(manifest, spec.dataset.length, f"{raw.where}.dataset.length")
+        unseen = [
+            _variant(manifest, length, f"{raw.where}.dataset.unseen_lengths") for length in spec.dataset.unseen_lengths
+        ]
         work = _check_fit(spec, variant, raw.where, memory_limit_bytes)
         digest = combined_digest([variant.digest, *(other.digest for other in unseen)])
-        settings.append(_setting(name, raw, spec, digest, len(settings), duration_s(spec, work)))
-    return Plan(name, tuple(settings), study.select).with_stored(stored_ids)
+        setting = Setting(
+            study=name,
+            grid=raw.grid,
+            position=len(settings),
+            axes=raw.axes,
+            label=label_of(raw),
+            spec=spec,
+            trial_id=trial_id(spec, digest),
+            dataset_digest=digest,
+            stored=False,
+            duration_s=duration_s(spec, work),
+        )
+        settings.append(setting)
+    return Plan(name, tuple(settings), study.select)
 
 
 def label_of(raw: RawSetting) -> str:
     """Return «clip + Ω, lstm, T=100, lr=0.003» from the axes of a setting; the grid's name where it has none."""
-    said_first = [axis for axis in _SAY_FIRST if axis in raw.axes]
-    order = [*said_first, *(axis for axis in raw.axes if axis not in said_first)]
-    return ", ".join(_said(axis, raw.axes[axis]) for axis in order) or raw.grid
+    first = [axis for axis in _FIRST_IN_LABELS if axis in raw.axes]
+    order = [*first, *(axis for axis in raw.axes if axis not in first)]
+    return ", ".join(_part_of_label(axis, raw.axes[axis]) for axis in order) or raw.grid
 
 
-def _said(axis: str, value: Any) -> str:
+def _part_of_label(axis: str, value: Any) -> str:
     """Return «lstm», «T=100»; of a whole object its name, or its fields where it has none."""
     if isinstance(value, Mapping):
-        return str(value.get("name") or ", ".join(_said(f"{axis}.{key}", part) for key, part in value.items()))
+        return str(value.get("name") or ", ".join(_part_of_label(f"{axis}.{key}", part) for key, part in value.items()))
     return value if isinstance(value, str) else f"{_SHORT_NAMES.get(axis, axis.rpartition('.')[2])}={value}"
-
-
-def _where(paths: Paths, study: str) -> str:
-    return str(paths.study_config(study).relative_to(paths.root))
-
-
-def _spec(raw: RawSetting, seeds: tuple[int, ...]) -> TrialSpec:
-    spec: TrialSpec = build(TrialSpec, {**raw.spec, "seeds": list(seeds)}, raw.where)
-    return spec
-
-
-def _setting(study: str, raw: RawSetting, spec: TrialSpec, digest: str, position: int, duration: float) -> Setting:
-    return Setting(
-        study=study,
-        grid=raw.grid,
-        position=position,
-        axes=raw.axes,
-        label=label_of(raw),
-        spec=spec,
-        trial_id=trial_id(spec, digest),
-        dataset_digest=digest,
-        stored=False,
-        duration_s=duration,
-    )
 
 
 def _check_selection(study: Study, where: str) -> None:
@@ -192,20 +176,33 @@ def _check_selection(study: Study, where: str) -> None:
         raise ConfigError(f"{where}.select.metric: {unknown_name('metric', study.select.metric, metrics)}")
 
 
-def _variant(
-    paths: Paths, name: str, length: int | None, where: str, key: str, manifests: dict[str, Manifest]
-) -> Variant:
+def _manifest(paths: Paths, params: Params, name: str, where: str, known: dict[str, Manifest]) -> Manifest:
+    """Return the manifest of a dataset, read once; a folder that params.yaml does not list does not count.
+
+    Such a folder may be a left-over that no other clone has.
+
+    Raises:
+        ConfigError: If there is no such dataset, or params.yaml does not list it.
+        DatasetError: If it is not prepared.
+    """
     if not paths.dataset_config(name).is_file():
-        known = (path.stem for path in paths.dataset_config(name).parent.glob("*.yaml"))
-        raise ConfigError(f"{where}.name: {unknown_name('dataset', name, known)}")
+        names = (path.stem for path in paths.dataset_config(name).parent.glob("*.yaml"))
+        raise ConfigError(f"{where}.dataset.name: {unknown_name('dataset', name, names)}")
+    if name not in params.datasets:
+        listed = ", ".join(params.datasets)
+        raise ConfigError(f"{where}.dataset.name: expected a dataset that params.yaml lists, {listed}; got {name!r}")
     if not paths.dataset(name).is_dir():
         raise DatasetError(f"{paths.dataset(name)}: dataset {name!r} is not prepared; run `dvc repro prepare@{name}`")
-    if name not in manifests:
-        manifests[name] = read_manifest(paths.dataset(name))
+    if name not in known:
+        known[name] = read_manifest(paths.dataset(name))
+    return known[name]
+
+
+def _variant(manifest: Manifest, length: int | None, where: str) -> Variant:
     try:
-        return manifests[name].variant(length)
+        return manifest.variant(length)
     except DatasetError as error:
-        raise DatasetError(f"{where}.{key}: {error}; `dvc repro prepare@{name}`") from None
+        raise DatasetError(f"{where}: {error}; `dvc repro prepare@{manifest.name}`") from None
 
 
 def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes: int | None) -> Workload:
@@ -218,8 +215,9 @@ def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes
     try:
         check_fit(spec, variant.num_sequences, interface)
     except InvalidFieldError as error:
-        told = f"expected {error.expected} (dataset {name!r}); got {error.got!r}"
-        raise ConfigError(f"{where}.{error.field}: {told}") from None
+        raise ConfigError(
+            f"{where}.{error.field}: expected {error.expected} (dataset {name!r}); got {error.got!r}"
+        ) from None
     work = Workload(variant.num_timesteps + variant.num_written, interface, variant.num_bytes)
     needed = memory_bytes(spec, work)
     if memory_limit_bytes is not None and needed > memory_limit_bytes:

@@ -38,6 +38,7 @@ class Tally:
         self.num_stored = self.num_settings - len(plan.missing)
         self.running: dict[str, float] = {}
         self.statuses: Counter[str] = Counter()
+        self.outcomes: dict[str, Outcome] = {}
         self._clock, self._begun = clock, clock()
         self._first_started: float | None = None
         self._asked_s, self._done_s = sum(setting.duration_s for setting in plan.missing), 0.0
@@ -48,7 +49,8 @@ class Tally:
         self._first_started = self.running[setting.trial_id] if self._first_started is None else self._first_started
 
     def finished(self, setting: Setting, outcome: Outcome) -> None:
-        """Count a setting as finished."""
+        """Count a setting as finished, and keep how it ended."""
+        self.outcomes[setting.trial_id] = outcome
         self.running.pop(setting.trial_id, None)
         self.statuses[outcome.status] += 1
         self._done_s += setting.duration_s
@@ -76,8 +78,8 @@ class Tally:
 
     def counts(self) -> str:
         """Return «2 running, 0 failed, 5 from the store, about 3 min left»."""
-        told = f"{len(self.running)} running, {self.statuses['error']} failed, {self.num_stored} from the store"
-        return told + (f", about {duration_text(self.left_s)} left" if self.left_s > 0.5 else "")
+        counts = f"{len(self.running)} running, {self.statuses['error']} failed, {self.num_stored} from the store"
+        return counts + (f", about {duration_text(self.left_s)} left" if self.left_s > 0.5 else "")
 
     def summary(self) -> str:
         """Return «24 settings: 5 from the store, 18 trained, 1 diverged, 0 failed, 141 s»."""
@@ -149,7 +151,7 @@ class LiveProgress:
 
     def _table(self) -> Table:
         table = Table(
-            "setting", "status", "validation loss", "time", caption=f"[{self.tally.place()}] {self._counts()}"
+            "setting", "status", "validation loss", "time", caption=f"[{self.tally.place()}] {self.tally.counts()}"
         )
         for setting, outcome in self._ended:
             table.add_row(title(setting), outcome.status, loss_text(outcome), duration_text(outcome.wall_time_s))
@@ -157,9 +159,6 @@ class LiveProgress:
             since_s = time.monotonic() - self.tally.running.get(identity, time.monotonic())
             table.add_row(title(setting), "training", "", duration_text(since_s))
         return table
-
-    def _counts(self) -> str:
-        return self.tally.counts()
 
 
 Progress = LineProgress | LiveProgress

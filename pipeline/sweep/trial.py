@@ -1,7 +1,7 @@
 """What a worker does with one setting: train it, put it into the store, say in a few words how it went.
 
-The same function runs in this process and in a Ray worker. An exception is caught and told as data, so that one bad
-setting costs neither the worker nor its neighbours.
+The same function runs in this process and in a Ray worker. An exception is caught and returned as data, so that one
+bad setting costs neither the worker nor its neighbours.
 """
 
 from __future__ import annotations
@@ -16,34 +16,21 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from pipeline.core.training import CheckpointError, MemorySink, Status, run_trial
+from pipeline.core.training import CheckpointError, MemorySink, Status, TrialResult, run_trial
 from pipeline.core.training.spec import canonical
 from pipeline.data import Dataset
 from pipeline.errors import DatasetError
 from pipeline.results import TRIAL_TABLES
-from pipeline.results.archive import StoredTrial
 from pipeline.results.frames import long_frame, trials_frame
-from pipeline.results.store import CheckpointSlot, TrialStore
+from pipeline.results.store import CheckpointSlot, StoredTrial, TrialStore
 from pipeline.sweep.plan import Setting
 
 _log = logging.getLogger(__name__)
 
 
-class Result(Protocol):
-    """What a training function returns: `pipeline.core.training.TrialResult`, or anything like it."""
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """One mapping per seed: the columns of `trials` that training knows."""
-
-    @property
-    def status(self) -> str:
-        """The worst over seeds."""
-
-
-Train = Callable[..., Result]
+Train = Callable[..., TrialResult]
 """`run_trial` or a stand-in with its signature; must be importable by the workers."""
 
 
@@ -85,15 +72,28 @@ def train_setting(job: Job, setting: Setting, dataset: Dataset) -> Outcome:
     started = time.perf_counter()
     try:
         status, loss = _train_and_store(job, setting, dataset)
-        return Outcome(setting.trial_id, status, "", "", loss, time.perf_counter() - started)
+        return Outcome(
+            trial_id=setting.trial_id,
+            status=status,
+            message="",
+            traceback="",
+            validation_loss=loss,
+            wall_time_s=time.perf_counter() - started,
+        )
     except Exception as error:  # noqa: BLE001 - whatever it is, the sweep reports it and goes on
         return failure(setting, error, time.perf_counter() - started)
 
 
 def failure(setting: Setting, error: BaseException, wall_time_s: float) -> Outcome:
     """Return the outcome of a trial that ended in an exception."""
-    message = f"{type(error).__name__}: {error}"
-    return Outcome(setting.trial_id, "error", message, "".join(traceback.format_exception(error)), None, wall_time_s)
+    return Outcome(
+        trial_id=setting.trial_id,
+        status="error",
+        message=f"{type(error).__name__}: {error}",
+        traceback="".join(traceback.format_exception(error)),
+        validation_loss=None,
+        wall_time_s=wall_time_s,
+    )
 
 
 def _train_and_store(job: Job, setting: Setting, dataset: Dataset) -> tuple[str, float | None]:
@@ -107,13 +107,13 @@ def _train_and_store(job: Job, setting: Setting, dataset: Dataset) -> tuple[str,
         _log.warning("trial %s: %s; it starts anew", setting.trial_id, error)
         checkpoint.clear()
         result, sink = _train(job, setting, dataset, checkpoint)
-    store.put(setting.trial_id, stored_trial(setting, result, sink.tables(), job))
+    store.put(stored_trial(setting, result, sink.tables(), job))
     if all(row["status"] != Status.TIMED_OUT for row in result.rows):  # else it goes on from there, given more time
         checkpoint.clear()
     return str(result.status), _median_loss(result)
 
 
-def _train(job: Job, setting: Setting, dataset: Dataset, checkpoint: CheckpointSlot) -> tuple[Result, MemorySink]:
+def _train(job: Job, setting: Setting, dataset: Dataset, checkpoint: CheckpointSlot) -> tuple[TrialResult, MemorySink]:
     sink = MemorySink()
     result = job.train(
         setting.spec,
@@ -127,7 +127,7 @@ def _train(job: Job, setting: Setting, dataset: Dataset, checkpoint: CheckpointS
     return result, sink
 
 
-def stored_trial(setting: Setting, result: Result, tables: dict[str, Any], job: Job) -> StoredTrial:
+def stored_trial(setting: Setting, result: TrialResult, tables: dict[str, Any], job: Job) -> StoredTrial:
     """Return the finished trial with its frames as the schemas declare them."""
     identity, digest = setting.trial_id, setting.dataset_digest
     facts = {
@@ -139,10 +139,12 @@ def stored_trial(setting: Setting, result: Result, tables: dict[str, Any], job: 
     }
     frames = {table: long_frame(table, tables.get(table, {}), identity) for table in TRIAL_TABLES if table != "trials"}
     frames["trials"] = trials_frame(result.rows, setting.spec, trial_id=identity, dataset_digest=digest, facts=facts)
-    return StoredTrial(identity, canonical(setting.spec), digest, facts, frames)
+    return StoredTrial(
+        trial_id=identity, spec=canonical(setting.spec), dataset_digest=digest, facts=facts, tables=frames
+    )
 
 
-def _median_loss(result: Result) -> float | None:
+def _median_loss(result: TrialResult) -> float | None:
     losses = [row.get("best_validation_loss") for row in result.rows]
     finite = [loss for loss in losses if isinstance(loss, float) and math.isfinite(loss)]
     return statistics.median(finite) if finite else None

@@ -12,8 +12,7 @@ import pytest
 from pipeline.config import Paths
 from pipeline.errors import StoreError, TableError
 from pipeline.results import SCHEMAS, TRIAL_TABLES
-from pipeline.results.archive import pack, unpack
-from pipeline.sweep import StoredTrial, TrialStore, store_url
+from pipeline.results.store import StoredTrial, TrialStore
 
 IDENTITY = "0123456789abcdef"
 
@@ -22,7 +21,13 @@ def finished_trial(identity: str = IDENTITY) -> StoredTrial:
     tables = {name: pl.DataFrame(schema=SCHEMAS[name]) for name in TRIAL_TABLES}
     curve = {"trial_id": identity, "seed": 0, "step": 1, "metric": "loss", "split": "train", "value": 0.5}
     tables["curves"] = pl.DataFrame([curve], schema=SCHEMAS["curves"])
-    return StoredTrial(identity, {"model": {"cell": "gru"}, "seeds": [0]}, "digest", {"hostname": "here"}, tables)
+    return StoredTrial(
+        trial_id=identity,
+        spec={"model": {"cell": "gru"}, "seeds": [0]},
+        dataset_digest="digest",
+        facts={"hostname": "here"},
+        tables=tables,
+    )
 
 
 def assert_same(first: StoredTrial | None, second: StoredTrial) -> None:
@@ -38,12 +43,11 @@ def use_it(store: TrialStore) -> None:
     assert store.ids() == frozenset()
     store.checkpoint(IDENTITY).save(b"half way")
     assert store.checkpoint(IDENTITY).load() == b"half way"
-    assert not store.has(IDENTITY)
-    store.put(IDENTITY, finished_trial())
+    assert store.ids() == frozenset()
+    store.put(finished_trial())
     store.checkpoint(IDENTITY).clear()
     assert store.checkpoint(IDENTITY).load() is None
     assert store.ids() == {IDENTITY}
-    assert store.has(IDENTITY)
     assert_same(store.get(IDENTITY), finished_trial())
     store.objects.write(f"{IDENTITY}.zip", b"torn")
     assert store.get(IDENTITY) is None
@@ -80,25 +84,25 @@ def test_a_bucket_keeps_trials_and_checkpoints(bucket: str) -> None:
 
 
 def test_equal_trials_make_equal_bytes() -> None:
-    assert pack(finished_trial()) == pack(finished_trial())
+    assert finished_trial().to_bytes() == finished_trial().to_bytes()
 
 
 @pytest.mark.parametrize("keep", [0, 10, 1000, -1])
-def test_a_truncated_object_is_put_aside_and_trains_again(
+def test_a_truncated_object_is_quarantined_and_trains_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, keep: int
 ) -> None:
     store = TrialStore(tmp_path)
-    (tmp_path / f"{IDENTITY}.zip").write_bytes(pack(finished_trial())[:keep])
+    (tmp_path / f"{IDENTITY}.zip").write_bytes(finished_trial().to_bytes()[:keep])
     with caplog.at_level(logging.WARNING):
         assert store.get(IDENTITY) is None
-    assert f"put aside as {IDENTITY}.zip.damaged" in caplog.text
+    assert f"quarantined as {IDENTITY}.zip.damaged" in caplog.text
     assert store.ids() == frozenset()
-    store.put(IDENTITY, finished_trial())
+    store.put(finished_trial())
     assert_same(store.get(IDENTITY), finished_trial())
 
 
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
-    store, data = TrialStore(tmp_path), bytearray(pack(finished_trial()))
+    store, data = TrialStore(tmp_path), bytearray(finished_trial().to_bytes())
     data[data.index(b"PAR1") + 8] ^= 1
     (tmp_path / f"{IDENTITY}.zip").write_bytes(bytes(data))
     assert store.get(IDENTITY) is None
@@ -106,21 +110,21 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
 
 def test_another_trial_under_this_id_is_refused() -> None:
     with pytest.raises(StoreError, match="here: holds trial aaaa, expected bbbb"):
-        unpack(pack(finished_trial("aaaa")), "bbbb", "here")
+        StoredTrial.from_bytes(finished_trial("aaaa").to_bytes(), "bbbb", "here")
 
 
 def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("readme", "hello")
     with pytest.raises(StoreError, match=r"here: not a stored trial: .*trial\.json"):
-        unpack((tmp_path / "x.zip").read_bytes(), IDENTITY, "here")
+        StoredTrial.from_bytes((tmp_path / "x.zip").read_bytes(), IDENTITY, "here")
 
 
 def test_a_wrong_table_is_never_stored(tmp_path: Path) -> None:
     stored = finished_trial()
     stored.tables["curves"] = stored.tables["curves"].drop("value")
     with pytest.raises(TableError, match=f"trial {IDENTITY}: table 'curves' lacks column 'value'"):
-        TrialStore(tmp_path).put(IDENTITY, stored)
+        TrialStore(tmp_path).put(stored)
 
 
 def test_an_unwritable_store_is_an_error_before_training(tmp_path: Path) -> None:
@@ -136,7 +140,10 @@ def test_the_probe_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_relative_store_lies_below_the_project(tmp_path: Path) -> None:
     paths = Paths.at(tmp_path)
-    assert store_url(paths, None) == str(tmp_path / ".trials")
-    assert store_url(paths, "shared/trials") == str(tmp_path / "shared" / "trials")
-    assert store_url(paths, "/shared/trials") == "/shared/trials"
-    assert store_url(paths, "s3://bucket/trials") == "s3://bucket/trials"
+    for told, url in (
+        (None, str(tmp_path / ".trials")),
+        ("shared/trials", str(tmp_path / "shared" / "trials")),
+        ("/shared/trials", "/shared/trials"),
+        ("s3://bucket/trials?region=us-east-1", "s3://bucket/trials?region=us-east-1"),
+    ):
+        assert TrialStore.of(paths, told).url == url

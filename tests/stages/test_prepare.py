@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -45,6 +46,8 @@ def test_lengths_of_the_studies_and_of_the_file_are_prepared(project):
     assert (ran.returncode, ran.stderr) == (0, "")
     folder = project / "data" / "adding"
     assert read_manifest(folder).lengths == (10, 20, 30, 50)
+    digest = json.loads((project / "digests" / "data" / "adding.json").read_text())
+    assert digest == json.loads((folder / "manifest.json").read_text())
     assert load_dataset(folder, 10).splits["train"].inputs.shape == (64, 10, 2)
     lines = ran.stdout.splitlines()
     assert lines[0] == "adding, length 10: 64 train, 32 validation, 32 test sequences of 10 timesteps"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 
-from pipeline.config import Paths, expand, load_params, load_study
-from pipeline.sweep import check_studies
+from pipeline.config import Paths, build, expand, load_params, load_study
+from pipeline.core.training import TrialSpec
+from pipeline.results import SCHEMAS, write_table
 from stages import replicate
+from tests.sweep.fakes import trial_row
 from tests.test_architecture import ROOT
 
 
@@ -24,11 +28,10 @@ def test_a_workspace_holds_one_grid_at_the_cluster_scale(name: str, tmp_path: Pa
     params = load_params(workspace)
     assert (params.scale, params.studies, params.datasets) == ("cluster", (protocol.study,), (protocol.dataset,))
     assert params.trial_store == str(project.default_store)
-    check_studies(workspace, params)
     settings = expand(load_study(workspace, protocol.study), "cluster", "here")
     whole = expand(load_study(Paths.at(ROOT), protocol.study), "cluster", "here")
     assert [s.spec for s in settings] == [s.spec for s in whole if s.grid == protocol.grid]
-    assert {s.spec["dataset"]["name"] for s in settings} == {protocol.dataset}
+    assert {build(TrialSpec, {**s.spec, "seeds": [0]}, s.where).dataset.name for s in settings} == {protocol.dataset}
 
 
 def test_a_study_without_an_override_for_the_cluster_is_cut_down_too() -> None:
@@ -38,6 +41,31 @@ def test_a_study_without_an_override_for_the_cluster_is_cut_down_too() -> None:
         "grids": {"a": {"set": {}}},
         "scales": {"cluster": {"set": {}, "grids": {}, "axes": {}, "skip": []}},
     }
+
+
+def test_the_table_of_seeds_names_what_was_tested_besides(tmp_path: Path) -> None:
+    rows = [trial_row(seed, 0.5) | {"test_loss": 1.0 + seed, "test_error": 0.5} for seed in (0, 1)]
+    about = {"trial_id": "a", "dataset_digest": "d", "spec": "{}", "hostname": None, "git_revision": None}
+    write_table("trials", pl.DataFrame([row | about for row in rows], schema=SCHEMAS["trials"]), tmp_path)
+    setting = {"study": "s", "grid": "g", "position": 0, "trial_id": "a", "label": "K = 5", "selected": True}
+    write_table("settings", pl.DataFrame([setting], schema=SCHEMAS["settings"]), tmp_path)
+    facts = [
+        {"metric": "loss", "split": "test", "tested_length": 1000, "value": 2.0},
+        {"metric": "error", "split": "test", "group": "recalled", "value": 0.25},
+        {"metric": "loss", "split": "validation", "value": 9.0},
+        {"metric": "token_error", "split": "test", "mode": "free_running", "value": 9.0},
+    ]
+    curves = [{"trial_id": "a", "seed": seed, "step": 9} | fact for fact in facts for seed in (0, 1)]
+    write_table("curves", pl.DataFrame(curves, schema=SCHEMAS["curves"]), tmp_path)
+    seeds = replicate.seeds_table(tmp_path)
+    assert seeds["label"].to_list() == ["K = 5", "K = 5"]
+    assert [name for name in seeds.columns if "[" in name] == [
+        "test_loss[T=1000]",
+        "test_error[recalled]",
+        "test_perplexity[T=1000]",
+    ]
+    assert seeds["test_error[recalled]"].to_list() == [0.25, 0.25]
+    assert seeds["test_perplexity"].to_list() == pytest.approx([math.exp(1.0), math.exp(2.0)])
 
 
 def test_an_unknown_protocol_is_a_sentence_and_status_2(capsys: pytest.CaptureFixture) -> None:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import yaml
 
 from pipeline.config import Paths, Sizes
 from pipeline.data import prepare_dataset
-from pipeline.results import HOST_COLUMNS, SCHEMAS, read_table
+from pipeline.results import HOST_COLUMNS, SCHEMAS, digest_tables, read_table
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"num_train": 16, "num_validation": 8, "num_test": 8}
@@ -58,6 +62,7 @@ def test_a_sweep_writes_the_tables_of_real_training(
 ) -> None:
     assert stage(["cells", "--executor", "inline"]) == 0
     assert "2 settings: 0 from the store, 2 trained" in capsys.readouterr().out
+    assert json.loads(project.results_digest("cells").read_text()) == digest_tables(project.results("cells"))
     tables = {name: read_table(name, project.results("cells")) for name in SCHEMAS}
     assert tables["trials"]["model.cell"].to_list() == ["lstm", "lstm", "gru", "gru"]
     decoded = {"attention", "breakdown", "tokens", "images"}
@@ -79,6 +84,19 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(
     assert "2 settings, 2 trials, 2 to train: 16 replica-steps" in told
     assert not project.default_store.exists()
     assert not project.results("cells").exists()
+
+
+def test_a_sweep_needs_neither_figures_nor_wandb(project: Paths) -> None:
+    """In a process where drawing libraries and wandb cannot be imported, nor the rooms that use them."""
+    blocked = ["wandb", "matplotlib", "seaborn", "pipeline.figures", "pipeline.quantities", "pipeline.publish"]
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys({blocked!r}))
+from stages.sweep import main
+sys.exit(main(["cells", "--dry-run"]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", program], cwd=project.root, env=environment, check=True, timeout=120)
 
 
 def test_an_error_is_a_sentence_and_status_2(project: Paths, stage: Stage, capsys: pytest.CaptureFixture) -> None:

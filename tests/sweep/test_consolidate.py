@@ -13,7 +13,8 @@ from pipeline.errors import StoreError
 from pipeline.quantities import grids_of
 from pipeline.report.summary import settings_summary
 from pipeline.results import SCHEMAS, read_table
-from pipeline.sweep import Plan, TrialStore, plan_study
+from pipeline.results.store import TrialStore
+from pipeline.sweep import Plan, plan_study
 from pipeline.sweep.consolidate import consolidate, median_scores, selected_positions
 from pipeline.sweep.trial import Job, train_setting
 
@@ -23,7 +24,7 @@ from .fakes import FakeTrain, grid, write_project
 def trained(paths: Paths, params: Params, reverse: bool = False) -> tuple[Plan, TrialStore]:
     """Return the plan of `cells` with every trial in the store, trained forwards or backwards."""
     store = TrialStore(paths.root / f"store-{reverse}")
-    plan = plan_study(paths, params, "cells", stored_ids=())
+    plan = plan_study(paths, params, "cells")
     job = Job(store.url, None, "cpu", 1, 60.0, FakeTrain())
     for setting in plan.trials[:: -1 if reverse else 1]:
         outcome = train_setting(job, setting, load_dataset(paths.dataset("adding"), setting.spec.dataset.length))
@@ -35,7 +36,7 @@ def scores(*rows: tuple[str, str, float | None]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["trial_id", "status", "best_validation_loss"], orient="row")
 
 
-def test_the_folder_holds_five_tables_and_nothing_else(project: tuple[Paths, Params], tmp_path: Path) -> None:
+def test_the_folder_holds_the_declared_tables_and_nothing_else(project: tuple[Paths, Params], tmp_path: Path) -> None:
     plan, store = trained(*project)
     folder = tmp_path / "results"
     folder.mkdir()
@@ -117,7 +118,7 @@ def test_fields_of_whole_objects_are_selected_over_too(tmp_path: Path) -> None:
     sgd, momentum = {"name": "sgd"}, {"name": "momentum", "momentum": 0.9}
     objects = [{**sgd, "learning_rate": 0.1}, {**momentum, "learning_rate": 0.1}, {**sgd, "learning_rate": 0.2}]
     grids = {"rates": grid(optimiser__learning_rate=[0.3, 0.4])["cells"], "objects": grid(optimiser=objects)["cells"]}
-    plan = plan_study(*write_project(tmp_path, grids=grids), "cells", stored_ids=())
+    plan = plan_study(*write_project(tmp_path, grids=grids), "cells")
     rows = [(setting.trial_id, "ok", 1.0 - setting.position) for setting in plan.settings]
     assert selected_positions(plan, scores(*rows)) == {1, 3, 4}
 
@@ -161,7 +162,7 @@ def test_a_seed_without_an_honest_number_counts_as_infinite() -> None:
 def test_each_arm_selects_its_lowest_median(
     project: tuple[Paths, Params], losses: list[Any], selected: set[int]
 ) -> None:
-    plan = plan_study(*project, "cells", stored_ids=())
+    plan = plan_study(*project, "cells")
     rows = [(setting.trial_id, "ok", loss) for setting, loss in zip(plan.settings, losses, strict=True)]
     assert plan.select == Selection(("optimiser.learning_rate",), "best_validation_loss")
     assert selected_positions(plan, scores(*rows)) == selected
@@ -169,6 +170,6 @@ def test_each_arm_selects_its_lowest_median(
 
 def test_grids_select_apart(tmp_path: Path) -> None:
     axes = grid(optimiser__learning_rate=[0.1, 0.2])["cells"]
-    plan = plan_study(*write_project(tmp_path, grids={"a": axes, "b": axes}), "cells", stored_ids=())
+    plan = plan_study(*write_project(tmp_path, grids={"a": axes, "b": axes}), "cells")
     rows = [(setting.trial_id, "ok", 1.0 - setting.position) for setting in plan.trials]
     assert selected_positions(plan, scores(*rows)) == {1, 3}

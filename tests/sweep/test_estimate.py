@@ -19,7 +19,7 @@ WORK = Workload(
 
 @pytest.fixture
 def spec(project: tuple[Paths, Params]) -> TrialSpec:
-    return plan_study(*project, "cells", stored_ids=()).settings[0].spec
+    return plan_study(*project, "cells").settings[0].spec
 
 
 def test_memory_grows_with_everything_that_is_held(spec: TrialSpec) -> None:

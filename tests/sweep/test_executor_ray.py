@@ -17,7 +17,8 @@ import pytest
 from pipeline.config import Params, Paths, Resources
 from pipeline.errors import SweepError
 from pipeline.results import HOST_COLUMNS, SCHEMAS, read_table
-from pipeline.sweep import TrialStore, current_plan
+from pipeline.results.store import TrialStore
+from pipeline.sweep import current_plan
 
 from . import fakes
 from .fakes import NUM_STEPS, STUDY, FakeTrain, grid, sweep, write_project, write_yaml

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SweepError
-from pipeline.sweep.lock import sweep_lock
+from pipeline.sweep.run import sweep_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.sweep.lock import sweep_lock
+from pipeline.sweep.run import sweep_lock
 with sweep_lock(Path(sys.argv[1]), "cells"):
     print("held", flush=True)
     time.sleep(60)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Params, Paths, RawSetting
+from pipeline.config import Params, Paths, RawSetting, Sizes
+from pipeline.data import prepare_dataset
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.sweep import check_studies, plan_study
+from pipeline.sweep import plan_study
 from pipeline.sweep.plan import label_of
 
 from .fakes import STUDY, grid, write_project, write_yaml
@@ -22,7 +23,7 @@ def base(**changed: object) -> dict[str, object]:
 
 
 def test_every_setting_is_planned_in_the_order_of_the_file(project: Project) -> None:
-    plan = plan_study(*project, "cells", stored_ids=())
+    plan = plan_study(*project, "cells")
     assert [setting.label for setting in plan.settings] == [
         "elman, lr=0.1",
         "elman, lr=0.2",
@@ -35,8 +36,8 @@ def test_every_setting_is_planned_in_the_order_of_the_file(project: Project) -> 
 
 
 def test_missing_is_plan_minus_store_longest_first(project: Project) -> None:
-    plan = plan_study(*project, "cells", stored_ids=())
-    plan = plan_study(*project, "cells", stored_ids={plan.settings[2].trial_id})
+    plan = plan_study(*project, "cells")
+    plan = plan.with_stored({plan.settings[2].trial_id})
     assert [setting.stored for setting in plan.settings] == [False, False, True, False]
     assert [setting.label for setting in plan.missing] == ["lstm, lr=0.2", "elman, lr=0.1", "elman, lr=0.2"]
 
@@ -44,16 +45,47 @@ def test_missing_is_plan_minus_store_longest_first(project: Project) -> None:
 def test_settings_that_ask_the_same_share_a_trial(tmp_path: Path) -> None:
     axes = grid(optimiser__learning_rate=[0.1, 0.2])["cells"]
     project = write_project(tmp_path, grids={"first": axes, "second": axes})
-    plan = plan_study(*project, "cells", stored_ids=())
+    plan = plan_study(*project, "cells")
     assert len(plan.settings) == 4
     assert [setting.grid for setting in plan.trials] == ["first", "first"]
     assert len(plan.missing) == 2
 
 
+def digest_of(paths: Paths, params: Params, max_wall_time_s: float = 60.0) -> dict[str, object]:
+    return plan_study(paths, params, "cells").digest(max_wall_time_s)
+
+
+def test_a_plan_keeps_its_digest_where_nothing_that_it_trains_changes(project: Project) -> None:
+    paths, params = project
+    before = digest_of(paths, params)
+    figures = {"cells": STUDY["grids"]["cells"] | {"figures": ["learning_curves"]}}
+    write_yaml(paths.study_config("cells"), {**STUDY, "question": "Another?", "claims": ["C1"], "grids": figures})
+    prepare_dataset("adding", paths.dataset_config("adding"), [9], Sizes(8, 4, 4), paths.dataset("adding"))
+    assert digest_of(paths, replace(params, trial_store="elsewhere", scale="tiny")) == before
+
+
+@pytest.mark.parametrize("changed", ["seeds", "data", "order", "selection", "time limit"])
+def test_a_plan_has_another_digest_where_its_tables_may_change(project: Project, changed: str) -> None:
+    paths, params = project
+    before, limit_s = digest_of(paths, params), 60.0
+    if changed == "seeds":
+        params = replace(params, seeds=replace(params.seeds, start=7))
+    elif changed == "data":
+        prepare_dataset("adding", paths.dataset_config("adding"), [4], Sizes(9, 4, 4), paths.dataset("adding"))
+    elif changed == "order":
+        swapped = grid(model__cell=["lstm", "elman"], optimiser__learning_rate=[0.1, 0.2])
+        write_yaml(paths.study_config("cells"), {**STUDY, "grids": swapped})
+    elif changed == "selection":
+        write_yaml(paths.study_config("cells"), {**STUDY, "select": None})
+    else:
+        limit_s = 61.0
+    assert digest_of(paths, params, limit_s) != before
+
+
 def test_other_data_make_another_trial(project: Project, tmp_path: Path) -> None:
-    first = plan_study(*project, "cells", stored_ids=()).settings[0]
+    first = plan_study(*project, "cells").settings[0]
     other = write_project(tmp_path / "other", set=base(dataset__length=6))
-    assert plan_study(*other, "cells", stored_ids=()).settings[0].trial_id != first.trial_id
+    assert plan_study(*other, "cells").settings[0].trial_id != first.trial_id
 
 
 @pytest.mark.parametrize(
@@ -75,7 +107,7 @@ def test_a_variant_is_said_first_and_planned_with_its_own_fields(tmp_path: Path)
     variants = {"small + slow": {"model.hidden_size": 2, "optimiser.learning_rate": 0.01}, "large": {}}
     axes = {"model.cell": ["gru", "lstm"]}
     grids = {"cells": {"figures": None, "set": {"model.hidden_size": 9}, "variants": variants, "axes": axes}}
-    plan = plan_study(*write_project(tmp_path, grids=grids, select=None), "cells", stored_ids=())
+    plan = plan_study(*write_project(tmp_path, grids=grids, select=None), "cells")
     assert [setting.label for setting in plan.settings] == [
         "small + slow, gru",
         "small + slow, lstm",
@@ -95,12 +127,12 @@ def test_a_mistake_in_a_variant_names_it(tmp_path: Path) -> None:
         r"cells.yaml.grids.cells\[clip \+ Ω\].clipping.name: unknown name 'global_nrm'; did you mean 'global_norm'"
     )
     with pytest.raises(ConfigError, match=message):
-        plan_study(*project, "cells", stored_ids=())
+        plan_study(*project, "cells")
 
 
 def test_a_study_that_params_does_not_list(project: Project) -> None:
     with pytest.raises(ConfigError, match=r"params.yaml: studies: unknown study 'cell'; did you mean 'cells'\?"):
-        plan_study(*project, "cell", stored_ids=())
+        plan_study(*project, "cell")
 
 
 def test_a_mistake_names_file_grid_and_key(tmp_path: Path) -> None:
@@ -108,30 +140,15 @@ def test_a_mistake_names_file_grid_and_key(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"configs/studies/cells.yaml.grids.cells.optimiser: unknown key 'learning_rte'"
     ):
-        plan_study(*project, "cells", stored_ids=())
+        plan_study(*project, "cells")
 
 
 def test_a_selection_by_an_unknown_metric(tmp_path: Path) -> None:
     select = {"over": ["optimiser.learning_rate"], "metric": "best_validation_los"}
     project = write_project(tmp_path, select=select)
     message = r"cells.yaml.select.metric: unknown metric 'best_validation_los'; did you mean 'best_validation_loss'\?"
-    for act in (lambda: plan_study(*project, "cells", stored_ids=()), lambda: check_studies(*project)):
-        with pytest.raises(ConfigError, match=message):
-            act()
-
-
-def test_a_claim_without_a_rule_is_refused_before_training(tmp_path: Path) -> None:
-    paths, params = write_project(tmp_path / "project", claims=["C7"])
-    with pytest.raises(ConfigError, match=r"cells\.yaml\.claims: unknown claim 'C7'.* known: C1; rules are in"):
-        check_studies(paths, params)
-
-
-def test_every_listed_study_is_checked(project: Project) -> None:
-    paths, params = project
-    write_yaml(paths.study_config("broken"), {**STUDY, "grids": grid(model__cell=["gruu"]), "select": None})
-    check_studies(paths, params)
-    with pytest.raises(ConfigError, match=r"configs/studies/broken.yaml.grids.cells.model.cell: .*did you mean 'gru'"):
-        check_studies(paths, replace(params, studies=("cells", "broken")))
+    with pytest.raises(ConfigError, match=message):
+        plan_study(*project, "cells")
 
 
 def test_a_dataset_without_a_file(tmp_path: Path) -> None:
@@ -139,20 +156,27 @@ def test_a_dataset_without_a_file(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"grids.cells.dataset.name: unknown dataset 'ading'; did you mean 'adding'\?"
     ):
-        plan_study(*project, "cells", stored_ids=())
+        plan_study(*project, "cells")
 
 
 def test_a_dataset_that_is_not_prepared(project: Project) -> None:
     shutil.rmtree(project[0].dataset("adding"))
     with pytest.raises(DatasetError, match=r"dataset 'adding' is not prepared; run `dvc repro prepare@adding`"):
-        plan_study(*project, "cells", stored_ids=())
+        plan_study(*project, "cells")
+
+
+def test_a_dataset_that_lies_there_but_is_not_listed(project: Project) -> None:
+    paths, params = project
+    message = r"cells.yaml.grids.cells.dataset.name: expected a dataset that params.yaml lists, digits; got 'adding'"
+    with pytest.raises(ConfigError, match=message):
+        plan_study(paths, replace(params, datasets=("digits",)), "cells")
 
 
 def test_a_length_that_is_not_prepared(tmp_path: Path) -> None:
     project = write_project(tmp_path, set=base(dataset__length=5))
     message = r"cells.yaml.grids.cells.dataset.length: .*length 5 is not prepared; known: 4, 6.*prepare@adding"
     with pytest.raises(DatasetError, match=message):
-        plan_study(*project, "cells", stored_ids=())
+        plan_study(*project, "cells")
 
 
 @pytest.mark.parametrize(
@@ -172,14 +196,14 @@ def test_a_length_that_is_not_prepared(tmp_path: Path) -> None:
 def test_what_the_data_cannot_feed(tmp_path: Path, changed: dict[str, object], message: str) -> None:
     project = write_project(tmp_path, set=base(**changed))
     with pytest.raises(ConfigError, match=message):
-        plan_study(*project, "cells", stored_ids=())
+        plan_study(*project, "cells")
 
 
 def test_a_model_that_memory_cannot_hold(tmp_path: Path) -> None:
     project = write_project(tmp_path, set=base(model__hidden_size=100_000))
-    plan_study(*project, "cells", stored_ids=())  # no limit where another machine trains
+    plan_study(*project, "cells")  # no limit where another machine trains
     message = (
         r"model.hidden_size: expected a trial that fits into the 16.0 GiB .* 2 replicas with 100000 hidden units need"
     )
     with pytest.raises(ConfigError, match=message):
-        plan_study(*project, "cells", stored_ids=(), memory_limit_bytes=16 * 2**30)
+        plan_study(*project, "cells", memory_limit_bytes=16 * 2**30)

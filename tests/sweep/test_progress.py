@@ -25,7 +25,7 @@ class Clock:
 
 @pytest.fixture
 def plan(project: tuple[Paths, Params]) -> Plan:
-    plan = plan_study(*project, "cells", stored_ids=())
+    plan = plan_study(*project, "cells")
     plan = plan.with_stored({plan.settings[3].trial_id})
     return replace(plan, settings=tuple(replace(setting, duration_s=1.0) for setting in plan.settings))
 

@@ -16,13 +16,13 @@ from pipeline.core.training import CheckpointError
 from pipeline.data import load_dataset
 from pipeline.errors import DatasetError, SweepError, TableError
 from pipeline.results import read_table
-from pipeline.sweep import Setting, StoredTrial, TrialStore, current_plan, describe_plan
-from pipeline.sweep.inline import train_inline
-from pipeline.sweep.lock import sweep_lock
-from pipeline.sweep.run import SHORT_S, executor_named, git_revision, run_sweep
+from pipeline.results.store import StoredTrial, TrialStore
+from pipeline.sweep import current_plan, describe_plan
+from pipeline.sweep.executors import SHORT_S, executor_named, train_inline
+from pipeline.sweep.run import git_revision, run_sweep, sweep_lock
 from pipeline.sweep.trial import Job, train_setting
 
-from .fakes import NUM_STEPS, STUDY, FakeResult, FakeTrain, grid, sweep, write_project, write_yaml
+from .fakes import NUM_STEPS, STUDY, FakeResult, FakeTrain, grid, sweep, write_yaml
 
 Project = tuple[Paths, Params]
 
@@ -74,7 +74,7 @@ def test_ray_starts_where_it_pays(
         return lambda *arguments: None
 
     chosen = executor_named("auto", params)
-    monkeypatch.setattr("pipeline.sweep.run.executor_named", recording)
+    monkeypatch.setattr("pipeline.sweep.executors.executor_named", recording)
     monkeypatch.setenv("RAY_ADDRESS", address) if address else monkeypatch.delenv("RAY_ADDRESS", raising=False)
     chosen(settings, None, None, None)
     assert named == [expected]
@@ -195,13 +195,13 @@ def test_a_full_disk_is_the_trials_error_and_costs_no_training(
 ) -> None:
     put = TrialStore.put
 
-    def full(store: TrialStore, identity: str, stored: StoredTrial) -> None:
+    def full(store: TrialStore, stored: StoredTrial) -> None:
         with monkeypatch.context() as broken:
             if stored.spec["model"]["cell"] == "lstm":
                 broken.setattr(
                     os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left"))
                 )
-            put(store, identity, stored)
+            put(store, stored)
 
     monkeypatch.setattr(TrialStore, "put", full)
     with pytest.raises(
@@ -219,29 +219,6 @@ def test_a_study_that_is_being_swept_is_refused(project: Project) -> None:
     lock = project[0].default_store / "cells.lock"
     with sweep_lock(lock, "cells"), pytest.raises(SweepError, match="'cells' is being swept already by pid"):
         sweep(*project, FakeTrain())
-
-
-def test_every_setting_is_announced_also_stored_and_shared_ones(tmp_path: Path) -> None:
-    axes = grid(optimiser__learning_rate=[0.1, 0.2])["cells"]
-    project = write_project(tmp_path, grids={"first": axes, "second": axes})
-    for _ in range(2):  # trained, then from the store
-        heard: list[tuple[str, str]] = []
-
-        def listen(setting: Setting, stored: StoredTrial, heard: list[tuple[str, str]] = heard) -> None:
-            assert stored.trial_id == setting.trial_id
-            assert stored.tables["trials"]["model.cell"].to_list() == ["elman", "elman"]
-            heard.append((setting.grid, setting.label))
-
-        sweep(*project, FakeTrain(), on_finished=listen)
-        assert sorted(heard) == [(name, f"lr={rate}") for name in ("first", "second") for rate in (0.1, 0.2)]
-
-
-def test_a_listener_that_raises_is_heard(project: Project) -> None:
-    def listen(setting: Setting, stored: StoredTrial) -> None:
-        raise ValueError(f"cannot publish {setting.label}")
-
-    with pytest.raises(ValueError, match="cannot publish lstm"):
-        sweep(*project, FakeTrain(), on_finished=listen)
 
 
 def test_data_that_changed_after_the_plan_are_refused(project: Project, tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""Digests: small files by which DVC knows what has changed, so that no stage depends on a whole folder.
+
+A folder such as data/ holds whatever lies there: left-overs, files of the desktop, what another branch lists. A later
+stage depends on a digest instead, which follows from exactly those inputs that its result follows from:
+
+    digests/studies.json             the studies that params.yaml lists, as read
+    digests/requests/<dataset>.json  what those studies ask of a dataset         -> prepare@<dataset>
+    digests/data/<dataset>.json      what was prepared, its manifest             -> plan
+    digests/plans/<study>.json       settings, seeds and data of a study         -> sweep@<study>
+    digests/results/<study>.json     which tables came out                       -> report
+
+The stage that makes the folder also writes the digest, or one that runs in between and takes seconds. The same content
+gives the same bytes, so a stage that runs again and finds nothing new leaves later ones fresh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import uuid
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.params import Params, load_scale
+from pipeline.config.paths import Paths
+from pipeline.config.study import lengths_of, load_study
+from pipeline.errors import PipelineError
+
+
+def write_digest(path: Path, content: Any) -> None:
+    """Write `content` as JSON, or what comes near it (infinities, dates); readers never see half a file.
+
+    Raises:
+        PipelineError: If the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise PipelineError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def keep_listed(path_of: Callable[[str], Path], names: Collection[str]) -> None:
+    """Remove the digests of what params.yaml no longer lists.
+
+    No stage of DVC can depend on the files of a list in params.yaml, so the next stage depends on the folder of the
+    digests and cleans it. DVC hashes a dependency after the stage has run: dvc.lock never knows of a left-over, which
+    a clone would not have.
+
+    Args:
+        path_of: From a name to its digest, `paths.dataset_digest` or `paths.results_digest`.
+        names: What params.yaml lists.
+    """
+    for path in path_of("any").parent.glob("*.json"):
+        if path.stem not in names:
+            path.unlink()
+
+
+def write_requests(paths: Paths, params: Params) -> None:
+    """Write the listed studies as read, and for every listed dataset what they ask of it.
+
+    Of a study's scales only the one of params.yaml counts.
+
+    Raises:
+        ConfigError: If a study or the scale is wrong.
+        PipelineError: If a file cannot be written.
+    """
+    studies = {name: load_study(paths, name) for name in params.studies}
+    sizes = load_scale(paths, params.scale).datasets
+    for dataset in params.datasets:
+        lengths = lengths_of(studies, params.scale, dataset)
+        write_digest(paths.request(dataset), {"lengths": lengths, "sizes": dataclasses.asdict(sizes)})
+    read = {
+        name: dataclasses.replace(
+            study, scales={scale: override for scale, override in study.scales.items() if scale == params.scale}
+        )
+        for name, study in studies.items()
+    }
+    write_digest(paths.listed_studies, [{"name": name, **dataclasses.asdict(study)} for name, study in read.items()])

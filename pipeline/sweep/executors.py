@@ -1,0 +1,84 @@
+"""Who trains: in this process, or on Ray; what both are given, and how `auto` chooses.
+
+An executor is a function that trains settings and notifies a watcher when each starts and ends. It returns normally
+also when interrupted, with settings that never finished: what is finished is decided by the trial store alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+from pipeline.config import Params
+from pipeline.data import Dataset
+from pipeline.errors import SweepError
+from pipeline.sweep.plan import Setting
+from pipeline.sweep.trial import Job, Outcome, train_setting
+
+SHORT_S = 5.0
+"""On one core, roughly: what takes less is done before Ray has started."""
+
+LoadData = Callable[[str, int | None, tuple[int, ...]], Dataset]
+"""From a dataset's name, length and unseen lengths to its arrays."""
+
+
+class Watch(Protocol):
+    """Whoever wants to know how a sweep goes."""
+
+    def started(self, setting: Setting) -> None:
+        """Note that a setting trains from now on; again when the setting of a lost worker starts anew."""
+
+    def finished(self, setting: Setting, outcome: Outcome) -> None:
+        """Note how a setting ended."""
+
+
+Executor = Callable[[Sequence[Setting], Job, LoadData, Watch], None]
+
+
+def executor_named(name: str, params: Params) -> Executor:
+    """Return `inline`, which trains in this process, `ray`, here or on RAY_ADDRESS, or `auto`.
+
+    `auto` is Ray, except for a handful of settings that would be done before Ray has started.
+
+    Raises:
+        SweepError: If `inline` is to use a GPU that is not there.
+    """
+    if name == "auto":
+        return functools.partial(_train_where_it_pays, params)
+    if name == "inline":
+        if params.resources.gpus_per_trial > 0 and not torch.cuda.is_available():
+            raise SweepError(
+                "params.yaml: resources.gpus_per_trial: expected 0, this machine has no GPU that torch can use; "
+                f"got {params.resources.gpus_per_trial:g}"
+            )
+        return train_inline
+    from pipeline.sweep.executor_ray import RayExecutor
+
+    return RayExecutor(params.resources, os.environ.get("RAY_ADDRESS"))
+
+
+def train_inline(settings: Sequence[Setting], job: Job, load: LoadData, watch: Watch) -> None:
+    """Train `settings` one after the other in this process; holds one dataset at a time."""
+    held, dataset = None, None
+    for setting in settings:
+        watch.started(setting)
+        if dataset is None or variant_of(setting) != held:
+            held, dataset = variant_of(setting), load(*variant_of(setting))
+        watch.finished(setting, train_setting(job, setting, dataset))
+
+
+def variant_of(setting: Setting) -> tuple[str, int | None, tuple[int, ...]]:
+    """Return name and length of the data that a setting trains on, and the unseen lengths that it is tested at."""
+    dataset = setting.spec.dataset
+    return dataset.name, dataset.length, dataset.unseen_lengths
+
+
+def _train_where_it_pays(params: Params, settings: Sequence[Setting], job: Job, load: LoadData, watch: Watch) -> None:
+    elsewhere = bool(os.environ.get("RAY_ADDRESS")) or params.resources.gpus_per_trial > 0
+    short = sum(setting.duration_s for setting in settings) < SHORT_S
+    name = "inline" if short and not elsewhere else "ray"
+    executor_named(name, params)(settings, job, load, watch)

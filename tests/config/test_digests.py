@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Paths, keep_listed, load_params, write_digest, write_requests
+from pipeline.errors import PipelineError
+from tests.sweep.fakes import STUDY, grid, write_project, write_yaml
+
+
+def test_a_request_is_what_the_listed_studies_ask_of_a_dataset(tmp_path: Path) -> None:
+    paths, params = write_project(tmp_path)
+    write_requests(paths, params)
+    expected = {"lengths": [4], "sizes": {"num_train": 8, "num_validation": 4, "num_test": 4}}
+    assert json.loads(paths.request("adding").read_text()) == expected
+    (study,) = json.loads(paths.listed_studies.read_text())
+    assert (study["name"], study["question"], study["base"]["model"]["cell"]) == ("cells", STUDY["question"], "elman")
+
+
+@pytest.mark.parametrize(
+    ("changed", "request_stays", "studies_stay"),
+    [
+        ({}, True, True),
+        ({"question": "Another question?"}, True, False),
+        ({"grids": grid(model__cell=["gru"], optimiser__learning_rate=[0.1])}, True, False),
+        ({"scales": {"smoke": {"set": {"dataset.length": 9}, "grids": {}, "axes": {}, "skip": []}}}, True, True),
+        ({"set": STUDY["set"] | {"dataset.length": 6}}, False, False),
+    ],
+)
+def test_digests_change_with_what_they_stand_for(
+    tmp_path: Path, changed: dict[str, object], request_stays: bool, studies_stay: bool
+) -> None:
+    paths, params = write_project(tmp_path)
+    write_yaml(paths.scale_config("smoke"), {})
+    write_requests(paths, params)
+    before = paths.request("adding").read_bytes(), paths.listed_studies.read_bytes()
+    write_yaml(paths.study_config("cells"), {**STUDY, **changed})
+    write_yaml(paths.study_config("unlisted"), {"not": "a study"})
+    write_requests(paths, load_params(paths))
+    assert (paths.request("adding").read_bytes() == before[0]) == request_stays
+    assert (paths.listed_studies.read_bytes() == before[1]) == studies_stay
+
+
+def test_digests_of_what_is_not_listed_are_removed(tmp_path: Path) -> None:
+    paths = Paths.at(tmp_path)
+    keep_listed(paths.dataset_digest, ["adding"])  # nothing is there yet
+    for name in ("adding", "digits"):
+        write_digest(paths.dataset_digest(name), {"name": name})
+        write_digest(paths.results_digest(name), {"name": name})
+    keep_listed(paths.dataset_digest, ["adding"])
+    assert [path.name for path in paths.dataset_digest("any").parent.iterdir()] == ["adding.json"]
+    assert paths.results_digest("digits").exists()
+
+
+def test_a_digest_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "digests").write_text("a file where the folder should be")
+    with pytest.raises(PipelineError, match=r"digests/data/adding\.json: cannot be written: "):
+        write_digest(Paths.at(tmp_path).dataset_digest("adding"), {})
