@@ -1,4 +1,4 @@
-"""What is measured of a pack of replicas, each against the exact float64 path."""
+"""What is measured of a replica batch, each against the exact float64 path."""
 
 from pipeline.core.measures.attention import (
     alignment_error,
@@ -25,7 +25,6 @@ from pipeline.core.measures.lyapunov import (
     random_network_jacobians,
 )
 from pipeline.core.measures.nonfinite import Location, locate
-from pipeline.core.measures.schedule import log_spaced_steps
 from pipeline.core.measures.smoothness import local_smoothness
 from pipeline.core.measures.spectrum import eigenvalues, recurrent_blocks, sigma_max, spectral_radius
 from pipeline.core.measures.step_sensitivity import step_sensitivity
@@ -52,7 +51,6 @@ __all__ = [
     "in_reading_order",
     "local_smoothness",
     "locate",
-    "log_spaced_steps",
     "log_stretches",
     "lyapunov_spectrum",
     "mean_field_exponent",

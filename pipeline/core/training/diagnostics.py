@@ -23,7 +23,6 @@ from pipeline.core.measures import (
     gradient_check_error,
     in_float64,
     local_smoothness,
-    log_spaced_steps,
     lyapunov_spectrum,
     rank_correlation,
     recurrent_blocks,
@@ -40,7 +39,6 @@ from pipeline.core.measures import (
 from pipeline.core.models import Reading, Replicas
 from pipeline.core.training.data import Sequences
 from pipeline.core.training.rows import CurveWriter, long_columns
-from pipeline.core.training.sink import Sink
 from pipeline.core.training.spec import DiagnosticsSpec
 from pipeline.data import PAD
 from pipeline.errors import ConfigError, PipelineError
@@ -60,17 +58,15 @@ class GradientCheckError(PipelineError):
 
 
 class Diagnostics:
-    """Traces, gradient checks, spectra and whatever else a spec asks for, of a pack, written to a sink.
+    """Traces, gradient checks, spectra and whatever else a spec asks for, of a replica batch, written to a sink.
 
     Args:
-        spec: How often, on how much, how exact, and what besides.
-        max_steps: The last step of the schedule.
-        replicas: The pack.
+        spec: How exact, and what besides.
+        replicas: The replica batch.
         probe: The batch, the same for all replicas and steps.
         alignment: Which source positions each output token of the probe is made from, (B, U, S); which timesteps are
             alike, for self-attention. None where it is not known.
-        seeds: One a replica, for the rows.
-        sink: Where the rows go.
+        curves: Where the rows go.
 
     Raises:
         ConfigError: If the alignment is over other source positions than the network attends to.
@@ -79,19 +75,14 @@ class Diagnostics:
     def __init__(
         self,
         spec: DiagnosticsSpec,
-        max_steps: int,
         replicas: Replicas,
         probe: Sequences,
         alignment: Tensor | None,
-        seeds: tuple[int, ...],
-        sink: Sink,
+        curves: CurveWriter,
     ) -> None:
-        self.steps = frozenset(log_spaced_steps(max_steps, spec.num_traces))
-        self._spec, self._replicas, self._probe, self._sink = spec, replicas, probe, sink
-        self._alignment = alignment
+        self._spec, self._replicas, self._probe, self._alignment = spec, replicas, probe, alignment
+        self._curves, self._sink, self._seeds = curves, curves.sink, curves.seeds
         self._check_alignment()
-        self._curves = CurveWriter(seeds, sink)
-        self._seeds = self._curves.seeds
 
     def _check_alignment(self) -> None:
         model, alignment = self._replicas.model, self._alignment
@@ -139,7 +130,7 @@ class Diagnostics:
                 self._write_gates(step, place, values, which)
         return error_R[which].tolist()
 
-    def measure_at_length(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
+    def measure_expensive(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
         """Write what costs more and is measured at step 0 and where a replica ends.
 
         Args:

@@ -53,11 +53,11 @@ def vanishing_gradient_penalty(
     return omega, torch.bmm((a * weight[..., None].to(a.dtype)).transpose(1, 2), v)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NoRegularisation:
     """The loss as it is."""
 
-    name: Literal["none"]
+    name: Literal["none"] = "none"
 
     traces, coverage_weight = False, 0.0
 
@@ -69,11 +69,11 @@ class NoRegularisation:
         return run.grad_RP, {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VanishingGradient:
     """L + λ Ω with λ = `weight`, and Ω of `vanishing_gradient_penalty` (Pascanu et al., 2013, who took 4)."""
 
-    name: Literal["vanishing_gradient"]
+    name: Literal["vanishing_gradient"] = "vanishing_gradient"
     weight: float
 
     def __post_init__(self) -> None:
@@ -114,14 +114,14 @@ class VanishingGradient:
         return grad_RP, {"omega": omega_R}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DoublyStochastic:
     """L + λ Σ_s (1 - Σ_u weight_us)² with λ = `weight`: attention is to look at every source position once.
 
     Source: Xu et al. (2015), equation 14; `pipeline.core.models.interface.coverage_penalty`.
     """
 
-    name: Literal["doubly_stochastic"]
+    name: Literal["doubly_stochastic"] = "doubly_stochastic"
     weight: float
 
     def __post_init__(self) -> None:

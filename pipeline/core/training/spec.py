@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from pipeline.config.strict import require
 from pipeline.core.cells import CELLS
+from pipeline.core.clipping import ClippingRule
 from pipeline.core.models import Interface, ModelSpec, check_model
-from pipeline.core.training.clipping import Clipping
 from pipeline.core.training.forcing import Forcing
 from pipeline.core.training.optimisers import Optimiser
 from pipeline.core.training.regularisation import Regularisation
-from pipeline.core.training.truncation import Truncation
+from pipeline.core.training.schedule import Truncation
 
 TRIAL_VERSION = 5
 """Raised by hand when the same spec would give other results: every trial then trains anew."""
@@ -88,7 +88,7 @@ class TrialSpec:
     dataset: DatasetRef
     model: ModelSpec
     optimiser: Optimiser
-    clipping: Clipping
+    clipping: ClippingRule
     regularisation: Regularisation
     training: TrainingSpec
     diagnostics: DiagnosticsSpec
