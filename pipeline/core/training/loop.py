@@ -33,7 +33,7 @@ from pipeline.core.training.rows import CurveWriter, LedgerBuffer, MemorySink, S
 from pipeline.core.training.runtime import computing, keep_freed_memory, peak_memory_bytes, reset_peak_memory
 from pipeline.core.training.schedule import Schedule
 from pipeline.core.training.spec import TrialSpec, check_fit
-from pipeline.core.training.step import Divergence, Step
+from pipeline.core.training.step import Step
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -126,14 +126,7 @@ def train_networks(spec: TrialSpec, dataset: Dataset, *, device: str = "cpu", nu
 class Trial:
     """A trial under way: what it is made of, which does not change, and its `progress`, which does.
 
-    Args:
-        spec: The setting and its seeds.
-        dataset: The prepared data that the spec names.
-        sink: Where rows are written.
-        checkpoints: Where progress is kept, and taken up from if there is some; None keeps none.
-        device: Where to train.
-        max_wall_time_s: Seconds after which unfinished replicas end; None for no limit.
-        checkpoint_interval_s: Least seconds between checkpoints.
+    It is made of the arguments of `run_trial`, and taken up from its checkpoint if there is one.
     """
 
     def __init__(
@@ -170,11 +163,12 @@ class Trial:
             curves=self.curves,
         )
         self.evaluation = Evaluation(self.replicas, dataset, sequences, self.curves)
-        self.progress = self._taken_up() or self._begun()
+        saved = None if checkpoints is None else checkpoints.load()
+        self.progress = self._begin() if saved is None else self._take_up(saved)
         self.saved = time.perf_counter()
         self.started = self.saved - self.progress.times.wall_s  # as if it had never been interrupted
 
-    def _begun(self) -> Progress:
+    def _begin(self) -> Progress:
         state = self.step.start(self.replicas.flat_RP.to(self.device))
         return Progress(
             state=state,
@@ -183,10 +177,7 @@ class Trial:
             outcomes=[ReplicaOutcome(seed) for seed in self.spec.seeds],
         )
 
-    def _taken_up(self) -> Progress | None:
-        data = None if self.checkpoints is None else self.checkpoints.load()
-        if data is None:
-            return None
+    def _take_up(self, data: bytes) -> Progress:
         progress, rows = unpack(data, self.spec.optimiser, self.device)
         self.sink.restore(rows)
         return progress
@@ -230,7 +221,7 @@ class Trial:
             if outcome.saw_validation(step, losses_R[r], errors_R[r], training.stop_on):
                 progress.best_RP[r] = progress.state.flat_RP[r]
             if not math.isfinite(losses_R[r]):
-                outcome.diverge(step, Divergence(None, "validation_loss", f"validation loss {losses_R[r]:g}"))
+                outcome.diverge(step, None, "validation_loss", f"validation loss {losses_R[r]:g}")
                 progress.freeze([r])
             elif training.stop_below is not None and judged_R[r] < training.stop_below:
                 outcome.criterion_step, outcome.criterion_time_s = step, progress.times.training_s
@@ -274,7 +265,7 @@ class Trial:
         progress.activation_bytes += update.activation_bytes
         for r in update.failed_R.nonzero().flatten().tolist():
             progress.outcomes[r].num_steps = progress.step - 1
-            progress.outcomes[r].diverge(progress.step, self.step.locate(update, r))
+            progress.outcomes[r].diverge(progress.step, *self.step.locate(update, r))
         updated = time.perf_counter()
         progress.times.training_s += updated - started
         before = progress.step - 1

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.core.training.optimisers import Optimiser
 from pipeline.core.training.spec import TRIAL_VERSION
-from pipeline.core.training.step import Divergence, State
+from pipeline.core.training.step import State
 from pipeline.errors import PipelineError
 
 
@@ -80,10 +80,10 @@ class ReplicaOutcome:
         old = self.gradient_check_error
         self.gradient_check_error = error if old is None or math.isnan(error) or error > old else old
 
-    def diverge(self, step: int, divergence: Divergence) -> None:
+    def diverge(self, step: int, timestep: int | None, quantity: str, message: str) -> None:
         """Record that the update from `step` - 1 to `step` could not be made, or `step` could not be evaluated."""
-        self.status, self.status_message, self.diverged_step = Status.DIVERGED, divergence.message, step
-        self.diverged_timestep, self.diverged_quantity = divergence.timestep, divergence.quantity
+        self.status, self.status_message = Status.DIVERGED, message
+        self.diverged_step, self.diverged_timestep, self.diverged_quantity = step, timestep, quantity
 
     def row(self, test_loss: float | None, test_error: float | None, num_clipped: int) -> dict[str, Any]:
         """Return this replica's columns of the `trials` table; no test results where no evaluation was finite."""

@@ -8,8 +8,8 @@ Shapes: R replicas, P parameters of one network, B sequences, T timesteps, H hid
 
 from __future__ import annotations
 
-import contextlib
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -74,14 +74,6 @@ class Update(NamedTuple):
     activation_bytes: int
 
 
-class Divergence(NamedTuple):
-    """Where an update failed: the timestep of the sequence (1..T) and the quantity, and both in words."""
-
-    timestep: int | None
-    quantity: str
-    message: str
-
-
 class Step:
     """Makes updates of a replica batch; holds nothing that changes from one to the next.
 
@@ -113,9 +105,9 @@ class Step:
         """Make one update of every active replica; freeze those whose loss, gradient or parameters are not finite."""
         window = self.windows.at(state.step)
         initial = self.states_before(window, state)
-        batch, sampled = self._scheduled_sampling(self.batch_of(window), state)
-        counts = _Counts()
-        with counting_activations(counts) if state.step == 0 else contextlib.nullcontext():
+        batch, sampled = self.scheduled_sampling(self.batch_of(window), state)
+        none: AbstractContextManager[dict[int, int]] = nullcontext({})
+        with counting_activations() if state.step == 0 else none as kept:
             run = self.backpropagate(state.flat_RP, batch, window, initial)
         grad_RP, penalty = self.spec.regularisation.penalise(self.replicas, state.flat_RP, run)
         applied_RP, clipping_state, ledger = self._clip(grad_RP, state, batch, window, initial)
@@ -138,7 +130,7 @@ class Step:
             failed_R=state.active_R & ~sound_R,
             clipped_R=active_R & clipping.is_clipped(ledger.grad_norm, ledger.clipped_grad_norm),
             metrics={"loss": run.losses, **ledger._asdict(), **penalty, **sampled},
-            activation_bytes=counts.activation_bytes,
+            activation_bytes=sum(kept.values()),
         )
 
     def batch_of(self, window: Window) -> Sequences:
@@ -185,10 +177,10 @@ class Step:
             trace=self.spec.regularisation.traces and state_threshold is None,
         )
 
-    def locate(self, update: Update, r: int) -> Divergence:
-        """Return where the failed update of replica `r` stopped being finite."""
+    def locate(self, update: Update, r: int) -> tuple[int | None, str, str]:
+        """Return where the failed update of replica `r` stopped being finite: timestep, quantity, and a message."""
         window = update.window
-        place = locate(
+        timestep, quantity, num_nonfinite = locate(
             self.replicas,
             update.before_RP,
             *update.batch,
@@ -197,19 +189,17 @@ class Step:
             num_scored=window.num_scored,
         )
         loss, grad_norm = update.metrics["loss"][r].item(), update.metrics["grad_norm"][r].item()
-        if math.isfinite(loss) and place.num_nonfinite == 0:
+        what = f"{num_nonfinite} of {self.replicas.num_parameters} entries of the gradient are not finite"
+        if math.isfinite(loss) and num_nonfinite == 0:
             quantity, what = "parameters", "the update overflowed: parameters are not finite"
-        else:
-            num = f"{place.num_nonfinite} of {self.replicas.num_parameters}"
-            quantity, what = place.quantity, f"{num} entries of the gradient are not finite"
         message = f"loss {loss:.4g}, gradient norm {grad_norm:.4g}: {what}"
-        return Divergence(None if place.timestep is None else window.start + place.timestep, quantity, message)
+        return None if timestep is None else window.start + timestep, quantity, message
 
     def _chosen(self, window: Window) -> Tensor:
         """Return which sequences each replica's batch is made of, (R, B)."""
         return self.order.indices(window.batch).to(self.device)
 
-    def _scheduled_sampling(self, batch: Sequences, state: State) -> tuple[Sequences, dict[str, Tensor]]:
+    def scheduled_sampling(self, batch: Sequences, state: State) -> tuple[Sequences, dict[str, Tensor]]:
         """Return the batch with the decoder inputs of this step, and the probability of the true token as a metric."""
         inputs, forcing = batch.inputs, self.spec.training.forcing
         if not isinstance(inputs, Reading):
@@ -232,7 +222,3 @@ class Step:
             return clipping.clip(rule, grad_RP, state.clipping, self.replicas.named(state.flat_RP))
         applied_RP = self.backpropagate(state.flat_RP, batch, window, initial, rule.state_threshold).grad_RP
         return applied_RP, state.clipping, clipping.compare(grad_RP, applied_RP)
-
-
-class _Counts:
-    activation_bytes = 0

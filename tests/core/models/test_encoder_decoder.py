@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from pipeline.core.measures.gradient_trace import at_end, trace_gradients
 from torch import Tensor
 
 from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot, General
 from pipeline.core.measures import locate
-from pipeline.core.measures.gradient_trace import at_end, trace_gradients
 from pipeline.core.models import INPUT, Interface, ModelSpec, Reading, Replicas, loss, teacher_forced
 from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.models.initialisation import PLAIN, Gaussian

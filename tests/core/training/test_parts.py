@@ -12,9 +12,9 @@ import torch
 from pipeline.config import build
 from pipeline.core.models.randomness import generator
 from pipeline.core.training import MemorySink, Status, TrialResult, trial_id
-from pipeline.core.training.batches import BatchOrder
-from pipeline.core.training.outcome import ReplicaOutcome
+from pipeline.core.training.progress import ReplicaOutcome
 from pipeline.core.training.runtime import computing, denormals_are_flushed, peak_memory_bytes
+from pipeline.core.training.schedule import BatchOrder, log_spaced_steps
 from pipeline.core.training.spec import TrialSpec
 from pipeline.errors import ConfigError
 from tests.core.training.conftest import RAW
@@ -205,3 +205,11 @@ def test_the_best_evaluation_by_error_is_the_one_of_lower_loss_among_equals() ->
     assert not outcome.saw_validation(30, 0.3, 0.2, "validation_error")
     assert outcome.saw_validation(40, 0.8, 0.1, "validation_error")
     assert outcome.best_step == 40
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "num_traces", "expected"),
+    [(100, 2, (0, 100)), (100, 4, (0, 4, 21, 100)), (3, 10, (0, 1, 2, 3))],
+)
+def test_log_spaced_steps(max_steps: int, num_traces: int, expected: tuple[int, ...]) -> None:
+    assert log_spaced_steps(max_steps, num_traces) == expected
