@@ -52,8 +52,8 @@ def checks() -> Iterator[Check]:
 
 def _biases() -> dict[str, Tensor]:
     """Return the bias of every gate, (R, H), float64."""
-    plain = Uniform("uniform")
-    rules = Initialisation(plain, plain, {}, Chrono("chrono", float(T_MAX)), plain)
+    plain = Uniform()
+    rules = Initialisation(input=plain, recurrent=plain, gates={}, bias=Chrono(longest_lag=float(T_MAX)), readout=plain)
     replicas = replicas_of("lstm", NUM_HIDDEN, num_replicas=NUM_REPLICAS, initialisation=rules)
     weights = replicas.weights(replicas.flat_RP.double(), replicas.model.stacks["recurrent"].places[0])
     blocks = (weights.bias_ih + weights.bias_hh).chunk(4, dim=1)

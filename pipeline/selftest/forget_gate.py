@@ -12,7 +12,6 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from pipeline.core.attention.score import NO_ATTENTION
 from pipeline.core.measures import gate_statistics, gate_values, retention, trace_gradients
 from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel
 from pipeline.core.models.initialisation import Gaussian, Initialisation, KeepBias
@@ -78,11 +77,14 @@ def checks() -> Iterator[Check]:
 
 def _replicas() -> Replicas:
     """Return one replica for each forget bias."""
-    interface, models = Interface("real", 1, "last", "value", 1), []
-    small, plain = Gaussian("gaussian", SMALL), Gaussian("gaussian", 1.0)
+    interface, models = (
+        Interface(input_kind="real", input_size=1, target_at="last", target_kind="value", output_size=1),
+        [],
+    )
+    small, plain = Gaussian(std=SMALL), Gaussian(std=1.0)
     for seed, bias in enumerate(HALF_LIVES):
-        rules = Initialisation(small, small, {}, KeepBias("forget_bias", float(bias)), plain)
+        rules = Initialisation(input=small, recurrent=small, gates={}, bias=KeepBias(value=float(bias)), readout=plain)
         models.append(
-            SequenceModel(interface, ModelSpec("lstm", NUM_HIDDEN, 1, False, None, NO_ATTENTION, None, rules), seed)
+            SequenceModel(interface, ModelSpec(cell="lstm", hidden_size=NUM_HIDDEN, initialisation=rules), seed)
         )
     return Replicas(models)

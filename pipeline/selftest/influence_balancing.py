@@ -16,7 +16,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from pipeline.core.models import Replicas
+from pipeline.core.models import Replicas, RunOptions
 from pipeline.core.training.optimisers import Sgd
 from pipeline.core.training.truncation import Truncation, Windows
 from pipeline.selftest.check import Check, absolute, as_printed, at_least
@@ -108,7 +108,10 @@ def training_path(length: int) -> list[float]:
     for step in range(NUM_STEPS):
         window = windows.at(step)
         run = replicas.backpropagate(
-            flat_RP, inputs[:, :, window.start : window.stop], target, initial=initial, num_scored=window.num_scored
+            flat_RP,
+            inputs[:, :, window.start : window.stop],
+            target,
+            RunOptions(initial=initial, num_scored=window.num_scored),
         )
         theta.grad = 0.5 * _along_v(replicas, run.grad_RP, v)  # ours is the whole square, theirs half of it
         optimiser.step()

@@ -67,7 +67,7 @@ def _scalar() -> Iterator[Check]:
 def _orthogonal() -> Iterator[Check]:
     replicas = replicas_of("elman_linear", NUM_HIDDEN)
     W_hh = torch.empty(NUM_HIDDEN, NUM_HIDDEN, dtype=F64)
-    Orthogonal("orthogonal", 1.0).fill(W_hh, torch.Generator().manual_seed(1))
+    Orthogonal(gain=1.0).fill(W_hh, torch.Generator().manual_seed(1))
     flat_RP = parameters(replicas, W_hh=W_hh, W_ih=draw(NUM_HIDDEN, 1), readout=draw(1, NUM_HIDDEN, seed=1))
     inputs = draw(2, NUM_TIMESTEPS, 1)
 

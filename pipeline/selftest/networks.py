@@ -11,10 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.core.attention.score import NO_ATTENTION
 from pipeline.core.cells.stack import FORWARD
 from pipeline.core.measures import step_jacobians
-from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel, StateKey
+from pipeline.core.models import Interface, ModelSpec, Replicas, RunOptions, SequenceModel, StateKey
 from pipeline.core.models.initialisation import PLAIN, Initialisation
 
 F64 = torch.float64
@@ -33,8 +32,10 @@ def replicas_of(
     initialisation: Initialisation = PLAIN,
 ) -> Replicas:
     """Return a pack that reads real inputs and answers with one real number; replica r has seed r."""
-    interface = Interface("real", input_size, target_at, "value", 1)
-    spec = ModelSpec(cell, hidden_size, num_layers, False, None, NO_ATTENTION, None, initialisation)
+    interface = Interface(
+        input_kind="real", input_size=input_size, target_at=target_at, target_kind="value", output_size=1
+    )
+    spec = ModelSpec(cell=cell, hidden_size=hidden_size, num_layers=num_layers, initialisation=initialisation)
     return Replicas([SequenceModel(interface, spec, seed) for seed in range(num_replicas)])
 
 
@@ -74,10 +75,10 @@ def answer_gradient(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, initial
         replicas: The pack, with the target at the last timestep.
         flat_RP: Parameters.
         inputs: One sequence for each replica, (R, 1, T, D).
-        initial: As `Replicas.backpropagate` has it.
+        initial: States before the first timestep, (1, 1, H) each; none for zeros.
     """
     (h_R1H,) = replicas.advance(replicas.named(flat_RP), inputs, initial)
-    return replicas.backpropagate(flat_RP, inputs, h_R1H[:, :, :1] - 0.5, initial=initial).grad_RP
+    return replicas.backpropagate(flat_RP, inputs, h_R1H[:, :, :1] - 0.5, RunOptions(initial=initial)).grad_RP
 
 
 def jacobians_of(replicas: Replicas, flat_RP: Tensor, inputs: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def checks() -> Iterator[Check]:
 
 def _coupling(gain: float, num_units: int, seed: int) -> Tensor:
     coupling = torch.empty(num_units, num_units, dtype=F64)
-    ScaledGaussian("scaled_gaussian", gain).fill(coupling, torch.Generator().manual_seed(seed))
+    ScaledGaussian(gain=gain).fill(coupling, torch.Generator().manual_seed(seed))
     return coupling
 
 

@@ -32,7 +32,7 @@ def _penalty(gain: float) -> tuple[float, float]:
     """Return Ω, and the norm of what it adds to the gradient, of a linear network whose W_hh is gain · orthogonal."""
     replicas = replicas_of("elman_linear", NUM_HIDDEN)
     W_hh = torch.empty(NUM_HIDDEN, NUM_HIDDEN, dtype=F64)
-    Orthogonal("orthogonal", gain).fill(W_hh, torch.Generator().manual_seed(0))
+    Orthogonal(gain=gain).fill(W_hh, torch.Generator().manual_seed(0))
     flat_RP = parameters(replicas, W_hh=W_hh, W_ih=draw(NUM_HIDDEN, 1), readout=draw(1, NUM_HIDDEN, seed=1))
     inputs, targets = draw(1, 4, NUM_TIMESTEPS, 1), draw(1, 4, 1, seed=1)
     run = replicas.backpropagate(flat_RP, inputs, targets, trace=True)

@@ -65,7 +65,7 @@ def checks() -> Iterator[Check]:
 def _largest_sigmoid_factor() -> float:
     """Return the largest ‖δ_{t-1}‖ / ‖δ_t‖ of a sigmoid network whose σ_max lies just below 1/γ = 4."""
     W_hh = torch.empty(1, NUM_HIDDEN, NUM_HIDDEN, dtype=F64)
-    Orthogonal("orthogonal", SIGMOID_BOUND).fill(W_hh[0], torch.Generator().manual_seed(0))
+    Orthogonal(gain=SIGMOID_BOUND).fill(W_hh[0], torch.Generator().manual_seed(0))
     replicas = replicas_of("elman_sigmoid", NUM_HIDDEN)
     flat_RP = parameters(replicas, W_hh=W_hh, W_ih=draw(NUM_HIDDEN, 1, seed=2), readout=draw(1, NUM_HIDDEN, seed=3))
     trace = trace_gradients(replicas, flat_RP, draw(4, NUM_TIMESTEPS, 1), draw(4, 1, seed=1))
@@ -77,10 +77,10 @@ def _networks() -> tuple[Replicas, Tensor]:
     """Return a Gaussian network for each of `BOUNDS`, an orthogonal one that stays at h = 0, one of a given radius."""
     start, matrices = torch.Generator().manual_seed(0), torch.empty(len(BOUNDS) + 2, NUM_HIDDEN, NUM_HIDDEN, dtype=F64)
     for W_hh, bound in zip(matrices, BOUNDS, strict=False):
-        ScaledGaussian("scaled_gaussian", 1.0).fill(W_hh, start)
+        ScaledGaussian(gain=1.0).fill(W_hh, start)
         W_hh *= bound / sigma_max(W_hh[None])
-    Orthogonal("orthogonal", BOUNDS[-1]).fill(matrices[-2], start)
-    SpectralRadius("spectral_radius", RADIUS).fill(matrices[-1], start)
+    Orthogonal(gain=BOUNDS[-1]).fill(matrices[-2], start)
+    SpectralRadius(radius=RADIUS).fill(matrices[-1], start)
     replicas = replicas_of("elman", NUM_HIDDEN, num_replicas=len(matrices))
     W_ih, readout = draw(NUM_HIDDEN, 1, seed=2).repeat(len(matrices), 1, 1) / 10, draw(1, NUM_HIDDEN, seed=3)
     W_ih[-2] = 0.0

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Sizes
-from pipeline.core.attention.score import NO_ATTENTION
 from pipeline.core.models import ModelSpec, Replicas, SequenceModel, loss
 from pipeline.core.models.initialisation import ConstantBias, Gaussian, Initialisation
 from pipeline.core.training.data import interface_of, to_device
@@ -32,7 +31,11 @@ ARJOVSKY = "Arjovsky, Shah and Bengio (2016), section 5.1"
 HOCHREITER = "Hochreiter and Schmidhuber (1997); Var of a sum of two U(0, 1)"
 PASCANU = "Pascanu, Mikolov and Bengio (2013); four classes alike"
 ZERO = Initialisation(
-    Gaussian("gaussian", 0.0), Gaussian("gaussian", 0.0), {}, ConstantBias("constant", 0.0), Gaussian("gaussian", 0.0)
+    input=Gaussian(std=0.0),
+    recurrent=Gaussian(std=0.0),
+    gates={},
+    bias=ConstantBias(value=0.0),
+    readout=Gaussian(std=0.0),
 )
 """Every weight 0: the same answer to everything."""
 
@@ -131,7 +134,7 @@ def _baseline(dataset: Dataset) -> float:
 def _evaluate_constant(dataset: Dataset, answer: float) -> tuple[float, float]:
     """Return test loss and error of a network that always gives one answer; NaN where there is no error."""
     replicas = Replicas(
-        [SequenceModel(interface_of(dataset), ModelSpec("elman", 1, 1, False, None, NO_ATTENTION, None, ZERO), 0)]
+        [SequenceModel(interface_of(dataset), ModelSpec(cell="elman", hidden_size=1, initialisation=ZERO), 0)]
     )
     flat_RP = replicas.flat_RP.clone()
     replicas.named(flat_RP)["readout.bias"].fill_(answer)

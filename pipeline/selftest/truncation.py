@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pipeline.core.models import RunOptions
 from pipeline.core.training.truncation import Truncation, Windows
 from pipeline.selftest.check import Check, absolute, at_least
 from pipeline.selftest.networks import draw, replicas_of
@@ -40,8 +41,7 @@ def _relative_error(k1: int, k2: int) -> float:
             flat_RP,
             inputs[:, :, window.start : window.stop],
             targets[:, :, window.stop - num_scored : window.stop],
-            initial=carried,
-            num_scored=num_scored,
+            RunOptions(initial=carried, num_scored=num_scored),
         )
         summed_RP += run.grad_RP * num_scored / NUM_TIMESTEPS  # each loss is the mean over its own timesteps
         carried = [state[:, window.carry - 1] for state in run.states] if window.carry else carried

@@ -330,9 +330,7 @@ def test_a_restored_clipper_goes_on_as_if_uninterrupted(raw: dict[str, Any]) -> 
     copy = tuple(value.clone() for value in state)
     for grad, flat in stream[11:]:
         first.clip(grad, flat)
-    assert all(
-        torch.equal(kept, value) for kept, value in zip(state, copy, strict=True)
-    )
+    assert all(torch.equal(kept, value) for kept, value in zip(state, copy, strict=True))
     second.state = copy
     for grad, flat in stream[11:]:
         (expected, expected_ledger), (clipped, ledger) = through.clip(grad, flat), second.clip(grad, flat)

@@ -11,10 +11,10 @@ Source: Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.core.cells.cell import Cell, States, Weights, pack_summed
-from pipeline.core.cells.recurrence import Backward, Forward, recurrence
+from pipeline.core.cells.cell import Cell, States, Weights, fuse_summed
+from pipeline.core.cells.recurrence import Backward, Forward
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -106,12 +106,14 @@ def _gate_values(x_t: Tensor, states: States, weights: Weights) -> dict[str, Ten
 
 CELLS = {
     "lstm": Cell(
-        ("i", "f", "g", "o"),
-        ("h", "c"),
-        pack_summed,
-        recurrence(forward, backward, num_states=2),
-        _step,
-        _gate_values,
+        gates=("i", "f", "g", "o"),
+        states=("h", "c"),
+        fuse=fuse_summed,
+        forward=forward,
+        backward=backward,
+        step=_step,
+        gate_values=_gate_values,
         keep_gate="f",
+        torch_class=nn.LSTM,
     )
 }

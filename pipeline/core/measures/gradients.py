@@ -8,16 +8,15 @@ Shapes: R replicas, T timesteps, B examples, D input, H hidden, P parameters of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pipeline.core.cells.stack import FORWARD
-from pipeline.core.models import Inputs, Reading, Replicas, StateKey, map_inputs
+from pipeline.core.models import Inputs, Replicas, RunOptions, Seq2SeqInputs, StateKey, lengths_of, map_inputs
 from pipeline.core.models.interface import AnyInputs
-from pipeline.core.models.sequence import lengths_of
+from pipeline.core.models.network import NO_OPTIONS
 
 
 class GradientTrace(NamedTuple):
@@ -46,7 +45,7 @@ def trace_gradients(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets
     real = in_float64(inputs)
     states, grad_RP = replicas.state_gradients(flat_RP.double(), real, targets, shared=True)
     if replicas.interface.padded:
-        lengths_B = lengths_of(inputs.source if isinstance(inputs, Reading) else inputs)
+        lengths_B = lengths_of(inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs)
         states = {key: grad if key.part == "decoder" else at_end(grad, lengths_B) for key, grad in states.items()}
     norms = {key: log10_norm(grad_RTBH.flatten(2)) for key, grad_RTBH in states.items()}
     return GradientTrace(norms, grad_RP)
@@ -199,8 +198,7 @@ def locate(
     inputs: Inputs,
     targets: Tensor,
     replica: int,
-    initial: Sequence[Tensor] = (),
-    num_scored: int | None = None,
+    options: RunOptions = NO_OPTIONS,
 ) -> Location:
     """Return where the gradient of one replica stopped being finite.
 
@@ -214,10 +212,9 @@ def locate(
         inputs: The batch of that step, (R, B, ...).
         targets: Its targets.
         replica: Which one diverged.
-        initial: States before the first timestep; see `Replicas.backpropagate`.
-        num_scored: How many timesteps at the end have a target; None is all.
+        options: Of its pass.
     """
-    run = replicas.backpropagate(flat_RP, inputs, targets, initial=initial, num_scored=num_scored, trace=True)
+    run = replicas.backpropagate(flat_RP, inputs, targets, options, trace=True)
     num_nonfinite = int((~run.grad_RP[replica].isfinite()).sum())
     met: list[tuple[bool, int, int, int, StateKey]] = []
     for key, grad in zip(replicas.model.state_keys, run.grad_states, strict=False):

@@ -29,7 +29,7 @@ from pipeline.core.cells import Cell, States, Weights
 from pipeline.core.cells.stack import unstack_states
 from pipeline.core.measures.gradients import in_float64, log10_norm
 from pipeline.core.measures.timesteps import joined, joined_step, map_timesteps, states_before
-from pipeline.core.models import Pass, Replicas
+from pipeline.core.models import Pass, Replicas, RunOptions
 
 
 class TruncationBias(NamedTuple):
@@ -113,8 +113,7 @@ def _last_loss(
         flat_RP,
         inputs[:, cut:],
         targets if replicas.interface.target_at == "last" else targets[:, -1:],
-        initial=[state[:, cut - 1] for state in states] if cut else (),
-        num_scored=1,
+        RunOptions(initial=[state[:, cut - 1] for state in states] if cut else (), num_scored=1),
         trace=cut == 0,
         shared=True,
     )

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config.strict import InvalidFieldError, require
-from pipeline.core.attention.score import Additive, Dot, General, NoAttention
+from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot, General, NoAttention
 from pipeline.core.cells import CELLS
-from pipeline.core.models.initialisation import Initialisation
+from pipeline.core.models.initialisation import PLAIN, Initialisation
 from pipeline.core.models.interface import Interface
 from pipeline.errors import unknown_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SelfAttention:
     """Layers in which every timestep attends to itself and the earlier ones, in place of the recurrent ones.
 
     A bidirectional network attends to all timesteps. No cell is used.
     """
 
-    name: Literal["self"]
+    name: Literal["self"] = "self"
     num_heads: int
 
     def __post_init__(self) -> None:
@@ -31,7 +31,7 @@ AttentionSpec = NoAttention | Dot | General | Additive | SelfAttention
 """The variants that a spec may name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """A network, whose kind follows from what the dataset asks.
 
@@ -41,17 +41,18 @@ class ModelSpec:
     numbers.
 
     `embedding_size` is of tokens, read or written: null encodes them one-hot. For a real input without a token it must
-    be null. A bidirectional layer has `hidden_size` units in each direction, in an encoder half of them.
+    be null. A bidirectional layer has `hidden_size` units in each direction, in an encoder half of them. The defaults
+    are for use from Python: configs/base.yaml holds every field.
     """
 
     cell: str
     hidden_size: int
-    num_layers: int
-    bidirectional: bool
-    embedding_size: int | None
-    attention: AttentionSpec
-    code_size: int | None
-    initialisation: Initialisation
+    num_layers: int = 1
+    bidirectional: bool = False
+    embedding_size: int | None = None
+    attention: AttentionSpec = NO_ATTENTION
+    code_size: int | None = None
+    initialisation: Initialisation = PLAIN
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:

@@ -36,7 +36,7 @@ from pipeline.core.measures import (
     truncation_bias,
     within_class_share,
 )
-from pipeline.core.models import Reading, Replicas
+from pipeline.core.models import Replicas, Seq2SeqInputs
 from pipeline.core.training.data import Sequences
 from pipeline.core.training.rows import CurveWriter, long_columns
 from pipeline.core.training.spec import DiagnosticsSpec
@@ -197,10 +197,10 @@ class Diagnostics:
         inputs, targets = self._probe
         weights_RBUS = self._replicas.attend(self._replicas.named(flat_RP.double()), in_float64(inputs))
         aligned, entropy_RBU = self._alignment, entropy_nats(weights_RBUS)
-        asking_BU = targets != PAD if isinstance(inputs, Reading) else self._replicas.interface.mask(inputs)
+        asking_BU = targets != PAD if isinstance(inputs, Seq2SeqInputs) else self._replicas.interface.mask(inputs)
         asking_BU = torch.ones_like(entropy_RBU[0], dtype=torch.bool) if asking_BU is None else asking_BU
         measured = {"attention_entropy_nats": _mean_over(entropy_RBU, asking_BU)}
-        if aligned is not None and isinstance(inputs, Reading):
+        if aligned is not None and isinstance(inputs, Seq2SeqInputs):
             measured["alignment_error"] = alignment_error(weights_RBUS, aligned)
             measured["alignment_share"] = alignment_share(weights_RBUS, aligned)
         elif aligned is not None and isinstance(inputs, Tensor):  # which timesteps are of one class

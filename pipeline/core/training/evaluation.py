@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.core.models import Reading, Replicas, loss, num_scored, num_wrong
-from pipeline.core.models.sequence import lengths_of
+from pipeline.core.models import Replicas, Seq2SeqInputs, lengths_of, loss, num_scored, num_wrong
 from pipeline.core.training.data import Sequences, to_device
 from pipeline.core.training.rows import CurveWriter, long_columns
 from pipeline.data import EOS, PAD
@@ -99,7 +98,7 @@ class Evaluation:
             occurs = num_U > 0
             positions = np.arange(1, len(num_U) + 1)[occurs.cpu().numpy()]
             parts.append((mode, "output_position", positions, error_RU[:, occurs], num_U[occurs]))
-        assert isinstance(split.inputs, Reading)  # noqa: S101 - so decoders' are
+        assert isinstance(split.inputs, Seq2SeqInputs)  # noqa: S101 - so decoders' are
         source = split.inputs.source
         if source.dim() == 2:  # noqa: PLR2004 - an image has no length
             lengths_K, error_RK, num_K = decoding.by_length(lengths_of(source))
@@ -220,11 +219,11 @@ def decode(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> Decoding:
     tokens: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
     losses: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
     for inputs, targets in split.split(CHUNK):
-        assert isinstance(inputs, Reading)  # noqa: S101 - so decoders' are
-        never = torch.zeros_like(inputs.given, dtype=torch.bool)
-        given_RBU, free_RBU = replicas.run_free(parameters, inputs, never, shared=True)
+        assert isinstance(inputs, Seq2SeqInputs)  # noqa: S101 - so decoders' are
+        never = torch.zeros_like(inputs.decoder_inputs, dtype=torch.bool)
+        read_RBU, free_RBU = replicas.free_running(parameters, inputs, never, shared=True)
         forced_RBUO = replicas.predict(parameters, inputs)
-        free_RBUO = replicas.predict_each(parameters, Reading(inputs.source, given_RBU))
+        free_RBUO = replicas.predict_each(parameters, Seq2SeqInputs(inputs.source, read_RBU))
         tokens[TEACHER_FORCED].append(forced_RBUO.argmax(dim=-1))
         tokens[FREE_RUNNING].append(ended(free_RBU))
         losses[TEACHER_FORCED].append(_summed_loss(forced_RBUO, targets))

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core.models import Reading, Replicas
+from pipeline.core.models import Replicas, Seq2SeqInputs, SequenceModel, generator, lengths_of
 from pipeline.core.models.generation import beam_search, generate, network_of
-from pipeline.core.models.randomness import generator
-from pipeline.core.models.sequence import SequenceModel, lengths_of
 from pipeline.core.training.data import Sequences, aligned_on
 from pipeline.core.training.evaluation import FREE_RUNNING, decode
 from pipeline.core.training.rows import Column, CurveWriter, long_columns
@@ -65,7 +63,7 @@ class Examples:
 
     def _write_decoding(self) -> None:
         inputs, targets = self._sequences
-        assert isinstance(inputs, Reading)  # noqa: S101 - so decoders are
+        assert isinstance(inputs, Seq2SeqInputs)  # noqa: S101 - so decoders are
         written = decode(self._replicas, self._flat_RP, self._sequences).tokens[FREE_RUNNING]
         words, letters = self._dataset.target_tokens, self._dataset.input_tokens
         for r in self._which:
@@ -87,7 +85,7 @@ class Examples:
         if shown:
             self._sink.write("tokens", columns | {"position": np.arange(1, len(shown) + 1), "token": np.array(shown)})
 
-    def _write_attention(self, inputs: Reading, targets: Tensor) -> None:
+    def _write_attention(self, inputs: Seq2SeqInputs, targets: Tensor) -> None:
         weights_RBUS = self._replicas.attend(self._replicas.named(self._flat_RP), inputs).double()
         aligned = aligned_on(self._dataset.splits["test"], NUM_EXAMPLES, targets.device)
         lengths = lengths_of(inputs.source).tolist() if self._dataset.padded else None

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config.strict import require
-from pipeline.core.models.randomness import generator
+from pipeline.core.models import generator
 
 
 @dataclass(frozen=True, kw_only=True)

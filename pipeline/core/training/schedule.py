@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config.strict import require
-from pipeline.core.models.randomness import generator
+from pipeline.core.models import generator
 
 
 class Schedule:

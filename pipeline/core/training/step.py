@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor
 from pipeline.core import clipping
 from pipeline.core.clipping import Ledger
 from pipeline.core.measures import locate
-from pipeline.core.models import Pass, Reading, Replicas
+from pipeline.core.models import Pass, Replicas, RunOptions, Seq2SeqInputs
+from pipeline.core.models.network import NO_OPTIONS
 from pipeline.core.training.data import Sequences
 from pipeline.core.training.runtime import counting_activations
 from pipeline.core.training.schedule import BatchOrder, Window, Windows
@@ -53,9 +55,9 @@ class Update(NamedTuple):
 
     Attributes:
         before_RP: Parameters before it.
-        window: The timesteps that it ran.
-        batch: Their inputs and targets, each replica's own.
-        initial: The states before them.
+        batch: Inputs and targets of the timesteps that it ran, each replica's own.
+        first: The first of these timesteps in its sequence, counted from 0.
+        options: Of its pass: the states before them, and how many are scored.
         active_R: Replicas that it was made for.
         failed_R: Those among them whose loss, gradient or new parameters are not finite; the state has them frozen.
         clipped_R: Those among them whose gradient was clipped, and which did not fail.
@@ -64,9 +66,9 @@ class Update(NamedTuple):
     """
 
     before_RP: Tensor
-    window: Window
     batch: Sequences
-    initial: list[Tensor]
+    first: int
+    options: RunOptions
     active_R: Tensor
     failed_R: Tensor
     clipped_R: Tensor
@@ -104,13 +106,13 @@ class Step:
     def __call__(self, state: State) -> tuple[State, Update]:
         """Make one update of every active replica; freeze those whose loss, gradient or parameters are not finite."""
         window = self.windows.at(state.step)
-        initial = self.states_before(window, state)
+        options = RunOptions(initial=self.states_before(window, state), num_scored=window.num_scored)
         batch, sampled = self.scheduled_sampling(self.batch_of(window), state)
         none: AbstractContextManager[dict[int, int]] = nullcontext({})
         with counting_activations() if state.step == 0 else none as kept:
-            run = self.backpropagate(state.flat_RP, batch, window, initial)
+            run = self.backpropagate(state.flat_RP, batch, options)
         grad_RP, penalty = self.spec.regularisation.penalise(self.replicas, state.flat_RP, run)
-        applied_RP, clipping_state, ledger = self._clip(grad_RP, state, batch, window, initial)
+        applied_RP, clipping_state, ledger = self._clip(grad_RP, state, batch, options)
 
         before_RP, flat_RP = state.flat_RP.clone(), state.flat_RP
         flat_RP.grad = applied_RP
@@ -123,9 +125,9 @@ class Step:
         after = state._replace(step=state.step + 1, active_R=active_R, clipping=clipping_state, carried=carried)
         return after, Update(
             before_RP=before_RP,
-            window=window,
             batch=batch,
-            initial=initial,
+            first=window.start,
+            options=options,
             active_R=state.active_R,
             failed_R=state.active_R & ~sound_R,
             clipped_R=active_R & clipping.is_clipped(ledger.grad_norm, ledger.clipped_grad_norm),
@@ -158,42 +160,24 @@ class Step:
             states = self.replicas.advance(parameters, piece[chosen], states)
         return states
 
-    def backpropagate(
-        self,
-        flat_RP: Tensor,
-        batch: Sequences,
-        window: Window,
-        initial: list[Tensor],
-        state_threshold: float | None = None,
-    ) -> Pass:
-        """Return the pass forward and back through a window, clipped inside the recurrence where a threshold is."""
+    def backpropagate(self, flat_RP: Tensor, batch: Sequences, options: RunOptions = NO_OPTIONS) -> Pass:
+        """Return the pass forward and back through a batch, traced where the regulariser needs it."""
+        regularisation = self.spec.regularisation
         return self.replicas.backpropagate(
-            flat_RP,
-            *batch,
-            initial=initial,
-            num_scored=window.num_scored,
-            state_threshold=state_threshold,
-            coverage_weight=self.spec.regularisation.coverage_weight,
-            trace=self.spec.regularisation.traces and state_threshold is None,
+            flat_RP, *batch, options, coverage_weight=regularisation.coverage_weight, trace=regularisation.traces
         )
 
     def locate(self, update: Update, r: int) -> tuple[int | None, str, str]:
         """Return where the failed update of replica `r` stopped being finite: timestep, quantity, and a message."""
-        window = update.window
         timestep, quantity, num_nonfinite = locate(
-            self.replicas,
-            update.before_RP,
-            *update.batch,
-            replica=r,
-            initial=update.initial,
-            num_scored=window.num_scored,
+            self.replicas, update.before_RP, *update.batch, replica=r, options=update.options
         )
         loss, grad_norm = update.metrics["loss"][r].item(), update.metrics["grad_norm"][r].item()
         what = f"{num_nonfinite} of {self.replicas.num_parameters} entries of the gradient are not finite"
         if math.isfinite(loss) and num_nonfinite == 0:
             quantity, what = "parameters", "the update overflowed: parameters are not finite"
         message = f"loss {loss:.4g}, gradient norm {grad_norm:.4g}: {what}"
-        return None if timestep is None else window.start + timestep, quantity, message
+        return None if timestep is None else update.first + timestep, quantity, message
 
     def _chosen(self, window: Window) -> Tensor:
         """Return which sequences each replica's batch is made of, (R, B)."""
@@ -202,23 +186,25 @@ class Step:
     def scheduled_sampling(self, batch: Sequences, state: State) -> tuple[Sequences, dict[str, Tensor]]:
         """Return the batch with the decoder inputs of this step, and the probability of the true token as a metric."""
         inputs, forcing = batch.inputs, self.spec.training.forcing
-        if not isinstance(inputs, Reading):
+        if not isinstance(inputs, Seq2SeqInputs):
             return batch, {}
         epsilon = forcing.schedule.probability(state.step)
         if epsilon < 1.0:
-            _, num_examples, num_positions = inputs.given.shape
+            _, num_examples, num_positions = inputs.decoder_inputs.shape
             coins = forcing.coins(self.spec.seeds, state.step, num_examples, num_positions)
             with torch.no_grad():
-                given, _ = self.replicas.run_free(self.replicas.named(state.flat_RP), inputs, coins.to(self.device))
-            batch = Sequences(Reading(inputs.source, given), batch.targets)
+                parameters = self.replicas.named(state.flat_RP)
+                decoder_inputs, _ = self.replicas.free_running(parameters, inputs, coins.to(self.device))
+            batch = Sequences(Seq2SeqInputs(inputs.source, decoder_inputs), batch.targets)
         return batch, {"teacher_forcing_probability": torch.full_like(state.flat_RP[:, 0], epsilon)}
 
     def _clip(
-        self, grad_RP: Tensor, state: State, batch: Sequences, window: Window, initial: list[Tensor]
+        self, grad_RP: Tensor, state: State, batch: Sequences, options: RunOptions
     ) -> tuple[Tensor, clipping.State, Ledger]:
         """Return the gradient to apply, the rule's state and the ledger; in the recurrence it takes a second pass."""
         rule = self.spec.clipping
         if rule.state_threshold is None:
             return clipping.clip(rule, grad_RP, state.clipping, self.replicas.named(state.flat_RP))
-        applied_RP = self.backpropagate(state.flat_RP, batch, window, initial, rule.state_threshold).grad_RP
+        clipped_inside = replace(options, state_threshold=rule.state_threshold)
+        applied_RP = self.backpropagate(state.flat_RP, batch, clipped_inside).grad_RP
         return applied_RP, state.clipping, clipping.compare(grad_RP, applied_RP)

@@ -15,8 +15,7 @@ from torch.func import functional_call
 
 from pipeline.core.cells.stack import BACKWARD, Place, RecurrentStack
 from pipeline.core.models import INPUT, StateKey
-from pipeline.core.models.decoder import Decoder
-from pipeline.core.models.encoder_decoder import EncoderDecoder
+from pipeline.core.models.encoder_decoder import Decoder, EncoderDecoder
 from tests.core.attention.reference import look
 
 CELLS = {"elman": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}

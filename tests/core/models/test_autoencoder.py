@@ -8,21 +8,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.attention.score import NO_ATTENTION
-from pipeline.core.models import INPUT, Interface, ModelSpec, Replicas, StateKey, loss
+from pipeline.core.models import INPUT, Interface, ModelSpec, Replicas, RunOptions, StateKey, loss
 from pipeline.core.models.autoencoder import Autoencoder
 from pipeline.core.models.initialisation import PLAIN, Gaussian
 from pipeline.core.training.runtime import computing
 
 B, T, D, H, C = 3, 5, 4, 6, 2
-INTERFACE = Interface("real", D, "sequence", "value", D)
+INTERFACE = Interface(input_kind="real", input_size=D, target_at="sequence", target_kind="value", output_size=D)
 FRAMES = torch.rand(B, T, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 TORCH_NN = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 KINDS = [("elman", 1), ("lstm", 1), ("gru", 2), ("lstm", 2)]
 
 
 def model_of(cell: str = "lstm", num_layers: int = 1, seed: int = 0) -> Autoencoder:
-    return Autoencoder(INTERFACE, ModelSpec(cell, H, num_layers, False, None, NO_ATTENTION, C, PLAIN), seed).double()
+    return Autoencoder(
+        INTERFACE, ModelSpec(cell=cell, hidden_size=H, num_layers=num_layers, code_size=C), seed
+    ).double()
 
 
 class Plain(nn.Module):
@@ -65,7 +66,7 @@ def test_taps_move_the_loss_as_the_trace_says(cell: str, num_layers: int) -> Non
         for nudge in (1e-5, -1e-5):
             taps = [torch.zeros(steps, B, size, dtype=torch.float64) for steps, size in model.tap_shapes(FRAMES)]
             taps[number][1, 2, 3] = nudge
-            losses.append(loss(INTERFACE, model(FRAMES, taps=taps).values, FRAMES).item())
+            losses.append(loss(INTERFACE, model(FRAMES, RunOptions(taps=taps)).values, FRAMES).item())
         slope = (losses[0] - losses[1]) / 2e-5
         assert slope == pytest.approx(states[key][0, 1, 2, 3].item(), rel=1e-5, abs=1e-10), key
         assert abs(slope) > 1e-8, key
@@ -82,9 +83,11 @@ def test_what_the_decoder_draws_it_knows_from_the_code_alone() -> None:
 
 
 def test_encoder_and_decoder_share_no_parameter_and_no_draw() -> None:
-    drawn = dataclasses.replace(PLAIN, input=Gaussian("gaussian", 0.3), recurrent=Gaussian("gaussian", 0.3))
+    drawn = dataclasses.replace(PLAIN, input=Gaussian(std=0.3), recurrent=Gaussian(std=0.3))
     for rules in (PLAIN, drawn):
-        spec = ModelSpec("gru", H, 1, False, None, NO_ATTENTION, D, rules)  # a code of D numbers: the halves look alike
+        spec = ModelSpec(
+            cell="gru", hidden_size=H, code_size=D, initialisation=rules
+        )  # a code of D numbers: the halves look alike
         model = Autoencoder(INTERFACE, spec, 0)
         for mine, theirs in zip(model.encoder.parameters(), model.decoder.parameters(), strict=True):
             assert mine.data_ptr() != theirs.data_ptr()

@@ -9,26 +9,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot
+from pipeline.core.attention.score import Additive, Dot
 from pipeline.core.measures import finite_difference_error
-from pipeline.core.models import Interface, ModelSpec, Reading, Replicas, teacher_forced
+from pipeline.core.models import Interface, ModelSpec, Replicas, Seq2SeqInputs, teacher_forced
 from pipeline.core.models.captioner import Captioner, Convolution
-from pipeline.core.models.initialisation import PLAIN
+from pipeline.core.models.network import NetworkRun, RunOptions
 from pipeline.core.training.runtime import computing
 from pipeline.data.dataset import SOS
 from tests.core.models.reference import Notes, Written, negative_log_likelihood, write
 
 H, HEIGHT, WIDTH = 8, 8, 12
 ROWS, COLUMNS = HEIGHT // 4, WIDTH // 4
-INTERFACE = Interface("image", 1, "sequence", "class", 6, padded=True)
+INTERFACE = Interface(
+    input_kind="image", input_size=1, target_at="sequence", target_kind="class", output_size=6, padded=True
+)
 IMAGES = torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 TARGETS = torch.tensor([[3, 2, 0, 0], [4, 5, 3, 2], [2, 0, 0, 0]])
-READING = Reading(IMAGES, teacher_forced(TARGETS))
+READING = Seq2SeqInputs(IMAGES, teacher_forced(TARGETS))
 TARGET_LENGTHS = (2, 4, 1)
 SPECS: list[dict[str, Any]] = [
-    {"cell": "lstm", "attention": Additive("additive", "context", 5), "num_layers": 2},  # as Xu et al.
-    {"cell": "gru", "attention": Dot("dot", "attentional_state"), "embedding_size": 3},
-    {"cell": "elman", "attention": Dot("dot", "nothing")},
+    {"cell": "lstm", "attention": Additive(feeds="context", size=5), "num_layers": 2},  # as Xu et al.
+    {"cell": "gru", "attention": Dot(feeds="attentional_state"), "embedding_size": 3},
+    {"cell": "elman", "attention": Dot(feeds="nothing")},
     {"cell": "lstm", "embedding_size": 3},  # one-to-many
 ]
 
@@ -38,7 +40,7 @@ def told(changes: dict[str, Any]) -> str:
 
 
 def model_of(seed: int = 0, **changes: Any) -> Captioner:
-    spec = dataclasses.replace(ModelSpec("lstm", H, 1, False, None, NO_ATTENTION, None, PLAIN), **changes)
+    spec = dataclasses.replace(ModelSpec(cell="lstm", hidden_size=H), **changes)
     return Captioner(INTERFACE, spec, seed).double()
 
 
@@ -127,10 +129,10 @@ def test_a_cell_knows_where_it_is_and_sees_what_is_near() -> None:
 def test_without_attention_an_image_is_known_from_the_first_state_alone() -> None:
     model = model_of()
     states = model(READING).states
-    memory = model._see(IMAGES)
-    elsewhere = memory._replace(keys_BSH=memory.keys_BSH + 1.0)
-    assert torch.equal(model.decoder(READING.given, memory).logits_BUO, model(READING).values)
-    assert torch.equal(model.decoder(READING.given, elsewhere).logits_BUO, model(READING).values)
+    memory = model.read(IMAGES, NetworkRun(model, RunOptions()))
+    for remembered in (memory, memory._replace(keys_BSH=memory.keys_BSH + 1.0)):
+        logits, _ = model.decoder(READING.decoder_inputs, remembered, NetworkRun(model, RunOptions()))
+        assert torch.equal(logits, model(READING).values)
     assert (states[0][0, 0] != states[0][0, 1]).all()  # two images, one token before
 
 
@@ -140,19 +142,19 @@ def test_running_free_is_reading_what_was_said() -> None:
         with torch.no_grad():
             for parameter in model.decoder.parameters():
                 parameter.mul_(3.0)
-        read, said = model.run_free(READING, torch.zeros(3, 4, dtype=torch.bool))
+        read, said = model.free_running(READING, torch.zeros(3, 4, dtype=torch.bool))
         assert torch.equal(read[:, 1:], said[:, :-1])
-        assert torch.equal(model(Reading(IMAGES, read)).values.argmax(dim=-1), said)
+        assert torch.equal(model(Seq2SeqInputs(IMAGES, read)).values.argmax(dim=-1), said)
 
 
 @pytest.mark.parametrize("changes", SPECS, ids=told)
 def test_a_replica_in_a_pack_is_bit_for_bit_the_replica_alone(changes: dict[str, Any]) -> None:
     models = [model_of(seed, **changes, hidden_size=16).float() for seed in range(3)]
     images, targets = torch.rand(3, 16, 16, 16, generator=torch.Generator().manual_seed(1)), TARGETS[1].expand(3, 16, 4)
-    inputs, results = Reading(images, teacher_forced(targets)), []
+    inputs, results = Seq2SeqInputs(images, teacher_forced(targets)), []
     for pack, at in ((Replicas(models), slice(None)), (Replicas(models[1:2]), slice(1, 2))):
         with computing(num_threads=1):
-            own = Reading(inputs.source[at], inputs.given[at])
+            own = Seq2SeqInputs(inputs.source[at], inputs.decoder_inputs[at])
             run = pack.backpropagate(pack.flat_RP, own, targets[at], trace=True)
         results.append([run.losses, run.coverage, run.grad_RP, *run.states, *run.grad_states])
     for together, alone in zip(*results, strict=True):
@@ -163,14 +165,14 @@ def test_blank_pixels_stand_on_no_kink() -> None:
     """Where most of an image is black, finite differences are still a witness of the gradient."""
     images = torch.zeros(3, HEIGHT, WIDTH, dtype=torch.float64)
     images[1, 2:4, 5:8] = 0.7
-    pack = Replicas([model_of(seed, attention=Dot("dot", "context")) for seed in range(2)])
-    reading = Reading(images, READING.given)
+    pack = Replicas([model_of(seed, attention=Dot(feeds="context")) for seed in range(2)])
+    reading = Seq2SeqInputs(images, READING.decoder_inputs)
     _, grad_RP = pack.gradients(pack.flat_RP, reading, TARGETS, shared=True)
     assert finite_difference_error(pack, pack.flat_RP, grad_RP, reading, TARGETS).max() < 1e-6
 
 
 def test_coverage_is_over_every_cell() -> None:
-    pack = Replicas([model_of(attention=Dot("dot", "nothing"))])
+    pack = Replicas([model_of(attention=Dot(feeds="nothing"))])
     run = pack.backpropagate(pack.flat_RP, READING, TARGETS, shared=True)
     weights = pack.attend(pack.named(pack.flat_RP), READING)[0]
     expected = [

@@ -16,12 +16,11 @@ from pipeline.config import build
 from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel
 from pipeline.core.models.architecture import NoAttention
 from pipeline.core.models.generation import beam_search, generate, log_probability, network_of
-from pipeline.core.models.initialisation import PLAIN
 from pipeline.core.training import TrialSpec, train_networks
 from tests.core.training.conftest import RAW, SmallDataset, Split
 
 V, H = 4, 6
-LANGUAGE = Interface("token", V, "every", "class", V)
+LANGUAGE = Interface(input_kind="token", input_size=V, target_at="every", target_kind="class", output_size=V)
 PROMPT = (2, 0, 3)
 
 
@@ -29,7 +28,7 @@ def model_of(
     cell: str = "lstm", seed: int = 0, interface: Interface = LANGUAGE, bidirectional: bool = False
 ) -> SequenceModel:
     """Weights are larger than training begins with, so that distributions are far from flat."""
-    spec = ModelSpec(cell, H, 2, bidirectional, None, NoAttention("none"), None, PLAIN)
+    spec = ModelSpec(cell=cell, hidden_size=H, num_layers=2, bidirectional=bidirectional, attention=NoAttention())
     model = SequenceModel(interface, spec, seed).double()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -140,10 +139,22 @@ def test_a_network_is_taken_out_of_a_pack_with_weights_of_its_own() -> None:
 
 
 NO_LANGUAGE = [
-    (Interface("real", V, "every", "class", V), "got Interface.*input_kind='real'"),
-    (Interface("token", V, "last", "class", V), "got Interface.*target_at='last'"),
-    (Interface("token", V, "every", "value", V), "got Interface.*target_kind='value'"),
-    (Interface("token", V, "every", "class", 9), "got Interface.*output_size=9"),
+    (
+        Interface(input_kind="real", input_size=V, target_at="every", target_kind="class", output_size=V),
+        "got Interface.*input_kind='real'",
+    ),
+    (
+        Interface(input_kind="token", input_size=V, target_at="last", target_kind="class", output_size=V),
+        "got Interface.*target_at='last'",
+    ),
+    (
+        Interface(input_kind="token", input_size=V, target_at="every", target_kind="value", output_size=V),
+        "got Interface.*target_kind='value'",
+    ),
+    (
+        Interface(input_kind="token", input_size=V, target_at="every", target_kind="class", output_size=9),
+        "got Interface.*output_size=9",
+    ),
 ]
 USES: list[Callable[[nn.Module, Sequence[int]], Any]] = [
     lambda model, tokens: generate(model, tokens, 2, temperature=1.0, generator=fresh()),

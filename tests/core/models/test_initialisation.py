@@ -34,7 +34,11 @@ def model_of(cell: str = "elman", seed: int = 0, num_layers: int = 1, **rules: A
         "code_size": None,
         "initialisation": RULES | rules,
     }
-    return SequenceModel(Interface("real", 3, "last", "value", 2), build(ModelSpec, raw, "here"), seed)
+    return SequenceModel(
+        Interface(input_kind="real", input_size=3, target_at="last", target_kind="value", output_size=2),
+        build(ModelSpec, raw, "here"),
+        seed,
+    )
 
 
 def recurrent(model: SequenceModel) -> Tensor:

@@ -6,22 +6,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.attention.score import NO_ATTENTION
 from pipeline.core.cells.stack import stack_states
-from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel, count_parameters, loss, num_wrong
-from pipeline.core.models.initialisation import PLAIN
+from pipeline.core.models import (
+    Interface,
+    ModelSpec,
+    Replicas,
+    RunOptions,
+    SequenceModel,
+    count_parameters,
+    loss,
+    num_wrong,
+)
 
 B, T, H = 4, 6, 5
-REAL_LAST = Interface("real", 2, "last", "value", 1)
-TOKEN_EVERY = Interface("token", 7, "every", "class", 3)
+REAL_LAST = Interface(input_kind="real", input_size=2, target_at="last", target_kind="value", output_size=1)
+TOKEN_EVERY = Interface(input_kind="token", input_size=7, target_at="every", target_kind="class", output_size=3)
 
 
 def model_of(
     interface: Interface, cell: str = "lstm", embedding_size: int | None = None, seed: int = 0
 ) -> SequenceModel:
-    return SequenceModel(
-        interface, ModelSpec(cell, H, 1, False, embedding_size, NO_ATTENTION, None, PLAIN), seed
-    ).double()
+    return SequenceModel(interface, ModelSpec(cell=cell, hidden_size=H, embedding_size=embedding_size), seed).double()
 
 
 def data_of(interface: Interface) -> tuple[Tensor, Tensor]:
@@ -111,13 +116,15 @@ def test_one_seed_draws_the_same_weights_whatever_else_is_drawn() -> None:
 def test_parameters_are_counted_without_making_the_model(
     cell: str, num_layers: int, bidirectional: bool, embedding_size: int | None
 ) -> None:
-    spec = ModelSpec(cell, H, num_layers, bidirectional, embedding_size, NO_ATTENTION, None, PLAIN)
+    spec = ModelSpec(
+        cell=cell, hidden_size=H, num_layers=num_layers, bidirectional=bidirectional, embedding_size=embedding_size
+    )
     model = SequenceModel(TOKEN_EVERY, spec, 0)
     assert count_parameters(TOKEN_EVERY, spec) == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_a_bidirectional_network_reads_out_what_each_direction_ends_with() -> None:
-    model = SequenceModel(REAL_LAST, ModelSpec("gru", H, 1, True, None, NO_ATTENTION, None, PLAIN), 0).double()
+    model = SequenceModel(REAL_LAST, ModelSpec(cell="gru", hidden_size=H, bidirectional=True), 0).double()
     inputs, _ = data_of(REAL_LAST)
     plain = nn.GRU(2, H, batch_first=True, bidirectional=True).double()
     plain.load_state_dict(model.recurrent.state_dict())
@@ -128,18 +135,18 @@ def test_a_bidirectional_network_reads_out_what_each_direction_ends_with() -> No
 
 @pytest.mark.parametrize("cell", ["elman", "lstm"])
 def test_a_pass_from_a_carried_state_scores_the_newest_timesteps_only(cell: str) -> None:
-    spec = ModelSpec(cell, H, 2, False, None, NO_ATTENTION, None, PLAIN)
+    spec = ModelSpec(cell=cell, hidden_size=H, num_layers=2)
     models = [SequenceModel(TOKEN_EVERY, spec, seed).double() for seed in range(2)]
     pack, (inputs, targets) = Replicas(models), data_of(TOKEN_EVERY)
     own_inputs, own_targets = (torch.stack([tensor] * 2) for tensor in (inputs, targets))
     carried = pack.advance(pack.named(pack.flat_RP), own_inputs[:, :, :3])
     run = pack.backpropagate(
-        pack.flat_RP, own_inputs[:, :, 3:], own_targets[:, :, 4:], initial=carried, num_scored=2, trace=True
+        pack.flat_RP, own_inputs[:, :, 3:], own_targets[:, :, 4:], RunOptions(initial=carried, num_scored=2), trace=True
     )
     for r, model in enumerate(models):
         before = model.recurrent(model.encode(inputs[:, :3]).transpose(0, 1)).final
         held = [state.detach() for state in stack_states(before)]
-        expected = loss(TOKEN_EVERY, model(inputs[:, 3:], held).values[:, -2:], targets[:, 4:])
+        expected = loss(TOKEN_EVERY, model(inputs[:, 3:], RunOptions(initial=held)).values[:, -2:], targets[:, 4:])
         torch.testing.assert_close(run.losses[r], expected, rtol=1e-12, atol=0)
         grads = torch.autograd.grad(expected, list(model.parameters()))
         flat = torch.cat([grad.flatten() for grad in grads])

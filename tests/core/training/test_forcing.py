@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.config import build
-from pipeline.core.models import Reading, loss
+from pipeline.core.models import Seq2SeqInputs, loss
 from pipeline.core.models.generation import network_of
 from pipeline.core.training import MemorySink, run_trial
 from pipeline.core.training.forcing import (
@@ -175,23 +175,22 @@ def test_what_is_read_is_drawn_and_nothing_flows_back_through_the_draw(coin: str
     spec = spec_of(**SMALL, model__attention={"name": "dot", "feeds": "context"}, training__forcing=forcing)
     trial = Trial(spec, reversal(), MemorySink(), device=torch.device("cpu"))
     state = trial.step.start(4.0 * trial.replicas.flat_RP.double())._replace(step=5)
-    window = trial.step.windows.at(5)
-    batch = trial.step.batch_of(window)
+    batch = trial.step.batch_of(trial.step.windows.at(5))
     sampled, metrics = trial.step.scheduled_sampling(batch, state)
     assert metrics["teacher_forcing_probability"].tolist() == [0.5] * 3
-    run = trial.step.backpropagate(state.flat_RP, sampled, window, [])
+    run = trial.step.backpropagate(state.flat_RP, sampled)
     coins = spec.training.forcing.coins(spec.seeds, 5, *batch.targets.shape[1:])
     for r in range(3):
         network = network_of(trial.replicas, state.flat_RP, r)
-        source, true, targets = batch.inputs.source[r], batch.inputs.given[r], batch.targets[r]
+        source, true, targets = batch.inputs.source[r], batch.inputs.decoder_inputs[r], batch.targets[r]
         given = true[:, :1]
         for u in range(1, true.shape[1]):
             padded = torch.cat([given, true[:, u:]], dim=1)
-            said = network(Reading(source, padded)).values[:, u - 1].argmax(dim=1)
+            said = network(Seq2SeqInputs(source, padded)).values[:, u - 1].argmax(dim=1)
             given = torch.cat([given, torch.where(coins[r, :, u], true[:, u], said)[:, None]], dim=1)
-        assert torch.equal(sampled.inputs.given[r], given)
+        assert torch.equal(sampled.inputs.decoder_inputs[r], given)
         assert not torch.equal(given, true)
-        expected = loss(trial.replicas.interface, network(Reading(source, given)).values, targets)
+        expected = loss(trial.replicas.interface, network(Seq2SeqInputs(source, given)).values, targets)
         grads = torch.autograd.grad(expected, [*network.parameters()])
         torch.testing.assert_close(run.losses[r], expected.detach(), rtol=1e-9, atol=0)
         flat = torch.cat([grad.flatten() for grad in grads])

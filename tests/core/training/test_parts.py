@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.config import build
-from pipeline.core.models.randomness import generator
+from pipeline.core.models import generator
 from pipeline.core.training import MemorySink, Status, TrialResult, trial_id
 from pipeline.core.training.progress import ReplicaOutcome
 from pipeline.core.training.runtime import computing, denormals_are_flushed, peak_memory_bytes

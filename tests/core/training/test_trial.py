@@ -307,7 +307,7 @@ def test_the_regulariser_is_added_before_clipping_and_its_value_is_a_curve(addin
     assert (omega > 0).all()
     trial = Trial(spec_of(regularisation=rule), adding, MemorySink(), device=torch.device("cpu"))
     start, window = trial.progress.state.flat_RP, trial.step.windows.at(0)
-    run = trial.step.backpropagate(start, trial.step.batch_of(window), window, [])
+    run = trial.step.backpropagate(start, trial.step.batch_of(window))
     penalised, _ = trial.spec.regularisation.penalise(trial.replicas, start, run)
     difference = trial.replicas.named(penalised - run.grad_RP)
     assert difference["recurrent.weight_hh_l0"].abs().max() > 0

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.core.models import RunOptions
 from pipeline.core.training import MemorySink, TrialSpec, run_trial
 from pipeline.core.training.data import Sequences
 from pipeline.core.training.loop import Trial, train
@@ -117,7 +118,8 @@ def test_with_k2_over_the_whole_sequence_the_gradients_of_its_updates_sum_to_the
     for step in range(-(-T // k1)):
         window = step_of.windows.at(step)
         before = step_of.states_before(window, start._replace(step=step))
-        run = step_of.backpropagate(start.flat_RP, step_of.batch_of(window), window, before)
+        options = RunOptions(initial=before, num_scored=window.num_scored)
+        run = step_of.backpropagate(start.flat_RP, step_of.batch_of(window), options)
         summed += run.grad_RP * window.num_scored / T  # each loss is a mean over its own timesteps
     whole = step_of.train.take(step_of.order.indices(0))
     _, full = trial.replicas.gradients(start.flat_RP, *whole)
@@ -144,7 +146,7 @@ def test_a_target_at_the_end_is_truncated_from_the_end(adding: Any, spec_of: Any
     assert window == (7, 7, 10, None, 0)
     batch, state = step_of.batch_of(window), step_of.states_before(window, start)
     assert batch.inputs.shape[2] == 3
-    run = step_of.backpropagate(start.flat_RP, batch, window, state)
+    run = step_of.backpropagate(start.flat_RP, batch, RunOptions(initial=state))
     chosen = step_of.order.indices(7)
     for r in range(3):
         model = nn.GRU(2, 6, batch_first=True).double()
