@@ -106,6 +106,16 @@ def _cosine(first_RP: Tensor, second_RP: Tensor, first_norm_R: Tensor, second_no
     return torch.where((first_norm_R == 0) & (second_norm_R == 0), 1.0, dot_R / (first_norm_R * second_norm_R))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Threshold:
+    """What most rules are configured by."""
+
+    threshold: float
+
+    def __post_init__(self) -> None:
+        _require_positive("threshold", self.threshold)
+
+
 def _require_positive(field: str, value: float) -> None:
     require(0 < value < math.inf, field, "a finite number above 0", value)
 
@@ -127,14 +137,10 @@ def clip_by_value(grad_RP: Tensor, threshold: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Value(ClippingRule):
+class Value(_Threshold, ClippingRule):
     """Clip by value, g_j ← max(-δ, min(δ, g_j)) for every entry j (Goodfellow et al., 2016)."""
 
     name: Literal["value"] = "value"
-    threshold: float
-
-    def __post_init__(self) -> None:
-        _require_positive("threshold", self.threshold)
 
     def update(self, grad_RP: Tensor, state: State, params: Params) -> tuple[Tensor, State]:
         """Return `clip_by_value` at the threshold."""
@@ -153,14 +159,10 @@ def clip_by_global_norm(grad_RP: Tensor, threshold: float | Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlobalNorm(ClippingRule):
+class GlobalNorm(_Threshold, ClippingRule):
     """Clip by global norm, g ← g · min(1, δ/‖g‖), over all parameters of a replica (Pascanu et al., 2013)."""
 
     name: Literal["global_norm"] = "global_norm"
-    threshold: float
-
-    def __post_init__(self) -> None:
-        _require_positive("threshold", self.threshold)
 
     def update(self, grad_RP: Tensor, state: State, params: Params) -> tuple[Tensor, State]:
         """Return `clip_by_global_norm` at the threshold."""
@@ -175,7 +177,7 @@ def clip_by_global_norm_max(grad_RP: Tensor, threshold: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlobalNormMax(ClippingRule):
+class GlobalNormMax(_Threshold, ClippingRule):
     """A misprint of `global_norm`, g ← g · max(1, δ/‖g‖), as one set of lecture notes has it; here to be compared.
 
     It makes a gradient smaller than δ as large as δ, and never shrinks any, so it cannot stop an explosion and near
@@ -183,10 +185,6 @@ class GlobalNormMax(ClippingRule):
     """
 
     name: Literal["global_norm_max"] = "global_norm_max"
-    threshold: float
-
-    def __post_init__(self) -> None:
-        _require_positive("threshold", self.threshold)
 
     def update(self, grad_RP: Tensor, state: State, params: Params) -> tuple[Tensor, State]:
         """Return `clip_by_global_norm_max` at the threshold."""
@@ -200,17 +198,13 @@ def clip_by_block_norm(grad_RP: Tensor, threshold: float, params: Params) -> Ten
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockNorm(ClippingRule):
+class BlockNorm(_Threshold, ClippingRule):
     """Clip by block norm, g_k ← g_k · min(1, δ/‖g_k‖) for every parameter tensor k by its own norm.
 
     Source: optax's `clip_by_block_rms`, with the norm in place of the root mean square.
     """
 
     name: Literal["block_norm"] = "block_norm"
-    threshold: float
-
-    def __post_init__(self) -> None:
-        _require_positive("threshold", self.threshold)
 
     def update(self, grad_RP: Tensor, state: State, params: Params) -> tuple[Tensor, State]:
         """Return `clip_by_block_norm` at the threshold."""
@@ -326,7 +320,7 @@ def percentile_of_sorted(sorted_RN: Tensor, percentile: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StateNorm(ClippingRule):
+class StateNorm(_Threshold, ClippingRule):
     """Clip inside the recurrence: δ_t ← δ_t · min(1, δ/‖δ_t‖), δ_t = dL/dh_t of one example, before it flows to t-1.
 
     Mikolov (2012, section 3.2.2) limited the errors of hidden units so, there entry by entry. What this does to the
@@ -335,10 +329,6 @@ class StateNorm(ClippingRule):
     """
 
     name: Literal["state_norm"] = "state_norm"
-    threshold: float
-
-    def __post_init__(self) -> None:
-        _require_positive("threshold", self.threshold)
 
     @property
     def state_threshold(self) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipeline.core.models import Replicas, Seq2SeqInputs, lengths_of, loss, num_scored, num_wrong
 from pipeline.core.training.data import Sequences, to_device
-from pipeline.core.training.rows import CurveWriter, long_columns
+from pipeline.core.training.rows import RowWriter
 from pipeline.data import EOS, PAD
 
 if TYPE_CHECKING:
@@ -39,13 +39,11 @@ class Evaluation:
         replicas: The replica batch.
         dataset: What is known of the data besides, and test splits of other lengths.
         splits: Validation and test among them, on the device.
-        curves: Where the rows go.
+        rows: Where they go.
     """
 
-    def __init__(
-        self, replicas: Replicas, dataset: Dataset, splits: Mapping[str, Sequences], curves: CurveWriter
-    ) -> None:
-        self._replicas, self._dataset, self._splits, self._curves = replicas, dataset, splits, curves
+    def __init__(self, replicas: Replicas, dataset: Dataset, splits: Mapping[str, Sequences], rows: RowWriter) -> None:
+        self._replicas, self._dataset, self._splits, self._rows = replicas, dataset, splits, rows
 
     def score(self, name: str, flat_RP: Tensor, which: list[int], step: int) -> tuple[Tensor, Tensor | None]:
         """Return the loss and the error of every replica on a split, (R,) each; the error is None for real targets.
@@ -63,9 +61,9 @@ class Evaluation:
         if not self._replicas.interface.decodes:
             return evaluate(self._replicas, flat_RP, split)
         decoding = decode(self._replicas, flat_RP, split)
-        self._curves.write(step, "loss", decoding.losses[FREE_RUNNING], which, split=name, mode=FREE_RUNNING)
+        self._rows.curve(step, "loss", decoding.losses[FREE_RUNNING], which, split=name, mode=FREE_RUNNING)
         for mode in MODES:
-            self._curves.write(step, "token_error", decoding.token_error(mode), which, split=name, mode=mode)
+            self._rows.curve(step, "token_error", decoding.token_error(mode), which, split=name, mode=mode)
         if name == "test":
             self._write_breakdown(decoding, split, which, step)
         return decoding.losses[TEACHER_FORCED], decoding.sequence_error()
@@ -84,11 +82,11 @@ class Evaluation:
             losses, errors = evaluate(replicas, flat_RP, split)
             if replicas.interface.decodes:
                 errors = decode(replicas, flat_RP, split).sequence_error()
-            self._curves.write(step, "loss", losses, tested, split="test", tested_length=length)
+            self._rows.curve(step, "loss", losses, tested, split="test", tested_length=length)
             if errors is not None:
-                self._curves.write(step, "error", errors, tested, split="test", tested_length=length)
+                self._rows.curve(step, "error", errors, tested, split="test", tested_length=length)
         for group, errors in error_by_group(replicas, flat_RP, test, self._dataset.token_groups or {}).items():
-            self._curves.write(step, "error", errors, tested, split="test", group=group)
+            self._rows.curve(step, "error", errors, tested, split="test", group=group)
 
     def _write_breakdown(self, decoding: Decoding, split: Sequences, which: list[int], step: int) -> None:
         """Write where decoders err: tokens by output position in both modes, sequences by source length."""
@@ -105,8 +103,7 @@ class Evaluation:
             parts.append((FREE_RUNNING, "source_length", lengths_K.cpu().numpy(), error_RK, num_K))
         for mode, by, at, error_RK, num_K in parts:
             values = {"error": error_RK[which].double(), "num": num_K.expand(len(which), -1)}
-            axes = {"seed": self._curves.seeds[which], "at": at}
-            self._curves.sink.write("breakdown", long_columns(values, axes, mode=mode, by=by, step=step))
+            self._rows.write("breakdown", values, which, {"at": at}, mode=mode, by=by, step=step)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from pipeline.core.models import Replicas, Seq2SeqInputs, SequenceModel, generat
 from pipeline.core.models.generation import beam_search, generate, network_of
 from pipeline.core.training.data import Sequences, aligned_on
 from pipeline.core.training.evaluation import FREE_RUNNING, decode
-from pipeline.core.training.rows import Column, CurveWriter, long_columns
+from pipeline.core.training.rows import Column, RowWriter, long_columns
 from pipeline.data import PAD
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Examples:
         flat_RP: Its parameters.
         dataset: What it was trained on.
         test: The test split.
-        curves: Knows the seeds, and where rows go.
+        rows: Knows the seeds, and where rows go.
         which: Replicas that have results and did not diverge; at least one.
         step: Under which the rows stand.
     """
@@ -43,13 +43,13 @@ class Examples:
         flat_RP: Tensor,
         dataset: Dataset,
         test: Sequences,
-        curves: CurveWriter,
+        rows: RowWriter,
         which: list[int],
         step: int,
     ) -> None:
         self._replicas, self._flat_RP, self._dataset = replicas, flat_RP, dataset
         self._sequences, self._which, self._step = test.first(NUM_EXAMPLES), which, step
-        self._sink, self._seeds = curves.sink, curves.seeds
+        self._sink, self._seeds = rows.sink, rows.seeds
 
     def write(self) -> None:
         """Write what there is to see of this kind of network."""

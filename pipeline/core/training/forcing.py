@@ -112,7 +112,7 @@ class Forcing:
         """Return where the true token is given, (R, B, U): a pure function of seed and step, each replica's own.
 
         Args:
-            seeds: One a replica.
+            seeds: One per replica.
             step: i, counted from 0.
             num_examples: B.
             num_positions: U.

@@ -29,7 +29,7 @@ from pipeline.core.training.progress import (
     pack,
     unpack,
 )
-from pipeline.core.training.rows import CurveWriter, LedgerBuffer, MemorySink, Sink
+from pipeline.core.training.rows import LedgerBuffer, MemorySink, RowWriter, Sink
 from pipeline.core.training.runtime import computing, keep_freed_memory, peak_memory_bytes, reset_peak_memory
 from pipeline.core.training.schedule import Schedule
 from pipeline.core.training.spec import TrialSpec, check_fit
@@ -153,16 +153,16 @@ class Trial:
         training, num_probed = spec.training, spec.diagnostics.probe_size
         self.schedule = Schedule(training.max_steps, training.evaluate_every, spec.diagnostics.num_traces)
         self.step = Step(spec, self.replicas, sequences["train"], dataset.num_timesteps)
-        self.curves = CurveWriter(spec.seeds, sink)
-        self.ledger = LedgerBuffer(self.curves)
+        self.rows = RowWriter(spec.seeds, sink)
+        self.ledger = LedgerBuffer(self.rows)
         self.diagnostics = Diagnostics(
             spec.diagnostics,
             self.replicas,
             probe=sequences["validation"].first(num_probed),
             alignment=aligned_on(splits["validation"], num_probed, device),
-            curves=self.curves,
+            rows=self.rows,
         )
-        self.evaluation = Evaluation(self.replicas, dataset, sequences, self.curves)
+        self.evaluation = Evaluation(self.replicas, dataset, sequences, self.rows)
         saved = None if checkpoints is None else checkpoints.load()
         self.progress = self._begin() if saved is None else self._take_up(saved)
         self.saved = time.perf_counter()
@@ -210,9 +210,9 @@ class Trial:
         self.ledger.write(step)
         progress.times.note_step_time(step)
         losses, errors = self.evaluation.score("validation", progress.state.flat_RP, which, step)
-        self.curves.write(step, "loss", losses, which, split="validation")
+        self.rows.curve(step, "loss", losses, which, split="validation")
         if errors is not None:
-            self.curves.write(step, "error", errors, which, split="validation")
+            self.rows.curve(step, "error", errors, which, split="validation")
         losses_R, errors_R = losses.tolist(), _list_of(errors, len(losses))
         judged_R: list[Any] = losses_R if training.stop_on == "validation_loss" else errors_R
         for r in which:
@@ -283,7 +283,7 @@ class Trial:
         losses_R, errors_R = losses.tolist(), _list_of(errors, len(losses))
         self.evaluation.test_further(progress.best_RP, tested, step)
         if sound := [r for r in tested if outcomes[r].is_sound]:
-            Examples(self.replicas, progress.best_RP, self.dataset, self.test, self.curves, sound, step).write()
+            Examples(self.replicas, progress.best_RP, self.dataset, self.test, self.rows, sound, step).write()
         progress.times.wall_s = self.wall_time_s()
         common = self._common_columns()
         clipped_R = progress.num_clipped_R.tolist()

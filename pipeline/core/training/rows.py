@@ -1,7 +1,7 @@
 """The rows of a trial: plain columns, so that the numerical core needs no data-frame library.
 
-A `Sink` takes tables; `long_columns` makes the rows of one from arrays with named axes; `CurveWriter` and
-`LedgerBuffer` write the table `curves`. S is updates, R replicas.
+A `Sink` takes tables; `long_columns` makes the rows of one from arrays with named axes; a `RowWriter` writes those of
+a trial's replicas, and a `LedgerBuffer` those of its updates. S is updates, R replicas.
 """
 
 from __future__ import annotations
@@ -119,34 +119,43 @@ loss and error by which a trial is judged); `group` a kind of token; `tested_len
 """
 
 
-class CurveWriter:
-    """Writes rows of `curves`.
+class RowWriter:
+    """Writes the rows of some of a trial's replicas, under their seeds.
 
     Args:
         seeds: One per replica.
-        sink: Where they go.
+        sink: Where the rows go.
     """
 
     def __init__(self, seeds: Sequence[int], sink: Sink) -> None:
         self.seeds, self.sink = np.array(seeds), sink
 
-    def write(self, step: int, metric: str, values_R: Tensor, which: list[int], **facts: str | int) -> None:
-        """Write one metric of the replicas in `which` at a step, with what there is to say of it among `FACTS`."""
-        constants = FACTS | facts
+    def write(
+        self,
+        table: str,
+        values: Mapping[str, Tensor],
+        which: list[int],
+        axes: Mapping[str, Sequence[Any] | np.ndarray[Any, Any]],
+        **constants: str | int | float,
+    ) -> None:
+        """Write `long_columns` of arrays whose first axis is the replicas in `which`, the others `axes`."""
+        self.sink.write(table, long_columns(values, {"seed": self.seeds[which], **axes}, **constants))
+
+    def curve(self, step: int, metric: str, values_R: Tensor, which: list[int], **facts: str | int) -> None:
+        """Write a metric at a step, of all replicas those in `which`, with what there is to say of it among `FACTS`."""
         values = {"value": values_R[which].double()}
-        axes = {"seed": self.seeds[which]}
-        self.sink.write("curves", long_columns(values, axes, step=step, metric=metric, **constants))
+        self.write("curves", values, which, {}, step=step, metric=metric, **FACTS | facts)
 
 
 class LedgerBuffer:
     """Collects the loss and the clip ledger of every update on the device, and writes them in portions.
 
     Args:
-        curves: Where the rows go.
+        rows: Where they go.
     """
 
-    def __init__(self, curves: CurveWriter) -> None:
-        self._seeds, self._sink = curves.seeds, curves.sink
+    def __init__(self, rows: RowWriter) -> None:
+        self._seeds, self._sink = rows.seeds, rows.sink
         self._metrics: tuple[str, ...] = ()
         self._updates: list[Tensor] = []
 
