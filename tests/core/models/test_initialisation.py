@@ -47,13 +47,11 @@ def test_gaussian_has_its_standard_deviation() -> None:
     assert abs(W.mean().item()) < 0.02
 
 
-def test_scaled_gaussian_has_a_spectral_radius_near_its_gain() -> None:
-    radii = [
-        torch.linalg.eigvals(recurrent(model_of(seed=s, recurrent={"name": "scaled_gaussian", "gain": 1.5})))
-        .abs()
-        .max()
-        for s in range(5)
-    ]
+def test_scaled_gaussian_has_a_standard_deviation_of_gain_over_root_of_h_and_a_spectral_radius_near_its_gain() -> None:
+    matrices = [recurrent(model_of(seed=s, recurrent={"name": "scaled_gaussian", "gain": 1.5})) for s in range(5)]
+    four_standard_errors = 4 / math.sqrt(2 * 5 * H * H)
+    assert torch.stack(matrices).std().item() == pytest.approx(1.5 / math.sqrt(H), rel=four_standard_errors)
+    radii = [torch.linalg.eigvals(W).abs().max() for W in matrices]
     assert torch.stack(radii).mean().item() == pytest.approx(1.5, rel=0.15)
 
 
