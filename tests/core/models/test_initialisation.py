@@ -88,18 +88,6 @@ def test_forget_bias_is_the_sum_of_both_biases(cell: str, gate: int) -> None:
         assert torch.equal(part, torch.full((H,), 3.0 if number == gate else 0.0))
 
 
-def test_chrono_draws_times_between_one_and_the_longest_lag() -> None:
-    models = [model_of("lstm", seed=s, bias={"name": "chrono", "longest_lag": 100}) for s in range(40)]
-    biases = torch.stack([m.recurrent.bias_hh_l0.detach().double() for m in models])
-    i, f, g, o = biases.chunk(4, dim=1)
-    assert torch.equal(i, -f)
-    assert not torch.cat([g, o]).any()
-    times = f.exp()
-    assert times.min() >= 1 - 1e-6
-    assert times.max() <= 99 + 1e-3
-    assert times.mean().item() == pytest.approx(50.0, rel=0.05)  # uniform on [1, 99]
-
-
 def test_constant_bias_and_readout() -> None:
     model = model_of(bias={"name": "constant", "value": 0.0}, readout={"name": "gaussian", "std": 0.001})
     assert not (model.recurrent.bias_ih_l0 + model.recurrent.bias_hh_l0).any()
