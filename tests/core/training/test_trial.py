@@ -253,8 +253,9 @@ def test_symbols_with_a_target_at_every_timestep_are_learned(
     spec = spec_of(model__embedding_size=embedding_size, model__hidden_size=16, training__max_steps=150)
     result = run_trial(spec, symbols, sink)
     for row in result.rows:
-        assert row["test_error"] < 0.35 < 0.75  # chance is 0.75; the first timestep cannot be known
-        assert row["test_loss"] < math.log(4)
+        # the first of 12 timesteps cannot be known: chance there costs 0.75 / 12 and ln 4 / 12
+        assert row["test_error"] == pytest.approx(0.75 / 12, abs=0.02)
+        assert math.log(4) / 12 < row["test_loss"] < 1.3 * math.log(4) / 12
 
 
 def test_ledger_says_what_clipping_did(adding: Any, spec_of: Any) -> None:
@@ -310,7 +311,7 @@ def test_the_regulariser_is_added_before_clipping_and_its_value_is_a_curve(addin
     run = trial.step.backpropagate(start, trial.step.batch_of(window))
     penalised, _ = trial.spec.regularisation.penalise(trial.replicas, start, run)
     difference = trial.replicas.named(penalised - run.grad_RP)
-    assert difference["recurrent.weight_hh_l0"].abs().max() > 0
+    assert (difference["recurrent.weight_hh_l0"].abs().amax(dim=(1, 2)) > 0).all()
     assert not any(part.any() for name, part in difference.items() if name != "recurrent.weight_hh_l0")
     norms = curves["value"][(curves["metric"] == "grad_norm") & (curves["step"] == 1)]
     np.testing.assert_allclose(norms, penalised.double().norm(dim=1), rtol=1e-6)
