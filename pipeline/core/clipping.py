@@ -154,7 +154,8 @@ def clip_by_global_norm(grad_RP: Tensor, threshold: float | Tensor) -> Tensor:
         grad_RP: Gradients of R replicas, each flattened to P numbers.
         threshold: The largest norm δ that passes unchanged; one for all, or one per replica, (R,).
     """
-    scale_R = (threshold / norms(grad_RP)).clamp(max=1.0)  # of a norm of 0 it is 1
+    norm_R = norms(grad_RP)
+    scale_R = torch.where(norm_R > 0, (threshold / norm_R).clamp(max=1.0), 1.0)  # AutoClip's threshold may be 0, too
     return grad_RP * scale_R[:, None].to(grad_RP.dtype)
 
 
