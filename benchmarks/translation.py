@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from benchmarks.contenders import Step
 from benchmarks.timing import time_side_by_side
 from pipeline.core.attention.score import Dot
+from pipeline.core.clipping import clip_by_global_norm
 from pipeline.core.models import Interface, ModelSpec, Replicas, Seq2SeqInputs, build_network, teacher_forced
-from pipeline.core.training.clipping import clip_by_global_norm
 from pipeline.data import PAD
 
 BATCH, SOURCE, TARGET, HIDDEN, EMBEDDING = 64, 30, 11, 64, 16
@@ -72,7 +72,7 @@ def ours(num_replicas: int, trace: bool) -> Step:
         run = replicas.backpropagate(flat, inputs, targets, trace=trace)
         for grad_RTBH in run.grad_states:
             grad_RTBH.norm(dim=(2, 3))
-        flat.grad, _ = clip_by_global_norm(run.grad_RP, 1.0)
+        flat.grad = clip_by_global_norm(run.grad_RP, 1.0)
         optimiser.step()
 
     return step

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot, General
 from pipeline.core.measures import locate
-from pipeline.core.measures.gradient_trace import at_end, trace_gradients
+from pipeline.core.measures.gradients import at_end, trace_gradients
 from pipeline.core.models import INPUT, Interface, ModelSpec, Replicas, RunOptions, Seq2SeqInputs, loss, teacher_forced
 from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.models.initialisation import PLAIN, Gaussian
@@ -244,7 +244,7 @@ def test_a_gradient_that_overflows_in_the_encoder_is_found_there() -> None:
     source, targets = torch.full((1, 4, 30), 3, dtype=torch.uint8), torch.full((1, 4, 2), 3)
     place = locate(replicas, replicas.flat_RP, Seq2SeqInputs(source, teacher_forced(targets)), targets, replica=0)
     assert (place.quantity, place.timestep) == ("grad_h (encoder)", 20)
-    assert place.num_nonfinite > 0
+    assert place.num_nonfinite == 7 + 1 + 2  # W_ih, W_hh and both biases of the encoder
 
 
 def test_attention_sees_the_encoder_otherwise_it_sees_its_end_alone() -> None:

@@ -13,7 +13,7 @@ from pipeline.core.attention.score import NO_ATTENTION, Dot
 from pipeline.core.models import Interface, ModelSpec, Replicas, Seq2SeqInputs, loss, teacher_forced
 from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.training.data import Sequences
-from pipeline.core.training.decoding import FREE_RUNNING, MODES, TEACHER_FORCED, Decoding, decode, ended
+from pipeline.core.training.evaluation import FREE_RUNNING, MODES, TEACHER_FORCED, Decoding, decode, ended
 from pipeline.data.dataset import EOS, PAD, SOS
 
 R, N, U, S, V = 3, 150, 5, 6, 6  # more sequences than are decoded at once
@@ -190,4 +190,4 @@ def test_losses_of_a_real_pack_are_those_of_its_networks_given_the_tokens_that_t
         torch.testing.assert_close(
             decoded.losses[FREE_RUNNING][r], loss(INTERFACE, predicted, TARGETS), rtol=1e-9, atol=0
         )
-        assert torch.equal(decoded.said[FREE_RUNNING][r], ended(predicted.argmax(dim=-1)))
+        assert torch.equal(decoded.tokens[FREE_RUNNING][r], ended(predicted.argmax(dim=-1)))

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.core.models import Network, build_network
 from pipeline.core.training import MemorySink, TrialSpec, run_trial, train_networks
-from pipeline.core.training.trial import Trial
+from pipeline.core.training.loop import Trial
 from tests.core.training.conftest import SmallDataset
 from tests.core.training.sequences import (
     ADDITIVE,
@@ -125,15 +125,15 @@ def test_a_killed_trial_goes_on_under_scheduled_sampling_bit_for_bit(sampled: Tr
 def test_a_replica_that_diverges_on_the_way_leaves_its_neighbours_bit_identical(
     sampled: TrialSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset, clean, poisoned, update = reversal(), MemorySink(), MemorySink(), Trial._update
+    dataset, clean, poisoned, update = reversal(), MemorySink(), MemorySink(), Trial.update
     expected = run_trial(sampled, dataset, clean)
 
     def planted(trial: Trial) -> None:
         if trial.progress.step == 7:
-            trial.replicas.named(trial.progress.flat_RP)["encoder.weight_hh_l0"][1] = math.nan
+            trial.replicas.named(trial.progress.state.flat_RP)["encoder.weight_hh_l0"][1] = math.nan
         update(trial)
 
-    monkeypatch.setattr(Trial, "_update", planted)
+    monkeypatch.setattr(Trial, "update", planted)
     result = run_trial(sampled, dataset, poisoned)
     assert [row["status"] for row in result.rows] == ["ok", "diverged", "ok"]
     assert (result.rows[1]["diverged_step"], result.rows[1]["num_steps"], result.rows[1]["best_step"]) == (8, 7, 6)
@@ -151,7 +151,7 @@ def test_replicas_that_all_diverge_at_once_are_rows(spec_of: Any, monkeypatch: p
             next(network.parameters()).fill_(math.nan)
         return network
 
-    monkeypatch.setattr("pipeline.core.training.trial.build_network", planted)
+    monkeypatch.setattr("pipeline.core.training.loop.build_network", planted)
     result, tables = trial_of(small(spec_of, model__attention=ADDITIVE), reversal())
     assert {(row["status"], row["diverged_step"], row["test_loss"]) for row in result.rows} == {("diverged", 0, None)}
     assert "tokens" not in tables
