@@ -19,6 +19,7 @@ from tests.core.training.sequences import (
     canvases,
     curve,
     films,
+    finished,
     reversal,
     scheduled_sampling,
     small,
@@ -28,7 +29,8 @@ from tests.core.training.sequences import (
 
 def test_tables_of_a_decoder_have_their_schema_and_every_row(spec_of: Any) -> None:
     dataset = reversal()
-    result, tables = trial_of(scheduled_sampling(spec_of), dataset)
+    result, sink = finished(scheduled_sampling(spec_of), dataset)
+    tables = sink.tables()
     assert set(tables) == {"curves", "traces", "eigenvalues", "attention", "breakdown", "tokens"}
     for table, columns in tables.items():
         frame = pl.DataFrame(columns).with_columns(trial_id=pl.lit("a trial"))

@@ -22,6 +22,7 @@ from tests.core.training.sequences import (
     WIDTH,
     canvases,
     curve,
+    finished,
     first_letter,
     letter_before,
     reversal,
@@ -42,7 +43,7 @@ def sampled(spec_of: Callable[..., TrialSpec]) -> TrialSpec:
 
 
 def test_curves_of_a_decoder_say_what_was_evaluated_and_when(sampled: TrialSpec) -> None:
-    _, tables = trial_of(sampled, reversal())
+    tables = finished(sampled, reversal())[1].tables()
     every, evaluated, traced, last = [*range(1, 13)], [0, 6, 12], [0, 3, 12], [12]
     expected: list[tuple[str, dict[str, str | int], list[int]]] = [
         ("teacher_forcing_probability", {}, every),
@@ -72,7 +73,7 @@ def test_curves_of_a_decoder_say_what_was_evaluated_and_when(sampled: TrialSpec)
 
 
 def test_traces_reach_the_encoder_and_what_it_reads(sampled: TrialSpec) -> None:
-    _, tables = trial_of(sampled, reversal())
+    tables = finished(sampled, reversal())[1].tables()
     traces = tables["traces"]
     places = {*zip(traces["part"], traces["direction"], traces["quantity"], strict=True)}
     assert places == {
@@ -88,8 +89,9 @@ def test_traces_reach_the_encoder_and_what_it_reads(sampled: TrialSpec) -> None:
 
 
 def test_same_spec_twice_and_a_replica_alone_give_the_same_rows(sampled: TrialSpec) -> None:
-    sinks, dataset = [MemorySink() for _ in range(3)], reversal()
-    first, again = (run_trial(sampled, dataset, sink) for sink in sinks[:2])
+    dataset, (first, sink) = reversal(), finished(sampled, reversal())
+    sinks = [sink, MemorySink(), MemorySink()]
+    again = run_trial(sampled, dataset, sinks[1])
     alone = run_trial(dataclasses.replace(sampled, seeds=(1,)), dataset, sinks[2])
     assert rows_of(first) == rows_of(again)
     assert rows_of(first)[1] == rows_of(alone)[0]
@@ -110,8 +112,8 @@ def test_a_captioner_alone_gives_the_rows_it_gives_in_a_pack(spec_of: Any) -> No
 
 @pytest.mark.parametrize("die_after", [1, 5, 9])
 def test_a_killed_trial_goes_on_under_scheduled_sampling_bit_for_bit(sampled: TrialSpec, die_after: int) -> None:
-    whole, interrupted, dataset = MemorySink(), MemorySink(), reversal()
-    expected = run_trial(sampled, dataset, whole)
+    interrupted, dataset = MemorySink(), reversal()
+    expected, whole = finished(sampled, dataset)
     slot = Slot(die_after=die_after)
     with pytest.raises(KeyboardInterrupt, match="plug"):
         run_trial(sampled, dataset, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
@@ -125,8 +127,8 @@ def test_a_killed_trial_goes_on_under_scheduled_sampling_bit_for_bit(sampled: Tr
 def test_a_replica_that_diverges_on_the_way_leaves_its_neighbours_bit_identical(
     sampled: TrialSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset, clean, poisoned, update = reversal(), MemorySink(), MemorySink(), Trial._update
-    expected = run_trial(sampled, dataset, clean)
+    dataset, poisoned, update = reversal(), MemorySink(), Trial._update
+    expected, clean = finished(sampled, dataset)
 
     def planted(trial: Trial) -> None:
         if trial.progress.step == 7:
@@ -158,6 +160,7 @@ def test_replicas_that_all_diverge_at_once_are_rows(spec_of: Any, monkeypatch: p
     assert np.isnan(curve(tables, "error", split="validation")).all()
 
 
+@pytest.mark.slow
 def test_the_doubly_stochastic_term_makes_attention_cover_the_source(spec_of: Any) -> None:
     dataset, found = reversal(), {}
     for weight in (1e-6, 3.0):
