@@ -90,6 +90,7 @@ def test_draws_have_the_tempered_distribution(temperature: float, monkeypatch: p
     assert (np.abs(np.bincount(drawn, minlength=V) / num - shares) <= 4 * error + 1 / num).all()
 
 
+@pytest.mark.slow
 def test_at_the_ends_of_temperature_draws_are_greedy_or_equal() -> None:
     model, draws = model_of(), fresh()
     state = draws.get_state()

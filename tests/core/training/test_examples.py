@@ -97,6 +97,7 @@ def test_a_captioner_writes_images_captions_and_where_it_looked(spec_of: Any) ->
     assert {*tables["breakdown"]["by"]} == {"output_position"}  # an image has no length
 
 
+@pytest.mark.slow
 def test_a_language_model_writes_samples(spec_of: Any) -> None:
     spec = small(
         spec_of, training__max_steps=150, training__evaluate_every=50, optimiser={"name": "sgd", "learning_rate": 1.0}

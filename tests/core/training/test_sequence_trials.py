@@ -110,7 +110,9 @@ def test_a_captioner_alone_gives_the_rows_it_gives_in_a_pack(spec_of: Any) -> No
         assert sorted_rows(sinks[0], table, [2]) == sorted_rows(sinks[1], table)
 
 
-@pytest.mark.parametrize("die_after", [1, 5, 9])
+@pytest.mark.parametrize(
+    "die_after", [pytest.param(1, marks=pytest.mark.slow), 5, pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_a_killed_trial_goes_on_under_scheduled_sampling_bit_for_bit(sampled: TrialSpec, die_after: int) -> None:
     interrupted, dataset = MemorySink(), reversal()
     expected, whole = finished(sampled, dataset)
@@ -212,6 +214,7 @@ def test_errors_at_every_timestep_are_shares_of_tokens_not_of_padding(spec_of: A
     assert result.rows[0]["test_loss"] == pytest.approx(loss / num_tokens, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_of_sources_and_targets_changes_no_row_of_a_decoder(sampled: TrialSpec) -> None:
     forcing = dataclasses.replace(sampled.training.forcing, coin="sequence")  # one coin, however long the target is
     spec = dataclasses.replace(sampled, training=dataclasses.replace(sampled.training, forcing=forcing))
