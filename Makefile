@@ -6,9 +6,10 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro replicate test check selftest format bench clean
+.PHONY: help setup try repro replicate test check selftest format bench docs site clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -20,6 +21,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'setuptools>=77'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[development]'
 	@touch $@
+
+try: $(READY)  ## Run one study at smoke scale in a workspace of its own, .try/: a first look
+	python examples/first_study.py
+	@echo "Open .try/reports/site/index.html"
 
 repro: $(READY)  ## Run the pipeline of params.yaml: datasets, sweeps, report; hand the figures to W&B
 	dvc repro
@@ -46,6 +51,15 @@ replicate: $(READY)  ## Train the published protocols at their published size (a
 
 bench: $(READY)  ## Time the recurrences against torch.nn and a hand-unrolled loop, side by side
 	python -m benchmarks
+
+docs: $(READY)  ## Build the documentation into site/; a broken link is an error
+	mkdocs build --strict
+
+site: docs  ## Put the documentation and the report's page on the branch gh-pages, to be pushed
+	@test -f reports/site/index.html || { echo "reports/site is missing: dvc pull brings it, make repro makes it"; exit 1; }
+	cp -R reports/site site/report
+	ghp-import --no-jekyll --message "Publish the documentation and the report" site
+	@echo "git push origin gh-pages puts it online"
 
 clean:  ## Remove the environment and caches; datasets, results and finished trials stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info

@@ -1,13 +1,14 @@
-"""Mappings in, frozen dataclasses out: every key must be known, present and of the declared type.
+"""Mappings in, frozen dataclasses out: every key must be known and of the declared type.
 
-Nothing is repaired and nothing defaults in silence. A mistake is a `ConfigError` that names the file, the
-dotted key, what was expected, what came, and the nearest valid name.
+Nothing is repaired, and a key may be absent only where the dataclass declares a default. A mistake is a `ConfigError`
+that names the file, the dotted key, what was expected, what came, and the nearest valid name.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,18 +91,21 @@ def build(cls: Any, value: object, where: str) -> Any:
 
 
 def _build_dataclass(cls: Any, value: object, where: str) -> Any:
+    fields = dataclasses.fields(cls)
+    names = [field.name for field in fields]
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected a mapping with keys {_names(cls)}, got {value!r}")
+        raise ConfigError(f"{where}: expected a mapping with keys {names}, got {value!r}")
     for key in value:
-        if key not in _names(cls):
-            raise ConfigError(f"{where}: {unknown_name('key', key, _names(cls))}")
-    hints = get_type_hints(cls)
-    for key in _names(cls):
-        if key not in value:
-            raise ConfigError(f"{where}: missing key {key!r} ({_type_name(hints[key])})")
-    fields = {key: build(hints[key], value[key], f"{where}.{key}") for key in _names(cls)}
+        if key not in names:
+            raise ConfigError(f"{where}: {unknown_name('key', key, names)}")
+    hints, given = get_type_hints(cls), {}
+    for field in fields:
+        if field.name in value:
+            given[field.name] = build(hints[field.name], value[field.name], f"{where}.{field.name}")
+        elif field.default is field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{where}: missing key {field.name!r} ({_type_name(hints[field.name])})")
     try:
-        return cls(**fields)
+        return cls(**given)
     except InvalidFieldError as error:
         raise ConfigError(f"{where}.{error.field}: expected {error.expected}, got {error.got!r}") from None
 
@@ -142,20 +146,9 @@ def _build_scalar(cls: type, value: object, where: str) -> Any:
         return value
     hint = ""
     if cls in (int, float) and isinstance(value, str):
-        hint = f" (YAML reads {value} as text; write 1.0e-3 with a point and a sign)" if _is_number(value) else ""
+        is_number = re.fullmatch(r"[+-]?\d*\.?\d+([eE][+-]?\d+)?", value) is not None
+        hint = f" (YAML reads {value} as text; write 1.0e-3 with a point and a sign)" if is_number else ""
     raise ConfigError(f"{where}: expected {_type_name(cls)}, got {value!r}{hint}")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _names(cls: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(cls)]
 
 
 def _type_name(cls: Any) -> str:

@@ -4,7 +4,7 @@ Every setting begins with configs/base.yaml. A study changes it (`set`) and has 
 arms that differ in several fields together (`variants`), and spans the product of variants and `axes`. Keys are dotted
 paths into the spec, such as `model.cell`. A scale may override all of it, so that the same study runs as a smoke test
 on a laptop and as published on a cluster. The later wins: base, the study's `set`, the grid's, the scale's, the
-scale's changes to that grid, the variant, the axes.
+scale's changes to that grid, the variant, the axes. What is empty need not be written.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config.paths import Paths
@@ -31,10 +31,10 @@ class Grid:
     every one that applies.
     """
 
-    figures: tuple[str, ...] | None
-    set: Mapping[str, Any]
-    variants: Mapping[str, Mapping[str, Any]]
-    axes: Mapping[str, tuple[Any, ...]]
+    figures: tuple[str, ...] | None = None
+    set: Mapping[str, Any] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for label in self.variants:
@@ -53,18 +53,15 @@ class Grid:
 class ScaleOverride:
     """What a scale changes: `set` in every grid, `grids` in one, whole `axes` of one; `skip` names grids left out."""
 
-    set: Mapping[str, Any]
-    grids: Mapping[str, Mapping[str, Any]]
-    axes: Mapping[str, Mapping[str, tuple[Any, ...]]]
-    skip: tuple[str, ...]
+    set: Mapping[str, Any] = field(default_factory=dict)
+    grids: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    axes: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for grid, axes in self.axes.items():
             _require_values(axes, f"axes.{grid}")
         require(len({*self.skip}) == len(self.skip), "skip", "each grid once", list(self.skip))
-
-
-_NO_OVERRIDE = ScaleOverride(set={}, grids={}, axes={}, skip=())
 
 
 @dataclass(frozen=True)
@@ -80,12 +77,12 @@ class Study:
     """One question, as configs/studies/<name>.yaml asks it; `base` is what configs/base.yaml holds."""
 
     question: str
-    claims: tuple[str, ...]
     base: Mapping[str, Any]
-    set: Mapping[str, Any]
     grids: Mapping[str, Grid]
-    select: Selection | None
-    scales: Mapping[str, ScaleOverride]
+    claims: tuple[str, ...] = ()
+    set: Mapping[str, Any] = field(default_factory=dict)
+    select: Selection | None = None
+    scales: Mapping[str, ScaleOverride] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,26 +131,29 @@ def expand(study: Study, scale: str, where: str) -> list[RawSetting]:
     Raises:
         ConfigError: If a dotted key runs through something that is not a mapping.
     """
-    override = study.scales.get(scale, _NO_OVERRIDE)
+    override = study.scales.get(scale, ScaleOverride())
     settings = []
     for name, grid in study.grids.items():
         if name in override.skip:
             continue
-        common = {
-            "set": study.set,
-            f"grids.{name}.set": grid.set,
-            f"scales.{scale}.set": override.set,
-            f"scales.{scale}.grids.{name}": override.grids.get(name, {}),
-        }
         axes = {**grid.all_axes, **override.axes.get(name, {})}
         for values in itertools.product(*axes.values()):
             point = dict(zip(axes, values, strict=True))
+            label = point.get(VARIANT)
+            changes = {
+                "set": study.set,
+                f"grids.{name}.set": grid.set,
+                f"scales.{scale}.set": override.set,
+                f"scales.{scale}.grids.{name}": override.grids.get(name, {}),
+                f"grids.{name}.variants.{label}": {} if label is None else grid.variants[label],
+                f"grids.{name}.axes": {axis: value for axis, value in point.items() if axis != VARIANT},
+            }
             spec = copy.deepcopy(dict(study.base))
-            for source, changes in (common | _changes_of(name, grid, point)).items():
-                for key, value in changes.items():
+            for source, changed in changes.items():
+                for key, value in changed.items():
                     _assign(spec, key, value, f"{where}.{source}")
-            place = f"{name}[{point[VARIANT]}]" if VARIANT in point else name
-            settings.append(RawSetting(name, point, spec, f"{where}.grids.{place}"))
+            place = name if label is None else f"{name}[{label}]"
+            settings.append(RawSetting(grid=name, axes=point, spec=spec, where=f"{where}.grids.{place}"))
     return settings
 
 
@@ -200,15 +200,6 @@ def _check_override(study: Study, override: ScaleOverride, where: str) -> None:
         for label in axes.get(VARIANT, ()):
             if label not in tuple(grid.variants):
                 raise ConfigError(f"{where}.axes.{name}.{VARIANT}: {unknown_name('variant', label, grid.variants)}")
-
-
-def _changes_of(name: str, grid: Grid, point: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return what one point of a grid changes, by its place in the file, in the order of application."""
-    changes: dict[str, Mapping[str, Any]] = {}
-    if VARIANT in point:
-        changes[f"grids.{name}.variants.{point[VARIANT]}"] = grid.variants[point[VARIANT]]
-    changes[f"grids.{name}.axes"] = {axis: value for axis, value in point.items() if axis != VARIANT}
-    return changes
 
 
 def _require_values(axes: Mapping[str, tuple[Any, ...]], where: str) -> None:

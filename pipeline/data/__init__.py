@@ -1,4 +1,7 @@
-"""Sequence datasets: one file a generator, one folder a prepared dataset. Needs numpy only."""
+"""Sequence datasets: what they are, how they are generated, and how they are kept as files. Needs numpy only.
+
+Import from here; the generators themselves are in modules of this folder, which `generators` finds.
+"""
 
 from pipeline.data.dataset import (
     EOS,
@@ -11,31 +14,32 @@ from pipeline.data.dataset import (
     Task,
     assemble,
     combined_digest,
+    make_task,
 )
-from pipeline.data.generator import Generator, check_length, lengths_to_make
-from pipeline.data.manifest import Manifest, Variant, read_manifest
-from pipeline.data.registry import GENERATORS, read_generator
-from pipeline.data.storage import load_dataset, prepare_dataset
+from pipeline.data.generator import Drawn, Generator, Sampled, generators, read_generator, stream
+from pipeline.data.storage import Manifest, Variant, load_dataset, prepare_dataset, read_manifest
 
 __all__ = [
     "EOS",
-    "GENERATORS",
     "PAD",
     "SOS",
     "SPECIAL_TOKENS",
     "SPLITS",
     "Dataset",
+    "Drawn",
     "Generator",
     "Manifest",
+    "Sampled",
     "Split",
     "Task",
     "Variant",
     "assemble",
-    "check_length",
     "combined_digest",
-    "lengths_to_make",
+    "generators",
     "load_dataset",
+    "make_task",
     "prepare_dataset",
     "read_generator",
     "read_manifest",
+    "stream",
 ]

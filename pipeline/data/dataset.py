@@ -13,11 +13,15 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
+
+InputKind = Literal["real", "token", "image"]
+TargetKind = Literal["value", "class"]
+TargetAt = Literal["last", "every", "sequence"]
 
 PAD, SOS, EOS = 0, 1, 2
 SPECIAL_TOKENS = ("<pad>", "<sos>", "<eos>")
@@ -67,10 +71,10 @@ class Task:
     """
 
     length: int
-    input_kind: Literal["real", "token", "image"]
+    input_kind: InputKind
     input_size: int
-    target_kind: Literal["value", "class"]
-    target_at: Literal["last", "every", "sequence"]
+    target_kind: TargetKind
+    target_at: TargetAt
     output_size: int
     baseline_loss: float | None
     baseline_name: str | None
@@ -79,6 +83,27 @@ class Task:
     input_tokens: tuple[str, ...] | None = field(default=None, kw_only=True)
     target_tokens: tuple[str, ...] | None = field(default=None, kw_only=True)
     frame_shape: tuple[int, ...] | None = field(default=None, kw_only=True)
+
+
+def make_task(
+    length: int,
+    *,
+    inputs: tuple[InputKind, int],
+    targets: tuple[TargetKind, TargetAt, int],
+    baseline: tuple[float | None, str | None],
+    **more: Any,
+) -> Task:
+    """Return a task.
+
+    Args:
+        length: What a study calls `dataset.length`.
+        inputs: Their kind, and D, the number of different tokens, or the number of channels.
+        targets: Their kind, where the loss is, and D_out or the number of classes.
+        baseline: Loss of the best answer that remembers nothing, and what that answer is.
+        more: Further fields of the task.
+    """
+    target_kind, target_at, output_size = targets
+    return Task(length, *inputs, target_kind, target_at, output_size, *baseline, **more)
 
 
 @dataclass(frozen=True)
@@ -115,17 +140,6 @@ def _digest(task: Task, splits: Mapping[str, Split]) -> str:
             digest.update(f"{split} {array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def with_unseen(dataset: Dataset, unseen: Mapping[int, tuple[str, Split]]) -> Dataset:
-    """Return `dataset` with test splits of the same task at other lengths, and a digest of them all.
-
-    Args:
-        dataset: What is trained on.
-        unseen: The digest of the data at another length, and its test split, by length in the order of the spec.
-    """
-    digest = combined_digest([dataset.digest, *(digest for digest, _ in unseen.values())])
-    return dataclasses.replace(dataset, unseen={T: split for T, (_, split) in unseen.items()}, digest=digest)
 
 
 def combined_digest(digests: Sequence[str]) -> str:

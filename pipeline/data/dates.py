@@ -8,7 +8,9 @@ Languages order day, month and year differently, so a translator must look at ot
 since a text is composed field by field: a target digit is made from the source digit in its place, or, where the field
 has fewer digits or is a name, from the whole field; a hyphen is made from nothing.
 
-A date belongs to one split, however it is written. Source: made for this project; names and patterns from CLDR.
+A date belongs to one split, however it is written. Source: made for this project; names and patterns from Unicode's
+Common Locale Data Repository (CLDR), which Babel brings. A pattern such as "EEEE, MMMM d, y" is composed here, so that
+nothing has to be searched for in the text; the text is that of `babel.dates.format_date`.
 Shapes: N sequences, S source characters (code points), U = 11 target tokens.
 """
 
@@ -17,42 +19,46 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data import cldr
-from pipeline.data.cldr import Format
-from pipeline.data.dataset import EOS, SPLITS, Dataset, Split, assemble
-from pipeline.data.digits import Shares, split_indices
-from pipeline.data.drawing import draw_rows
-from pipeline.data.generator import check_length, num_sequences, require_seed_and_lengths, stream
+from pipeline.data.dataset import EOS, SPLITS, Dataset, Split, Task
+from pipeline.data.generator import Drawn, Shares, draw_rows, num_sequences, split_indices, stream
 from pipeline.data.vocabulary import Vocabulary, pad, translation_task
+from pipeline.errors import DatasetError, unknown_name
+
+Format = Literal["full", "long", "medium"]
+"""With the weekday, with the month's whole name, and the shortest that tells the century; locales differ in this."""
+
+FIELDS = {"y": "year", "M": "month", "d": "day"}
+"""What the letters of a pattern stand for; a weekday (E) follows from the three."""
 
 DIGITS = "0123456789"
 TARGET = Vocabulary("-" + DIGITS)
 NUM_TARGET_TOKENS = len("YYYY-MM-DD") + 1
 ISO_PLACES = {"year": [0, 1, 2, 3], "month": [5, 6], "day": [8, 9]}
-NUM_DRAWN = 6
 
 
-@dataclass(frozen=True)
-class Dates:
+@dataclass(frozen=True, kw_only=True)
+class Dates(Drawn):
     """Dates of whole years, in every one of `locales` and `formats`; the dates are split by `shares`."""
 
-    generator: Literal["dates"]
-    seed: int
     locales: tuple[str, ...]
     formats: tuple[Format, ...]
     first_year: int
     last_year: int
     shares: Shares
 
+    num_drawn = 6
+
     def __post_init__(self) -> None:
-        require_seed_and_lengths(self.seed, ())
+        super().__post_init__()
         for field in ("locales", "formats"):
             names = getattr(self, field)
             require(len(set(names)) == len(names) > 0, field, "at least one, each once", list(names))
@@ -64,34 +70,24 @@ class Dates:
         require(least >= 2, "shares", f"at least 2 dates of {num} years in every split", least)
 
     @property
-    def lengths(self) -> tuple[int, ...]:
-        """The only length there is."""
-        return (self.natural_length,)
-
-    @property
     def natural_length(self) -> int:
         """The number of characters of the longest text."""
         return max(map(len, self._texts()))
 
     @property
-    def possible_lengths(self) -> str:
-        """Which length is possible, in words."""
-        return f"the longest date has {self.natural_length} characters: write null (or {self.natural_length})"
-
-    def allows(self, length: int) -> bool:
-        """Return whether `length` is that of the longest date."""
-        return length == self.natural_length
+    def length_reason(self) -> str:
+        """How long the longest text is, in words."""
+        return f"the longest date has {self.natural_length} characters"
 
     def _texts(self) -> frozenset[str]:
-        return cldr.texts_of_year(self.last_year, self.locales, self.formats)
+        return texts_of_year(self.last_year, self.locales, self.formats)
 
     def vocabulary(self) -> Vocabulary:
         """Return the characters of every date that can be written, whatever is drawn."""
         return Vocabulary(sorted(set(DIGITS).union(*self._texts())))
 
-    def generate(self, length: int, sizes: Sizes) -> Dataset:
+    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return dates, each in one locale and format and no such triple twice: as many as wanted, or as there are."""
-        check_length(self.generator, self, length)
         source, ways = self.vocabulary(), list(product(self.locales, self.formats))
         first, last = datetime.date(self.first_year, 1, 1), datetime.date(self.last_year, 12, 31)
         days = split_indices(np.zeros((last - first).days + 1), self.shares, self.seed)
@@ -101,21 +97,18 @@ class Dates:
             chosen = stream(self.seed, position).permutation(num)[: num_sequences(sizes, split)]
             dates = [first + datetime.timedelta(int(day)) for day in days[split][chosen // len(ways)]]
             splits[split] = translate(dates, [ways[i] for i in chosen % len(ways)], source, length)
-        return assemble(self.generator, translation_task(length, source, TARGET, splits["train"].targets), splits)
+        return translation_task(length, source, TARGET, splits["train"].targets), splits
 
-    def draw(self, dataset: Dataset) -> str:
-        """Return texts and, below every character, what is made from it."""
-        train, vocabulary, drawn = dataset.splits["train"], self.vocabulary(), []
-        assert train.alignment is not None  # noqa: S101 - dates have one
-        for inputs, targets, alignment in zip(train.inputs[:NUM_DRAWN], train.targets, train.alignment, strict=False):
-            text, iso = vocabulary.decode(inputs), TARGET.decode(targets)
-            made = ["".join(np.array(iso)[alignment[:, s]]) for s in range(len(text))]
-            drawn.append(draw_rows({"".join(iso[:-1]): text, "made of it": made}))
-        return "\n\n".join(drawn)
+    def draw_one(self, dataset: Dataset, one: Split) -> str:
+        """Return a text and, below every character, what is made from it."""
+        text, iso, alignment = self.vocabulary().decode(one.inputs), TARGET.decode(one.targets), np.array(one.alignment)
+        made = ["".join(np.array(iso)[alignment[:, s]]) for s in range(len(text))]
+        return draw_rows({"".join(iso[:-1]): text, "made of it": made})
 
     def source(self) -> dict[str, Any]:
         """Return the versions of Babel and of CLDR, whose names and patterns they are."""
-        return cldr.versions()
+        babel = _babel()
+        return {"babel_version": babel.__version__, "cldr_version": babel.core.get_cldr_version()}
 
 
 def align(text: str, spans: Mapping[str, slice], width: int) -> np.ndarray:
@@ -141,9 +134,62 @@ def translate(
     dates: Sequence[datetime.date], ways: Sequence[tuple[str, Format]], source: Vocabulary, length: int
 ) -> Split:
     """Return every date in its way of writing, a locale and a format, as a source of `length` tokens."""
-    written = [cldr.write(date, *way) for date, way in zip(dates, ways, strict=True)]
+    written = [write(date, *way) for date, way in zip(dates, ways, strict=True)]
     return Split(
         pad([source.encode(text) for text, _ in written], length),
         pad([[*TARGET.encode(date.isoformat()), EOS] for date in dates], NUM_TARGET_TOKENS),
         np.array([align(text, spans, length) for text, spans in written]),
     )
+
+
+def write(date: datetime.date, locale: str, format: Format) -> tuple[str, dict[str, slice]]:
+    """Return the date written out, and where in the text its year, month and day stand.
+
+    Args:
+        date: What to write.
+        locale: Such as "en", "fr_CA" or "ko".
+        format: Which of the locale's patterns to follow.
+    """
+    pattern, text, spans = _pattern(locale, format), "", {}
+    fields = _babel().dates.DateTimeFormat(date, locale)
+    for kind, value in pattern:
+        piece = value if kind == "chars" else fields[value[0] * value[1]]
+        if kind == "field" and value[0] in FIELDS:
+            spans[FIELDS[value[0]]] = slice(len(text), len(text) + len(piece))
+        text += piece
+    return text, spans
+
+
+@cache
+def texts_of_year(year: int, locales: tuple[str, ...], formats: tuple[Format, ...]) -> frozenset[str]:
+    """Return every day of one year in every locale and format.
+
+    Every month has each weekday with a day of two digits, so no date of any year from 1000 to 9999 is longer or, but
+    for the digits of its year, has other characters.
+    """
+    first = datetime.date(year, 1, 1)
+    days = [first + datetime.timedelta(i) for i in range(365)]
+    return frozenset(write(day, *way)[0] for day in days for way in product(locales, formats))
+
+
+@cache
+def _pattern(locale: str, format: Format) -> list[tuple[str, Any]]:
+    """Return literal characters ("chars", text) and fields ("field", (letter, how often it is repeated)).
+
+    Raises:
+        DatasetError: If CLDR has no such locale; the message names the nearest language.
+    """
+    babel = _babel()
+    if not babel.localedata.exists(locale):
+        languages = [name for name in babel.localedata.locale_identifiers() if len(name) == 2]
+        raise DatasetError(f"dataset 'dates': {unknown_name('locale', locale, languages)}")
+    return babel.dates.tokenize_pattern(babel.dates.get_date_format(format, locale).pattern)
+
+
+def _babel() -> ModuleType:
+    try:
+        import babel.dates
+    except ImportError:
+        message = "dataset 'dates': names and patterns come with Babel, which is not installed"
+        raise DatasetError(f"{message}; pip install Babel") from None
+    return babel

@@ -15,32 +15,26 @@ Xu et al. 2015. Shapes: N canvases, n digits of a canvas at most, U = n + 1 targ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, Dataset, Split, Task, assemble
-from pipeline.data.digit_images import draw_images, sample_digit_splits
-from pipeline.data.digits import SIDE, Digits, Shares
-from pipeline.data.generator import check_length, require_seed_and_lengths
-from pipeline.data.stdlib_text import unigram_entropy
-from pipeline.data.vocabulary import Vocabulary
+from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, Dataset, Split, Task, make_task
+from pipeline.data.digits import SIDE, draw_images, sample_digit_splits, source_of_images
+from pipeline.data.generator import Drawn, Shares
+from pipeline.data.vocabulary import Vocabulary, unigram_entropy
 
 WORDS = Vocabulary(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
 ZERO = len(SPECIAL_TOKENS)
 MAX_CELL = SIDE // 2
-NUM_DRAWN = 4
 
 
-@dataclass(frozen=True)
-class DigitCanvases:
+@dataclass(frozen=True, kw_only=True)
+class DigitCanvases(Drawn):
     """Canvases of `num_lines` lines of `line_height` x `width` pixels, with `min_digits` to `max_digits` digits."""
 
-    generator: Literal["digit_canvases"]
-    seed: int
     num_lines: int
     line_height: int
     width: int
@@ -49,8 +43,10 @@ class DigitCanvases:
     cell: int
     shares: Shares
 
+    num_drawn = 4
+
     def __post_init__(self) -> None:
-        require_seed_and_lengths(self.seed, ())
+        super().__post_init__()
         require(self.num_lines >= 1, "num_lines", "an integer of at least 1", self.num_lines)
         for field in ("line_height", "width"):
             pixels = getattr(self, field)
@@ -70,106 +66,82 @@ class DigitCanvases:
         return self.num_lines * self.line_height
 
     @property
-    def lengths(self) -> tuple[int, ...]:
-        """The only length there is."""
-        return (self.natural_length,)
-
-    @property
     def natural_length(self) -> int:
         """U, the most tokens of a target, with its `EOS`."""
         return self.max_digits + 1
 
     @property
-    def possible_lengths(self) -> str:
-        """Which length is possible, in words."""
-        return f"the names of {self.max_digits} digits and an end: write null (or {self.natural_length})"
+    def length_reason(self) -> str:
+        """What a target consists of."""
+        return f"the names of {self.max_digits} digits and an end"
 
-    def allows(self, length: int) -> bool:
-        """Return whether `length` is that of the longest target."""
-        return length == self.natural_length
-
-    def generate(self, length: int, sizes: Sizes) -> Dataset:
+    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return canvases and the names on them."""
-        check_length(self.generator, self, length)
-        splits = sample_digit_splits(self.seed, length, sizes, self.shares, partial(sample, config=self))
+        splits = sample_digit_splits(self.seed, length, sizes, self.shares, self.sample)
         written = splits["train"].targets
-        task = Task(
+        task = make_task(
             length,
-            input_kind="image",
-            input_size=1,
-            target_kind="class",
-            target_at="sequence",
-            output_size=len(WORDS),
-            baseline_loss=unigram_entropy(written[written != PAD]),
-            baseline_name="unigram",
+            inputs=("image", 1),
+            targets=("class", "sequence", len(WORDS)),
+            baseline=(unigram_entropy(written[written != PAD]), "unigram"),
             padded=True,
             target_tokens=WORDS.tokens,
         )
-        return assemble(self.generator, task, splits)
+        return task, splits
+
+    def sample(self, rng: np.random.Generator, num: int, length: int, images: np.ndarray, digits: np.ndarray) -> Split:
+        """Return `num` canvases that show `images`, (M, 8, 8), of `digits`, (M,).
+
+        Returns:
+            Canvases (N, height, width) float32, targets (N, U) uint8 and alignment (N, U, L) Boolean.
+        """
+        num_digits = rng.integers(self.min_digits, self.max_digits + 1, num)
+        present = np.arange(self.max_digits) < num_digits[:, None]
+        chosen = rng.integers(0, len(images), present.shape)
+        tops, lefts = self.place(rng, present)
+        targets = np.full((num, length), PAD, dtype=np.uint8)
+        targets[:, :-1][present] = digits[chosen[present]] + ZERO
+        targets[np.arange(num), num_digits] = EOS
+        cells = covered_cells(tops[present], lefts[present], self.height, self.width, self.cell)
+        alignment = np.zeros((*targets.shape, cells.shape[1]), dtype=bool)
+        alignment[:, :-1][present] = cells
+        y, x = np.ogrid[:SIDE, :SIDE]
+        canvases = np.zeros((num, self.height, self.width), dtype=np.float32)
+        rows, columns = tops[present][:, None, None] + y, lefts[present][:, None, None] + x
+        canvases[np.nonzero(present)[0][:, None, None], rows, columns] = images[chosen[present]]
+        return Split(canvases, targets, alignment)
+
+    def place(self, rng: np.random.Generator, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the top and the left edge of each digit, in pixels, in reading order.
+
+        A line has as many seats as there is room for digits; digits take different seats of the canvas at random, and
+        then move apart: the room that is left in their line is divided at random.
+
+        Args:
+            rng: The stream to draw from.
+            present: Whether a canvas has that many digits, (N, n); what is returned for others says nothing.
+        """
+        per_line = self.width // SIDE
+        seats = rng.permuted(np.tile(np.arange(self.num_lines * per_line), (len(present), 1)), axis=1)
+        lines = np.where(present, seats[:, : present.shape[1]] // per_line, self.num_lines)
+        lines.sort(axis=1)
+        same_line = lines[:, :, None] == lines[:, None, :]
+        room = np.maximum(self.width - SIDE * same_line.sum(axis=2), 0)
+        shifts = rng.integers(0, room + 1)
+        shifts = np.take_along_axis(shifts, np.lexsort((shifts, lines)), axis=1)
+        lefts = shifts + SIDE * np.tril(same_line, -1).sum(axis=2)
+        tops = lines * self.line_height + rng.integers(0, self.line_height - SIDE + 1, lines.shape)
+        return tops, lefts
 
     def draw(self, dataset: Dataset) -> str:
         """Return canvases, each below its words."""
         train = dataset.splits["train"]
-        labels = [" ".join(WORDS.decode(target)[:-1]) for target in train.targets[:NUM_DRAWN]]
-        return draw_images(train.inputs[:NUM_DRAWN], labels)
+        labels = [" ".join(WORDS.decode(target)[:-1]) for target in train.targets[: self.num_drawn]]
+        return draw_images(train.inputs[: self.num_drawn], labels)
 
     def source(self) -> dict[str, Any]:
         """Return which images they are made of."""
-        return Digits("digits", self.seed, permuted=False, shares=self.shares).source()
-
-
-def sample(rng: np.random.Generator, num: int, images: np.ndarray, digits: np.ndarray, config: DigitCanvases) -> Split:
-    """Return `num` canvases.
-
-    Args:
-        rng: The stream to draw from.
-        num: N, the number of canvases.
-        images: What to draw from, (M, 8, 8).
-        digits: What they show, (M,).
-        config: Size of the canvas and numbers of digits.
-
-    Returns:
-        Canvases (N, height, width) float32, targets (N, U) uint8 and alignment (N, U, L) Boolean.
-    """
-    num_digits = rng.integers(config.min_digits, config.max_digits + 1, num)
-    present = np.arange(config.max_digits) < num_digits[:, None]
-    chosen = rng.integers(0, len(images), present.shape)
-    tops, lefts = place(rng, present, config)
-    targets = np.full((num, config.max_digits + 1), PAD, dtype=np.uint8)
-    targets[:, :-1][present] = digits[chosen[present]] + ZERO
-    targets[np.arange(num), num_digits] = EOS
-    cells = covered_cells(tops[present], lefts[present], config.height, config.width, config.cell)
-    alignment = np.zeros((*targets.shape, cells.shape[1]), dtype=bool)
-    alignment[:, :-1][present] = cells
-    y, x = np.ogrid[:SIDE, :SIDE]
-    canvases = np.zeros((num, config.height, config.width), dtype=np.float32)
-    rows, columns = tops[present][:, None, None] + y, lefts[present][:, None, None] + x
-    canvases[np.nonzero(present)[0][:, None, None], rows, columns] = images[chosen[present]]
-    return Split(canvases, targets, alignment)
-
-
-def place(rng: np.random.Generator, present: np.ndarray, config: DigitCanvases) -> tuple[np.ndarray, np.ndarray]:
-    """Return the top and the left edge of each digit, in pixels, in reading order.
-
-    A line has as many seats as there is room for digits; digits take different seats of the canvas at random, and
-    then move apart: the room that is left in their line is divided at random.
-
-    Args:
-        rng: The stream to draw from.
-        present: Whether a canvas has that many digits, (N, n); what is returned for others says nothing.
-        config: Size of the canvas.
-    """
-    per_line = config.width // SIDE
-    seats = rng.permuted(np.tile(np.arange(config.num_lines * per_line), (len(present), 1)), axis=1)
-    lines = np.where(present, seats[:, : present.shape[1]] // per_line, config.num_lines)
-    lines.sort(axis=1)
-    same_line = lines[:, :, None] == lines[:, None, :]
-    room = np.maximum(config.width - SIDE * same_line.sum(axis=2), 0)
-    shifts = rng.integers(0, room + 1)
-    shifts = np.take_along_axis(shifts, np.lexsort((shifts, lines)), axis=1)
-    lefts = shifts + SIDE * np.tril(same_line, -1).sum(axis=2)
-    tops = lines * config.line_height + rng.integers(0, config.line_height - SIDE + 1, lines.shape)
-    return tops, lefts
+        return source_of_images()
 
 
 def covered_cells(tops: np.ndarray, lefts: np.ndarray, height: int, width: int, cell: int) -> np.ndarray:

@@ -8,7 +8,9 @@
              any of the S = num_symbols - 2 symbols alike: (h(1/m) + (1 - 1/m) ln S) / 2, h the entropy of a coin
 
 A network that carries no symbol over m timesteps but counts them, and so knows where the marker is due, pays
-`clock_loss`; one that remembers everything pays only for what was shown before its stream began: see `optimal_loss`.
+(1 - 1/m) ln S / 2 where nothing is spliced: training sticks here when its truncation is too short for a gradient to
+reach from a copy to its symbol. One that remembers everything pays only for what was shown before its stream began,
+((m - 1) ln S + h(1/m)) / 2T.
 
 Source: Aicher, Foti & Fox 2019, the fixed copy task of the authors' code (github.com/aicherc/adaptive_tbptt,
 tbptt/generate_data.py), with m = 10 and 6 symbols, of which blank and marker are two. Here a stream is cut from its
@@ -22,31 +24,25 @@ timesteps after its symbol. The authors test on T = 1000 but train on 4000, wher
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
 
 import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data.dataset import Dataset, Split, Task, assemble
-from pipeline.data.drawing import draw_rows
-from pipeline.data.generator import check_length, require_seed_and_lengths, sample_splits
+from pipeline.data.dataset import Dataset, Split, Task, make_task
+from pipeline.data.generator import Sampled, require_between
 
 BLANK, MARKER, FIRST_SYMBOL = 0, 1, 2
-NUM_DRAWN = 3
 NUM_TOGETHER = 64
 
 
-@dataclass(frozen=True)
-class FixedLagCopy:
+@dataclass(frozen=True, kw_only=True)
+class FixedLagCopy(Sampled):
     """Fixed-lag copy after `lag` timesteps.
 
     Attributes:
-        generator: Its key in the registry.
-        seed: The seed of everything that is drawn.
-        lengths: T, each prepared even if no study asks for it.
         num_symbols: Different tokens; blank and marker count, as in the paper.
         lag: m.
         spliced: Whether streams are shifted as the authors' code does it, which is what the published numbers are from.
@@ -54,96 +50,63 @@ class FixedLagCopy:
             sequences, but a stream is long: one of 1000 timesteps has 50 blocks, and the paper has 64 streams a split.
     """
 
-    generator: Literal["fixed_lag_copy"]
-    seed: int
-    lengths: tuple[int, ...]
     num_symbols: int
     lag: int
     spliced: bool
     num_streams: int | None
 
-    natural_length = None
-
     def __post_init__(self) -> None:
-        require_seed_and_lengths(self.seed, self.lengths)
-        require(4 <= self.num_symbols <= 255, "num_symbols", "an integer from 4 to 255", self.num_symbols)
+        super().__post_init__()
+        require_between(4, 255, "num_symbols", self.num_symbols)
         require(self.lag >= 2, "lag", "an integer of at least 2", self.lag)
         given = self.num_streams
         require(given is None or given >= 1, "num_streams", "an integer of at least 1, or null", given)
 
     @property
-    def possible_lengths(self) -> str:
-        """Which lengths show a symbol and its copy, in words."""
-        return f"a copy comes {self.lag} timesteps after its symbol: at least {self.lag + 1}"
+    def shortest_length(self) -> int:
+        """The least length in which a symbol and its copy fit."""
+        return self.lag + 1
 
-    def allows(self, length: int) -> bool:
-        """Return whether a symbol and its copy fit in a stream."""
-        return length > self.lag
+    @property
+    def length_reason(self) -> str:
+        """Why a stream must be so long, in words."""
+        return f"a copy comes {self.lag} timesteps after its symbol"
 
-    def generate(self, length: int, sizes: Sizes) -> Dataset:
-        """Return streams of `length` timesteps; `num_streams`, where given, replaces all three sizes."""
-        check_length(self.generator, self, length)
+    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
+        """Return the task, and streams of `length` timesteps; `num_streams`, where given, replaces all three sizes."""
         if self.num_streams is not None:
             sizes = Sizes(self.num_streams, self.num_streams, self.num_streams)
-        draw = partial(sample, num_timesteps=length, num_symbols=self.num_symbols, lag=self.lag, spliced=self.spliced)
-        splits = sample_splits(self.seed, length, sizes, draw)
+        return super().make(length, sizes)
+
+    def sample(self, rng: np.random.Generator, num: int, length: int) -> Split:
+        """Return inputs and targets (N, T) uint8 in 0..num_symbols-1, each stream cut at a place of its own."""
+        num_blocks = math.ceil((length + 2 * self.lag - 1) / (2 * self.lag))
+        shown = rng.integers(FIRST_SYMBOL, self.num_symbols, (num, num_blocks, self.lag), dtype=np.uint8)
+        shown[:, :, 0] = MARKER
+        blanks = np.full_like(shown, BLANK)
+        shifts = rng.integers(0, 2 * self.lag, num)
+        places = spliced_places(shifts, length) if self.spliced else shifts[:, None] + np.arange(length)
+        inputs, targets = (
+            np.take_along_axis(np.concatenate(halves, axis=2).reshape(num, -1), places, axis=1)
+            for halves in ((shown, blanks), (blanks, shown))
+        )
+        return Split(inputs, targets)
+
+    def task(self, length: int, train: Split) -> Task:
+        """Return the task of saying a symbol or nothing at every timestep."""
         unspliced = memoryless_loss(self.num_symbols, self.lag)
-        task = Task(
+        return make_task(
             length,
-            input_kind="token",
-            input_size=self.num_symbols,
-            target_kind="class",
-            target_at="every",
-            output_size=self.num_symbols,
-            baseline_loss=counted_memoryless_loss(splits["train"]) if self.spliced else unspliced,
-            baseline_name="memoryless",
+            inputs=("token", self.num_symbols),
+            targets=("class", "every", self.num_symbols),
+            baseline=(counted_memoryless_loss(train) if self.spliced else unspliced, "memoryless"),
             token_groups={"shown": tuple(range(MARKER, self.num_symbols)), "recalled": (BLANK,)},
         )
-        return assemble(self.generator, task, splits)
 
-    def draw(self, dataset: Dataset) -> str:
-        """Return inputs above targets; blanks are dots, the marker is a hash."""
-        marks = {BLANK: ".", MARKER: "#"}
-        train = dataset.splits["train"]
-        pairs = zip(train.inputs[:NUM_DRAWN].tolist(), train.targets[:NUM_DRAWN].tolist(), strict=True)
-        drawn = []
-        for sequences in pairs:
-            cells = ([marks.get(symbol, str(symbol)) for symbol in sequence] for sequence in sequences)
-            drawn.append(draw_rows(dict(zip(("input", "target"), cells, strict=True))))
-        return "\n\n".join(drawn)
-
-    def source(self) -> dict[str, Any]:
-        """Return nothing: every symbol is drawn."""
-        return {}
-
-
-def sample(
-    rng: np.random.Generator, num: int, *, num_timesteps: int, num_symbols: int, lag: int, spliced: bool
-) -> Split:
-    """Return `num` streams, each cut from its blocks at a place of its own.
-
-    Args:
-        rng: The stream of random numbers to draw from.
-        num: N, the number of streams.
-        num_timesteps: T.
-        num_symbols: Different tokens, with blank and marker: at least 3.
-        lag: m, timesteps from a symbol to its copy; a block has 2m.
-        spliced: Whether a stream is also shifted by those after it: see `spliced_places`.
-
-    Returns:
-        Inputs and targets (N, T) uint8 in 0..num_symbols-1.
-    """
-    num_blocks = math.ceil((num_timesteps + 2 * lag - 1) / (2 * lag))
-    shown = rng.integers(FIRST_SYMBOL, num_symbols, (num, num_blocks, lag), dtype=np.uint8)
-    shown[:, :, 0] = MARKER
-    blanks = np.full_like(shown, BLANK)
-    shifts = rng.integers(0, 2 * lag, num)
-    places = spliced_places(shifts, num_timesteps) if spliced else shifts[:, None] + np.arange(num_timesteps)
-    inputs, targets = (
-        np.take_along_axis(np.concatenate(halves, axis=2).reshape(num, -1), places, axis=1)
-        for halves in ((shown, blanks), (blanks, shown))
-    )
-    return Split(inputs, targets)
+    def texts(self, dataset: Dataset) -> tuple[Sequence[str], Sequence[str]]:
+        """Return dots for blanks, a hash for the marker, and numbers for symbols."""
+        symbols = [".", "#", *map(str, range(FIRST_SYMBOL, self.num_symbols))]
+        return symbols, symbols
 
 
 def spliced_places(shifts: np.ndarray, num_timesteps: int) -> np.ndarray:
@@ -183,7 +146,9 @@ def memoryless_loss(num_symbols: int, lag: int) -> float:
 
     (h(1/m) + (1 - 1/m) ln S) / 2 with S = num_symbols - 2 and h(p) = -p ln p - (1 - p) ln(1 - p).
     """
-    return (_coin_entropy(1 / lag) + (1 - 1 / lag) * math.log(num_symbols - FIRST_SYMBOL)) / 2
+    p = 1 / lag
+    coin_entropy = -p * math.log(p) - (1 - p) * math.log(1 - p)
+    return (coin_entropy + (1 - p) * math.log(num_symbols - FIRST_SYMBOL)) / 2
 
 
 def counted_memoryless_loss(split: Split) -> float:
@@ -197,33 +162,3 @@ def counted_memoryless_loss(split: Split) -> float:
     seen = counts > 0
     probabilities = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[seen]
     return float(-(counts[seen] @ np.log(probabilities)) / split.inputs.size)
-
-
-def clock_loss(num_symbols: int, lag: int) -> float:
-    """Return the loss, in nats per timestep, of knowing the place in the block and no symbol, where nothing is spliced.
-
-    (1 - 1/m) ln S / 2 with S = num_symbols - 2: the blank and the marker come when they are due, and any other copy is
-    one of S alike. Training sticks here when its truncation is too short for a gradient to reach from a copy to its
-    symbol. Spliced, it is ln S times the share of targets that are symbols.
-    """
-    return (1 - 1 / lag) * math.log(num_symbols - FIRST_SYMBOL) / 2
-
-
-def optimal_loss(length: int, num_symbols: int, lag: int) -> float:
-    """Return the loss, in nats per timestep, of the best answer to all inputs so far, where nothing is spliced.
-
-    ((m - 1) ln S + h(1/m)) / 2T: what was shown before the stream began is to be guessed, all else is known. A
-    stream that begins p timesteps after a marker lacks p - 1 of its symbols if p < m, all that are still to be said if
-    p >= m; and at its first timestep, if that is blank, it is not known whether the marker is due.
-
-    Args:
-        length: T, above m.
-        num_symbols: Different tokens, with blank and marker.
-        lag: m.
-    """
-    unseen = (lag - 1) * math.log(num_symbols - FIRST_SYMBOL) + _coin_entropy(1 / lag)
-    return unseen / (2 * length)
-
-
-def _coin_entropy(p: float) -> float:
-    return -p * math.log(p) - (1 - p) * math.log(1 - p)

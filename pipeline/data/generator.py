@@ -1,58 +1,239 @@
-"""What every generator offers, and what all of them share: streams of random numbers, lengths, sizes.
+"""What every dataset shares: the ritual round the function that makes its sequences, and how it is found.
 
-A generator is a frozen dataclass, read from configs/datasets/<name>.yaml by its `generator` key, with a pure
-function that makes the sequences.
+A dataset is declared by a subclass of `Generator`, a frozen dataclass whose fields are the keys of
+configs/datasets/<name>.yaml. The class is found by its file, any module of this folder, and named after itself: the
+file says `generator: copy_memory` for `CopyMemory`. What is drawn anew for every split and length is a `Sampled`; it
+declares its task and draws its sequences, and the rest is here.
+
+Shapes: N sequences, T timesteps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+import importlib
+import inspect
+import math
+import pkgutil
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.config.params import Sizes
-from pipeline.config.strict import require
-from pipeline.data.dataset import SPLITS, Dataset, Split
-from pipeline.errors import DatasetError
+from pipeline.config.strict import build, read_yaml, require
+from pipeline.data.dataset import SPLITS, Dataset, Split, Task, assemble
+from pipeline.errors import ConfigError, DatasetError, unknown_name
+
+PAGE_WIDTH = 110
+SHARES_KEY = (64, 0)
+"""The stream that divides a whole by shares."""
 
 
-class Generator(Protocol):
-    """The description of a dataset, a frozen dataclass, and how it is made."""
+@dataclass(frozen=True, kw_only=True)
+class Generator(ABC):
+    """The description of a dataset, and how it is made.
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def generator(self) -> str:
-        """Its key in the registry."""
-
-    @property
-    def seed(self) -> int:
-        """The seed of everything that is drawn."""
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Lengths that are prepared even if no study asks for them."""
+    A subclass says which lengths are possible, by `natural_length` or by a shortest and a longest one, and why.
+    """
 
     @property
     def natural_length(self) -> int | None:
         """The length that `null` stands for, where the data have only one."""
+        return None
+
+    @property
+    def shortest_length(self) -> int:
+        """The least possible length."""
+        return 1 if self.natural_length is None else self.natural_length
+
+    @property
+    def longest_length(self) -> int | None:
+        """The largest possible length; None where there is no limit."""
+        return self.natural_length
+
+    @property
+    @abstractmethod
+    def length_reason(self) -> str:
+        """Why lengths are limited, in words that `possible_lengths` goes on from."""
 
     @property
     def possible_lengths(self) -> str:
         """Which lengths are possible, in words that end an error message."""
+        limits = f"at least {self.shortest_length}"
+        if self.natural_length is not None:
+            limits = f"write null (or {self.natural_length})"
+        elif self.longest_length is not None:
+            limits = f"from {self.shortest_length} to {self.longest_length}"
+        return f"{self.length_reason}: {limits}"
 
-    def allows(self, length: int) -> bool:
-        """Return whether sequences of this length can be made."""
+    @property
+    def listed_lengths(self) -> tuple[int, ...]:
+        """Lengths that are prepared even if no study asks for them."""
+        return () if self.natural_length is None else (self.natural_length,)
+
+    @classmethod
+    def key(cls) -> str:
+        """Return its `generator` in a dataset's file: the name of the class in small letters, `copy_memory`."""
+        return re.sub(r"(?<=.)(?=[A-Z])", "_", cls.__name__).lower()
+
+    def check_length(self, length: int, name: str | None = None) -> None:
+        """Refuse a length that cannot be made.
+
+        Args:
+            length: What a study calls `dataset.length`.
+            name: The dataset's name, where it is known.
+
+        Raises:
+            DatasetError: If the length is impossible; the message says which are possible.
+        """
+        longest = self.longest_length
+        if length < self.shortest_length or (longest is not None and length > longest):
+            dataset = f"dataset {name or self.key()!r}"
+            raise DatasetError(f"{dataset}: length {length} is impossible; {self.possible_lengths}")
+
+    def lengths_to_make(self, name: str, asked: Sequence[int]) -> tuple[int, ...]:
+        """Return, sorted, the lengths that studies ask for and those that the dataset's own file lists.
+
+        Raises:
+            DatasetError: If there is none, or one is impossible.
+        """
+        lengths = tuple(sorted({*asked, *self.listed_lengths}))
+        if not lengths:
+            message = "no length to prepare; list one under `lengths` in its file or a study"
+            raise DatasetError(f"dataset {name!r}: {message}")
+        for length in lengths:
+            self.check_length(length, name)
+        return lengths
 
     def generate(self, length: int, sizes: Sizes) -> Dataset:
-        """Return the dataset at one length, named after the generator."""
+        """Return the dataset at one length, named after the generator.
+
+        Raises:
+            DatasetError: If the length is impossible, or data are not at hand.
+        """
+        self.check_length(length)
+        task, splits = self.make(length, sizes)
+        return assemble(self.key(), task, splits)
+
+    @abstractmethod
+    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
+        """Return what there is to do, and the sequences of every split; real data may have sizes of their own."""
+
+    num_drawn = 3
+    """How many sequences a preview shows."""
 
     def draw(self, dataset: Dataset) -> str:
-        """Return a few training sequences as text for a person."""
+        """Return the first training sequences as text for a person."""
+        train = dataset.splits["train"]
+        alignment = train.alignment if train.alignment is not None else [None] * len(train.inputs)
+        triples = zip(train.inputs[: self.num_drawn], train.targets, alignment, strict=False)
+        return "\n\n".join(self.draw_one(dataset, Split(*one)) for one in triples)
+
+    def draw_one(self, dataset: Dataset, one: Split) -> str:
+        """Return one sequence as text: inputs above targets, or above a single target; `one` has no axis N."""
+        input_texts, target_texts = self.texts(dataset)
+        if dataset.target_at != "last":
+            return draw_rows({"input": _cells(one.inputs, input_texts), "target": _cells(one.targets, target_texts)})
+        (target,) = _cells(np.atleast_1d(one.targets), target_texts)
+        return f"{draw_rows({'input': _cells(one.inputs, input_texts)})}\ntarget {target}"
+
+    def texts(self, dataset: Dataset) -> tuple[Sequence[str] | None, Sequence[str] | None]:
+        """Return the texts of inputs and of targets, by id, in a preview; None where numbers are shown."""
+        return dataset.input_tokens, dataset.target_tokens
 
     def source(self) -> Mapping[str, Any]:
         """Return where data that are not generated come from: versions and checksums."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn(Generator):
+    """A dataset of which something is drawn: it has a seed."""
+
+    seed: int
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", "an integer of at least 0", self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnAtLengths(Drawn):
+    """A drawn dataset of several possible lengths; `lengths` are prepared even if no study asks for them."""
+
+    lengths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_different_lengths(self.lengths)
+
+    @property
+    def listed_lengths(self) -> tuple[int, ...]:
+        """The lengths of the dataset's file."""
+        return self.lengths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(DrawnAtLengths):
+    """A dataset whose sequences are drawn independently."""
+
+    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
+        """Return the task, and every split, each drawn from its own stream.
+
+        The stream depends on seed, length and split alone, so a further length never changes another one's data.
+        """
+        splits = {
+            split: self.sample(stream(self.seed, length, position), num_sequences(sizes, split), length)
+            for position, split in enumerate(SPLITS)
+        }
+        return self.task(length, splits["train"]), splits
+
+    @abstractmethod
+    def task(self, length: int, train: Split) -> Task:
+        """Return what there is to do, and what the best memoryless answer costs, in training sequences if it varies."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator, num: int, length: int) -> Split:
+        """Return `num` sequences of `length`, drawn from the stream `rng`."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Which part of a whole goes into which split; they sum to 1."""
+
+    train: float
+    validation: float
+    test: float
+
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            require(0 < getattr(self, split) < 1, split, "a share between 0 and 1", getattr(self, split))
+        total = self.train + self.validation + self.test
+        require(math.isclose(total, 1, abs_tol=1e-9), "test", "train, validation and test to sum to 1", total)
+
+
+def split_indices(labels: np.ndarray, shares: Shares, seed: int) -> dict[str, np.ndarray]:
+    """Return which members of a whole belong to each split, every label divided by the same shares.
+
+    Args:
+        labels: Label of each member, (N,); all alike where there is nothing to balance.
+        shares: Part of each split.
+        seed: Seed of the draw; what has the same labels, shares and seed is split alike.
+
+    Returns:
+        Shuffled indices by split; together they are 0..N-1, each once.
+    """
+    rng = stream(seed, *SHARES_KEY)
+    parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        cuts = np.rint(np.array([shares.train, shares.train + shares.validation]) * len(members)).astype(int)
+        for split, part in zip(SPLITS, np.split(members, cuts), strict=True):
+            parts[split].append(part)
+    return {split: rng.permutation(np.concatenate(parts[split])) for split in SPLITS}
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
@@ -60,49 +241,72 @@ def stream(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def sample_splits(
-    seed: int, length: int, sizes: Sizes, sample: Callable[[np.random.Generator, int], Split]
-) -> dict[str, Split]:
-    """Return every split, each drawn by `sample(rng, num_sequences)` from its own stream.
-
-    The stream depends on seed, length and split alone, so a further length never changes another one's data.
-    """
-    return {
-        split: sample(stream(seed, length, position), num_sequences(sizes, split))
-        for position, split in enumerate(SPLITS)
-    }
-
-
 def num_sequences(sizes: Sizes, split: str) -> int:
     """Return how many sequences the scale wants in `split`."""
     return {"train": sizes.num_train, "validation": sizes.num_validation, "test": sizes.num_test}[split]
 
 
-def require_seed_and_lengths(seed: int, lengths: tuple[int, ...]) -> None:
-    """Check the two fields that every generated dataset has."""
-    require(seed >= 0, "seed", "an integer of at least 0", seed)
+def require_different_lengths(lengths: tuple[int, ...]) -> None:
+    """Check the lengths that a dataset's file lists."""
     require(len(set(lengths)) == len(lengths), "lengths", "each length once", list(lengths))
 
 
-def check_length(name: str, generator: Generator, length: int) -> None:
-    """Refuse a length that `generator` cannot make.
+def require_between(least: int, most: int, field: str, got: int) -> None:
+    """Check an integer that has two limits."""
+    require(least <= got <= most, field, f"an integer from {least} to {most}", got)
+
+
+def generators() -> dict[str, type[Generator]]:
+    """Return every generator by its key: the classes that the modules of this folder declare."""
+    package = importlib.import_module("pipeline.data")
+    found: dict[str, type[Generator]] = {}
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        for cls in vars(module).values():
+            here = inspect.isclass(cls) and issubclass(cls, Generator) and cls.__module__ == module.__name__
+            if here and not inspect.isabstract(cls):
+                found[cls.key()] = cls
+    return dict(sorted(found.items()))
+
+
+def read_generator(config_path: Path) -> Generator:
+    """Return the generator that configs/datasets/<name>.yaml describes.
 
     Raises:
-        DatasetError: If the length is impossible; the message says which are possible.
+        ConfigError: If the file is missing or wrong, or names no known generator.
     """
-    if not generator.allows(length):
-        raise DatasetError(f"dataset {name!r}: length {length} is impossible; {generator.possible_lengths}")
+    where, known = "/".join(config_path.parts[-3:]), generators()
+    config = read_yaml(config_path)
+    if not isinstance(config, Mapping) or "generator" not in config:
+        expected = f"expected a mapping with a generator, one of {', '.join(known)}"
+        raise ConfigError(f"{where}: {expected}; got {config!r}")
+    fields = dict(config)
+    key = fields.pop("generator")
+    if not isinstance(key, str) or key not in known:
+        raise ConfigError(f"{where}.generator: {unknown_name('generator', key, known)}")
+    generator: Generator = build(known[key], fields, where)
+    return generator
 
 
-def lengths_to_make(name: str, generator: Generator, asked: Sequence[int]) -> tuple[int, ...]:
-    """Return, sorted, the lengths that studies ask for and those that the dataset's own file lists.
+def draw_rows(rows: Mapping[str, Sequence[str]]) -> str:
+    """Return labelled rows of cells, one column a timestep, right-aligned folded to the width of a page."""
+    margin = max(map(len, rows))
+    width = max(len(cell) for cells in rows.values() for cell in cells)
+    num_timesteps, per_line = max(map(len, rows.values())), max(1, (PAGE_WIDTH - margin) // (width + 1))
+    blocks = []
+    for start in range(0, num_timesteps, per_line):
+        chunk = slice(start, start + per_line)
+        lines = (
+            f"{label:>{margin}}  " + " ".join(f"{cell:>{width}}" for cell in cells[chunk])
+            for label, cells in rows.items()
+        )
+        blocks.append("\n".join(line.rstrip() for line in lines))
+    return "\n\n".join(blocks)
 
-    Raises:
-        DatasetError: If there is none, or one is impossible.
-    """
-    lengths = tuple(sorted({*asked, *generator.lengths}))
-    if not lengths:
-        raise DatasetError(f"dataset {name!r}: no length to prepare; list one under `lengths` in its file or a study")
-    for length in lengths:
-        check_length(name, generator, length)
-    return lengths
+
+def _cells(values: np.ndarray, texts: Sequence[str] | None) -> list[str]:
+    """Return a cell for every timestep: the text of an id, or one or several numbers."""
+    if texts is not None:
+        return [texts[i] for i in values]
+    rows = values.reshape(len(values), -1).tolist()
+    return [" ".join(f"{x:.2f}" if isinstance(x, float) else str(x) for x in row) for row in rows]

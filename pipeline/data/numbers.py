@@ -26,32 +26,30 @@ import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data.dataset import EOS, SPLITS, Dataset, Split, assemble
-from pipeline.data.digits import Shares, split_indices
-from pipeline.data.generator import check_length, num_sequences, require_seed_and_lengths
+from pipeline.data.dataset import EOS, SPLITS, Dataset, Split, Task
+from pipeline.data.generator import Drawn, Shares, num_sequences, split_indices
 from pipeline.data.vocabulary import Vocabulary, pad, translation_task
 from pipeline.errors import DatasetError
 
 Language = Literal["fr", "en"]
 
 END = 1_000_000
-NUM_DRAWN = 10
 DIGITS = Vocabulary("0123456789")
 
 
-@dataclass(frozen=True)
-class Numbers:
+@dataclass(frozen=True, kw_only=True)
+class Numbers(Drawn):
     """Numbers from `lowest` to `highest`, split by `shares`, to be written in English words or in digits."""
 
-    generator: Literal["numbers"]
-    seed: int
     lowest: int
     highest: int
     target: Literal["words", "digits"]
     shares: Shares
 
+    num_drawn = 10
+
     def __post_init__(self) -> None:
-        require_seed_and_lengths(self.seed, ())
+        super().__post_init__()
         require(self.lowest >= 0, "lowest", "an integer of at least 0", self.lowest)
         expected = f"an integer from {self.lowest} (lowest) to {END - 1}"
         require(self.lowest <= self.highest < END, "highest", expected, self.highest)
@@ -60,30 +58,20 @@ class Numbers:
         require(least * num >= 2, "shares", f"at least 2 of {num} numbers in every split", least * num)
 
     @property
-    def lengths(self) -> tuple[int, ...]:
-        """The only length there is."""
-        return (self.natural_length,)
-
-    @property
     def natural_length(self) -> int:
         """The most French words that a number has."""
         return self._most_words("fr")
 
     @property
-    def possible_lengths(self) -> str:
-        """Which length is possible, in words."""
-        return f"the longest number has {self.natural_length} words: write null (or {self.natural_length})"
-
-    def allows(self, length: int) -> bool:
-        """Return whether `length` is that of the longest number."""
-        return length == self.natural_length
+    def length_reason(self) -> str:
+        """How long the longest number is, in words."""
+        return f"the longest number has {self.natural_length} words"
 
     def _most_words(self, language: Language) -> int:
         return int(num_words(language)[self.lowest : self.highest + 1].max())
 
-    def generate(self, length: int, sizes: Sizes) -> Dataset:
+    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return numbers, none of them twice: as many as the scale wants, or as there are."""
-        check_length(self.generator, self, length)
         members = split_indices(np.zeros(self.highest - self.lowest + 1), self.shares, self.seed)
         spell, target, most = self._target()
         splits = {}
@@ -92,8 +80,7 @@ class Numbers:
             inputs = [vocabulary("fr").encode(words(number, "fr")) for number in numbers]
             targets = [[*target.encode(spell(number)), EOS] for number in numbers]
             splits[split] = Split(pad(inputs, length), pad(targets, most + 1))
-        task = translation_task(length, vocabulary("fr"), target, splits["train"].targets)
-        return assemble(self.generator, task, splits)
+        return translation_task(length, vocabulary("fr"), target, splits["train"].targets), splits
 
     def _target(self) -> tuple[Callable[[int], Iterable[str]], Vocabulary, int]:
         """Return how a number is spelt, the vocabulary of that, and the most tokens that it takes."""
@@ -104,7 +91,7 @@ class Numbers:
     def draw(self, dataset: Dataset) -> str:
         """Return pairs, a line each."""
         train, target = dataset.splits["train"], self._target()[1]
-        pairs = zip(train.inputs[:NUM_DRAWN], train.targets, strict=False)
+        pairs = zip(train.inputs[: self.num_drawn], train.targets, strict=False)
         return "\n".join(
             f"{' '.join(vocabulary('fr').decode(inputs))} -> {' '.join(target.decode(targets))}"
             for inputs, targets in pairs

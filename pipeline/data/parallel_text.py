@@ -9,6 +9,8 @@ folder in which `stages/prepare.py` runs, the project's own under `dvc repro`. D
 are edited, run `stages/prepare.py <name>`. Pairs with the same source belong to one split, so no source of the test
 split is trained on. Vocabularies are those of the training split. With `min_count` of 0 a token that it lacks is an
 error, for no network could read or write it; else `<unk>` stands for every token seen less often than that.
+Files are UTF-8. A line ends with a line feed (a carriage return before it, and a byte order mark, do not count), and
+white space at either end of a text does not count. A mistake is named with file and line.
 Shapes: N pairs, S and U tokens of the longest source and target.
 """
 
@@ -19,40 +21,59 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data.dataset import EOS, SPLITS, Dataset, Split, assemble
-from pipeline.data.digits import Shares, split_indices
-from pipeline.data.generator import check_length, require_seed_and_lengths
-from pipeline.data.text_pairs import Pair, Text, Unit, check_lengths, read_bytes, read_tsv, read_two_files
+from pipeline.data.dataset import EOS, SPLITS, Dataset, Split, Task
+from pipeline.data.generator import Drawn, Shares, split_indices
+from pipeline.data.text import read_bytes
 from pipeline.data.vocabulary import Vocabulary, pad, translation_task
 from pipeline.errors import DatasetError
 
-NUM_DRAWN = 5
 UNKNOWN = "<unk>"
 """Stands for tokens that are seen too seldom."""
 
 
-@dataclass(frozen=True)
-class ParallelText:
+class Text(NamedTuple):
+    """One side of a pair: its tokens, and the file and line (from 1) that it is from."""
+
+    tokens: tuple[str, ...]
+    path: Path
+    line: int
+
+    @property
+    def where(self) -> str:
+        """File and line, for an error."""
+        return f"{self.path}, line {self.line}"
+
+
+class Pair(NamedTuple):
+    """What is read, and what is to be answered."""
+
+    source: Text
+    target: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelText(Drawn):
     """Pairs of texts of at most `max_length` tokens, divided by `shares`. Their number does not depend on the scale."""
 
-    generator: Literal["parallel_text"]
-    seed: int
     source_file: str | None
     target_file: str | None
     tsv_file: str | None
-    unit: Unit
+    unit: Literal["character", "word"]
     max_length: int
     min_count: int
     shares: Shares
 
+    length_reason = "texts are as long as they are, up to max_length"
+    num_drawn = 5
+
     def __post_init__(self) -> None:
-        require_seed_and_lengths(self.seed, ())
+        super().__post_init__()
         require(self.max_length >= 1, "max_length", "an integer of at least 1", self.max_length)
         require(self.min_count >= 0, "min_count", "an integer of at least 0", self.min_count)
         given = tuple(file is not None for file in (self.source_file, self.target_file, self.tsv_file))
@@ -64,23 +85,8 @@ class ParallelText:
         """The most tokens that a text may have."""
         return self.max_length
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """The only length."""
-        return (self.max_length,)
-
-    @property
-    def possible_lengths(self) -> str:
-        """Which lengths are possible, in words."""
-        return f"texts are as long as they are, up to max_length: write null (or {self.max_length})"
-
-    def allows(self, length: int) -> bool:
-        """Return whether `length` is the most that a text may have."""
-        return length == self.max_length
-
-    def generate(self, length: int, sizes: Sizes) -> Dataset:
+    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return all pairs, filled up to the longest; `sizes` are of generated sequences and change nothing here."""
-        check_length(self.generator, self, length)
         parts = split_pairs(self.read(), self.shares, self.seed)
         source, inputs = encode_side(parts, "source", self.min_count)
         target, targets = encode_side(parts, "target", self.min_count)
@@ -90,7 +96,7 @@ class ParallelText:
             ended = [[*row, EOS] for row in targets[split]]
             read = pad(inputs[split], num_source, len(source))
             splits[split] = Split(read, pad(ended, num_target + 1, len(target)))
-        return assemble(self.generator, translation_task(length, source, target, splits["train"].targets), splits)
+        return translation_task(length, source, target, splits["train"].targets), splits
 
     def read(self) -> list[Pair]:
         """Return the pairs, in the order of the file.
@@ -99,23 +105,47 @@ class ParallelText:
             DatasetError: If a file cannot be read, or holds anything but pairs of texts that are long enough and no
                 longer than `max_length`.
         """
-        first, *second = self._files()
-        pairs = read_two_files(first, second[0], self.unit) if second else read_tsv(first, self.unit)
-        check_lengths(pairs, self.unit, self.max_length)
+        paths = self._files()
+        columns = [read_lines(path) for path in paths]
+        if len({*map(len, columns)}) > 1:
+            source, target = (f"{path} has {len(lines)}" for path, lines in zip(paths, columns, strict=True))
+            raise DatasetError(f"{source} lines, {target}; expected as many in both")
+        pairs = []
+        for line, row in enumerate(zip(*columns, strict=True), start=1):
+            texts = row if len(paths) == 2 else row[0].split("\t")
+            if len(texts) != 2:
+                expected = "two columns, source and target with a tab between"
+                raise DatasetError(f"{paths[0]}, line {line}: expected {expected}, got {len(texts)}")
+            source, target = texts
+            pairs.append(
+                Pair(self._text("source", source, paths[0], line), self._text("target", target, paths[-1], line))
+            )
         return pairs
+
+    def _text(self, side: str, content: str, path: Path, line: int) -> Text:
+        """Return one side of a pair as tokens.
+
+        Raises:
+            DatasetError: If there is none, or there are too many; the message names file and line.
+        """
+        text = Text(tuple(content.split() if self.unit == "word" else content.strip()), path, line)
+        if not text.tokens:
+            raise DatasetError(f"{text.where}: the {side} is empty; expected at least one {self.unit}")
+        if len(text.tokens) > self.max_length:
+            got = f"the {side} has {len(text.tokens)} {self.unit}s"
+            raise DatasetError(f"{text.where}: {got}, more than max_length {self.max_length}")
+        return text
 
     def _files(self) -> list[Path]:
         return [Path(file) for file in (self.source_file, self.target_file, self.tsv_file) if file is not None]
 
-    def draw(self, dataset: Dataset) -> str:
-        """Return pairs as text, the target under the source."""
-        train, between = dataset.splits["train"], " " if self.unit == "word" else ""
-        sides = (("source", train.inputs, dataset.input_tokens), ("target", train.targets, dataset.target_tokens))
-        lines = (
-            [f"{side} {between.join((tokens or ())[i] for i in row if i > EOS)}" for row in rows[:NUM_DRAWN]]
-            for side, rows, tokens in sides
+    def draw_one(self, dataset: Dataset, one: Split) -> str:
+        """Return a pair as text, the target under the source."""
+        between = " " if self.unit == "word" else ""
+        sides = (("source", one.inputs, dataset.input_tokens), ("target", one.targets, dataset.target_tokens))
+        return "\n".join(
+            f"{side} {between.join((tokens or ())[i] for i in ids if i > EOS)}" for side, ids, tokens in sides
         )
-        return "\n\n".join("\n".join(pair) for pair in zip(*lines, strict=True))
 
     def source(self) -> dict[str, Any]:
         """Return the sha256 of every file."""
@@ -150,29 +180,36 @@ def encode_side(
             that no training pair has.
     """
     texts = {split: [getattr(pair, side) for pair in pairs] for split, pairs in parts.items()}
-    vocabulary = _vocabulary_of(texts["train"], side, min_count)
-    if min_count:
-        known = set(vocabulary.tokens)
-        texts = {split: [_without_rare(text, known) for text in some] for split, some in texts.items()}
-    return vocabulary, {split: [_encode(vocabulary, text, split) for text in some] for split, some in texts.items()}
-
-
-def _without_rare(text: Text, known: set[str]) -> Text:
-    return text._replace(tokens=tuple(token if token in known else UNKNOWN for token in text.tokens))
-
-
-def _vocabulary_of(texts: list[Text], side: str, min_count: int) -> Vocabulary:
-    counts = Counter(token for text in texts for token in text.tokens)
+    counts = Counter(token for text in texts["train"] for token in text.tokens)
     frequent = sorted(token for token, count in counts.items() if count >= min_count)
     try:
-        return Vocabulary([*([UNKNOWN] if min_count else []), *frequent])
+        vocabulary = Vocabulary([*([UNKNOWN] if min_count else []), *frequent])
     except DatasetError as error:
-        raise DatasetError(f"{texts[0].path}: {side}s of the training split: {error}") from None
+        raise DatasetError(f"{texts['train'][0].path}: {side}s of the training split: {error}") from None
+
+    known = {*vocabulary.tokens}
+
+    def encode(text: Text, split: str) -> list[int]:
+        tokens = [token if token in known or not min_count else UNKNOWN for token in text.tokens]
+        try:
+            return vocabulary.encode(tokens)
+        except DatasetError as error:
+            message = f"{text.where}: in the {split} split, with a token that the training split lacks"
+            raise DatasetError(f"{message}: {error}; leave such pairs out, or set min_count") from None
+
+    return vocabulary, {split: [encode(text, split) for text in some] for split, some in texts.items()}
 
 
-def _encode(vocabulary: Vocabulary, text: Text, split: str) -> list[int]:
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file, without their ends.
+
+    Raises:
+        DatasetError: If the file is missing, cannot be read, or is not UTF-8.
+    """
+    content = read_bytes(path)
     try:
-        return vocabulary.encode(text.tokens)
-    except DatasetError as error:
-        message = f"{text.where}: in the {split} split, with a token that the training split lacks"
-        raise DatasetError(f"{message}: {error}; leave such pairs out, or set min_count") from None
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DatasetError(f"{path}, line {line}: not UTF-8 text ({error.reason})") from None
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]

@@ -19,15 +19,14 @@ from __future__ import annotations
 
 import string
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, SPLITS, Dataset, Split, assemble
-from pipeline.data.drawing import draw_rows
-from pipeline.data.generator import check_length, num_sequences, require_seed_and_lengths, stream
+from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, SPLITS, Dataset, Split, Task
+from pipeline.data.generator import DrawnAtLengths, draw_rows, num_sequences, require_between, stream
 from pipeline.data.vocabulary import Vocabulary, translation_task
 from pipeline.errors import DatasetError
 
@@ -35,72 +34,53 @@ Operation = Literal["reverse", "copy", "sort"]
 
 LETTERS = string.ascii_uppercase
 FIRST_SYMBOL, AFTER_ALL = len(SPECIAL_TOKENS), 256
-NUM_DRAWN = 3
 
 
-@dataclass(frozen=True)
-class Transduction:
+@dataclass(frozen=True, kw_only=True)
+class Transduction(DrawnAtLengths):
     """An `operation` on sequences of `num_symbols` letters, the shortest `min_share` times as long as the longest."""
 
-    generator: Literal["transduction"]
-    seed: int
-    lengths: tuple[int, ...]
     operation: Operation
     num_symbols: int
     min_share: float
 
-    natural_length = None
-    possible_lengths = "the longest source has a symbol: at least 1"
+    length_reason = "the longest source has a symbol"
 
     def __post_init__(self) -> None:
-        require_seed_and_lengths(self.seed, self.lengths)
-        fits = 2 <= self.num_symbols <= len(LETTERS)
-        require(fits, "num_symbols", f"an integer from 2 to {len(LETTERS)}", self.num_symbols)
+        super().__post_init__()
+        require_between(2, len(LETTERS), "num_symbols", self.num_symbols)
         require(0 < self.min_share <= 1, "min_share", "a share above 0 and at most 1", self.min_share)
 
-    def allows(self, length: int) -> bool:
-        """Return whether a source of that length is not empty."""
-        return length >= 1
+    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
+        """Return sources of at most `length` symbols, and what becomes of them.
 
-    def shortest(self, length: int) -> int:
-        """Return the length of the shortest sources where the longest have `length` symbols."""
-        return max(1, round(self.min_share * length))
-
-    def generate(self, length: int, sizes: Sizes) -> Dataset:
-        """Return sources of at most `length` symbols, and what becomes of them."""
-        check_length(self.generator, self, length)
+        Raises:
+            DatasetError: If there are too few different sources of that length.
+        """
         nums = [num_sequences(sizes, split) for split in SPLITS]
-        self._check_room(length, sum(nums))
-        rng = stream(self.seed, length)
-        shape = {"shortest": self.shortest(length), "longest": length, "num_symbols": self.num_symbols}
-        parts = np.split(draw_sources(rng, sum(nums), **shape), np.cumsum(nums)[:-1])
-        splits = {split: transduce(part, self.operation) for split, part in zip(SPLITS, parts, strict=True)}
-        task = translation_task(length, self._vocabulary(), self._vocabulary(), splits["train"].targets)
-        return assemble(self.generator, task, splits)
-
-    def _check_room(self, length: int, num: int) -> None:
         room = self.num_symbols**length
-        if room < 2 * num:
-            message = f"{room} sources of that length, expected at least {2 * num}, twice as many as are drawn"
-            raise DatasetError(f"dataset {self.generator!r}: length {length} has {message}; raise it or num_symbols")
+        if room < 2 * sum(nums):
+            message = f"{room} sources of that length, expected at least {2 * sum(nums)}, twice as many as are drawn"
+            raise DatasetError(f"dataset {self.key()!r}: length {length} has {message}; raise it or num_symbols")
+        sources = draw_sources(
+            stream(self.seed, length),
+            sum(nums),
+            shortest=max(1, round(self.min_share * length)),
+            longest=length,
+            num_symbols=self.num_symbols,
+        )
+        parts = np.split(sources, np.cumsum(nums)[:-1])
+        splits = {split: transduce(part, self.operation) for split, part in zip(SPLITS, parts, strict=True)}
+        return translation_task(length, self._vocabulary(), self._vocabulary(), splits["train"].targets), splits
 
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary(LETTERS[: self.num_symbols])
 
-    def draw(self, dataset: Dataset) -> str:
-        """Return sources above their targets, above the timestep, from 1, that each target symbol is made from."""
-        train, tokens, drawn = dataset.splits["train"], self._vocabulary(), []
-        for source, target, aligned in zip(
-            train.inputs[:NUM_DRAWN], train.targets, np.array(train.alignment), strict=False
-        ):
-            origins = [str(t + 1) for t in np.nonzero(aligned)[1]]
-            rows = {"source": tokens.decode(source), "target": tokens.decode(target), "made from": origins}
-            drawn.append(draw_rows(rows))
-        return "\n\n".join(drawn)
-
-    def source(self) -> dict[str, Any]:
-        """Return nothing: every symbol is drawn."""
-        return {}
+    def draw_one(self, dataset: Dataset, one: Split) -> str:
+        """Return the source above the target, above the timestep, from 1, that each target symbol is made from."""
+        origins = [str(t + 1) for t in np.nonzero(np.array(one.alignment))[1]]
+        source, target = (self._vocabulary().decode(ids) for ids in (one.inputs, one.targets))
+        return draw_rows({"source": source, "target": target, "made from": origins})
 
 
 def draw_sources(rng: np.random.Generator, num: int, *, shortest: int, longest: int, num_symbols: int) -> np.ndarray:

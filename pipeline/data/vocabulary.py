@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pipeline.data.dataset import PAD, SPECIAL_TOKENS, Task
-from pipeline.data.stdlib_text import unigram_entropy
+from pipeline.data.dataset import PAD, SPECIAL_TOKENS, Task, make_task
 from pipeline.errors import DatasetError, unknown_name
 
 MAX_TOKENS = 2**15
@@ -79,16 +78,19 @@ def translation_task(length: int, source: Vocabulary, target: Vocabulary, target
         target: Vocabulary of the targets.
         targets: Training targets, (N, U); the baseline is their unigram entropy, in nats per token that is no padding.
     """
-    return Task(
+    return make_task(
         length,
-        input_kind="token",
-        input_size=len(source),
-        target_kind="class",
-        target_at="sequence",
-        output_size=len(target),
-        baseline_loss=unigram_entropy(targets[targets != PAD]),
-        baseline_name="unigram",
+        inputs=("token", len(source)),
+        targets=("class", "sequence", len(target)),
+        baseline=(unigram_entropy(targets[targets != PAD]), "unigram"),
         padded=True,
         input_tokens=source.tokens,
         target_tokens=target.tokens,
     )
+
+
+def unigram_entropy(ids: np.ndarray) -> float:
+    """Return the entropy -sum p ln p of the ids' frequencies, in nats."""
+    counts = np.bincount(ids.ravel())
+    shares = counts[counts > 0] / ids.size
+    return float(-(shares * np.log(shares)).sum())

@@ -26,9 +26,7 @@ from pipeline.core.training.forcing import ExponentialDecay, InverseSigmoidDecay
 from pipeline.core.training.regularisation import VanishingGradient
 from pipeline.core.training.truncation import Truncation, Windows
 from pipeline.data import Dataset
-from pipeline.data.adding import Adding
-from pipeline.data.copy_memory import CopyMemory
-from pipeline.data.temporal_order import TemporalOrder
+from pipeline.data.memory import Adding, CopyMemory, TemporalOrder
 from pipeline.selftest.check import Number, Tolerance, experiment, printed
 from pipeline.selftest.networks import F64, draw, matrix, parameters, replicas_of
 
@@ -44,7 +42,7 @@ def copy_memory() -> Iterator[Number]:
     The frequencies of N sequences cost beyond ln 8, relative, 7/(2N) on average; their logarithms are √(7/N) off,
     which the test symbols average.
     """
-    num_train, num_test, task = 16384, 1024, CopyMemory("copy_memory", 0, (), 8, 10)
+    num_train, num_test, task = 16384, 1024, CopyMemory(seed=0, lengths=(), num_symbols=8, num_copied=10)
     beyond = 7 / (2 * num_train) + 4 * math.sqrt(7 / num_train / (10 * num_test))
     sampled = Tolerance("relative", beyond / math.log(8), "frequencies of 16384 sequences, 4 s.e.")
     for delay, text in {100: "0.173287", 200: "0.094520", 500: "0.039989"}.items():
@@ -71,7 +69,7 @@ def _loss_of(probability_TC: Tensor, dataset: Dataset) -> float:
 def adding() -> Iterator[Number]:
     """Answering 1 costs 1/6; with e the error, E[e⁴] = 1/15: the squared error has variance 1/15 - 1/36."""
     num_test = 40_000
-    dataset = Adding("adding", 0, ()).generate(10, Sizes(1, 1, num_test))
+    dataset = Adding(seed=0, lengths=()).generate(10, Sizes(1, 1, num_test))
     yield Number("baseline of the dataset", expected=1 / 6, measured=_baseline(dataset), within=EXACT)
     within = Tolerance("absolute", 4 * math.sqrt((1 / 15 - 1 / 36) / num_test), "4 s.e. of 40000 sequences")
     measured, _ = _evaluate_constant(dataset, 1.0)
@@ -82,7 +80,7 @@ def adding() -> Iterator[Number]:
 def temporal_order() -> Iterator[Number]:
     """Chance of four classes: ln 4 nats, three in four wrong."""
     num_test = 20_000
-    dataset = TemporalOrder("temporal_order", 0, (), 4).generate(10, Sizes(1, 1, num_test))
+    dataset = TemporalOrder(seed=0, lengths=(), num_distractors=4).generate(10, Sizes(1, 1, num_test))
     yield printed("baseline of the dataset", "1.38629", _baseline(dataset))
     measured, error = _evaluate_constant(dataset, 0.0)
     float32 = Tolerance("relative", 1e-6, "float32")

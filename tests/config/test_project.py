@@ -21,6 +21,7 @@ from pipeline.config import (
     load_params,
     load_scale,
     load_study,
+    read_yaml,
     seeds_of,
 )
 from pipeline.core.training import TrialSpec
@@ -190,7 +191,7 @@ def test_mistakes_in_a_scale_are_named(keys: list[str], value: Any, message: str
         (["grids", "adding", "axes", "model.cell"], ["gru", "gru"], r"axes\.model\.cell: expected each value once"),
         (
             ["scales", "laptp"],
-            {"set": {}, "grids": {}, "axes": {}, "skip": []},
+            {},
             r"cells\.yaml\.scales: unknown scale 'laptp'; did you mean 'lap",
         ),
         (
@@ -227,17 +228,18 @@ def test_mistakes_in_a_scale_are_named(keys: list[str], value: Any, message: str
         ),
         (
             ["scales", "smoke"],
-            {"set": {}, "grids": {"digits": {}}, "axes": {}, "skip": ["digits"]},
+            {"grids": {"digits": {}}, "skip": ["digits"]},
             r"scales\.smoke\.grids: expected no changes to 'digits', which this scale skips",
         ),
         (
             ["scales", "smoke"],
-            {"set": {}, "grids": {}, "axes": {}, "skip": ["digits", "adding"]},
+            {"skip": ["digits", "adding"]},
             r"scales\.smoke\.skip: expected at least one grid to be left, got all: digits, adding",
         ),
-        (["scales", "smoke"], {"set": {}, "axes": {}, "skip": []}, r"scales\.smoke: missing key 'grids'"),
-        (["scales", "smoke"], {"set": {}, "axes": {}, "grids": {}}, r"scales\.smoke: missing key 'skip'"),
-        (["grids", "adding"], {"figures": None, "set": {}, "axes": {}}, r"grids\.adding: missing key 'variants'"),
+        (["scales", "smoke"], {"grid": {}}, r"scales\.smoke: unknown key 'grid'; did you mean 'grids'"),
+        (["scales", "smoke"], {"skips": []}, r"scales\.smoke: unknown key 'skips'; did you mean 'skip'"),
+        (["grids", "adding"], {"axis": {}}, r"grids\.adding: unknown key 'axis'; did you mean 'axes'"),
+        (["scales", "smoke"], None, r"scales\.smoke: expected a mapping with keys"),
         (
             ["grids", "adding", "variants"],
             {" clip": {}},
@@ -300,12 +302,24 @@ def with_variants(project: Paths) -> Paths:
 
 def override(project: Paths, **parts: Any) -> None:
     """Give the scale `smoke` an override with those parts."""
-    nothing: dict[str, Any] = {"set": {}, "grids": {}, "axes": {}, "skip": []}
-    edit(project.study_config("cells"), "scales", value={"smoke": nothing | parts})
+    edit(project.study_config("cells"), "scales", value={"smoke": parts})
 
 
 def settings_of(project: Paths, scale: str = "laptop", grid: str = "adding") -> list[RawSetting]:
     return [setting for setting in expand(load_study(project, "cells"), scale, "f") if setting.grid == grid]
+
+
+def test_what_is_empty_need_not_be_written(project: Paths) -> None:
+    path = project.study_config("cells")
+    short = {"question": "?", "grids": {"one": {}}, "scales": {"smoke": {}}}
+    grid = {"figures": None, "set": {}, "variants": {}, "axes": {}}
+    override = {"set": {}, "grids": {}, "axes": {}, "skip": []}
+    long = {"question": "?", "claims": [], "set": {}, "grids": {"one": grid}, "select": None}
+    path.write_text(yaml.safe_dump(short))
+    study = load_study(project, "cells")
+    path.write_text(yaml.safe_dump(long | {"scales": {"smoke": override}}))
+    assert load_study(project, "cells") == study
+    assert [setting.spec for setting in expand(study, "smoke", "f")] == [read_yaml(project.base)]
 
 
 def test_variants_are_the_first_axis(with_variants: Paths) -> None:
@@ -384,7 +398,7 @@ def test_mistakes_in_a_scales_variants_are_named(labels: list[Any], message: str
 def test_a_change_that_runs_through_a_number_says_where_it_stands(
     keys: list[str], message: str, with_variants: Paths
 ) -> None:
-    override(with_variants)
+    override(with_variants, grids={})
     edit(with_variants.study_config("cells"), *keys, value={"training.max_steps.a": 1})
     with pytest.raises(ConfigError, match=message):
         settings_of(with_variants, "smoke")
@@ -419,13 +433,3 @@ def test_selection_over_an_axis_that_one_grid_lacks(with_variants: Paths) -> Non
     assert "optimiser.learning_rate" not in study.grids["adding"].all_axes
     edit(with_variants.study_config("cells"), "select", "over", value=["variant"])
     load_study(with_variants, "cells")
-
-
-def test_the_study_of_the_readme_is_one(project: Paths) -> None:
-    blocks = (ROOT / "README.md").read_text().split("```yaml\n")[1:]
-    (text,) = (block.split("```")[0] for block in blocks if block.startswith("question:"))
-    project.study_config("readme").write_text(text)
-    study = load_study(project, "readme")
-    for scale in ("smoke", "laptop"):
-        settings = expand(study, scale, "readme")
-        assert [build(TrialSpec, {**s.spec, "seeds": [0]}, s.where) for s in settings]

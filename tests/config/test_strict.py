@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,6 +89,25 @@ def test_a_good_mapping_becomes_the_dataclass() -> None:
 def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(Drawing, GOOD | changes, "f.yaml")
+
+
+@dataclass(frozen=True)
+class Page:
+    drawing: str
+    margin: int
+    notes: Mapping[str, str] = field(default_factory=dict)
+    colour: str | None = None
+
+
+def test_only_a_field_with_a_default_may_be_absent() -> None:
+    assert build(Page, {"drawing": "a", "margin": 1}, "f.yaml") == Page("a", 1)
+    assert build(Page, {"drawing": "a", "margin": 1, "colour": "red"}, "f.yaml").colour == "red"
+    with pytest.raises(ConfigError, match=r"f\.yaml: missing key 'margin' \(an integer\)"):
+        build(Page, {"drawing": "a"}, "f.yaml")
+    with pytest.raises(ConfigError, match=r"f\.yaml: unknown key 'color'; did you mean 'colour'"):
+        build(Page, {"drawing": "a", "margin": 1, "color": "red"}, "f.yaml")
+    with pytest.raises(ConfigError, match=r"f\.yaml\.notes: expected a mapping, got None"):
+        build(Page, {"drawing": "a", "margin": 1, "notes": None}, "f.yaml")
 
 
 def test_a_missing_key_and_something_that_is_no_mapping() -> None:

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from pipeline.config import Sizes
-from pipeline.data.adding import Adding, sample
 from pipeline.data.generator import stream
+from pipeline.data.memory import Adding
 from pipeline.errors import DatasetError
 
-ADDING = Adding(generator="adding", seed=0, lengths=())
+ADDING = Adding(seed=0, lengths=())
 
 
 @pytest.mark.parametrize("num_timesteps", [2, 3, 11, 50])
 def test_one_marker_in_each_half_and_the_target_is_the_sum_of_the_marked(num_timesteps):
-    split = sample(stream(0), 200, num_timesteps=num_timesteps)
+    split = ADDING.sample(stream(0), 200, num_timesteps)
     values, markers = split.inputs[..., 0], split.inputs[..., 1]
     half = num_timesteps // 2
     assert set(np.unique(markers)) <= {0.0, 1.0}
@@ -25,12 +25,12 @@ def test_one_marker_in_each_half_and_the_target_is_the_sum_of_the_marked(num_tim
 
 
 def test_markers_reach_both_ends_of_each_half():
-    markers = sample(stream(0), 500, num_timesteps=5).inputs[..., 1]
+    markers = ADDING.sample(stream(0), 500, 5).inputs[..., 1]
     assert (markers.sum(axis=0) > 0).all()
 
 
 def test_values_are_uniform_and_the_baseline_is_the_error_of_predicting_one():
-    split = sample(stream(0), 50_000, num_timesteps=4)
+    split = ADDING.sample(stream(0), 50_000, 4)
     values = split.inputs[..., 0]
     assert values.min() >= 0
     assert values.max() < 1

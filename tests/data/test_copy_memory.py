@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
-from pipeline.data.copy_memory import CopyMemory, sample
 from pipeline.data.generator import stream
+from pipeline.data.memory import CopyMemory
 from pipeline.errors import DatasetError
 
-COPY = CopyMemory(generator="copy_memory", seed=0, lengths=(), num_symbols=8, num_copied=10)
+COPY = CopyMemory(seed=0, lengths=(), num_symbols=8, num_copied=10)
 
 
 def test_a_sequence_written_out():
-    split = sample(stream(0), 1, delay=3, num_symbols=8, num_copied=2)
+    split = dataclasses.replace(COPY, num_copied=2).sample(stream(0), 1, 3)
     a, b = split.inputs[0, :2].tolist()
     assert split.inputs[0].tolist() == [a, b, 0, 0, 9, 0, 0]
     assert split.targets[0].tolist() == [0, 0, 0, 0, 0, a, b]
@@ -37,7 +38,7 @@ def test_layout(delay):
 
 
 def test_symbols_are_one_to_eight_alike():
-    copied = sample(stream(0), 4000, delay=1, num_symbols=8, num_copied=10).inputs[:, :10]
+    copied = COPY.sample(stream(0), 4000, 1).inputs[:, :10]
     symbols, counts = np.unique(copied, return_counts=True)
     assert symbols.tolist() == list(range(1, 9))
     assert (np.abs(counts / copied.size - 1 / 8) < 0.01).all()
@@ -61,7 +62,7 @@ def test_a_delay_without_room_for_the_marker(sizes):
 @pytest.mark.parametrize(("num_symbols", "num_copied", "field"), [(1, 1, "num_symbols"), (8, 0, "num_copied")])
 def test_fields_out_of_range(num_symbols, num_copied, field):
     with pytest.raises(InvalidFieldError, match=f"{field}: expected an integer"):
-        CopyMemory("copy_memory", 0, (), num_symbols, num_copied)
+        dataclasses.replace(COPY, num_symbols=num_symbols, num_copied=num_copied)
 
 
 def test_the_drawing_shows_blanks_and_the_marker(sizes):

@@ -9,15 +9,21 @@ import numpy as np
 import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
-from pipeline.data import cldr
 from pipeline.data.dataset import EOS, PAD, SPLITS
-from pipeline.data.dates import TARGET, Dates, align
-from pipeline.data.digits import Shares
+from pipeline.data.dates import TARGET, Dates, align, write
+from pipeline.data.generator import Shares
 from pipeline.errors import DatasetError
 
 pytest.importorskip("babel")
 
-DATES = Dates("dates", 0, ("en", "fr", "de", "ko"), ("full", "long", "medium"), 1900, 2099, Shares(0.8, 0.1, 0.1))
+DATES = Dates(
+    seed=0,
+    locales=("en", "fr", "de", "ko"),
+    formats=("full", "long", "medium"),
+    first_year=1900,
+    last_year=2099,
+    shares=Shares(0.8, 0.1, 0.1),
+)
 LENGTH = len("Donnerstag, 30. September 2099")
 WAYS = [(locale, format) for locale in DATES.locales for format in DATES.formats]
 
@@ -31,7 +37,7 @@ def test_every_target_is_the_date_that_its_source_says(sizes):
     for split in dataset.splits.values():
         for inputs, iso in zip(split.inputs, isos(split.targets), strict=True):
             date = datetime.date.fromisoformat(iso)
-            assert "".join(tokens.decode(inputs)) in {cldr.write(date, *way)[0] for way in WAYS}
+            assert "".join(tokens.decode(inputs)) in {write(date, *way)[0] for way in WAYS}
             assert not inputs[len(tokens.decode(inputs)) :].any()
 
 
@@ -65,7 +71,7 @@ def test_every_way_and_every_year_is_drawn():
     ],
 )
 def test_what_each_character_is_made_into(date, way, made):
-    text, spans = cldr.write(datetime.date.fromisoformat(date), *way)
+    text, spans = write(datetime.date.fromisoformat(date), *way)
     alignment = align(text, spans, LENGTH)
     assert alignment.shape == (11, LENGTH)
     assert not alignment[:, len(text) :].any()

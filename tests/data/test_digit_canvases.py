@@ -10,16 +10,17 @@ import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import EOS, PAD, SPLITS, Split, load_dataset, prepare_dataset, read_generator
-from pipeline.data.digit_canvases import WORDS, DigitCanvases, covered_cells, sample
-from pipeline.data.digit_images import images_by_split
-from pipeline.data.digits import Shares
-from pipeline.data.generator import stream
+from pipeline.data.digit_canvases import WORDS, DigitCanvases, covered_cells
+from pipeline.data.digits import images_by_split
+from pipeline.data.generator import Shares, stream
 from pipeline.errors import DatasetError
 
 pytest.importorskip("sklearn")
 
 SHARES = Shares(train=0.7, validation=0.15, test=0.15)
-CANVASES = DigitCanvases("digit_canvases", 0, 2, 12, 24, min_digits=1, max_digits=3, cell=4, shares=SHARES)
+CANVASES = DigitCanvases(
+    seed=0, num_lines=2, line_height=12, width=24, min_digits=1, max_digits=3, cell=4, shares=SHARES
+)
 CROWDED = dataclasses.replace(CANVASES, num_lines=3, line_height=9, width=28, min_digits=5, max_digits=9, cell=1)
 FULL = dataclasses.replace(CANVASES, num_lines=3, line_height=8, width=24, min_digits=9, max_digits=9)
 
@@ -52,7 +53,7 @@ def read(canvas: np.ndarray, line_height: int) -> list[int]:
 
 @pytest.mark.parametrize("config", [CANVASES, CROWDED, FULL])
 def test_the_words_are_what_is_read_line_by_line(config):
-    split = sample(stream(0), 300, PLATES, DIGITS, config)
+    split = config.sample(stream(0), 300, config.natural_length, PLATES, DIGITS)
     assert split.inputs.shape == (300, config.height, config.width)
     num_read = []
     for plates, _, target, _ in shown(split, config):
@@ -65,7 +66,7 @@ def test_the_words_are_what_is_read_line_by_line(config):
 
 @pytest.mark.parametrize("config", [CANVASES, CROWDED, dataclasses.replace(CANVASES, line_height=15, cell=3)])
 def test_a_word_is_aligned_with_the_cells_that_its_digit_covers_at_least_by_half(config):
-    split, cell = sample(stream(1), 100, PLATES, DIGITS, config), config.cell
+    split, cell = config.sample(stream(1), 100, config.natural_length, PLATES, DIGITS), config.cell
     for plates, canvas, _, alignment in shown(split, config):
         cells = canvas.reshape(config.height // cell, cell, config.width // cell, cell)
         for u, plate in enumerate(plates):
@@ -82,7 +83,7 @@ def test_cells_written_out():
 
 
 def test_numbers_and_places_vary():
-    split = sample(stream(0), 3000, PLATES, DIGITS, CANVASES)
+    split = CANVASES.sample(stream(0), 3000, CANVASES.natural_length, PLATES, DIGITS)
     num_words = (split.targets > EOS).sum(axis=1)
     assert (np.abs(np.bincount(num_words)[1:] / 3000 - 1 / 3) < 0.03).all()
     alone = split.inputs[num_words == 1] > 0

@@ -10,14 +10,15 @@ import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data.dataset import SPLITS
-from pipeline.data.digits import Digits, Shares, load_images, split_indices
+from pipeline.data.digits import Digits, load_images
+from pipeline.data.generator import Shares, split_indices
 from pipeline.errors import DatasetError
 
 pytest.importorskip("sklearn")
 
 SHARES = Shares(train=0.7, validation=0.15, test=0.15)
-PLAIN = Digits(generator="digits", seed=0, permuted=False, shares=SHARES)
-PERMUTED = Digits(generator="digits", seed=0, permuted=True, shares=SHARES)
+PLAIN = Digits(seed=0, permuted=False, shares=SHARES)
+PERMUTED = Digits(seed=0, permuted=True, shares=SHARES)
 SIZES = Sizes(1, 1, 1)
 
 
@@ -104,13 +105,13 @@ def test_a_split_without_images():
 
 def test_a_negative_seed():
     with pytest.raises(InvalidFieldError, match="seed: expected an integer of at least 0, got -1"):
-        Digits("digits", -1, permuted=False, shares=SHARES)
+        Digits(seed=-1, permuted=False, shares=SHARES)
 
 
 def test_the_drawing_is_an_image_of_each_digit():
     dataset = PLAIN.generate(64, SIZES)
     targets, *lines = PLAIN.draw(dataset).splitlines()
-    assert targets.split()[1::2] == [str(digit) for digit in dataset.splits["train"].targets[:6]]
+    assert targets.split()[1::2] == [str(digit) for digit in dataset.splits["train"].targets[:5]]
     assert len(lines) == 8
     brightest = dataset.splits["train"].inputs[0, :, 0].argmax()
     assert lines[brightest // 8].ljust(16)[2 * (brightest % 8)] == "@"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import download
-from pipeline.data.download import cache_path, fetch
+from pipeline.data import text
+from pipeline.data.text import cache_path, fetch
 from pipeline.errors import DatasetError
 
 CONTENT = b"to be or not to be\n"
@@ -107,16 +107,16 @@ def test_a_server_that_does_not_deliver(address, page, message):
 
 
 def test_a_server_that_says_nothing(address, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(text, "TIMEOUT_S", 0.1)
     with pytest.raises(DatasetError, match=r"/silent: cannot be downloaded \(timed out\)"):
         fetch(f"{address}/silent", SHA256)
 
 
 def test_a_file_that_is_too_large(address, monkeypatch):
-    monkeypatch.setattr(download, "MAX_BYTES", len(CONTENT))
+    monkeypatch.setattr(text, "MAX_BYTES", len(CONTENT))
     assert fetch(f"{address}/text", SHA256) == CONTENT
     cache_path(SHA256).unlink()
-    monkeypatch.setattr(download, "MAX_BYTES", len(CONTENT) - 1)
+    monkeypatch.setattr(text, "MAX_BYTES", len(CONTENT) - 1)
     with pytest.raises(DatasetError, match=f"/text: more than {len(CONTENT) - 1} bytes, the most that is downloaded"):
         fetch(f"{address}/text", SHA256)
 

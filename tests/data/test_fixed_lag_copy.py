@@ -13,18 +13,30 @@ from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data.dataset import Split
 from pipeline.data.fixed_lag_copy import (
     FixedLagCopy,
-    clock_loss,
     counted_memoryless_loss,
     memoryless_loss,
-    optimal_loss,
-    sample,
     spliced_places,
 )
 from pipeline.data.generator import stream
 from pipeline.errors import DatasetError
 
-COPY = FixedLagCopy("fixed_lag_copy", seed=0, lengths=(), num_symbols=6, lag=10, spliced=False, num_streams=None)
+COPY = FixedLagCopy(seed=0, lengths=(), num_symbols=6, lag=10, spliced=False, num_streams=None)
 SPLICED = dataclasses.replace(COPY, spliced=True, num_streams=64)
+
+
+def clock_loss(num_symbols: int, lag: int) -> float:
+    """The loss of knowing the place in the block and no symbol."""
+    return (1 - 1 / lag) * math.log(num_symbols - 2) / 2
+
+
+def optimal_loss(length: int, num_symbols: int, lag: int) -> float:
+    """The loss of the best answer to all inputs so far.
+
+    A stream that begins p timesteps after a marker lacks p - 1 of its symbols if p < m, all that are still to be said
+    if p >= m; and at its first timestep, if that is blank, it is not known whether the marker is due.
+    """
+    coin_entropy = -math.log(1 / lag) / lag - (1 - 1 / lag) * math.log(1 - 1 / lag)
+    return ((lag - 1) * math.log(num_symbols - 2) + coin_entropy) / (2 * length)
 
 
 def loss_of_knowing(split: Split, seen_of) -> float:
@@ -41,12 +53,12 @@ def loss_of_knowing(split: Split, seen_of) -> float:
 
 @pytest.mark.parametrize(("lag", "num_timesteps"), [(2, 3), (3, 20), (10, 11), (10, 75)])
 def test_every_target_is_the_input_of_a_lag_before(lag, num_timesteps):
-    split = sample(stream(0), 200, num_timesteps=num_timesteps, num_symbols=6, lag=lag, spliced=False)
+    split = dataclasses.replace(COPY, lag=lag).sample(stream(0), 200, num_timesteps)
     np.testing.assert_array_equal(split.targets[:, lag:], split.inputs[:, :-lag])
 
 
 def test_a_block_shows_a_marker_and_symbols_then_as_many_blanks():
-    split = sample(stream(0), 300, num_timesteps=60, num_symbols=6, lag=10, spliced=False)
+    split = COPY.sample(stream(0), 300, 60)
     for inputs, targets in zip(split.inputs, split.targets, strict=True):
         first = inputs.tolist().index(1, 0, 20)
         for start in range(first, 41, 20):
@@ -59,14 +71,14 @@ def test_a_block_shows_a_marker_and_symbols_then_as_many_blanks():
 
 
 def test_streams_begin_at_every_place_of_a_block_alike():
-    inputs = sample(stream(0), 20_000, num_timesteps=20, num_symbols=6, lag=10, spliced=False).inputs
+    inputs = COPY.sample(stream(0), 20_000, 20).inputs
     assert ((inputs == 1).sum(axis=1) == 1).all()
     shares = (inputs == 1).mean(axis=0)
     assert (np.abs(shares - 1 / 20) < 4 * math.sqrt(1 / 20 * 19 / 20 / 20_000)).all()
 
 
 def test_symbols_are_drawn_alike():
-    inputs = sample(stream(0), 2000, num_timesteps=40, num_symbols=6, lag=10, spliced=False).inputs
+    inputs = COPY.sample(stream(0), 2000, 40).inputs
     symbols, counts = np.unique(inputs[inputs > 1], return_counts=True)
     assert symbols.tolist() == [2, 3, 4, 5]
     assert (np.abs(counts / counts.sum() - 1 / 4) < 0.01).all()
@@ -74,7 +86,7 @@ def test_symbols_are_drawn_alike():
 
 @pytest.mark.parametrize(("num_symbols", "lag"), [(6, 10), (4, 3), (5, 2)])
 def test_the_memoryless_loss_is_that_of_the_best_answer_to_one_input(num_symbols, lag):
-    split = sample(stream(0), 4000, num_timesteps=40, num_symbols=num_symbols, lag=lag, spliced=False)
+    split = dataclasses.replace(COPY, num_symbols=num_symbols, lag=lag).sample(stream(0), 4000, 40)
     counted = loss_of_knowing(split, lambda inputs, t: inputs[t])
     assert counted == pytest.approx(memoryless_loss(num_symbols, lag), abs=0.005)
 
@@ -88,7 +100,7 @@ def test_the_memoryless_loss_written_out():
 @pytest.mark.parametrize(("num_symbols", "lag", "length"), [(4, 3, 4), (4, 3, 9), (5, 2, 5), (5, 4, 6)])
 def test_the_optimal_loss_is_that_of_the_best_answer_to_all_inputs_so_far(num_symbols, lag, length):
     # from a lag on the target is among the inputs, so it is enough to count what is seen before
-    split = sample(stream(0), 40_000, num_timesteps=length, num_symbols=num_symbols, lag=lag, spliced=False)
+    split = dataclasses.replace(COPY, num_symbols=num_symbols, lag=lag).sample(stream(0), 40_000, length)
     counted = loss_of_knowing(split, lambda inputs, t: (t, *inputs[: t + 1]) if t < lag else ("seen", inputs[t - lag]))
     assert counted == pytest.approx(optimal_loss(length, num_symbols, lag), rel=0.01)
 
@@ -100,7 +112,7 @@ def place_in_the_block(inputs: list[int], t: int) -> int:
 
 
 def test_with_a_clock_but_no_memory_of_symbols_only_the_marker_is_known():
-    split = sample(stream(0), 4000, num_timesteps=40, num_symbols=6, lag=10, spliced=False)
+    split = COPY.sample(stream(0), 4000, 40)
     assert loss_of_knowing(split, place_in_the_block) == pytest.approx(clock_loss(6, 10), abs=0.005)
     assert math.exp(clock_loss(6, 10)) == pytest.approx(1.8661, abs=5e-5)
 
@@ -118,7 +130,7 @@ def test_spliced_is_every_shift_of_a_group_applied_in_place_to_all_streams_befor
 
 def test_spliced_streams_are_the_same_blocks_and_the_last_of_a_group_is_whole():
     whole, spliced = (
-        sample(stream(0), 70, num_timesteps=1000, num_symbols=6, lag=10, spliced=spliced) for spliced in (False, True)
+        dataclasses.replace(COPY, spliced=spliced).sample(stream(0), 70, 1000) for spliced in (False, True)
     )
     same = (whole.inputs == spliced.inputs).all(axis=1)
     assert np.flatnonzero(same).tolist() == [63, 69]
@@ -126,7 +138,7 @@ def test_spliced_streams_are_the_same_blocks_and_the_last_of_a_group_is_whole():
 
 
 def test_a_spliced_copy_still_comes_a_lag_after_its_symbol():
-    split = sample(stream(0), 64, num_timesteps=1000, num_symbols=6, lag=10, spliced=True)
+    split = SPLICED.sample(stream(0), 64, 1000)
     copied = split.inputs[:, 10:] == 0
     np.testing.assert_array_equal(split.targets[:, 10:][copied], split.inputs[:, :-10][copied])
     np.testing.assert_array_equal(split.inputs == 0, split.targets != 0)
@@ -136,7 +148,7 @@ def test_a_clock_on_spliced_streams_pays_for_the_symbols_alone():
     # a stream has 32.5 pieces of 9.5 timesteps on average, of which 36/20 copy a symbol; the rest ends with a whole
     # block, so that its cut block has 135/20 symbols and not 0.45 * 9.5 like any other place
     share = (0.45 * (1000 - 32.5 * 9.5) + (135 / 20 - 0.45 * 9.5) + 32.5 * 36 / 20) / 1000
-    splits = [sample(stream(seed), 64, num_timesteps=1000, num_symbols=6, lag=10, spliced=True) for seed in range(200)]
+    splits = [SPLICED.sample(stream(seed), 64, 1000) for seed in range(200)]
     assert np.mean([(split.targets > 1).mean() for split in splits]) == pytest.approx(share, abs=0.002)
     assert math.exp(share * math.log(4)) == pytest.approx(1.675, abs=5e-4)
     for split in splits[:3]:
@@ -154,7 +166,7 @@ def test_the_memoryless_loss_of_spliced_streams_is_counted():
 
 
 def test_the_counted_memoryless_loss_of_whole_streams_is_the_closed_form():
-    split = sample(stream(0), 4000, num_timesteps=40, num_symbols=6, lag=10, spliced=False)
+    split = COPY.sample(stream(0), 4000, 40)
     assert counted_memoryless_loss(split) == pytest.approx(memoryless_loss(6, 10), abs=0.005)
 
 
@@ -192,7 +204,7 @@ def test_a_stream_without_a_copy(sizes):
 )
 def test_fields_out_of_range(num_symbols, lag, num_streams, message):
     with pytest.raises(InvalidFieldError, match=message):
-        FixedLagCopy("fixed_lag_copy", 0, (), num_symbols, lag, spliced=False, num_streams=num_streams)
+        dataclasses.replace(COPY, num_symbols=num_symbols, lag=lag, num_streams=num_streams)
 
 
 def test_the_drawing_shows_blanks_and_markers(sizes):

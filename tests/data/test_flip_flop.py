@@ -10,24 +10,23 @@ import numpy as np
 import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
-from pipeline.data.flip_flop import FlipFlop, memoryless_loss, sample
 from pipeline.data.generator import stream
+from pipeline.data.memory import FlipFlop
 from pipeline.errors import DatasetError
 
-FLIP_FLOP = FlipFlop(
-    generator="flip_flop", seed=0, lengths=(), num_symbols=4, write_probability=0.1, read_probability=0.2
-)
+FLIP_FLOP = FlipFlop(seed=0, lengths=(), num_symbols=4, write_probability=0.1, read_probability=0.2)
 
 
 def drawn(num: int, num_timesteps: int, num_symbols: int = 4, write: float = 0.1, read: float = 0.2):
-    return sample(
-        stream(0),
-        num,
-        num_timesteps=num_timesteps,
-        num_symbols=num_symbols,
-        write_probability=write,
-        read_probability=read,
+    probabilities = {"write_probability": write, "read_probability": read}
+    return dataclasses.replace(FLIP_FLOP, num_symbols=num_symbols, **probabilities).sample(
+        stream(0), num, num_timesteps
     )
+
+
+def memoryless_loss(num_timesteps: int, num_symbols: int, read: float) -> float:
+    flip_flop = dataclasses.replace(FLIP_FLOP, num_symbols=num_symbols, read_probability=read)
+    return flip_flop.generate(num_timesteps, Sizes(1, 1, 1)).baseline_loss
 
 
 @pytest.mark.parametrize("num_symbols", [2, 4, 26])

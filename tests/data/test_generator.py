@@ -6,30 +6,25 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
 from pipeline.config import InvalidFieldError, Paths, Sizes
-from pipeline.data import GENERATORS, SPLITS, Split, Task, assemble, lengths_to_make, read_generator
-from pipeline.data.adding import Adding
-from pipeline.data.copy_memory import CopyMemory
-from pipeline.data.drawing import draw_rows
+from pipeline.data import SPLITS, Split, Task, assemble, generators, read_generator
 from pipeline.data.fixed_lag_copy import FixedLagCopy
-from pipeline.data.flip_flop import FlipFlop
-from pipeline.data.generator import sample_splits, stream
+from pipeline.data.generator import draw_rows, stream
+from pipeline.data.memory import Adding, CopyMemory, FlipFlop, TemporalOrder
 from pipeline.data.tagging import Tagging
-from pipeline.data.temporal_order import TemporalOrder
 from pipeline.errors import ConfigError, DatasetError
 
 DRAWN = {
-    "adding": Adding("adding", 0, ()),
-    "copy_memory": CopyMemory("copy_memory", 0, (), num_symbols=8, num_copied=10),
-    "fixed_lag_copy": FixedLagCopy("fixed_lag_copy", 0, (), 6, lag=10, spliced=False, num_streams=None),
-    "flip_flop": FlipFlop("flip_flop", 0, (), num_symbols=4, write_probability=0.1, read_probability=0.1),
-    "tagging": Tagging("tagging", 0, (), num_symbols=4, max_distance=3),
-    "temporal_order": TemporalOrder("temporal_order", 0, (), num_distractors=4),
+    "adding": Adding(seed=0, lengths=()),
+    "copy_memory": CopyMemory(seed=0, lengths=(), num_symbols=8, num_copied=10),
+    "fixed_lag_copy": FixedLagCopy(seed=0, lengths=(), num_symbols=6, lag=10, spliced=False, num_streams=None),
+    "flip_flop": FlipFlop(seed=0, lengths=(), num_symbols=4, write_probability=0.1, read_probability=0.1),
+    "tagging": Tagging(seed=0, lengths=(), num_symbols=4, max_distance=3),
+    "temporal_order": TemporalOrder(seed=0, lengths=(), num_distractors=4),
 }
 PROJECT = Paths.at(Path(__file__).parents[2])
 
@@ -62,10 +57,10 @@ def test_sizes_of_one_split_leave_the_others_alone():
 
 
 def test_lengths_and_splits_draw_other_numbers():
-    drawn = []
+    adding, drawn = DRAWN["adding"], []
     for length in (10, 20):
-        splits = sample_splits(0, length, Sizes(1, 1, 1), lambda rng, num: Split(rng.random(num), np.zeros(num)))
-        drawn += [float(split.inputs[0]) for split in splits.values()]
+        splits = adding.generate(length, Sizes(1, 1, 1)).splits
+        drawn += [float(split.inputs[0, 0, 0]) for split in splits.values()]
     assert len(set(drawn)) == 6
 
 
@@ -86,40 +81,58 @@ def test_the_digest_knows_the_task_and_the_type_but_not_the_name():
 
 
 def test_lengths_of_studies_and_of_the_file_come_together():
-    adding = Adding("adding", 0, (50, 10))
-    assert lengths_to_make("adding", adding, (20, 10)) == (10, 20, 50)
+    adding = Adding(seed=0, lengths=(50, 10))
+    assert adding.lengths_to_make("adding", (20, 10)) == (10, 20, 50)
 
 
 def test_no_length_at_all():
     with pytest.raises(DatasetError, match="dataset 'adding': no length to prepare; list one under `lengths`"):
-        lengths_to_make("adding", DRAWN["adding"], ())
+        DRAWN["adding"].lengths_to_make("adding", ())
 
 
 def test_an_impossible_length_is_named_with_the_dataset_that_a_user_knows():
     with pytest.raises(DatasetError, match="dataset 'my_adding': length 1 is impossible"):
-        lengths_to_make("my_adding", DRAWN["adding"], (20, 1))
+        DRAWN["adding"].lengths_to_make("my_adding", (20, 1))
 
 
 def test_a_length_twice():
     with pytest.raises(InvalidFieldError, match="lengths: expected each length once"):
-        Adding("adding", 0, (5, 5))
+        Adding(seed=0, lengths=(5, 5))
 
 
 def test_a_negative_seed():
     with pytest.raises(InvalidFieldError, match="seed: expected an integer of at least 0, got -1"):
-        Adding("adding", -1, ())
+        Adding(seed=-1, lengths=())
 
 
-def test_every_generator_is_registered_under_its_own_name():
-    for name, cls in GENERATORS.items():
-        assert get_args(get_type_hints(cls)["generator"]) == (name,)
+def test_every_generator_of_the_folder_is_found():
+    assert list(generators()) == [
+        "adding",
+        "copy_memory",
+        "dates",
+        "digit_canvases",
+        "digits",
+        "fixed_lag_copy",
+        "flip_flop",
+        "matching_digits",
+        "moving_digits",
+        "numbers",
+        "parallel_text",
+        "sentences",
+        "stdlib_text",
+        "sunspots",
+        "tagging",
+        "temporal_order",
+        "transduction",
+        "web_text",
+    ]
 
 
 def test_every_dataset_of_the_project_is_readable():
     paths = sorted(PROJECT.dataset_config("adding").parent.glob("*.yaml"))
     assert len(paths) >= 6
     for path in paths:
-        assert read_generator(path).seed == 0
+        assert read_generator(path).possible_lengths
 
 
 def test_an_unknown_generator(config_path):

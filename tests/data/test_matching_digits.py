@@ -9,15 +9,15 @@ import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data.dataset import SPLITS
-from pipeline.data.digit_images import images_by_split
-from pipeline.data.digits import Shares
-from pipeline.data.matching_digits import MatchingDigits
+from pipeline.data.digit_sequences import MatchingDigits
+from pipeline.data.digits import images_by_split
+from pipeline.data.generator import Shares
 from pipeline.errors import DatasetError
 
 pytest.importorskip("sklearn")
 
 SHARES = Shares(train=0.7, validation=0.15, test=0.15)
-MATCHING = MatchingDigits("matching_digits", 0, (), num_digits=3, shares=SHARES)
+MATCHING = MatchingDigits(seed=0, lengths=(), num_digits=3, shares=SHARES)
 
 
 @pytest.mark.parametrize(("num_digits", "length"), [(3, 8), (1, 5), (10, 6), (2, 52)])

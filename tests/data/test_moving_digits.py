@@ -10,16 +10,15 @@ import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import SPLITS, read_generator
-from pipeline.data.digit_images import images_by_split
-from pipeline.data.digits import Shares
-from pipeline.data.generator import stream
-from pipeline.data.moving_digits import DIRECTIONS, MovingDigits, mean_frame_loss, memoryless_loss, sample
+from pipeline.data.digit_sequences import DIRECTIONS, MovingDigits, mean_frame_loss, memoryless_loss
+from pipeline.data.digits import images_by_split
+from pipeline.data.generator import Shares, stream
 from pipeline.errors import ConfigError, DatasetError
 
 pytest.importorskip("sklearn")
 
 SHARES = Shares(train=0.7, validation=0.15, test=0.15)
-MOVING = MovingDigits("moving_digits", 0, (), "frame", frame_side=12, shares=SHARES)
+MOVING = MovingDigits(seed=0, lengths=(), task="frame", frame_side=12, shares=SHARES)
 PLATE, DIGIT = np.ones((1, 8, 8), dtype=np.float32), np.zeros(1, dtype=np.uint8)
 
 
@@ -32,7 +31,8 @@ def places(frames: np.ndarray, frame_side: int) -> np.ndarray:
 
 @pytest.mark.parametrize("frame_side", [9, 12, 16])
 def test_a_digit_moves_by_one_pixel_along_each_axis_and_turns_at_borders_only(frame_side):
-    split = sample(stream(0), 200, PLATE, DIGIT, num_timesteps=30, frame_side=frame_side, task="sequence")
+    moving = dataclasses.replace(MOVING, frame_side=frame_side, task="sequence")
+    split = moving.sample(stream(0), 200, 30, PLATE, DIGIT)
     where = places(split.inputs, frame_side)
     assert (where.min(), where.max()) == (0, frame_side - 8)
     steps = np.diff(where, axis=2)
@@ -42,9 +42,8 @@ def test_a_digit_moves_by_one_pixel_along_each_axis_and_turns_at_borders_only(fr
 
 
 def test_the_direction_of_a_frame_is_where_the_digit_goes_next():
-    shape = {"frame_side": 12, "task": "frame"}
-    split = sample(stream(0), 200, PLATE, DIGIT, num_timesteps=12, **shape)
-    longer = sample(stream(0), 200, PLATE, DIGIT, num_timesteps=13, **shape)
+    split = MOVING.sample(stream(0), 200, 12, PLATE, DIGIT)
+    longer = MOVING.sample(stream(0), 200, 13, PLATE, DIGIT)
     np.testing.assert_array_equal(longer.inputs[:, :12], split.inputs)
     names = {(-1, -1): "up-left", (-1, 1): "up-right", (1, -1): "down-left", (1, 1): "down-right"}
     steps = np.diff(places(longer.inputs, 12), axis=2)
@@ -53,7 +52,7 @@ def test_the_direction_of_a_frame_is_where_the_digit_goes_next():
 
 
 def test_the_memoryless_loss_is_that_of_the_best_answer_to_the_place():
-    split = sample(stream(0), 3000, PLATE, DIGIT, num_timesteps=10, frame_side=12, task="frame")
+    split = MOVING.sample(stream(0), 3000, 10, PLATE, DIGIT)
     tops, lefts = places(split.inputs, 12)
     table = np.zeros((25, 4))
     np.add.at(table, ((5 * tops + lefts).ravel(), split.targets.ravel()), 1)

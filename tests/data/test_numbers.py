@@ -10,13 +10,13 @@ import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data.dataset import EOS, PAD, SPLITS
-from pipeline.data.digits import Shares
+from pipeline.data.generator import Shares
 from pipeline.data.numbers import Numbers, num_words, vocabulary, words
 from pipeline.errors import DatasetError
 
 num2words = pytest.importorskip("num2words").num2words
 
-NUMBERS = Numbers("numbers", 0, 0, 999_999, "words", Shares(0.8, 0.1, 0.1))
+NUMBERS = Numbers(seed=0, lowest=0, highest=999_999, target="words", shares=Shares(0.8, 0.1, 0.1))
 DIGITS = dataclasses.replace(NUMBERS, target="digits")
 SMALL = dataclasses.replace(DIGITS, highest=99)
 SAMPLE = [*range(100), *range(71, 1_000_000, 3989), 80_080, 999_999]

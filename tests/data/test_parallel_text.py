@@ -13,9 +13,9 @@ import pytest
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import load_dataset, prepare_dataset, read_generator
 from pipeline.data.dataset import EOS, SPLITS
-from pipeline.data.digits import Shares
+from pipeline.data.generator import Shares
 from pipeline.data.parallel_text import ParallelText
-from pipeline.data.stdlib_text import unigram_entropy
+from pipeline.data.vocabulary import unigram_entropy
 from pipeline.errors import ConfigError, DatasetError
 
 SHARES = Shares(train=0.6, validation=0.2, test=0.2)
@@ -29,15 +29,21 @@ def _beside_the_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def of_tsv(content: str | bytes, unit="character", max_length=9, shares=SHARES, min_count=0) -> ParallelText:
+def parallel_text(*, source=None, target=None, tsv=None, unit="word", max_length=9, min_count=0, **changes):
+    files = {"source_file": source, "target_file": target, "tsv_file": tsv}
+    fields = {"seed": 0, "unit": unit, "max_length": max_length, "min_count": min_count, "shares": SHARES}
+    return ParallelText(**files, **(fields | changes))
+
+
+def of_tsv(content: str | bytes, unit="character", max_length=9, min_count=0) -> ParallelText:
     Path("pairs.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    return ParallelText("parallel_text", 0, None, None, "pairs.tsv", unit, max_length, min_count, shares)
+    return parallel_text(tsv="pairs.tsv", unit=unit, max_length=max_length, min_count=min_count)
 
 
 def of_two_files(source: str, target: str) -> ParallelText:
     Path("a.fr").write_text(source, encoding="utf-8")
     Path("a.en").write_text(target, encoding="utf-8")
-    return ParallelText("parallel_text", 0, "a.fr", "a.en", None, "word", 9, 0, SHARES)
+    return parallel_text(source="a.fr", target="a.en")
 
 
 def pairs_of(dataset, split: str) -> list[tuple[str, str]]:
@@ -112,7 +118,7 @@ def test_pairs_with_the_same_source_stay_together():
 
 def test_the_same_again_and_another_seed():
     text = of_tsv(tsv(ROMAN))
-    other = ParallelText("parallel_text", 3, None, None, "pairs.tsv", "character", 9, 0, SHARES)
+    other = parallel_text(tsv="pairs.tsv", unit="character", seed=3)
     assert text.generate(9, SIZES).digest == text.generate(9, Sizes(7, 7, 7)).digest != other.generate(9, SIZES).digest
 
 
@@ -130,7 +136,7 @@ def test_the_drawing_is_the_text():
 
 def test_a_missing_file_and_the_nearest_beside_it():
     of_tsv(tsv(ROMAN))
-    missing = ParallelText("parallel_text", 0, None, None, "pair.tsv", "word", 9, 0, SHARES)
+    missing = parallel_text(tsv="pair.tsv")
     with pytest.raises(DatasetError, match=r"pair.tsv: no such file; unknown file .* did you mean 'pairs.tsv'"):
         missing.generate(9, SIZES)
     with pytest.raises(DatasetError, match="pair.tsv: no such file"):
@@ -138,7 +144,7 @@ def test_a_missing_file_and_the_nearest_beside_it():
 
 
 def test_a_folder_instead_of_a_file(tmp_path):
-    folder = ParallelText("parallel_text", 0, None, None, str(tmp_path), "word", 9, 0, SHARES)
+    folder = parallel_text(tsv=str(tmp_path))
     with pytest.raises(DatasetError, match=f"{tmp_path}: cannot be read: Is a directory"):
         folder.read()
 
@@ -230,7 +236,7 @@ TOO_MANY_OR_FEW = [("a", "b", "c"), ("a", None, None), (None, "b", None), ("a", 
 @pytest.mark.parametrize("files", TOO_MANY_OR_FEW)
 def test_neither_two_files_nor_a_table(files):
     with pytest.raises(InvalidFieldError, match="tsv_file: expected either this file alone, or both source_file and"):
-        ParallelText("parallel_text", 0, *files, "word", 9, 0, SHARES)
+        parallel_text(**dict(zip(("source", "target", "tsv"), files, strict=True)))
 
 
 FIELDS = (

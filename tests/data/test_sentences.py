@@ -12,13 +12,12 @@ import pytest
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import load_dataset, prepare_dataset
 from pipeline.data.dataset import PAD, SPLITS
-from pipeline.data.digits import Shares
-from pipeline.data.entities import LEFT_NAMES, RIGHT_NAMES
-from pipeline.data.sentences import Sentences, sentences_of, split_sentences
+from pipeline.data.generator import Shares
+from pipeline.data.sentences import LEFT_NAMES, RIGHT_NAMES, Sentences, sentences_of, split_sentences
 from pipeline.errors import DatasetError
 
 SHARES = Shares(train=0.7, validation=0.15, test=0.15)
-TASKS = {task: Sentences("sentences", 0, task, SHARES) for task in ("sentiment", "entities")}
+TASKS = {task: Sentences(seed=0, task=task, shares=SHARES) for task in ("sentiment", "entities")}
 SIZES = Sizes(num_train=4000, num_validation=300, num_test=300)
 PRAISE = {"good", "great", "clever", "moving"}
 VERBS = {"sings": "PER", "tells": "PER", "laughs": "PER", "exports": "LOC", "lies": "LOC", "attracts": "LOC"}
@@ -175,7 +174,7 @@ def test_as_many_as_there_are():
 def test_the_same_again_and_another_seed(task):
     sizes = Sizes(50, 5, 5)
     digests = [TASKS[task].generate(12, sizes).digest for _ in range(2)]
-    assert digests[0] == digests[1] != Sentences("sentences", 1, task, SHARES).generate(12, sizes).digest
+    assert digests[0] == digests[1] != Sentences(seed=1, task=task, shares=SHARES).generate(12, sizes).digest
 
 
 def test_sizes_of_one_split_leave_the_others_alone():
@@ -199,7 +198,7 @@ def test_another_length_than_the_longest():
 
 def test_a_negative_seed():
     with pytest.raises(InvalidFieldError, match="seed: expected an integer of at least 0, got -1"):
-        Sentences("sentences", -1, "sentiment", SHARES)
+        Sentences(seed=-1, task="sentiment", shares=SHARES)
 
 
 def test_the_drawing_is_the_text_and_its_answer():

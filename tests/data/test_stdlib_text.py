@@ -13,19 +13,12 @@ import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import read_generator
-from pipeline.data.stdlib_text import (
-    OTHER,
-    VOCABULARY,
-    Modules,
-    StdlibText,
-    cut_windows,
-    encode,
-    unigram_entropy,
-)
+from pipeline.data.text import OTHER, VOCABULARY, Modules, StdlibText, cut_windows, encode
+from pipeline.data.vocabulary import unigram_entropy
 from pipeline.errors import DatasetError
 
 MODULES = Modules(train=("textwrap.py", "heapq.py"), validation=("bisect.py",), test=("queue.py",))
-TEXT = StdlibText(generator="stdlib_text", seed=0, lengths=(), modules=MODULES)
+TEXT = StdlibText(seed=0, lengths=(), modules=MODULES)
 STDLIB = Path(sysconfig.get_path("stdlib"))
 
 
@@ -108,8 +101,10 @@ def test_the_longest_possible_window_is_possible():
 
 
 def test_a_module_that_is_not_there(sizes):
-    missing = StdlibText("stdlib_text", 0, (), Modules(train=("textwarp.py",), validation=("a.py",), test=("b.py",)))
-    with pytest.raises(DatasetError, match=r"textwarp.py: No such file.*did you mean 'textwrap.py'"):
+    missing = StdlibText(
+        seed=0, lengths=(), modules=Modules(train=("textwarp.py",), validation=("a.py",), test=("b.py",))
+    )
+    with pytest.raises(DatasetError, match=r"textwarp.py: no such file.*did you mean 'textwrap.py'"):
         missing.source()
 
 

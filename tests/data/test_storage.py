@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.config import Sizes
 from pipeline.data import SPLITS, load_dataset, prepare_dataset, read_generator, read_manifest, storage
-from pipeline.data.manifest import FORMAT_VERSION
+from pipeline.data.storage import FORMAT_VERSION
 from pipeline.errors import DatasetError
 
 NAMES = ["adding", "copy_memory", "dates", "entities", "fixed_lag_copy", "flip_flop", "numbers", "sentiment"]
@@ -40,7 +40,7 @@ def test_what_is_loaded_is_what_was_generated(name, tmp_path, config_path, sizes
     folder = tmp_path / "data" / name
     prepare_dataset(name, config_path(name), (), sizes, folder)
     generator = read_generator(config_path(name))
-    (length,) = generator.lengths
+    (length,) = generator.listed_lengths
     made, loaded = generator.generate(length, sizes), load_dataset(folder, length)
     assert loaded.name == name
     assert vars(loaded) | {"splits": None} == vars(made) | {"splits": None, "name": name}

@@ -9,15 +9,15 @@ import pytest
 
 from pipeline.config import InvalidFieldError
 from pipeline.data.generator import stream
-from pipeline.data.temporal_order import TemporalOrder, sample
+from pipeline.data.memory import TemporalOrder
 from pipeline.errors import DatasetError
 
-ORDER = TemporalOrder(generator="temporal_order", seed=0, lengths=(), num_distractors=4)
+ORDER = TemporalOrder(seed=0, lengths=(), num_distractors=4)
 
 
 @pytest.mark.parametrize("num_timesteps", [10, 19, 50, 101])
 def test_positions_and_answers(num_timesteps):
-    split = sample(stream(0), 2000, num_timesteps=num_timesteps, num_distractors=4)
+    split = ORDER.sample(stream(0), 2000, num_timesteps)
     rows, timesteps = np.nonzero(split.inputs < 2)
     assert np.bincount(rows, minlength=2000).tolist() == [2] * 2000
     p0, p1 = timesteps.reshape(2000, 2).T
@@ -30,7 +30,7 @@ def test_positions_and_answers(num_timesteps):
 
 
 def test_the_four_answers_and_the_four_distractors_are_equally_frequent():
-    split = sample(stream(0), 10_000, num_timesteps=10, num_distractors=4)
+    split = ORDER.sample(stream(0), 10_000, 10)
     assert (np.abs(np.bincount(split.targets, minlength=4) / 10_000 - 1 / 4) < 0.02).all()
     distractors = np.bincount(split.inputs.ravel())[2:]
     assert len(distractors) == 4
@@ -55,7 +55,7 @@ def test_nine_timesteps_have_no_tenth(sizes):
 @pytest.mark.parametrize("num_distractors", [0, 25])
 def test_number_of_distractors_out_of_range(num_distractors):
     with pytest.raises(InvalidFieldError, match="num_distractors: expected an integer from 1 to 24"):
-        TemporalOrder("temporal_order", 0, (), num_distractors)
+        TemporalOrder(seed=0, lengths=(), num_distractors=num_distractors)
 
 
 def test_the_drawing_shows_the_two_symbols_as_capitals(sizes):

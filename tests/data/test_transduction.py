@@ -15,7 +15,7 @@ from pipeline.data.transduction import Transduction, draw_sources, transduce
 from pipeline.errors import ConfigError, DatasetError
 
 OPERATIONS = ("reverse", "copy", "sort")
-REVERSAL = Transduction("transduction", 0, (), "reverse", num_symbols=4, min_share=0.5)
+REVERSAL = Transduction(seed=0, lengths=(), operation="reverse", num_symbols=4, min_share=0.5)
 
 
 def origins_of(source: list[int], operation: str) -> list[int]:

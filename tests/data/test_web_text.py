@@ -12,12 +12,10 @@ import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import read_generator
-from pipeline.data import web_text as web_text_module
 from pipeline.data.dataset import SPLITS
-from pipeline.data.digits import Shares
-from pipeline.data.download import cache_path
-from pipeline.data.stdlib_text import VOCABULARY, unigram_entropy
-from pipeline.data.web_text import WebText
+from pipeline.data.generator import Shares
+from pipeline.data.text import VOCABULARY, WebText, cache_path
+from pipeline.data.vocabulary import unigram_entropy
 from pipeline.errors import DatasetError
 
 TEXT = "".join(f"{number} bottles of beer on the wall.\n" for number in range(999, 0, -1))
@@ -33,7 +31,7 @@ def web_text(tmp_path, monkeypatch):
         sha256 = hashlib.sha256(content).hexdigest()
         cache_path(sha256).parent.mkdir(parents=True, exist_ok=True)
         cache_path(sha256).write_bytes(content)
-        return WebText("web_text", 0, (), "https://nowhere.invalid/beer.txt", sha256, SHARES)
+        return WebText(seed=0, lengths=(), url="https://nowhere.invalid/beer.txt", sha256=sha256, shares=SHARES)
 
     return make
 
@@ -43,7 +41,7 @@ def decode(ids: np.ndarray) -> str:
 
 
 def test_the_parts_follow_each_other_and_are_the_text(web_text):
-    parts = {split: decode(ids) for split, ids in web_text(TEXT.encode()).parts().items()}
+    parts = {split: decode(ids) for split, (ids,) in web_text(TEXT.encode()).texts_by_split().items()}
     assert "".join(parts[split] for split in SPLITS) == TEXT
     lengths = [len(parts[split]) for split in SPLITS]
     assert lengths == pytest.approx([0.8 * len(TEXT), 0.1 * len(TEXT), 0.1 * len(TEXT)], abs=1)
@@ -51,9 +49,9 @@ def test_the_parts_follow_each_other_and_are_the_text(web_text):
 
 def test_targets_are_the_next_characters_within_the_part(web_text, sizes):
     text = web_text(TEXT.encode())
-    dataset, parts = text.generate(30, sizes), text.parts()
+    dataset, parts = text.generate(30, sizes), text.texts_by_split()
     for split, num in zip(SPLITS, (40, 10, 20), strict=True):
-        arrays, part = dataset.splits[split], decode(parts[split])
+        arrays, part = dataset.splits[split], decode(*parts[split])
         assert arrays.inputs.shape == arrays.targets.shape == (num, 30)
         np.testing.assert_array_equal(arrays.inputs[:, 1:], arrays.targets[:, :-1])
         for inputs, targets in zip(arrays.inputs, arrays.targets, strict=True):
@@ -86,7 +84,7 @@ def test_marks_of_other_systems_do_not_count(web_text):
 
 
 def test_other_characters_are_one(web_text):
-    assert decode(web_text("é€😀 a".encode()).parts()["train"]) == "\0\0\0 "
+    assert decode(web_text("é€😀 a".encode()).texts_by_split()["train"][0]) == "\0\0\0 "
 
 
 def test_text_that_is_not_utf_8(web_text):
@@ -97,7 +95,7 @@ def test_text_that_is_not_utf_8(web_text):
 @pytest.mark.parametrize("length", [0, 10**6])
 def test_a_window_longer_than_a_part(web_text, length, sizes):
     text = web_text(TEXT.encode())
-    longest = min(map(len, text.parts().values())) - 1
+    longest = min(len(part) for (part,) in text.texts_by_split().values()) - 1
     assert text.generate(longest, sizes).num_timesteps == longest
     with pytest.raises(DatasetError, match=f"'web_text': length {length} is impossible; .*from 1 to {longest}"):
         text.generate(length, sizes)
@@ -131,6 +129,6 @@ def test_the_drawing_is_the_text(web_text, sizes):
 
 
 def test_the_file_that_the_docstring_shows(config_path):
-    shown = textwrap.dedent(web_text_module.__doc__.split("with\n\n")[1].split("\n\nShapes")[0])
+    shown = textwrap.dedent(WebText.__doc__.split("with\n\n")[1])
     generator = read_generator(config_path("mine", re.sub("<.*>", "a" * 64, shown)))
     assert (generator.url, generator.sha256, generator.lengths) == ("https://example.org/corpus.txt", "a" * 64, (100,))

@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
-from pipeline.data import load_dataset, prepare_dataset, sunspots
+from pipeline.data import load_dataset, prepare_dataset
 from pipeline.data.dataset import SPLITS
-from pipeline.data.sunspots import Sunspots, cut_windows, load_series, persistence_loss
+from pipeline.data.series import Sunspots, cut_windows, persistence_loss
 from pipeline.errors import DatasetError
 
 statsmodels = pytest.importorskip("statsmodels")
 
-SUNSPOTS = Sunspots(generator="sunspots", lengths=(), validation_from=1885, test_from=1947)
+SUNSPOTS = Sunspots(lengths=(), validation_from=1885, test_from=1947)
 SIZES = Sizes(1, 1, 1)
 
 
 def test_the_series_is_the_known_one():
     from statsmodels.datasets import sunspots as original
 
-    series = load_series()
+    series = SUNSPOTS.values()
     data = original.load_pandas().data
     np.testing.assert_array_equal(series, data["SUNACTIVITY"])
     assert data["YEAR"].iloc[[0, -1]].tolist() == [1700, 2008]
@@ -42,7 +42,7 @@ def test_windows_written_out():
 @pytest.mark.parametrize("length", [1, 20, 61])
 def test_the_splits_put_together_are_the_series(length):
     dataset = SUNSPOTS.generate(length, SIZES)
-    series = load_series()
+    series = SUNSPOTS.values()
     mean, deviation = series[:185].mean(), series[:185].std()
     whole = []
     for split in SPLITS:
@@ -63,7 +63,7 @@ def test_no_year_is_in_two_splits():
 
 
 def test_only_the_training_years_scale_the_series():
-    series = load_series()
+    series = SUNSPOTS.values()
     dataset = SUNSPOTS.generate(1, SIZES)
     train = dataset.splits["train"]
     years = np.append(train.inputs[:, 0, 0], train.targets[-1, 0, 0]).astype(np.float64)
@@ -74,7 +74,7 @@ def test_only_the_training_years_scale_the_series():
 
 
 def test_the_baseline_is_the_error_of_persistence_on_the_test_split():
-    series = load_series()
+    series = SUNSPOTS.values()
     changes = np.diff(series[247:])  # from 1947 on
     dataset = SUNSPOTS.generate(1, SIZES)
     assert dataset.baseline_loss == pytest.approx(np.mean(changes**2) / series[:185].var(), rel=1e-5)
@@ -143,7 +143,7 @@ def test_a_split_without_a_year_to_predict(field, year, message):
 
 
 def test_the_shortest_splits_have_one_window():
-    shortest = Sunspots("sunspots", (), validation_from=2005, test_from=2007).generate(1, SIZES)
+    shortest = Sunspots(lengths=(), validation_from=2005, test_from=2007).generate(1, SIZES)
     assert len(shortest.splits["validation"].inputs) == len(shortest.splits["test"].inputs) == 1
     assert math.isfinite(shortest.baseline_loss)
 
@@ -157,7 +157,7 @@ def test_without_statsmodels(monkeypatch):
 def test_another_series_than_expected(monkeypatch, tmp_path):
     path = tmp_path / "sunspots.csv"
     path.write_text('"YEAR","SUNACTIVITY"\n1700,5\n1701,11\n')
-    monkeypatch.setattr(sunspots, "_series_path", lambda: path)
+    monkeypatch.setattr(Sunspots, "path", lambda _: path)
     with pytest.raises(DatasetError, match="expected the years 1700 to 2008, got 2 from 1700; install the version"):
         SUNSPOTS.generate(20, SIZES)
 

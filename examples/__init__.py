@@ -1,0 +1,1 @@
+"""Short scripts that use the library from Python; the tests run each."""

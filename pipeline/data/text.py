@@ -1,0 +1,286 @@
+"""A text, character by character: at every timestep, say the next one.
+
+    inputs   T successive characters of the text
+    targets  the same, shifted by one: target_t = input_{t+1}
+    baseline the unigram entropy of the training targets, in nats per character
+
+Characters are printable ASCII, the line feed, and one that stands for all others. A file from the network is believed
+only once its sha256 is the expected one, and then kept under its sha256 in $XDG_CACHE_HOME/gradient-dynamics, by
+default ~/.cache/gradient-dynamics. What is there is verified again, so a file that was copied there by hand is as good
+as a download. Shapes: N sequences, T timesteps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import string
+import sysconfig
+from abc import abstractmethod
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import numpy as np
+
+from pipeline.config.params import Sizes
+from pipeline.config.strict import require
+from pipeline.data.dataset import SPLITS, Dataset, Split, Task, make_task
+from pipeline.data.generator import DrawnAtLengths, Shares, num_sequences, stream
+from pipeline.data.vocabulary import unigram_entropy
+from pipeline.errors import DatasetError, unknown_name
+
+PRINTABLE = string.digits + string.ascii_letters + string.punctuation + " "
+VOCABULARY = "\n" + "".join(sorted(PRINTABLE))
+OTHER = len(VOCABULARY)
+DRAWN = VOCABULARY.replace("\n", "⏎") + "▯"
+MAX_BYTES = 100_000_000
+TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CharacterText(DrawnAtLengths):
+    """Windows of texts, none across two of them: as many as the scale wants, or as there are."""
+
+    @abstractmethod
+    def texts_by_split(self) -> dict[str, list[np.ndarray]]:
+        """Return the ids of the characters of every text of each split."""
+
+    @property
+    def longest_length(self) -> int:
+        """One less than the longest text of every split: a window needs a character after its last one."""
+        return min(max(map(len, texts)) for texts in self.texts_by_split().values()) - 1
+
+    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
+        """Return windows of `length` characters, drawn without repetition."""
+        splits = {}
+        for position, (split, texts) in enumerate(self.texts_by_split().items()):
+            windows = cut_windows(texts, length)
+            chosen = stream(self.seed, length, position).permutation(len(windows))[: num_sequences(sizes, split)]
+            splits[split] = Split(windows[chosen, :-1], windows[chosen, 1:])
+        tokens = (*VOCABULARY, DRAWN[OTHER])
+        task = make_task(
+            length,
+            inputs=("token", len(tokens)),
+            targets=("class", "every", len(tokens)),
+            baseline=(unigram_entropy(splits["train"].targets), "unigram"),
+            input_tokens=tokens,
+            target_tokens=tokens,
+        )
+        return task, splits
+
+    def draw_one(self, dataset: Dataset, one: Split) -> str:
+        """Return a window as text; a bent arrow is the end of a line."""
+        return "".join(DRAWN[symbol] for symbol in one.inputs)
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Files below the standard library's folder, by split; a file belongs to one split only."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for split in SPLITS:
+            files = getattr(self, split)
+            require(len(files) > 0, split, "at least one file", list(files))
+            for file in files:
+                require(file not in seen, split, "files that are listed once, in one split only", file)
+                seen.add(file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StdlibText(CharacterText):
+    """The Python standard library's own source: windows of one module each.
+
+    A module belongs to one split, so no text of the test split is trained on. Text differs between versions of Python:
+    the version and every file's sha256 are recorded with the data.
+    """
+
+    modules: Modules
+
+    length_reason = "a window lies within one module of its split"
+
+    def texts_by_split(self) -> dict[str, list[np.ndarray]]:
+        """Return the ids of every module of each split."""
+        contents = self.contents()
+        return {
+            split: [encode(contents[file].decode("utf-8", errors="replace")) for file in getattr(self.modules, split)]
+            for split in SPLITS
+        }
+
+    def contents(self) -> dict[str, bytes]:
+        """Return the content of every file.
+
+        Raises:
+            DatasetError: If one is not there; the message names the nearest.
+        """
+        folder = Path(sysconfig.get_path("stdlib"))
+        return {file: read_bytes(folder / file) for split in SPLITS for file in getattr(self.modules, split)}
+
+    def source(self) -> dict[str, Any]:
+        """Return the version of Python and the sha256 of every file, and of all of them together."""
+        checksums = {file: _sha256(content) for file, content in self.contents().items()}
+        together = _sha256("".join(checksums.values()).encode())
+        return {"python_version": platform.python_version(), "sha256": together, "files": checksums}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebText(CharacterText):
+    """The text at `url` whose sha256 is known, cut into three consecutive parts by `shares`.
+
+    No text of the test split is trained on, unless the text repeats itself. A carriage return before a line feed, and a
+    byte order mark, do not count. The file is known by its sha256, not by its address: write
+    configs/datasets/<name>.yaml with
+
+        generator: web_text
+        seed: 0
+        lengths: [100]
+        url: https://example.org/corpus.txt
+        sha256: <what `sha256sum corpus.txt` prints, of a copy that you have looked at>
+        shares: {train: 0.8, validation: 0.1, test: 0.1}
+    """
+
+    url: str
+    sha256: str
+    shares: Shares
+
+    length_reason = "a window lies within the part of its split"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.url.startswith(("http://", "https://")), "url", "an address with http:// or https://", self.url)
+        hexadecimal = re.fullmatch("[0-9a-f]{64}", self.sha256) is not None
+        require(hexadecimal, "sha256", "64 hexadecimal digits in small letters", self.sha256)
+
+    def texts_by_split(self) -> dict[str, list[np.ndarray]]:
+        """Return the ids of the three consecutive parts of the text."""
+        ids = encode(self.text())
+        cuts = np.rint(np.cumsum([self.shares.train, self.shares.validation]) * len(ids)).astype(int)
+        return {split: [part] for split, part in zip(SPLITS, np.split(ids, cuts), strict=True)}
+
+    def text(self) -> str:
+        """Return the text of the file.
+
+        Raises:
+            DatasetError: If the file cannot be had, is another one, or is not UTF-8.
+        """
+        try:
+            return fetch(self.url, self.sha256).decode("utf-8-sig").replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{self.url}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+    def source(self) -> dict[str, Any]:
+        """Return the address and the sha256, which is verified whenever the text is read."""
+        return {"url": self.url, "sha256": self.sha256}
+
+
+def encode(text: str) -> np.ndarray:
+    """Return the ids, (len(text),) uint8, of characters in `VOCABULARY`; any other character is `OTHER`."""
+    table = np.full(128, OTHER, dtype=np.uint8)
+    table[[ord(character) for character in VOCABULARY]] = np.arange(len(VOCABULARY))
+    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    return np.where(codes < 128, table[np.minimum(codes, 127)], np.uint8(OTHER))
+
+
+def cut_windows(texts: list[np.ndarray], length: int) -> np.ndarray:
+    """Return every window of `length` ids and the one after it, (N, length + 1), none across two texts.
+
+    Windows follow each other, so no character is the target of two of them.
+    """
+    windows = [np.zeros((0, length + 1), dtype=np.uint8)]
+    for ids in texts:
+        if len(ids) > length:
+            windows.append(np.lib.stride_tricks.sliding_window_view(ids, length + 1)[::length])
+    return np.concatenate(windows)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        DatasetError: If it is missing or cannot be read; the message names the nearest file beside it.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        beside = [other.name for other in path.parent.glob("*") if other.is_file()]
+        raise DatasetError(f"{path}: no such file; {unknown_name('file', path.name, beside)}") from None
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def fetch(url: str, sha256: str) -> bytes:
+    """Return the file with this checksum: the kept one, or that at `url`.
+
+    Raises:
+        DatasetError: If it is not kept and cannot be downloaded, is another file, or cannot be kept.
+    """
+    path = cache_path(sha256)
+    if path.is_file() and _sha256(content := path.read_bytes()) == sha256:
+        return content
+    content = download(url, path)
+    if _sha256(content) != sha256:
+        raise DatasetError(f"{url}: expected a file with sha256 {sha256}, got one with {_sha256(content)}")
+    _keep(content, path)
+    return content
+
+
+def cache_path(sha256: str) -> Path:
+    """Return where the file with this checksum is kept."""
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "gradient-dynamics" / sha256
+
+
+def download(url: str, instead: Path) -> bytes:
+    """Return what is at `url`, of at most `MAX_BYTES`.
+
+    Args:
+        url: An http or https address.
+        instead: Where a user without a network can put the file.
+
+    Raises:
+        DatasetError: If the server cannot be reached, refuses, breaks off, or sends more than that.
+    """
+    try:
+        with urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310 - http(s): see `WebText`
+            content: bytes = response.read(MAX_BYTES + 1)
+            announced = response.headers.get("Content-Length", "")
+    except HTTPError as error:
+        error.close()
+        raise DatasetError(f"{url}: the server answers {error.code} {error.reason}") from None
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise DatasetError(f"{url}: cannot be downloaded ({reason}); or put the file at {instead}") from None
+    if len(content) > MAX_BYTES:
+        raise DatasetError(f"{url}: more than {MAX_BYTES} bytes, the most that is downloaded")
+    if announced.isdigit() and len(content) < int(announced):
+        raise DatasetError(f"{url}: broke off after {len(content)} of {announced} bytes; try again")
+    return content
+
+
+def _keep(content: bytes, path: Path) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        DatasetError: If it cannot be written.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_bytes(content)
+        os.replace(new, path)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be written: {error.strerror}; set XDG_CACHE_HOME elsewhere") from None
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
