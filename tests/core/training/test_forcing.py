@@ -159,6 +159,7 @@ def rows_under(schedule: dict[str, Any], spec_of: Any) -> tuple[list[dict[str, A
     return rows_of(result), [row for table in ("curves", "traces", "tokens") for row in sorted_rows(sink, table)]
 
 
+@pytest.mark.slow
 def test_teacher_forcing_and_free_running_are_the_ends_of_scheduled_sampling_bit_for_bit(spec_of: Any) -> None:
     ends = {}
     for value in (1.0, 0.0):

@@ -160,8 +160,8 @@ def test_impossible_specs_are_refused_by_key(changes: dict[str, Any], message: s
 def test_computing_sets_threads_and_denormals_and_puts_them_back() -> None:
     threads = torch.get_num_threads()
     assert not denormals_are_flushed()
-    with computing(1):
-        assert torch.get_num_threads() == 1
+    with computing(threads + 1):
+        assert torch.get_num_threads() == threads + 1
         assert denormals_are_flushed()
     assert torch.get_num_threads() == threads
     assert not denormals_are_flushed()
