@@ -47,6 +47,11 @@ class Split:
     targets: np.ndarray
     alignment: np.ndarray | None = None
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that there are, by name."""
+        return {role: array for role, array in vars(self).items() if array is not None}
+
 
 @dataclass(frozen=True)
 class Task:
@@ -134,9 +139,7 @@ def _digest(task: Task, splits: Mapping[str, Split]) -> str:
     """Return the sha256 of what the arrays say (type, shape, bytes) and of what `task` says about them."""
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(task), sort_keys=True, allow_nan=False).encode())
     for split in SPLITS:
-        for array in (splits[split].inputs, splits[split].targets, splits[split].alignment):
-            if array is None:
-                continue
+        for array in splits[split].arrays.values():
             digest.update(f"{split} {array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -55,6 +55,7 @@ class Dates(Drawn):
     last_year: int
     shares: Shares
 
+    length_reason = "the longest date has {self.natural_length} characters"
     num_drawn = 6
 
     def __post_init__(self) -> None:
@@ -73,11 +74,6 @@ class Dates(Drawn):
     def natural_length(self) -> int:
         """The number of characters of the longest text."""
         return max(map(len, self._texts()))
-
-    @property
-    def length_reason(self) -> str:
-        """How long the longest text is, in words."""
-        return f"the longest date has {self.natural_length} characters"
 
     def _texts(self) -> frozenset[str]:
         return texts_of_year(self.last_year, self.locales, self.formats)

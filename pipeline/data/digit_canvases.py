@@ -15,15 +15,13 @@ Xu et al. 2015. Shapes: N canvases, n digits of a canvas at most, U = n + 1 targ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, Dataset, Split, Task, make_task
-from pipeline.data.digits import SIDE, draw_images, sample_digit_splits, source_of_images
-from pipeline.data.generator import Drawn, Shares
+from pipeline.data.digits import SIDE, ShowsDigits, draw_images
+from pipeline.data.generator import Shares
 from pipeline.data.vocabulary import Vocabulary, unigram_entropy
 
 WORDS = Vocabulary(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
@@ -32,7 +30,7 @@ MAX_CELL = SIDE // 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitCanvases(Drawn):
+class DigitCanvases(ShowsDigits):
     """Canvases of `num_lines` lines of `line_height` x `width` pixels, with `min_digits` to `max_digits` digits."""
 
     num_lines: int
@@ -43,6 +41,7 @@ class DigitCanvases(Drawn):
     cell: int
     shares: Shares
 
+    length_reason = "the names of {self.max_digits} digits and an end"
     num_drawn = 4
 
     def __post_init__(self) -> None:
@@ -70,24 +69,16 @@ class DigitCanvases(Drawn):
         """U, the most tokens of a target, with its `EOS`."""
         return self.max_digits + 1
 
-    @property
-    def length_reason(self) -> str:
-        """What a target consists of."""
-        return f"the names of {self.max_digits} digits and an end"
-
-    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
-        """Return canvases and the names on them."""
-        splits = sample_digit_splits(self.seed, length, sizes, self.shares, self.sample)
-        written = splits["train"].targets
-        task = make_task(
+    def task_of(self, length: int, train: Split) -> Task:
+        """Return the task of naming the digits of a canvas."""
+        return make_task(
             length,
             inputs=("image", 1),
             targets=("class", "sequence", len(WORDS)),
-            baseline=(unigram_entropy(written[written != PAD]), "unigram"),
+            baseline=(unigram_entropy(train.targets[train.targets != PAD]), "unigram"),
             padded=True,
             target_tokens=WORDS.tokens,
         )
-        return task, splits
 
     def sample(self, rng: np.random.Generator, num: int, length: int, images: np.ndarray, digits: np.ndarray) -> Split:
         """Return `num` canvases that show `images`, (M, 8, 8), of `digits`, (M,).
@@ -139,31 +130,21 @@ class DigitCanvases(Drawn):
         labels = [" ".join(WORDS.decode(target)[:-1]) for target in train.targets[: self.num_drawn]]
         return draw_images(train.inputs[: self.num_drawn], labels)
 
-    def source(self) -> dict[str, Any]:
-        """Return which images they are made of."""
-        return source_of_images()
-
 
 def covered_cells(tops: np.ndarray, lefts: np.ndarray, height: int, width: int, cell: int) -> np.ndarray:
-    """Return which cells of the grid each box covers at least by half, row by row.
+    """Return which cells of the grid the box of each digit covers at least by half, row by row, (M, L) Boolean.
 
     Args:
         tops: Top edge of each box, in pixels, (M,).
         lefts: Its left edge, (M,).
-        height: Of the canvas, in pixels.
-        width: Likewise.
-        cell: Height and width of a cell, in pixels.
-
-    Returns:
-        (M, L) Boolean.
+        height: Of the canvas, in pixels, as `width` and `cell`, the side of a cell.
+        width: Of the canvas.
+        cell: Of the grid.
     """
-    rows, columns = _overlaps(tops, height, cell), _overlaps(lefts, width, cell)
-    areas = rows[:, :, None] * columns[:, None, :]
+    overlaps = []  # how many pixels of each cell, along one axis, lie in each box: (M, size / cell)
+    for starts, size in ((tops, height), (lefts, width)):
+        edges = np.arange(0, size, cell)
+        ends = np.minimum(starts[:, None] + SIDE, edges + cell)
+        overlaps.append(np.maximum(ends - np.maximum(starts[:, None], edges), 0))
+    areas = overlaps[0][:, :, None] * overlaps[1][:, None, :]
     return (2 * areas >= cell**2).reshape(len(tops), -1)
-
-
-def _overlaps(starts: np.ndarray, size: int, cell: int) -> np.ndarray:
-    """Return how many pixels of each cell along one axis lie in the box that starts there, (M, size / cell)."""
-    edges = np.arange(0, size, cell)
-    ends = np.minimum(starts[:, None] + SIDE, edges + cell)
-    return np.maximum(ends - np.maximum(starts[:, None], edges), 0)

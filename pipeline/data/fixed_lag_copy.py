@@ -55,6 +55,8 @@ class FixedLagCopy(Sampled):
     spliced: bool
     num_streams: int | None
 
+    length_reason = "a copy comes {self.lag} timesteps after its symbol"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_between(4, 255, "num_symbols", self.num_symbols)
@@ -66,11 +68,6 @@ class FixedLagCopy(Sampled):
     def shortest_length(self) -> int:
         """The least length in which a symbol and its copy fit."""
         return self.lag + 1
-
-    @property
-    def length_reason(self) -> str:
-        """Why a stream must be so long, in words."""
-        return f"a copy comes {self.lag} timesteps after its symbol"
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return the task, and streams of `length` timesteps; `num_streams`, where given, replaces all three sizes."""

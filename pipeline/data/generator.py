@@ -16,10 +16,10 @@ import math
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,7 +38,14 @@ class Generator(ABC):
     """The description of a dataset, and how it is made.
 
     A subclass says which lengths are possible, by `natural_length` or by a shortest and a longest one, and why.
+
+    Attributes:
+        length_reason: Why lengths are limited, with fields in braces: "a copy comes {self.lag} timesteps later".
+        num_drawn: How many sequences a preview shows.
     """
+
+    length_reason: ClassVar[str]
+    num_drawn: ClassVar[int] = 3
 
     @property
     def natural_length(self) -> int | None:
@@ -56,19 +63,14 @@ class Generator(ABC):
         return self.natural_length
 
     @property
-    @abstractmethod
-    def length_reason(self) -> str:
-        """Why lengths are limited, in words that `possible_lengths` goes on from."""
-
-    @property
     def possible_lengths(self) -> str:
-        """Which lengths are possible, in words that end an error message."""
+        """Which lengths are possible, and why, in words that end an error message."""
         limits = f"at least {self.shortest_length}"
         if self.natural_length is not None:
             limits = f"write null (or {self.natural_length})"
         elif self.longest_length is not None:
             limits = f"from {self.shortest_length} to {self.longest_length}"
-        return f"{self.length_reason}: {limits}"
+        return f"{self.length_reason.format(self=self)}: {limits}"
 
     @property
     def listed_lengths(self) -> tuple[int, ...]:
@@ -123,15 +125,12 @@ class Generator(ABC):
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return what there is to do, and the sequences of every split; real data may have sizes of their own."""
 
-    num_drawn = 3
-    """How many sequences a preview shows."""
-
     def draw(self, dataset: Dataset) -> str:
         """Return the first training sequences as text for a person."""
         train = dataset.splits["train"]
-        alignment = train.alignment if train.alignment is not None else [None] * len(train.inputs)
-        triples = zip(train.inputs[: self.num_drawn], train.targets, alignment, strict=False)
-        return "\n\n".join(self.draw_one(dataset, Split(*one)) for one in triples)
+        num = min(self.num_drawn, len(train.inputs))
+        ones = (Split(**{role: array[i] for role, array in train.arrays.items()}) for i in range(num))
+        return "\n\n".join(self.draw_one(dataset, one) for one in ones)
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
         """Return one sequence as text: inputs above targets, or above a single target; `one` has no axis N."""
@@ -159,6 +158,14 @@ class Drawn(Generator):
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", "an integer of at least 0", self.seed)
 
+    def streams(self, length: int, sizes: Sizes) -> Iterator[tuple[str, np.random.Generator, int]]:
+        """Yield every split with its own stream, and the number of sequences that the scale wants.
+
+        The stream depends on seed, length and split alone, so a further length never changes another one's data.
+        """
+        for position, split in enumerate(SPLITS):
+            yield split, stream(self.seed, length, position), num_sequences(sizes, split)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnAtLengths(Drawn):
@@ -181,14 +188,8 @@ class Sampled(DrawnAtLengths):
     """A dataset whose sequences are drawn independently."""
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
-        """Return the task, and every split, each drawn from its own stream.
-
-        The stream depends on seed, length and split alone, so a further length never changes another one's data.
-        """
-        splits = {
-            split: self.sample(stream(self.seed, length, position), num_sequences(sizes, split), length)
-            for position, split in enumerate(SPLITS)
-        }
+        """Return the task, and every split, each drawn from its own stream."""
+        splits = {split: self.sample(rng, num, length) for split, rng, num in self.streams(length, sizes)}
         return self.task(length, splits["train"]), splits
 
     @abstractmethod

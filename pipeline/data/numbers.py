@@ -46,6 +46,7 @@ class Numbers(Drawn):
     target: Literal["words", "digits"]
     shares: Shares
 
+    length_reason = "the longest number has {self.natural_length} words"
     num_drawn = 10
 
     def __post_init__(self) -> None:
@@ -61,11 +62,6 @@ class Numbers(Drawn):
     def natural_length(self) -> int:
         """The most French words that a number has."""
         return self._most_words("fr")
-
-    @property
-    def length_reason(self) -> str:
-        """How long the longest number is, in words."""
-        return f"the longest number has {self.natural_length} words"
 
     def _most_words(self, language: Language) -> int:
         return int(num_words(language)[self.lowest : self.highest + 1].max())

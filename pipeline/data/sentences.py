@@ -96,17 +96,13 @@ class Sentences(Drawn):
     task: Literal["sentiment", "entities"]
     shares: Shares
 
+    length_reason = "the longest sentence has {self.natural_length} words"
     num_drawn = 4
 
     @property
     def natural_length(self) -> int:
         """The number of words of the longest sentence."""
         return max(len(words) for _, words, _ in sentences_of(self.task))
-
-    @property
-    def length_reason(self) -> str:
-        """How long the longest sentence is, in words."""
-        return f"the longest sentence has {self.natural_length} words"
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return the sentences, filled up to the longest."""

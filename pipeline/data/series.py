@@ -47,6 +47,8 @@ class Series(Generator):
     validation_from: int
     test_from: int
 
+    length_reason = "a window and the {self.unit} after it lie within one split"
+
     first: ClassVar[int]
     last: ClassVar[int]
     unit: ClassVar[str]
@@ -75,11 +77,6 @@ class Series(Generator):
         """One less than the shortest split: a window needs a target after its last value."""
         starts = (self.first, self.validation_from, self.test_from, self.last + 1)
         return int(np.diff(starts).min()) - 1
-
-    @property
-    def length_reason(self) -> str:
-        """Why lengths are limited, in words."""
-        return f"a window and the {self.unit} after it lie within one split"
 
     def values(self) -> np.ndarray:
         """Return the value of every time from `first` to `last`, (last - first + 1,) float64.

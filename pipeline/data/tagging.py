@@ -42,6 +42,8 @@ class Tagging(Sampled):
     num_symbols: int
     max_distance: int
 
+    length_reason = "a token looks as far as {self.max_distance} timesteps"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_between(2, len(LETTERS), "num_symbols", self.num_symbols)
@@ -53,11 +55,6 @@ class Tagging(Sampled):
     def shortest_length(self) -> int:
         """The least length in which every distance fits."""
         return self.max_distance + 1
-
-    @property
-    def length_reason(self) -> str:
-        """Why a sequence must be so long, in words."""
-        return f"a token looks as far as {self.max_distance} timesteps"
 
     def task(self, length: int, train: Split) -> Task:
         """Return the task of tagging `length` tokens."""
