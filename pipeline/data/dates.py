@@ -20,8 +20,8 @@ import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from itertools import product
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +29,16 @@ import numpy as np
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import EOS, SPLITS, Dataset, Split, Task
-from pipeline.data.generator import Drawn, Shares, draw_rows, num_sequences, split_indices, stream
+from pipeline.data.generator import (
+    Drawn,
+    Shares,
+    draw_rows,
+    import_source,
+    num_sequences,
+    require_between,
+    split_indices,
+    stream,
+)
 from pipeline.data.vocabulary import Vocabulary, pad, translation_task
 from pipeline.errors import DatasetError, unknown_name
 
@@ -63,7 +72,7 @@ class Dates(Drawn):
         for field in ("locales", "formats"):
             names = getattr(self, field)
             require(len(set(names)) == len(names) > 0, field, "at least one, each once", list(names))
-        require(1000 <= self.first_year <= 9999, "first_year", "a year from 1000 to 9999", self.first_year)
+        require_between(1000, 9999, "first_year", self.first_year, "a year")
         expected = f"a year from {self.first_year} (first_year) to 9999"
         require(self.first_year <= self.last_year <= 9999, "last_year", expected, self.last_year)
         num, shares = self.last_year - self.first_year + 1, self.shares
@@ -103,8 +112,7 @@ class Dates(Drawn):
 
     def source(self) -> dict[str, Any]:
         """Return the versions of Babel and of CLDR, whose names and patterns they are."""
-        babel = _babel()
-        return {"babel_version": babel.__version__, "cldr_version": babel.core.get_cldr_version()}
+        return {"babel_version": metadata.version("Babel"), "cldr_version": _babel("core").get_cldr_version()}
 
 
 def align(text: str, spans: Mapping[str, slice], width: int) -> np.ndarray:
@@ -147,7 +155,7 @@ def write(date: datetime.date, locale: str, format: Format) -> tuple[str, dict[s
         format: Which of the locale's patterns to follow.
     """
     pattern, text, spans = _pattern(locale, format), "", {}
-    fields = _babel().dates.DateTimeFormat(date, locale)
+    fields = _babel("dates").DateTimeFormat(date, locale)
     for kind, value in pattern:
         piece = value if kind == "chars" else fields[value[0] * value[1]]
         if kind == "field" and value[0] in FIELDS:
@@ -175,17 +183,12 @@ def _pattern(locale: str, format: Format) -> list[tuple[str, Any]]:
     Raises:
         DatasetError: If CLDR has no such locale; the message names the nearest language.
     """
-    babel = _babel()
-    if not babel.localedata.exists(locale):
-        languages = [name for name in babel.localedata.locale_identifiers() if len(name) == 2]
+    dates, locales = _babel("dates"), _babel("localedata")
+    if not locales.exists(locale):
+        languages = [name for name in locales.locale_identifiers() if len(name) == 2]
         raise DatasetError(f"dataset 'dates': {unknown_name('locale', locale, languages)}")
-    return babel.dates.tokenize_pattern(babel.dates.get_date_format(format, locale).pattern)
+    return dates.tokenize_pattern(dates.get_date_format(format, locale).pattern)
 
 
-def _babel() -> ModuleType:
-    try:
-        import babel.dates
-    except ImportError:
-        message = "dataset 'dates': names and patterns come with Babel, which is not installed"
-        raise DatasetError(f"{message}; pip install Babel") from None
-    return babel
+def _babel(module: str) -> Any:
+    return import_source(f"babel.{module}", "Babel", "dataset 'dates': names and patterns come")

@@ -21,7 +21,7 @@ import numpy as np
 from pipeline.config.strict import require
 from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, Dataset, Split, Task, make_task
 from pipeline.data.digits import SIDE, ShowsDigits, draw_images
-from pipeline.data.generator import Shares
+from pipeline.data.generator import Shares, require_between
 from pipeline.data.vocabulary import Vocabulary, unigram_entropy
 
 WORDS = Vocabulary(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
@@ -51,10 +51,8 @@ class DigitCanvases(ShowsDigits):
             pixels = getattr(self, field)
             require(pixels >= SIDE, field, f"at least the {SIDE} pixels of a digit", pixels)
         room = self.num_lines * (self.width // SIDE)
-        expected = f"an integer from 1 to {room}, all that the lines have room for"
-        require(1 <= self.max_digits <= room, "max_digits", expected, self.max_digits)
-        expected = f"an integer from 1 to {self.max_digits} (max_digits)"
-        require(1 <= self.min_digits <= self.max_digits, "min_digits", expected, self.min_digits)
+        require_between(1, room, "max_digits", self.max_digits, why=", all that the lines have room for")
+        require_between(1, self.max_digits, "min_digits", self.min_digits, why=" (max_digits)")
         fits = 1 <= self.cell <= MAX_CELL and self.height % self.cell == self.width % self.cell == 0
         expected = f"1 to {MAX_CELL} pixels that divide the canvas of {self.height} x {self.width}"
         require(fits, "cell", expected, self.cell)

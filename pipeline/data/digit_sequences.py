@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.config.strict import require
 from pipeline.data.dataset import Dataset, Split, Task, make_task
 from pipeline.data.digits import NUM_PIXELS, SIDE, ShowsDigits, draw_images
-from pipeline.data.generator import DrawnAtLengths, Shares, require_between
+from pipeline.data.generator import AtLengths, Shares, require_between
 from pipeline.data.vocabulary import unigram_entropy
 
 NUM_CLASSES = 10
@@ -25,7 +25,7 @@ DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MovingDigits(ShowsDigits, DrawnAtLengths):
+class MovingDigits(AtLengths, ShowsDigits):
     """Moving digits: a handwritten digit crosses a small frame in a straight line and bounces off its borders.
 
         inputs   T frames of `frame_side` x `frame_side` pixels; from one to the next the 8 x 8 box of the digit moves
@@ -100,7 +100,7 @@ class MovingDigits(ShowsDigits, DrawnAtLengths):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchingDigits(ShowsDigits, DrawnAtLengths):
+class MatchingDigits(AtLengths, ShowsDigits):
     """Matching digits: for each of several handwritten digits, how many of the others are the same digit.
 
         inputs   T images of 8 x 8 pixels, no image twice, of at most `num_digits` different digits

@@ -11,14 +11,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.data.dataset import Dataset, Split, Task, make_task
-from pipeline.data.generator import PAGE_WIDTH, Drawn, Shares, split_indices, stream
-from pipeline.errors import DatasetError
+from pipeline.data.generator import PAGE_WIDTH, Drawn, Shares, import_source, split_indices, stream
 
 SIDE = 8
 NUM_PIXELS = SIDE * SIDE
@@ -67,10 +67,8 @@ class ShowsDigits(Drawn):
     def source(self) -> dict[str, Any]:
         """Return which images they are: scikit-learn's version and the sha256 of pixels and labels."""
         images, digits = load_images()
-        import sklearn
-
-        sha256 = hashlib.sha256(images.tobytes() + digits.tobytes()).hexdigest()
-        return {"scikit_learn_version": sklearn.__version__, "num_images": len(digits), "sha256": sha256}
+        version, sha256 = metadata.version("scikit-learn"), hashlib.sha256(images.tobytes() + digits.tobytes())
+        return {"scikit_learn_version": version, "num_images": len(digits), "sha256": sha256.hexdigest()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +116,8 @@ def load_images() -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DatasetError: If scikit-learn, which brings the images, is not installed.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        message = "dataset 'digits': the images come with scikit-learn, which is not installed"
-        raise DatasetError(f"{message}; pip install scikit-learn") from None
-    pixels, labels = load_digits(return_X_y=True)
+    source = import_source("sklearn.datasets", "scikit-learn", "dataset 'digits': the images come")
+    pixels, labels = source.load_digits(return_X_y=True)
     return (pixels / 16).astype(np.float32).reshape(-1, SIDE, SIDE), labels.astype(np.uint8)
 
 

@@ -47,6 +47,9 @@ class Generator(ABC):
     length_reason: ClassVar[str]
     num_drawn: ClassVar[int] = 3
 
+    def __post_init__(self) -> None:  # noqa: B027 - most generators add checks, some have none
+        """Check the fields."""
+
     @property
     def natural_length(self) -> int | None:
         """The length that `null` stands for, where the data have only one."""
@@ -156,6 +159,7 @@ class Drawn(Generator):
     seed: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.seed >= 0, "seed", "an integer of at least 0", self.seed)
 
     def streams(self, length: int, sizes: Sizes) -> Iterator[tuple[str, np.random.Generator, int]]:
@@ -168,14 +172,14 @@ class Drawn(Generator):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnAtLengths(Drawn):
-    """A drawn dataset of several possible lengths; `lengths` are prepared even if no study asks for them."""
+class AtLengths(Generator):
+    """A dataset of several possible lengths; `lengths` are prepared even if no study asks for them."""
 
     lengths: tuple[int, ...]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_different_lengths(self.lengths)
+        require(len({*self.lengths}) == len(self.lengths), "lengths", "each length once", list(self.lengths))
 
     @property
     def listed_lengths(self) -> tuple[int, ...]:
@@ -184,7 +188,7 @@ class DrawnAtLengths(Drawn):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampled(DrawnAtLengths):
+class Sampled(AtLengths, Drawn):
     """A dataset whose sequences are drawn independently."""
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
@@ -247,14 +251,21 @@ def num_sequences(sizes: Sizes, split: str) -> int:
     return {"train": sizes.num_train, "validation": sizes.num_validation, "test": sizes.num_test}[split]
 
 
-def require_different_lengths(lengths: tuple[int, ...]) -> None:
-    """Check the lengths that a dataset's file lists."""
-    require(len(set(lengths)) == len(lengths), "lengths", "each length once", list(lengths))
+def require_between(least: int, most: int, field: str, got: int, kind: str = "an integer", why: str = "") -> None:
+    """Check a whole number that has two limits, and say what it is and why it has them."""
+    require(least <= got <= most, field, f"{kind} from {least} to {most}{why}", got)
 
 
-def require_between(least: int, most: int, field: str, got: int) -> None:
-    """Check an integer that has two limits."""
-    require(least <= got <= most, field, f"an integer from {least} to {most}", got)
+def import_source(module: str, package: str, what: str) -> Any:
+    """Return the module of another package that a dataset's data come with.
+
+    Raises:
+        DatasetError: If the package is not installed; the message begins with `what`, "the images come".
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise DatasetError(f"{what} with {package}, which is not installed; pip install {package}") from None
 
 
 def generators() -> dict[str, type[Generator]]:

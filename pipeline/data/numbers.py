@@ -27,9 +27,8 @@ import numpy as np
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import EOS, SPLITS, Dataset, Split, Task
-from pipeline.data.generator import Drawn, Shares, num_sequences, split_indices
+from pipeline.data.generator import Drawn, Shares, import_source, num_sequences, split_indices
 from pipeline.data.vocabulary import Vocabulary, pad, translation_task
-from pipeline.errors import DatasetError
 
 Language = Literal["fr", "en"]
 
@@ -104,12 +103,8 @@ def words(number: int, language: Language) -> list[str]:
     Raises:
         DatasetError: If num2words is not installed.
     """
-    try:
-        from num2words import num2words
-    except ImportError:
-        message = "dataset 'numbers': the words come with num2words, which is not installed"
-        raise DatasetError(f"{message}; pip install num2words") from None
-    return re.findall(r"\w+", num2words(number, lang=language))
+    source = import_source("num2words", "num2words", "dataset 'numbers': the words come")
+    return re.findall(r"\w+", source.num2words(number, lang=language))
 
 
 @cache

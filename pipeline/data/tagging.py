@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config.strict import require
 from pipeline.data.dataset import Dataset, Split, Task, make_task
 from pipeline.data.generator import Sampled, draw_rows, require_between
 
@@ -48,8 +47,7 @@ class Tagging(Sampled):
         super().__post_init__()
         require_between(2, len(LETTERS), "num_symbols", self.num_symbols)
         most = MAX_TOKENS // (len(CONTEXTS) * self.num_symbols)
-        expected = f"an integer from 1 to {most} (with {self.num_symbols} symbols)"
-        require(1 <= self.max_distance <= most, "max_distance", expected, self.max_distance)
+        require_between(1, most, "max_distance", self.max_distance, why=f" (with {self.num_symbols} symbols)")
 
     @property
     def shortest_length(self) -> int:

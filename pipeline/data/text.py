@@ -31,7 +31,7 @@ import numpy as np
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import SPLITS, Dataset, Split, Task, make_task
-from pipeline.data.generator import DrawnAtLengths, Shares, num_sequences, stream
+from pipeline.data.generator import AtLengths, Drawn, Shares, num_sequences, stream
 from pipeline.data.vocabulary import unigram_entropy
 from pipeline.errors import DatasetError, unknown_name
 
@@ -44,7 +44,7 @@ TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class CharacterText(DrawnAtLengths):
+class CharacterText(AtLengths, Drawn):
     """Windows of texts, none across two of them: as many as the scale wants, or as there are."""
 
     @abstractmethod
