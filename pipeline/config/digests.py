@@ -15,7 +15,6 @@ gives the same bytes, so a stage that runs again and finds nothing new leaves la
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -31,20 +30,30 @@ from pipeline.errors import PipelineError
 
 
 def write_digest(path: Path, content: Any) -> None:
-    """Write `content` as JSON, or what comes near it (infinities, dates); readers never see half a file.
+    """Write `content` as JSON, or what comes near it (infinities, dates).
 
     Raises:
         PipelineError: If the file cannot be written.
     """
+    try:
+        write_whole(path, (json.dumps(content, indent=1, default=str) + "\n").encode())
+    except OSError as error:
+        raise PipelineError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, in a folder that is made if need be, so that readers never see half of it.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise PipelineError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def keep_listed(path_of: Callable[[str], Path], names: Collection[str]) -> None:

@@ -98,14 +98,9 @@ def make_task(
     baseline: tuple[float | None, str | None],
     **more: Any,
 ) -> Task:
-    """Return a task.
+    """Return a task: kind and size of its inputs; kind, place and size of its targets; loss and name of the baseline.
 
-    Args:
-        length: What a study calls `dataset.length`.
-        inputs: Their kind, and D, the number of different tokens, or the number of channels.
-        targets: Their kind, where the loss is, and D_out or the number of classes.
-        baseline: Loss of the best answer that remembers nothing, and what that answer is.
-        more: Further fields of the task.
+    `more` are further fields.
     """
     target_kind, target_at, output_size = targets
     return Task(length, *inputs, target_kind, target_at, output_size, *baseline, **more)

@@ -17,7 +17,7 @@ Shapes: N sequences, S source characters (code points), U = 11 target tokens.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -101,7 +101,12 @@ class Dates(Drawn):
             num = len(days[split]) * len(ways)
             chosen = stream(self.seed, position).permutation(num)[: num_sequences(sizes, split)]
             dates = [first + datetime.timedelta(int(day)) for day in days[split][chosen // len(ways)]]
-            splits[split] = translate(dates, [ways[i] for i in chosen % len(ways)], source, length)
+            written = [write(date, *ways[i]) for date, i in zip(dates, chosen % len(ways), strict=True)]
+            splits[split] = Split(
+                pad([source.encode(text) for text, _ in written], length),
+                pad([[*TARGET.encode(date.isoformat()), EOS] for date in dates], NUM_TARGET_TOKENS),
+                np.array([align(text, spans, length) for text, spans in written]),
+            )
         return translation_task(length, source, TARGET, splits["train"].targets), splits
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
@@ -116,44 +121,20 @@ class Dates(Drawn):
 
 
 def align(text: str, spans: Mapping[str, slice], width: int) -> np.ndarray:
-    """Return which of `width` source positions each token of the ISO date is made from, Boolean (U, width).
+    """Return which of S = `width` source positions each token of the ISO date is made from, Boolean (U, S).
 
-    Args:
-        text: A date written out.
-        spans: Where its year, month and day stand.
-        width: S, at least the length of `text`.
+    `spans` is where in the text year, month and day stand.
     """
     alignment = np.zeros((NUM_TARGET_TOKENS, width), dtype=bool)
     for field, span in spans.items():
         places = ISO_PLACES[field]
         digits = [s for s in range(span.start, span.stop) if text[s] in DIGITS]
-        if len(digits) == len(places):
-            alignment[places, digits] = True
-        else:
-            alignment[places, span] = True
+        alignment[places, digits if len(digits) == len(places) else span] = True
     return alignment
 
 
-def translate(
-    dates: Sequence[datetime.date], ways: Sequence[tuple[str, Format]], source: Vocabulary, length: int
-) -> Split:
-    """Return every date in its way of writing, a locale and a format, as a source of `length` tokens."""
-    written = [write(date, *way) for date, way in zip(dates, ways, strict=True)]
-    return Split(
-        pad([source.encode(text) for text, _ in written], length),
-        pad([[*TARGET.encode(date.isoformat()), EOS] for date in dates], NUM_TARGET_TOKENS),
-        np.array([align(text, spans, length) for text, spans in written]),
-    )
-
-
 def write(date: datetime.date, locale: str, format: Format) -> tuple[str, dict[str, slice]]:
-    """Return the date written out, and where in the text its year, month and day stand.
-
-    Args:
-        date: What to write.
-        locale: Such as "en", "fr_CA" or "ko".
-        format: Which of the locale's patterns to follow.
-    """
+    """Return the date written out in a locale such as "fr_CA", and where in the text its year, month and day stand."""
     pattern, text, spans = _pattern(locale, format), "", {}
     fields = _babel("dates").DateTimeFormat(date, locale)
     for kind, value in pattern:

@@ -125,17 +125,13 @@ def spliced_places(shifts: np.ndarray, num_timesteps: int) -> np.ndarray:
     Returns:
         (N, T) integers from 0 to T - 1 + the largest shift.
     """
-    groups = np.split(shifts, range(NUM_TOGETHER, len(shifts), NUM_TOGETHER))
-    return np.concatenate([_places_in_group(group.tolist(), num_timesteps) for group in groups])
-
-
-def _places_in_group(shifts: list[int], num_timesteps: int) -> np.ndarray:
-    whole, pieces = np.arange(num_timesteps), np.arange(0)
-    places = []
-    for shift in reversed(shifts):
-        pieces = np.concatenate([num_timesteps + np.arange(shift), pieces])
-        places.append(np.concatenate([whole, pieces])[-num_timesteps:])
-    return np.stack(places[::-1])
+    whole, places = np.arange(num_timesteps), np.empty((len(shifts), num_timesteps), dtype=int)
+    for start in range(0, len(shifts), NUM_TOGETHER):
+        pieces = np.arange(0)
+        for i in reversed(range(start, min(start + NUM_TOGETHER, len(shifts)))):
+            pieces = np.concatenate([num_timesteps + np.arange(shifts[i]), pieces])
+            places[i] = np.concatenate([whole, pieces])[-num_timesteps:]
+    return places
 
 
 def memoryless_loss(num_symbols: int, lag: int) -> float:

@@ -66,16 +66,6 @@ class Generator(ABC):
         return self.natural_length
 
     @property
-    def possible_lengths(self) -> str:
-        """Which lengths are possible, and why, in words that end an error message."""
-        limits = f"at least {self.shortest_length}"
-        if self.natural_length is not None:
-            limits = f"write null (or {self.natural_length})"
-        elif self.longest_length is not None:
-            limits = f"from {self.shortest_length} to {self.longest_length}"
-        return f"{self.length_reason.format(self=self)}: {limits}"
-
-    @property
     def listed_lengths(self) -> tuple[int, ...]:
         """Lengths that are prepared even if no study asks for them."""
         return () if self.natural_length is None else (self.natural_length,)
@@ -86,19 +76,19 @@ class Generator(ABC):
         return re.sub(r"(?<=.)(?=[A-Z])", "_", cls.__name__).lower()
 
     def check_length(self, length: int, name: str | None = None) -> None:
-        """Refuse a length that cannot be made.
-
-        Args:
-            length: What a study calls `dataset.length`.
-            name: The dataset's name, where it is known.
+        """Refuse a length that cannot be made, of the dataset of that name where it is known.
 
         Raises:
-            DatasetError: If the length is impossible; the message says which are possible.
+            DatasetError: If the length is impossible; the message says which are possible, and why.
         """
-        longest = self.longest_length
-        if length < self.shortest_length or (longest is not None and length > longest):
-            dataset = f"dataset {name or self.key()!r}"
-            raise DatasetError(f"{dataset}: length {length} is impossible; {self.possible_lengths}")
+        shortest, longest = self.shortest_length, self.longest_length
+        if length >= shortest and (longest is None or length <= longest):
+            return
+        possible = f"at least {shortest}" if longest is None else f"from {shortest} to {longest}"
+        if self.natural_length is not None:
+            possible = f"write null (or {self.natural_length})"
+        impossible = f"dataset {name or self.key()!r}: length {length} is impossible"
+        raise DatasetError(f"{impossible}; {self.length_reason.format(self=self)}: {possible}")
 
     def lengths_to_make(self, name: str, asked: Sequence[int]) -> tuple[int, ...]:
         """Return, sorted, the lengths that studies ask for and those that the dataset's own file lists.
@@ -108,8 +98,9 @@ class Generator(ABC):
         """
         lengths = tuple(sorted({*asked, *self.listed_lengths}))
         if not lengths:
-            message = "no length to prepare; list one under `lengths` in its file or a study"
-            raise DatasetError(f"dataset {name!r}: {message}")
+            raise DatasetError(
+                f"dataset {name!r}: no length to prepare; list one under `lengths` in its file or a study"
+            )
         for length in lengths:
             self.check_length(length, name)
         return lengths
@@ -287,13 +278,11 @@ def read_generator(config_path: Path) -> Generator:
     Raises:
         ConfigError: If the file is missing or wrong, or names no known generator.
     """
-    where, known = "/".join(config_path.parts[-3:]), generators()
-    config = read_yaml(config_path)
+    where, known, config = "/".join(config_path.parts[-3:]), generators(), read_yaml(config_path)
     if not isinstance(config, Mapping) or "generator" not in config:
         expected = f"expected a mapping with a generator, one of {', '.join(known)}"
         raise ConfigError(f"{where}: {expected}; got {config!r}")
-    fields = dict(config)
-    key = fields.pop("generator")
+    key, fields = config["generator"], {field: value for field, value in config.items() if field != "generator"}
     if not isinstance(key, str) or key not in known:
         raise ConfigError(f"{where}.generator: {unknown_name('generator', key, known)}")
     generator: Generator = build(known[key], fields, where)
@@ -305,15 +294,13 @@ def draw_rows(rows: Mapping[str, Sequence[str]]) -> str:
     margin = max(map(len, rows))
     width = max(len(cell) for cells in rows.values() for cell in cells)
     num_timesteps, per_line = max(map(len, rows.values())), max(1, (PAGE_WIDTH - margin) // (width + 1))
-    blocks = []
+    lines = []
     for start in range(0, num_timesteps, per_line):
-        chunk = slice(start, start + per_line)
-        lines = (
-            f"{label:>{margin}}  " + " ".join(f"{cell:>{width}}" for cell in cells[chunk])
-            for label, cells in rows.items()
-        )
-        blocks.append("\n".join(line.rstrip() for line in lines))
-    return "\n\n".join(blocks)
+        for label, cells in rows.items():
+            shown = " ".join(f"{cell:>{width}}" for cell in cells[start : start + per_line])
+            lines.append(f"{label:>{margin}}  {shown}".rstrip())
+        lines.append("")
+    return "\n".join(lines[:-1])
 
 
 def _cells(values: np.ndarray, texts: Sequence[str] | None) -> list[str]:

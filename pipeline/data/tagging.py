@@ -80,28 +80,20 @@ class Tagging(Sampled):
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
         """Return symbols as letters, above where a token looks, above the tags."""
-        looks = DIRECTIONS[context_of(one.inputs)] * distance_of(one.inputs, self.num_symbols)
+        contexts, symbols, distances = parts_of(one.inputs, self.num_symbols)
         rows = {
-            "symbol": [LETTERS[v] for v in symbol_of(one.inputs, self.num_symbols)],
-            "looks": [f"{d:+d}" if d else "" for d in looks],
+            "symbol": [LETTERS[v] for v in symbols],
+            "looks": [f"{d:+d}" if d else "" for d in DIRECTIONS[contexts] * distances],
             "target": [LETTERS[v] for v in one.targets],
         }
         return draw_rows(rows)
 
 
-def context_of(inputs: np.ndarray) -> np.ndarray:
-    """Return where each token's tag comes from: 0 itself, 1 its left, 2 its right; in the shape of `inputs`."""
-    return inputs % len(CONTEXTS)
-
-
-def symbol_of(inputs: np.ndarray, num_symbols: int) -> np.ndarray:
-    """Return each token's own symbol, 0..num_symbols-1, in the shape of `inputs`."""
-    return inputs // len(CONTEXTS) % num_symbols
-
-
-def distance_of(inputs: np.ndarray, num_symbols: int) -> np.ndarray:
-    """Return how far each token looks, in timesteps, in the shape of `inputs`; of a plain token it says nothing."""
-    return inputs // (len(CONTEXTS) * num_symbols) + 1
+def parts_of(inputs: np.ndarray, num_symbols: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return context, symbol and distance of each token, c, v and d, in the shape of `inputs`."""
+    rest, contexts = np.divmod(inputs, len(CONTEXTS))
+    distances, symbols = np.divmod(rest, num_symbols)
+    return contexts, symbols, distances + 1
 
 
 def memoryless_loss(length: int, num_symbols: int, max_distance: int) -> float:

@@ -84,7 +84,7 @@ class Transduction(AtLengths, Drawn):
 
 
 def draw_sources(rng: np.random.Generator, num: int, *, shortest: int, longest: int, num_symbols: int) -> np.ndarray:
-    """Return sources of random length, no two alike.
+    """Return sources of random length, no two alike: ids of symbols, from 3 on, and `PAD` behind them, (N, S) uint8.
 
     Args:
         rng: The stream to draw from.
@@ -92,9 +92,6 @@ def draw_sources(rng: np.random.Generator, num: int, *, shortest: int, longest: 
         shortest: Fewest symbols of a source.
         longest: S, most symbols of a source.
         num_symbols: Different symbols.
-
-    Returns:
-        Ids of symbols, from 3 on, and `PAD` behind them, (N, S) uint8.
     """
     sources = np.zeros((0, longest), dtype=np.uint8)
     while len(sources) < num:
