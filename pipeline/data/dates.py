@@ -75,9 +75,8 @@ class Dates(Drawn):
         require_between(1000, 9999, "first_year", self.first_year, "a year")
         expected = f"a year from {self.first_year} (first_year) to 9999"
         require(self.first_year <= self.last_year <= 9999, "last_year", expected, self.last_year)
-        num, shares = self.last_year - self.first_year + 1, self.shares
-        least = 365 * num * min(shares.train, shares.validation, shares.test)
-        require(least >= 2, "shares", f"at least 2 dates of {num} years in every split", least)
+        num = self.last_year - self.first_year + 1
+        self.shares.require_two(365 * num, f"dates of {num} years")
 
     @property
     def natural_length(self) -> int:

@@ -79,11 +79,7 @@ class DigitCanvases(ShowsDigits):
         )
 
     def sample(self, rng: np.random.Generator, num: int, length: int, images: np.ndarray, digits: np.ndarray) -> Split:
-        """Return `num` canvases that show `images`, (M, 8, 8), of `digits`, (M,).
-
-        Returns:
-            Canvases (N, height, width) float32, targets (N, U) uint8 and alignment (N, U, L) Boolean.
-        """
+        """Return canvases (N, height, width) float32, targets (N, U) uint8 and alignment (N, U, L) Boolean."""
         num_digits = rng.integers(self.min_digits, self.max_digits + 1, num)
         present = np.arange(self.max_digits) < num_digits[:, None]
         chosen = rng.integers(0, len(images), present.shape)
@@ -101,14 +97,11 @@ class DigitCanvases(ShowsDigits):
         return Split(canvases, targets, alignment)
 
     def place(self, rng: np.random.Generator, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the top and the left edge of each digit, in pixels, in reading order.
+        """Return the top and the left edge of each digit, in pixels, in reading order, both (N, n).
 
         A line has as many seats as there is room for digits; digits take different seats of the canvas at random, and
-        then move apart: the room that is left in their line is divided at random.
-
-        Args:
-            rng: The stream to draw from.
-            present: Whether a canvas has that many digits, (N, n); what is returned for others says nothing.
+        then move apart: the room that is left in their line is divided at random. Edges of digits that are not
+        `present`, (N, n) Boolean, say nothing.
         """
         per_line = self.width // SIDE
         seats = rng.permuted(np.tile(np.arange(self.num_lines * per_line), (len(present), 1)), axis=1)
@@ -132,12 +125,7 @@ class DigitCanvases(ShowsDigits):
 def covered_cells(tops: np.ndarray, lefts: np.ndarray, height: int, width: int, cell: int) -> np.ndarray:
     """Return which cells of the grid the box of each digit covers at least by half, row by row, (M, L) Boolean.
 
-    Args:
-        tops: Top edge of each box, in pixels, (M,).
-        lefts: Its left edge, (M,).
-        height: Of the canvas, in pixels, as `width` and `cell`, the side of a cell.
-        width: Of the canvas.
-        cell: Of the grid.
+    A box has the top and the left edge `tops` and `lefts`, (M,); a cell has sides of `cell`. All are in pixels.
     """
     overlaps = []  # how many pixels of each cell, along one axis, lie in each box: (M, size / cell)
     for starts, size in ((tops, height), (lefts, width)):

@@ -54,11 +54,7 @@ class MovingDigits(AtLengths, ShowsDigits):
         require(self.frame_side > SIDE, "frame_side", f"more than the {SIDE} pixels of a digit", self.frame_side)
 
     def sample(self, rng: np.random.Generator, num: int, length: int, images: np.ndarray, digits: np.ndarray) -> Split:
-        """Return `num` sequences of frames that show `images`, (M, 8, 8), of `digits`, (M,).
-
-        Returns:
-            Frames (N, T, D) float32 in [0, 1] with targets: the frames, directions (N, T) uint8, or digits (N,) uint8.
-        """
+        """Return frames (N, T, D) float32 in [0, 1]; targets are the frames, directions (N, T) or digits (N,) uint8."""
         chosen = rng.integers(0, len(images), num)
         farthest = self.frame_side - SIDE
         starts = rng.integers(0, 2 * farthest, (2, num, 1))
@@ -140,11 +136,7 @@ class MatchingDigits(AtLengths, ShowsDigits):
         )
 
     def sample(self, rng: np.random.Generator, num: int, length: int, images: np.ndarray, digits: np.ndarray) -> Split:
-        """Return `num` sequences drawn from `images`, (M, 8, 8), that show `digits`, (M,).
-
-        Returns:
-            Images (N, T, 64) float32 in [0, 1], targets (N, T) uint8 in 0..T-1 and alignment (N, T, T) Boolean.
-        """
+        """Return images (N, T, 64) float32 in [0, 1], targets (N, T) uint8 in 0..T-1, alignment (N, T, T) Boolean."""
         allowed = rng.random((num, NUM_CLASSES)).argsort(axis=1) < self.num_digits
         keys = rng.random((num, len(images)), dtype=np.float32) + ~allowed[:, digits]
         lowest = np.argpartition(keys, length - 1, axis=1)[:, :length]

@@ -107,7 +107,7 @@ class FixedLagCopy(Sampled):
 
 
 def spliced_places(shifts: np.ndarray, num_timesteps: int) -> np.ndarray:
-    """Return where each timestep of a stream comes from when every stream's shift is also applied to all before it.
+    """Return where each timestep of a stream comes from, (N, T), if its shift, of (N,), also applies to all before it.
 
     A shift by s drops the first s timesteps of a stream and lets in s at its end: always those from T on, which no
     shift changes. Stream i of a group undergoes the shifts i, i + 1, ... of its group, and so is the last T of
@@ -117,13 +117,6 @@ def spliced_places(shifts: np.ndarray, num_timesteps: int) -> np.ndarray:
     Streams are grouped by 64, the authors' batch and their whole split; in a smaller group (the rest of a split, or all
     of it) there are as many shifts as streams. In a group of 64 with m = 10, the pieces are 309 timesteps of a stream
     on average. At a T that is no multiple of 2m, pieces begin amid a block.
-
-    Args:
-        shifts: (N,) integers, the shift that each stream causes.
-        num_timesteps: T.
-
-    Returns:
-        (N, T) integers from 0 to T - 1 + the largest shift.
     """
     whole, places = np.arange(num_timesteps), np.empty((len(shifts), num_timesteps), dtype=int)
     for start in range(0, len(shifts), NUM_TOGETHER):

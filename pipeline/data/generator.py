@@ -210,26 +210,28 @@ class Shares:
         total = self.train + self.validation + self.test
         require(math.isclose(total, 1, abs_tol=1e-9), "test", "train, validation and test to sum to 1", total)
 
+    def cuts(self, num: int) -> np.ndarray:
+        """Return where, of `num` members in a row, the validation and the test split begin."""
+        return np.rint(np.array([self.train, self.train + self.validation]) * num).astype(int)
+
+    def require_two(self, num: int, members: str) -> None:
+        """Check that of `num` members every split has two."""
+        least = num * min(self.train, self.validation, self.test)
+        require(least >= 2, "shares", f"at least 2 {members} in every split", least)
+
 
 def split_indices(labels: np.ndarray, shares: Shares, seed: int) -> dict[str, np.ndarray]:
-    """Return which members of a whole belong to each split, every label divided by the same shares.
+    """Return which members of a whole belong to each split: shuffled indices, together 0..N-1, each once.
 
-    Args:
-        labels: Label of each member, (N,); all alike where there is nothing to balance.
-        shares: Part of each split.
-        seed: Seed of the draw; what has the same labels, shares and seed is split alike.
-
-    Returns:
-        Shuffled indices by split; together they are 0..N-1, each once.
+    Every one of the `labels`, (N,), is divided by the same shares; they are all alike where there is nothing to
+    balance. What has the same labels, shares and seed is split alike.
     """
     rng = stream(seed, *SHARES_KEY)
-    parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    parts = []
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
-        cuts = np.rint(np.array([shares.train, shares.train + shares.validation]) * len(members)).astype(int)
-        for split, part in zip(SPLITS, np.split(members, cuts), strict=True):
-            parts[split].append(part)
-    return {split: rng.permutation(np.concatenate(parts[split])) for split in SPLITS}
+        parts.append(np.split(members, shares.cuts(len(members))))
+    return {split: rng.permutation(np.concatenate(some)) for split, *some in zip(SPLITS, *parts, strict=True)}
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:

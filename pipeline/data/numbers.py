@@ -53,9 +53,8 @@ class Numbers(Drawn):
         require(self.lowest >= 0, "lowest", "an integer of at least 0", self.lowest)
         expected = f"an integer from {self.lowest} (lowest) to {END - 1}"
         require(self.lowest <= self.highest < END, "highest", expected, self.highest)
-        num, shares = self.highest - self.lowest + 1, self.shares
-        least = min(shares.train, shares.validation, shares.test)
-        require(least * num >= 2, "shares", f"at least 2 of {num} numbers in every split", least * num)
+        num = self.highest - self.lowest + 1
+        self.shares.require_two(num, f"of {num} numbers")
 
     @property
     def natural_length(self) -> int:

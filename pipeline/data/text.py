@@ -168,8 +168,8 @@ class WebText(CharacterText):
         except UnicodeDecodeError as error:
             raise DatasetError(f"{self.url}: not UTF-8 text ({error.reason} at byte {error.start})") from None
         ids = encode(text.replace("\r\n", "\n"))
-        cuts = np.rint(np.cumsum([self.shares.train, self.shares.validation]) * len(ids)).astype(int)
-        return {split: [part] for split, part in zip(SPLITS, np.split(ids, cuts), strict=True)}
+        parts = np.split(ids, self.shares.cuts(len(ids)))
+        return {split: [part] for split, part in zip(SPLITS, parts, strict=True)}
 
     def source(self) -> dict[str, Any]:
         """Return the address and the sha256, which is verified whenever the text is read."""
