@@ -57,15 +57,11 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def keep_listed(path_of: Callable[[str], Path], names: Collection[str]) -> None:
-    """Remove the digests of what params.yaml no longer lists.
+    """Remove the digests of what params.yaml no longer lists: `path_of` is `paths.dataset_digest`, or another of them.
 
     No stage of DVC can depend on the files of a list in params.yaml, so the next stage depends on the folder of the
     digests and cleans it. DVC hashes a dependency after the stage has run: dvc.lock never knows of a left-over, which
     a clone would not have.
-
-    Args:
-        path_of: From a name to its digest, `paths.dataset_digest` or `paths.results_digest`.
-        names: What params.yaml lists.
     """
     for path in path_of("any").parent.glob("*.json"):
         if path.stem not in names:
@@ -86,10 +82,8 @@ def write_requests(paths: Paths, params: Params) -> None:
     for dataset in params.datasets:
         lengths = lengths_of(studies, params.scale, dataset)
         write_digest(paths.request(dataset), {"lengths": lengths, "sizes": dataclasses.asdict(sizes)})
-    read = {
-        name: dataclasses.replace(
-            study, scales={scale: override for scale, override in study.scales.items() if scale == params.scale}
-        )
-        for name, study in studies.items()
-    }
-    write_digest(paths.listed_studies, [{"name": name, **dataclasses.asdict(study)} for name, study in read.items()])
+    read = []
+    for name, study in studies.items():
+        scales = {scale: override for scale, override in study.scales.items() if scale == params.scale}
+        read.append({"name": name, **dataclasses.asdict(dataclasses.replace(study, scales=scales))})
+    write_digest(paths.listed_studies, read)
