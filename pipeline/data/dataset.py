@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -83,11 +83,12 @@ class Task:
     output_size: int
     baseline_loss: float | None
     baseline_name: str | None
-    token_groups: Mapping[str, tuple[int, ...]] | None = field(default=None, kw_only=True)
-    padded: bool = field(default=False, kw_only=True)
-    input_tokens: tuple[str, ...] | None = field(default=None, kw_only=True)
-    target_tokens: tuple[str, ...] | None = field(default=None, kw_only=True)
-    frame_shape: tuple[int, ...] | None = field(default=None, kw_only=True)
+    _: KW_ONLY
+    token_groups: Mapping[str, tuple[int, ...]] | None = None
+    padded: bool = False
+    input_tokens: tuple[str, ...] | None = None
+    target_tokens: tuple[str, ...] | None = None
+    frame_shape: tuple[int, ...] | None = None
 
 
 def make_task(

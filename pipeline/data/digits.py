@@ -54,15 +54,7 @@ class ShowsDigits(Drawn):
 
     @abstractmethod
     def sample(self, rng: np.random.Generator, num: int, length: int, images: np.ndarray, digits: np.ndarray) -> Split:
-        """Return `num` sequences of `length`, drawn from the stream `rng`.
-
-        Args:
-            rng: The stream to draw from.
-            num: N.
-            length: What a study calls `dataset.length`.
-            images: Those of the split, (M, 8, 8).
-            digits: What they show, (M,).
-        """
+        """Return `num` sequences drawn from `rng`, made of `images`, (M, 8, 8), that show `digits`, (M,)."""
 
     def source(self) -> dict[str, Any]:
         """Return which images they are: scikit-learn's version and the sha256 of pixels and labels."""

@@ -24,7 +24,7 @@ import numpy as np
 from pipeline.config.params import Sizes
 from pipeline.config.strict import build, require
 from pipeline.data.dataset import SPLITS, Dataset, Split, Task, combined_digest
-from pipeline.data.generator import Generator, read_generator
+from pipeline.data.generator import read_generator
 from pipeline.errors import ConfigError, DatasetError
 
 FORMAT_VERSION = 3
@@ -176,34 +176,31 @@ def prepare_dataset(name: str, config_path: Path, lengths: Sequence[int], sizes:
         raise DatasetError(f"{folder}: expected a folder called {name!r}: readers know a dataset by its folder's name")
     generator = read_generator(config_path)
     every = generator.lengths_to_make(name, lengths)
+    variants, preview = {}, ""
     try:
         with _replacing(folder) as new:
-            _write(name, generator, every, sizes, new)
+            for length in every:
+                dataset = dataclasses.replace(generator.generate(length, sizes), name=name)
+                variants[str(length)] = _write_variant(dataset, new)
+                title = f"{name}, length {length}: the first training sequences"
+                preview = preview or f"{title}\n\n{generator.draw(dataset)}\n"
+            (new / PREVIEW).write_text(preview, encoding="utf-8")
+            config = {"generator": generator.key(), **dataclasses.asdict(generator)}
+            manifest = Manifest(
+                format_version=FORMAT_VERSION,
+                name=name,
+                generator=generator.key(),
+                config=config,
+                seed=config.get("seed", 0),
+                sizes=sizes,
+                source=generator.source(),
+                natural_length=generator.natural_length,
+                variants=variants,
+            )
+            text = json.dumps(dataclasses.asdict(manifest), indent=2, allow_nan=False)
+            (new / MANIFEST).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise DatasetError(f"{folder}: cannot be written: {error.strerror or error}") from error
-
-
-def _write(name: str, generator: Generator, lengths: Sequence[int], sizes: Sizes, folder: Path) -> None:
-    variants, preview = {}, ""
-    for length in lengths:
-        dataset = dataclasses.replace(generator.generate(length, sizes), name=name)
-        variants[str(length)] = _write_variant(dataset, folder)
-        preview = preview or f"{name}, length {length}: the first training sequences\n\n{generator.draw(dataset)}\n"
-    (folder / PREVIEW).write_text(preview, encoding="utf-8")
-    config = {"generator": generator.key(), **dataclasses.asdict(generator)}
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        name=name,
-        generator=generator.key(),
-        config=config,
-        seed=config.get("seed", 0),
-        sizes=sizes,
-        source=generator.source(),
-        natural_length=generator.natural_length,
-        variants=variants,
-    )
-    text = json.dumps(dataclasses.asdict(manifest), indent=2, allow_nan=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def _write_variant(dataset: Dataset, folder: Path) -> Variant:
