@@ -470,12 +470,12 @@ class Dots(Frame):
         figure, axes = panels.canvas(1.0 + (0.33 if len(view.shown) > 6 else 0.42) * len(view.shown))
         for ax, panel in panels.each(axes):
             self.fill(view, ax, panel)
+        label_panels(list(axes.flat))
         if any(ax.texts for ax in axes.flat):  # names of lines stand above the panels
             for ax in axes.flat:
                 ax.set_title(ax.get_title(loc="left"), loc="left", pad=15)
         if self.series is not None and (known := [key for key in self.series[1] if key in view.means[self.series[0]]]):
             _legend(figure, dict(self.series[1][key] for key in known))
-        label_panels(list(axes.flat))
         return figure
 
     def fill(self, view: View, ax: Axes, panel: Panel) -> None:
