@@ -155,13 +155,14 @@ class Selection:
         if name not in QUANTITIES:
             raise ConfigError(f"{where}: {unknown_name('quantity', name, QUANTITIES)}")
         chosen = QUANTITIES[name]
-        facets = {key: value for key, value in given.items() if key not in {"quantity", "arm", "length"}}
-        for facet in facets:
-            if facet not in chosen.facets:
-                raise ConfigError(f"{where}: {unknown_name(f'facet of {name}', facet, chosen.facets)}")
+        facets: dict[str, str | int] = {}
+        for facet in given.keys() - {"quantity", "arm", "length"} - set(chosen.facets):
+            raise ConfigError(f"{where}: {unknown_name(f'facet of {name}', facet, chosen.facets)}")
         for facet in chosen.facets:
-            if not isinstance(facets.get(facet), str | int):
-                raise ConfigError(f"{where}: {name}: expected a value of {facet!r}; got {facets.get(facet)!r}")
+            value = given.get(facet)
+            if not isinstance(value, str | int):
+                raise ConfigError(f"{where}: {name}: expected a value of {facet!r}; got {value!r}")
+            facets[facet] = value
         if facets.get("stage", "end") not in STAGES:
             raise ConfigError(f"{where}: {unknown_name('stage', str(facets['stage']), STAGES)}")
         length = given.get("length", "longest")

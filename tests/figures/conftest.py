@@ -26,7 +26,9 @@ def changed(grid: Grid, **frames: pl.DataFrame | Sequence[Mapping[str, object]])
         name: pl.concat([grid[name].clear(), frame], how="diagonal_relaxed") if name in grid.long else frame
         for name, frame in full.items()
     }
-    return dataclasses.replace(grid, long={**grid.long, **long}, _memo={}, **own)  # type: ignore[arg-type]
+    known = own.get("runs", grid.runs)["arm"].unique(maintain_order=True)
+    arms = (*(arm for arm in grid.arms if arm in known), *(arm for arm in known if arm not in grid.arms))
+    return dataclasses.replace(grid, arms=arms, long={**grid.long, **long}, _memo={}, **own)  # type: ignore[arg-type]
 
 
 def legend(figure: Figure) -> list[str]:

@@ -31,14 +31,7 @@ def with_runs(
         for seed, loss in enumerate(own)
     ]
     schema = {"test_error": pl.Float64, "training.stop_below": pl.Float64}
-    runs = pl.DataFrame(rows, schema_overrides=schema)
-    return changed(grid, runs=runs) if set(grid.arms) >= set(losses) else _renamed(grid, runs)
-
-
-def _renamed(grid: Grid, runs: pl.DataFrame) -> Grid:
-    empty = {name: frame.clear() for name, frame in grid.long.items()}
-    arms = tuple(runs["arm"].unique(maintain_order=True))
-    return Grid(study="s", name="g", arms=arms, settings=runs, runs=runs, all_runs=runs, long=empty)
+    return changed(grid, runs=pl.DataFrame(rows, schema_overrides=schema))
 
 
 @pytest.mark.parametrize(
