@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pipeline.claims.judge import load_rules
+from pipeline.claims import load_rules
+
 from pipeline.config import Paths, keep_listed, load_params, load_study
 from pipeline.errors import PipelineError
-from pipeline.figures.catalogue import check_kinds
+from pipeline.figures.catalogue import check_figures
 from pipeline.report import build_report
 
 
@@ -37,7 +38,7 @@ def report(paths: Paths, *, only_check: bool = False) -> None:
     load_rules(paths, studies)
     for name, study in studies.items():
         for grid, content in study.grids.items():
-            check_kinds(content.figures, f"{paths.study_config(name).relative_to(paths.root)}.grids.{grid}.figures")
+            check_figures(content.figures, f"{paths.study_config(name).relative_to(paths.root)}.grids.{grid}.figures")
     if only_check:
         return
     page = build_report(paths, studies, params.scale)

@@ -159,9 +159,12 @@ class Selection:
         for facet in facets:
             if facet not in chosen.facets:
                 raise ConfigError(f"{where}: {unknown_name(f'facet of {name}', facet, chosen.facets)}")
+        pinned: dict[str, str | int] = {}
         for facet in chosen.facets:
-            if not isinstance(facets.get(facet), str | int):
-                raise ConfigError(f"{where}: {name}: expected a value of {facet!r}; got {facets.get(facet)!r}")
+            value = facets.get(facet)
+            if not isinstance(value, str | int):
+                raise ConfigError(f"{where}: {name}: expected a value of {facet!r}; got {value!r}")
+            pinned[facet] = value
         if facets.get("stage", "end") not in STAGES:
             raise ConfigError(f"{where}: {unknown_name('stage', str(facets['stage']), STAGES)}")
         length = given.get("length", "longest")
@@ -169,7 +172,7 @@ class Selection:
             raise ConfigError(f"{where}: length: expected longest, shortest or a number; got {length!r}")
         arm = given.get("arm", ())
         arms = tuple(str(one) for one in arm) if isinstance(arm, list | tuple) else (str(arm),)
-        return cls(chosen, arms, length, facets)
+        return cls(chosen, arms, length, pinned)
 
     def rows(self, grid: Grid) -> pl.DataFrame:
         """Return the rows of these arms, a row per arm and seed."""

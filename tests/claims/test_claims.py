@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from pipeline.claims.effects import Effect
 from pipeline.claims.effects.runs import SolvedShare
 from pipeline.claims.judge import VERDICTS, Check, Rules, judge, load_rules, verdict_of
+
 from pipeline.config import Paths, Study, load_study
 from pipeline.errors import ConfigError
 from pipeline.quantities import GridTables

@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-
 from pipeline.claims.effects import decoding, dynamics, runs, step_times
 from pipeline.claims.judge import Check, load_rules
+
 from pipeline.config import Paths, build, expand, load_params, load_scale, load_study
 from pipeline.core.cells import CELLS
 from pipeline.core.measures.truncation_bias import geometric_lengths

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-
 from pipeline.figures.lags import contrast, panels
+
 from pipeline.figures.style import styled, to_svg
 
 VALUES = {("a", 0): 1.0, ("a", 1): 1.2, ("b", 0): 3.0, ("b", 1): 3.2, ("c", 0): 9.0, ("c", 1): 9.2}

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import polars as pl
-
 from pipeline.figures.stages import blocks, chosen_told, interval, layer_told, spread, staged, top_forward
 
 

@@ -4,8 +4,8 @@ import matplotlib
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-
 from pipeline.figures.gradient_by_lag import draw
+
 from pipeline.figures.style import LOOKS, canvas, log_ticks, looks_of, state_looks, styled, to_svg, with_room
 from pipeline.quantities import GridTables
 

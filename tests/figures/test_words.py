@@ -4,7 +4,6 @@ import math
 
 import polars as pl
 import pytest
-
 from pipeline.figures.words import count, few, left_out, listed, name_of, number, outcomes, seeds_of, series_name, the
 
 

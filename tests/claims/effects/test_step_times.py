@@ -4,7 +4,6 @@ import math
 
 import polars as pl
 import pytest
-
 from pipeline.claims.effects.step_times import StepTimeExponent, StepTimeRatio
 from tests.claims.effects.conftest import T975, Z975, assert_effect, assert_nothing, grid, runs
 
