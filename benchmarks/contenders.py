@@ -11,10 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.attention.score import NO_ATTENTION
+from pipeline.core.clipping import clip_by_global_norm
 from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel
-from pipeline.core.models.initialisation import PLAIN
-from pipeline.core.training.clipping import clip_by_global_norm
 
 INPUT_SIZE = 2
 TORCH_NN = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -32,12 +30,11 @@ def batch(num_examples: int, num_timesteps: int) -> tuple[Tensor, Tensor]:
 
 def ours(cell: str, B: int, H: int, T: int, num_replicas: int, trace: bool) -> Step:
     """Return this project's step for R replicas at once; with `trace`, every dL/dh_t's norm is computed as well."""
-    interface = Interface("real", INPUT_SIZE, "last", "value", 1)
+    interface = Interface(
+        input_kind="real", input_size=INPUT_SIZE, target_at="last", target_kind="value", output_size=1
+    )
     replicas = Replicas(
-        [
-            SequenceModel(interface, ModelSpec(cell, H, 1, False, None, NO_ATTENTION, None, PLAIN), seed)
-            for seed in range(num_replicas)
-        ]
+        [SequenceModel(interface, ModelSpec.plain(cell=cell, hidden_size=H), seed) for seed in range(num_replicas)]
     )
     inputs, targets = (tensor.expand(num_replicas, *tensor.shape).contiguous() for tensor in batch(B, T))
     flat = replicas.flat_RP
@@ -50,7 +47,7 @@ def ours(cell: str, B: int, H: int, T: int, num_replicas: int, trace: bool) -> S
                 grad_RTBH.norm(dim=(2, 3))
         else:
             _, grad = replicas.gradients(flat, inputs, targets)
-        flat.grad, _ = clip_by_global_norm(grad, 1.0)
+        flat.grad = clip_by_global_norm(grad, 1.0)
         optimiser.step()
 
     return step

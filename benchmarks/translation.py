@@ -1,4 +1,4 @@
-"""A training step of an encoder-decoder with attention: this project's pack of seeds against plain torch.nn, one seed.
+"""A training step of an encoder-decoder with attention: this project's replica batch against plain torch.nn, one seed.
 
 Sources of 15 to 30 characters to targets of 11, as dates are: a bidirectional LSTM encoder, an LSTM decoder given the
 true tokens, dot attention, cross-entropy over what is not padding, clip by global norm 1, Adam.
@@ -15,9 +15,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from benchmarks.contenders import Step
 from benchmarks.timing import time_side_by_side
 from pipeline.core.attention.score import Dot
-from pipeline.core.models import Interface, ModelSpec, Reading, Replicas, build_network, teacher_forced
-from pipeline.core.models.initialisation import PLAIN
-from pipeline.core.training.clipping import clip_by_global_norm
+from pipeline.core.clipping import clip_by_global_norm
+from pipeline.core.models import Interface, ModelSpec, Replicas, Seq2SeqInputs, build_network, teacher_forced
 from pipeline.data import PAD
 
 BATCH, SOURCE, TARGET, HIDDEN, EMBEDDING = 64, 30, 11, 64, 16
@@ -53,18 +52,27 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 
 def ours(num_replicas: int, trace: bool) -> Step:
     """Return this project's step for R seeds; with `trace`, the norm of every state's gradient is computed as well."""
-    interface = Interface("token", NUM_SOURCE_TOKENS, "sequence", "class", NUM_TARGET_TOKENS, padded=True)
-    spec = ModelSpec("lstm", HIDDEN, 1, True, EMBEDDING, Dot("dot", "nothing"), None, PLAIN)
+    interface = Interface(
+        input_kind="token",
+        input_size=NUM_SOURCE_TOKENS,
+        target_at="sequence",
+        target_kind="class",
+        output_size=NUM_TARGET_TOKENS,
+        padded=True,
+    )
+    spec = ModelSpec.plain(
+        cell="lstm", hidden_size=HIDDEN, bidirectional=True, embedding_size=EMBEDDING, attention=Dot(feeds="nothing")
+    )
     replicas = Replicas([build_network(interface, spec, seed) for seed in range(num_replicas)])
     source, targets, _ = (tensor.expand(num_replicas, *tensor.shape).contiguous() for tensor in batch())
-    flat, inputs = replicas.flat_RP, Reading(source, teacher_forced(targets))
+    flat, inputs = replicas.flat_RP, Seq2SeqInputs(source, teacher_forced(targets))
     optimiser = torch.optim.Adam([flat], lr=1e-3)
 
     def step() -> None:
         run = replicas.backpropagate(flat, inputs, targets, trace=trace)
         for grad_RTBH in run.grad_states:
             grad_RTBH.norm(dim=(2, 3))
-        flat.grad, _ = clip_by_global_norm(run.grad_RP, 1.0)
+        flat.grad = clip_by_global_norm(run.grad_RP, 1.0)
         optimiser.step()
 
     return step

@@ -13,16 +13,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.attention.score import NO_ATTENTION
-from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel
-from pipeline.core.models.initialisation import PLAIN
+from pipeline.core.models import Interface, ModelSpec, Replicas, RunOptions, SequenceModel
 from pipeline.core.training.runtime import computing, counting_activations, peak_memory_bytes, reset_peak_memory
-from pipeline.core.training.truncation import Truncation, Windows
+from pipeline.core.training.schedule import Truncation, Windows
 
 NUM_TOKENS, HIDDEN, BATCH = 16, 128, 64
 STREAMS = (500, 1000, 2000, 4000)
@@ -50,10 +47,10 @@ def measure_all() -> list[dict[str, float]]:
 
 def ours(stream: int, length: int) -> Callable[[int], None]:
     """Return the update of TBPTT(length, length) on one stream, state carried."""
-    interface = Interface("token", NUM_TOKENS, "every", "class", NUM_TOKENS)
-    replicas = Replicas(
-        [SequenceModel(interface, ModelSpec("lstm", HIDDEN, 1, False, None, NO_ATTENTION, None, PLAIN), 0)]
+    interface = Interface(
+        input_kind="token", input_size=NUM_TOKENS, target_at="every", target_kind="class", output_size=NUM_TOKENS
     )
+    replicas = Replicas([SequenceModel(interface, ModelSpec.plain(cell="lstm", hidden_size=HIDDEN), 0)])
     inputs, targets = (ids[None] for ids in _stream(stream))
     windows, carried = Windows(Truncation(length, length), stream, "every"), []
 
@@ -62,7 +59,8 @@ def ours(stream: int, length: int) -> Callable[[int], None]:
         window = windows.at(step % windows.per_batch)
         seen = inputs[:, :, window.start : window.stop], targets[:, :, window.start : window.stop].long()
         initial = carried if window.start else []
-        run = replicas.backpropagate(replicas.flat_RP, *seen, initial=initial, num_scored=window.num_scored)
+        options = RunOptions(initial=initial, num_scored=window.num_scored)
+        run = replicas.backpropagate(replicas.flat_RP, *seen, options)
         carried = [state[:, window.carry - 1].clone() for state in run.states]
         replicas.flat_RP -= 0.01 * run.grad_RP
 
@@ -107,10 +105,9 @@ def _main(who: str, stream: int, length: int) -> None:
             update(step)
         seconds = (time.perf_counter() - started) / num_updates
         peak = peak_memory_bytes(torch.device("cpu")) - before
-        counts = SimpleNamespace(activation_bytes=0)
-        with counting_activations(counts):
+        with counting_activations() as kept:
             update(1)
-    print(json.dumps({"peak_bytes": peak, "kept_bytes": counts.activation_bytes, "update_s": seconds}))
+    print(json.dumps({"peak_bytes": peak, "kept_bytes": sum(kept.values()), "update_s": seconds}))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Literal
 
 from pipeline.config import Params, Paths, load_params
 from pipeline.errors import ConfigError, PipelineError, unknown_name
-from pipeline.publish import Publisher, from_results
+from pipeline.publish import Publisher
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,8 +41,6 @@ def _publish(paths: Paths, studies: list[str], mode: Literal["online", "offline"
             raise ConfigError(f"{paths.params.name}: studies: {unknown_name('study', study, params.studies)}")
     with contextlib.closing(Publisher(paths, _with_mode(params, mode))) as publisher:
         for study in studies or params.studies:
-            for setting, stored in from_results(paths, study):
-                publisher.setting(study, setting, stored)
             publisher.study(study)
             print(f"{study}: {publisher.mode}, {publisher.num_failed} failed")
     return publisher.num_failed == 0 and mode in {None, publisher.mode}

@@ -154,7 +154,7 @@ def test_the_cell_of_the_example_is_a_cell(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_initialisation_of_the_example_is_antisymmetric() -> None:
     block = torch.empty(6, 6)
-    initialisation.Antisymmetric("antisymmetric", 2.0).fill(block, torch.Generator().manual_seed(0))
+    initialisation.Antisymmetric(gain=2.0).fill(block, torch.Generator().manual_seed(0))
     assert torch.equal(block, -block.T)
     assert block.any()
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Antisymmetric:
     """gain · (A - Aᵀ) with A Gaussian of variance 1/n.
 
     Source: Chang et al. (2019), "AntisymmetricRNN".
     """
 
-    name: Literal["antisymmetric"]
+    name: Literal["antisymmetric"] = "antisymmetric"
     gain: float
 
     def fill(self, block: Tensor, start: torch.Generator) -> None:

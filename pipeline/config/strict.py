@@ -7,6 +7,7 @@ that names the file, the dotted key, what was expected, what came, and the neare
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import re
 import types
@@ -62,8 +63,9 @@ def build(cls: Any, value: object, where: str) -> Any:
     """Return `value` as an instance of `cls`, checked field by field.
 
     Args:
-        cls: A frozen dataclass, a union of dataclasses told apart by a `name: Literal[...]` field, or a
-            plain type (`int`, `float`, `str`, `bool`, `Literal`, `X | None`, `tuple[X, ...]`, `Mapping`).
+        cls: A frozen dataclass, a union of dataclasses told apart by a `name: Literal[...]` field, an abstract class,
+            which stands for the union of its subclasses, or a plain type (`int`,
+            `float`, `str`, `bool`, `Literal`, `X | None`, `tuple[X, ...]`, `Mapping`).
         value: What a YAML file holds there.
         where: File and dotted key, for the error.
 
@@ -72,6 +74,8 @@ def build(cls: Any, value: object, where: str) -> Any:
     """
     if dataclasses.is_dataclass(cls):
         return _build_dataclass(cls, value, where)
+    if inspect.isabstract(cls):
+        return _build_union(tuple(cls.__subclasses__()), value, where)
     origin, args = get_origin(cls), get_args(cls)
     if origin in (Union, types.UnionType):
         return _build_union(args, value, where)

@@ -9,7 +9,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.findings import NOTHING_FINISHED, at_stage, by_sign
+from pipeline.figures.findings import NOTHING_FINISHED, at_stage, by_sign, where_true
 from pipeline.figures.frame import Axis, Lines, Pictures, View, listed
 from pipeline.figures.pictures import WHOSE, are_letters, as_grid, as_label, of_first_seed, outline
 from pipeline.figures.style import canvas, label_panels
@@ -86,14 +86,15 @@ def _maps_values(view: View) -> str:
     whole = view.rows.join(drawn.select("arm", "example").unique(), on=["arm", "example"])
     without = [name_of(arm) for arm in view.grid.arms if arm not in view.arms]
     share = "Share of aligned output tokens whose largest weight lies outside, mean over"
-    sentences = {
-        f"Of {num_traced} test sequences {shown} {rule}.": num_drawn < num_traced,
-        "Inside the border: the known alignment.": known,
-        f"Cut after {MAX_SOURCE} source and {MAX_OUTPUT} output tokens.": whole.height > drawn.height,
-        f"{share} {seeds_of(view.means)} with {INTERVAL}: {listed(view, view.means)}.": view.means.height,
-        f"Without attention, so without a panel: {join_first(without) if without else ''}.": without,
-    }
-    return " ".join(sentence for sentence, holds in sentences.items() if holds)
+    return where_true(
+        {
+            f"Of {num_traced} test sequences {shown} {rule}.": num_drawn < num_traced,
+            "Inside the border: the known alignment.": known,
+            f"Cut after {MAX_SOURCE} source and {MAX_OUTPUT} output tokens.": whole.height > drawn.height,
+            f"{share} {seeds_of(view.means)} with {INTERVAL}: {listed(view, view.means)}.": view.means.height,
+            f"Without attention, so without a panel: {join_first(without) if without else ''}.": without,
+        }
+    )
 
 
 def _draw_maps(view: View) -> Figure:

@@ -7,11 +7,10 @@ import math
 import polars as pl
 from matplotlib.figure import Figure
 
-from pipeline.figures.findings import NOTHING_FINISHED, Row, extremes
+from pipeline.figures.findings import NOTHING_FINISHED, Row, extremes, with_arm
 from pipeline.figures.frame import Axis, Dots, Lines, Pictures, View, listed
 from pipeline.figures.style import FAINT, Look, canvas, handle_of, label_panels, legend_below
 from pipeline.quantities import Grid, mean_interval
-from pipeline.quantities.attention import attending
 from pipeline.quantities.decoding import MODES, error_by_position, exposure_gap, sequence_error_by_bin, trains_by_length
 from pipeline.quantities.training import final_free_running_error, forcing_probability, free_running_error
 from pipeline.quantities.words import capitalised, interval, name_of, number, with_article
@@ -25,13 +24,6 @@ _DASHES = {"free_running": "solid", "teacher_forced": (0, (3, 1.6))}
 def _percent(share: float) -> str:
     """Return «3.2 %» of 0.032."""
     return f"{number(100 * share, 2)} %"
-
-
-def with_arm(arm: str, grid: Grid) -> str:
-    """Return «with dot»; «without attention» of the one arm that has none, beside others that have."""
-    others = attending(grid)
-    alone = len(others) == len(grid.arms) - 1 > 0 and arm not in others
-    return "without attention" if alone else f"with {with_article(arm)}"
 
 
 def _exposure_finding(view: View) -> str:
@@ -118,7 +110,7 @@ def _exposure_values(view: View) -> str:
         f"Lines of {len(along.shown)} of {len(along.arms)} arms are drawn: the extremes by the gap, and between them "
     )
     chosen = f"{some}evenly by rank." if len(along.shown) < len(along.arms) else ""
-    return f"{listed(view, view.means, scale=100)}. {chosen}".strip()
+    return f"In percentage points: {listed(view, view.means, scale=100)}. {chosen}".strip()
 
 
 exposure_bias = Pictures(
@@ -126,6 +118,7 @@ exposure_bias = Pictures(
     applies=lambda grid: not error_by_position.of(grid).is_empty(),
     rows=exposure_gap,
     picture=_exposure_picture,
+    most=100,
     title=_exposure_finding,
     about="Above: share of wrong tokens at each output position on the test sequences of {dataset}, the decoder being "
     "free-running (given its own tokens, solid) or teacher-forced (given the true ones, dashed): means over {seeds}, "
@@ -134,6 +127,12 @@ exposure_bias = Pictures(
     values=_exposure_values,
     not_ok="diverged and failed ones are not shown",
 )
+
+
+def _has_lengths(grid: Grid) -> bool:
+    """Whether a decoder was tested, or trained, at more than one source length."""
+    tested = grid["breakdown"].filter(by="source_length", mode="free_running")
+    return tested["at"].n_unique() > 1 or (trains_by_length(grid) and not tested.is_empty())
 
 
 def _growths(view: View) -> pl.DataFrame:
@@ -195,7 +194,7 @@ def _length_about(view: View) -> str:
 
 error_by_source_length = Lines(
     name="error_by_source_length",
-    applies=lambda grid: _has_lengths(grid),
+    applies=_has_lengths,
     lengths="all",
     rows=sequence_error_by_bin,
     x=Axis(label="source length (tokens)", column="source_length"),
@@ -205,12 +204,6 @@ error_by_source_length = Lines(
     about=_length_about,
     not_ok="diverged and failed ones are not shown",
 )
-
-
-def _has_lengths(grid: Grid) -> bool:
-    """Whether a decoder was tested, or trained, at more than one source length."""
-    tested = grid["breakdown"].filter(by="source_length", mode="free_running")
-    return tested["at"].n_unique() > 1 or (trains_by_length(grid) and not tested.is_empty())
 
 
 def _schedule_finding(view: View) -> str:

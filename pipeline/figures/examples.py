@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from pipeline.figures.findings import at_stage
+from pipeline.figures.findings import at_stage, where_true
 from pipeline.figures.frame import Pictures, View, listed
 from pipeline.figures.pictures import WHOSE, are_letters, as_grid, legible, of_first_seed, outline
 from pipeline.figures.style import WIDTH, canvas, label_panels
@@ -86,13 +86,14 @@ def _captions_finding(view: View) -> str:
 def _captions_values(view: View) -> str:
     errors, shares = view.means.drop_nulls("mean"), at_stage(alignment_share, view.grid)
     longest = max(of_first_seed(view.grid, "attention")["output_position"])
-    sentences = {
-        "Inside the border: where the object of the true word is.": view.rows["aligned"].any(),
-        f"Cut after {MAX_WORDS} words.": longest > MAX_WORDS,
-        f"Share of wrong captions over {seeds_of(errors)} with {INTERVAL}: {listed(view, errors)}.": errors.height,
-        f"Share of attention inside the known place: {listed(view, shares)}.": shares.height,
-    }
-    return " ".join(sentence for sentence, holds in sentences.items() if holds)
+    return where_true(
+        {
+            "Inside the border: where the object of the true word is.": view.rows["aligned"].any(),
+            f"Cut after {MAX_WORDS} words.": longest > MAX_WORDS,
+            f"Share of wrong captions over {seeds_of(errors)} with {INTERVAL}: {listed(view, errors)}.": errors.height,
+            f"Share of attention inside the known place: {listed(view, shares)}.": shares.height,
+        }
+    )
 
 
 def _draw_captions(view: View) -> Figure:
@@ -189,11 +190,12 @@ def _reconstructions_values(view: View) -> str:
     known, num_shown = view.means.drop_nulls("mean"), view.rows["frame"].n_unique()
     num_frames = _all_frames(view.grid)["frame"].n_unique()
     share = f"Test loss as a share of the baseline's, mean over {seeds_of(known)} with {INTERVAL}"
-    sentences = {
-        f"{num_shown} of {num_frames} frames are shown, evenly spaced.": num_shown < num_frames,
-        f"{share}: {listed(view, known)}.": known.height,
-    }
-    return " ".join(sentence for sentence, holds in sentences.items() if holds)
+    return where_true(
+        {
+            f"{num_shown} of {num_frames} frames are shown, evenly spaced.": num_shown < num_frames,
+            f"{share}: {listed(view, known)}.": known.height,
+        }
+    )
 
 
 def _draw_reconstructions(view: View) -> Figure:
@@ -273,12 +275,13 @@ def _samples_values(view: View) -> str:
     loss = (
         f"Test loss in nats per token, mean over {seeds_of(losses)} with {INTERVAL}: {listed(view, losses, digits=3)}."
     )
-    sentences = {
-        f"Texts are cut after {limit} letters.": (drawn_texts(view)["text"].str.len_chars() > limit).any(),
-        f"Distinct runs are counted within a text; means over texts and {seeds}.": True,
-        loss: losses.height,
-    }
-    return " ".join(sentence for sentence, holds in sentences.items() if holds)
+    return where_true(
+        {
+            f"Texts are cut after {limit} letters.": (drawn_texts(view)["text"].str.len_chars() > limit).any(),
+            f"Distinct runs are counted within a text; means over texts and {seeds}.": True,
+            loss: losses.height,
+        }
+    )
 
 
 def _draw_samples(view: View) -> Figure:

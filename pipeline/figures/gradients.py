@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 from matplotlib.figure import Figure
 
-from pipeline.figures.findings import Row, at_stage, by_sign, contrast
+from pipeline.figures.findings import Row, at_stage, by_sign, contrast, with_arm
 from pipeline.figures.frame import STAGE_TITLES, Axis, HeatMaps, Lines, View, listed
 from pipeline.figures.style import Look
 from pipeline.quantities import Grid, mean_interval
@@ -232,13 +232,6 @@ gradient_by_layer = Lines(
 )
 
 
-def _with(arm: str, view: View) -> str:
-    """Return «with dot»; «without attention» of the one arm that has none, beside others that have."""
-    others = attending(view.grid)
-    is_alone = len(others) == len(view.grid.arms) - 1 > 0 and arm not in others
-    return "without attention" if is_alone else f"with {with_article(arm)}"
-
-
 def _encoder_finding(view: View) -> str:
     """The factor per timestep of lag after training, with and without attention, if a difference is established.
 
@@ -257,7 +250,7 @@ def _encoder_finding(view: View) -> str:
 
     if after.height < 2:
         ends = [end.row(0, named=True), end.row(-1, named=True)][: end.height]
-        parts = [f"{_factors(row)} {_with(row['arm'], view)}" for row in ends]
+        parts = [f"{_factors(row)} {with_arm(row['arm'], view.grid)}" for row in ends]
         return f"After training {lead} {', by '.join(parts)}"
     if after["apart"].all():
         return f"After training {lead} {contrasted(after)}"

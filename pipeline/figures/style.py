@@ -270,9 +270,9 @@ def to_svg(figure: Figure) -> bytes:
     return _saved(figure, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
 
 
-def to_png(figure: Figure) -> bytes:
-    """Return the figure as PNG at 150 dots per inch, the same bytes for the same figure."""
-    return _saved(figure, format="png", dpi=PNG_DPI, metadata={"Software": None})
+def to_png(figure: Figure, dpi: int = PNG_DPI) -> bytes:
+    """Return the figure as PNG, the same bytes for the same figure."""
+    return _saved(figure, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def _saved(figure: Figure, **kwargs: Any) -> bytes:

@@ -17,7 +17,7 @@ from pipeline.figures.style import FAINT, INK, Look, canvas, label_panels, looks
 from pipeline.quantities import Grid, paired_difference
 from pipeline.quantities.outcomes import activation_bytes, has_classes, step_time_s, test_loss, test_perplexity
 from pipeline.quantities.truncation import SMALL_ERROR, needed_backward_length, truncated_gradients, truncation_error
-from pipeline.quantities.words import capitalised, count, join_first, name_of, number, with_article
+from pipeline.quantities.words import capitalised, count, join_first, name_of, number, seeds_of, with_article
 
 LENGTH = "training.truncation.backward_length"
 _DOTTED = (0, (1, 1.5))
@@ -45,7 +45,7 @@ def _bias_finding(view: View) -> str:
     parts = [f"{row['backward_length']} in {with_article(row['arm'])}" for row in known.iter_rows(named=True)]
     some = join_first(parts) if len(parts) <= 3 else f"{parts[0]}, {parts[-1]} and between in {len(parts) - 2} others"
     never = [with_article(arm) for arm in end.filter(pl.col("backward_length").is_null())["arm"]]
-    missing = f"; none up to {tested} is long enough in {join_first(never)}" if never else ""
+    missing = f"; none up to {tested} is long enough in {join_first(never, 2)}" if never else ""
     return f"After training {goal} takes a backward length of at least {some}{missing}"
 
 
@@ -167,18 +167,12 @@ def _cheapest(view: View, arm: str) -> str:
         still = f"a backward length of {lengths[-1]} is still worse than full backpropagation"
         return f"every truncation costs test {loss}: {still}"
     best, worse = not_worse[0], [length for length in lengths if length < not_worse[0]]
-    times = dict(view.rows.filter(arm=arm, which="time").select(_side(), "value").iter_rows())
-    share = f" and takes {100 * times[best] / times[None]:.0f} % of its time per step" if _both(times, best) else ""
+    of_length = pl.when(~pl.col("full")).then("backward_length")
+    times = dict(view.rows.filter(arm=arm, which="time").select(of_length, "value").drop_nulls("value").iter_rows())
+    is_timed = best in times and None in times
+    share = f" and takes {100 * times[best] / times[None]:.0f} % of its time per step" if is_timed else ""
     shorter = f"; one of {worse[-1]} is worse" if worse else ""
     return f"a backward length of {best} is not shown to be worse than full backpropagation{share}{shorter}"
-
-
-def _side() -> pl.Expr:
-    return pl.when(~pl.col("full")).then("backward_length")
-
-
-def _both(times: dict[int | None, float | None], length: int) -> bool:
-    return bool(times.get(length) and times.get(None))
 
 
 def _name_full(view: View, ax: Axes, panel: Panel) -> None:
@@ -191,10 +185,11 @@ def _name_full(view: View, ax: Axes, panel: Panel) -> None:
 
 def _cost_about(view: View) -> str:
     full = "Full backpropagation stands at the sequence length {T}, hollow and marked «full». "
+    seeds = seeds_of(view.means.filter(which=_loss_name(view.grid)).drop_nulls("mean"))
     return (
         f"Against the backward length in timesteps, at T = {{T}} on {{dataset}}: test {_loss_name(view.grid)} at each "
-        "replica's best validation step, means over seeds with {interval}, faint points are seeds; time of a step of "
-        "all replicas together, on the machine that ran it, and what one replica keeps for the backward pass, one "
+        f"replica's best validation step, means over {seeds} with {{interval}}, faint points are seeds; time of a step "
+        "of all replicas together, on the machine that ran it, and what one replica keeps for the backward pass, one "
         f"measurement per setting. {full if view.rows['full'].any() else ''}"
     ).strip()
 
@@ -264,11 +259,9 @@ class InfluenceBalancing:
             f"A deterministic system: there are no seeds and no intervals."
         )
 
+    @styled
     def draw(self) -> Figure:
         """Return the gradient against K, and θ against the step for each K that was trained."""
-        return styled(self._drawn)()
-
-    def _drawn(self) -> Figure:
         figure, axes = canvas(self.title, 1, 2, 3.2)
         left, right = axes[0]
         K, gradient = (self.gradients[column].to_numpy() for column in ("backward_length", "gradient"))

@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.config import Tracking
 from pipeline.publish.mode import Mode
-from pipeline.publish.view import Files, RunView
+from pipeline.publish.views import Files, RunView
 
 INIT_TIMEOUT_S = 15.0
 FINISH_TIMEOUT_S = 60.0

@@ -1,28 +1,29 @@
-"""Publishes finished settings and studies to W&B, and never raises: what fails is a warning in one line."""
+"""Publishes finished studies to W&B; what fails there is a warning in one line and never an exception."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Callable
+import re
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.config import Params, Paths
 from pipeline.publish.client import Client, is_installed
 from pipeline.publish.mode import Mode, find_key, hosts, resolve_mode
-from pipeline.publish.records import Record, Records
-from pipeline.publish.setting import Setting, Stored, view_setting
-from pipeline.publish.study import view_study
-from pipeline.publish.view import RunView, digest_of
+from pipeline.publish.views import RunView, digest_of, views_of
+from pipeline.results import read_table
 
 _log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """A view of finished trials in W&B, from the tables alone.
+    """Sends finished studies to W&B, from the tables alone.
 
     After the first failure online (a dead or silent server, a refused key) everything goes to offline run folders:
-    a sweep waits for W&B at most once. Content that was published already is not sent again.
+    nobody waits for W&B more than once. Content that was published already is not sent again.
 
     Args:
         paths: The project; run folders go to `wandb/` in it, or in `WANDB_DIR`.
@@ -48,13 +49,15 @@ class Publisher:
         """What is done now: `offline` after a failure online."""
         return self._mode
 
-    def setting(self, study: str, setting: Setting, stored: Stored) -> None:
-        """Publish one run for a setting whose trial is finished."""
-        self._publish(f"{study}, {setting.label}", lambda: view_setting(study, setting, stored))
-
     def study(self, study: str) -> None:
-        """Publish the run of a finished study: settings, report figures, datasets and result tables."""
-        self._publish(study, lambda: view_study(self._paths, study))
+        """Publish a run for every finished setting of a study and one for the study, from its result tables.
+
+        Raises:
+            TableError: If the study has no result tables, or they do not have their columns.
+        """
+        read_table("settings", self._paths.results(study))  # no results are an error also where nothing is published
+        for view in views_of(self._paths, study) if self._mode != "disabled" else ():
+            self.publish(view)
 
     def close(self) -> None:
         """End W&B's service process; the publisher may be used again after."""
@@ -63,20 +66,20 @@ class Publisher:
         except Exception as error:
             _log.warning("W&B: did not close: %s", _cause(error))
 
-    def _publish(self, what: str, make_view: Callable[[], RunView]) -> None:
+    def publish(self, view: RunView) -> None:
+        """Send one run, if it would say anything new; what fails is a warning, and counted."""
         if self._mode == "disabled":
             return
         try:
-            view = make_view()
             digest = self._digest(view)
             if not self._records.is_current(view.run_id, digest, self._mode):
-                pictures = _draw(view, what)
+                pictures = _draw(view)
                 self._deliver(view, pictures)
                 complete = len(pictures) == len(view.pictures)
                 self._records.write(view.run_id, Record(digest, self._mode, complete))
         except Exception as error:
             self.num_failed += 1
-            _log.warning("W&B: %s: not published: %s", what, _cause(error))
+            _log.warning("W&B: %s, %s: not published: %s", view.group, view.name, _cause(error))
 
     def _deliver(self, view: RunView, pictures: dict[str, bytes]) -> None:
         staging = self._records.staging(view.run_id)
@@ -102,17 +105,80 @@ class Publisher:
         return digest_of([view.digest, self._tracking.project, self._tracking.entity, hosts(os.environ)])
 
 
-def _draw(view: RunView, what: str) -> dict[str, bytes]:
+def _draw(view: RunView) -> dict[str, bytes]:
     """Return the pictures of a view that can be drawn."""
     drawn = {}
     for name, picture in view.pictures.items():
         try:
             drawn[name] = picture.draw()
         except Exception as error:
-            _log.warning("W&B: %s: published without its picture %r: %s", what, name, _cause(error))
+            _log.warning("W&B: %s: published without its picture %r: %s", view.run_id, name, _cause(error))
     return drawn
 
 
 def _cause(error: Exception) -> str:
     """Return type and message of an error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The content of a run when it was last published; `complete` is false where a picture could not be drawn."""
+
+    digest: str
+    mode: Mode
+    complete: bool
+
+
+class Records:
+    """The records under `<folder>/published`, where `folder` is the one in which W&B keeps its run folders."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def is_current(self, run_id: str, digest: str, mode: Mode) -> bool:
+        """Return whether publishing this content in this mode would say nothing new.
+
+        What is online need not be written offline; what is offline counts while its run folder is there.
+        """
+        record = self.read(run_id)
+        if record is None or not record.complete or record.digest != digest:
+            return False
+        return record.mode == "online" or (mode == "offline" and bool(self.offline_folders(run_id)))
+
+    def read(self, run_id: str) -> Record | None:
+        """Return the record of a run; None where there is none that can be read."""
+        try:
+            return Record(**json.loads(self._path(run_id).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, run_id: str, record: Record) -> None:
+        """Keep the record of a run, in place of an older one."""
+        path = self._path(run_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(asdict(record), indent=1) + "\n")
+        temporary.replace(path)
+
+    def offline_folders(self, run_id: str) -> list[Path]:
+        """Return the offline run folders of a run, oldest first."""
+        return self._run_folders("offline-run", run_id)
+
+    def staging(self, run_id: str) -> Path:
+        """Return the folder in which the files of a run's artifacts wait to be uploaded."""
+        return self._folder / "staging" / run_id
+
+    def remove_folders(self, run_id: str) -> None:
+        """Remove every local folder of a run, so that no `wandb sync` sends what is online or out of date."""
+        runs = [folder for kind in ("offline-run", "run") for folder in self._run_folders(kind, run_id)]
+        for folder in [*runs, self.staging(run_id)]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _run_folders(self, kind: str, run_id: str) -> list[Path]:
+        """W&B appends a number where two runs of an id start in the same second; `client` a digest of new rows."""
+        pattern = re.compile(rf"{kind}-\d{{8}}_\d{{6}}-{re.escape(run_id)}(-[0-9a-f]{{8}})?(-\d+)?")
+        return sorted(path for path in self._folder.glob(f"{kind}-*") if pattern.fullmatch(path.name))
+
+    def _path(self, run_id: str) -> Path:
+        return self._folder / "published" / f"{run_id}.json"

@@ -67,6 +67,20 @@ class Grid:
             return self
         return self.memo(("at", chosen), lambda: self._filtered(pl.col("length") == chosen))
 
+    def by_setting(self) -> Grid:
+        """Return every setting, selected or not, as an arm of its own, named by its position; no long tables."""
+
+        def compute() -> Grid:
+            runs = self.all_runs.sort("position", "seed").with_columns(arm=pl.col("position").cast(pl.String))
+            arms = tuple(runs["arm"].unique(maintain_order=True))
+            return dataclasses.replace(self, arms=arms, runs=runs, long={}, _memo={})
+
+        return self.memo("by_setting", compute)
+
+    def of_trial(self, trial_id: str) -> Grid:
+        """Return the rows of one trial, selected or not, under the name of its arm."""
+        return self._filtered(pl.col("trial_id") == trial_id)
+
     def memo(self, key: Hashable, compute: Callable[[], Result]) -> Result:
         """Return what `compute` returned the first time that this grid was asked for `key`."""
         if key not in self._memo:

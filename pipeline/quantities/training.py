@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 
 from pipeline.quantities.grid import Grid, finished
@@ -30,6 +32,37 @@ def validation_loss(grid: Grid) -> pl.DataFrame:
     """Validation loss of every replica by length and step, as it was measured; `status` beside it."""
     rows = metric(grid["curves"], "loss", split="validation")
     return rows.select("length", "arm", "seed", "step", "value", "status").sort("length", "arm", "seed", "step")
+
+
+def median_validation_loss(grid: Grid) -> pl.DataFrame:
+    """Return the median validation loss over seeds by length, arm and step.
+
+    A replica that reached the criterion is frozen, so its last loss stands for later steps; one that diverged has no
+    loss after its last step and counts as infinite.
+
+    Columns `length`, `arm`, `step`, `median` (null where at least half of the seeds diverged), `num_seeds`,
+    `num_nonfinite`.
+    """
+    seen = validation_loss.of(grid)
+    keys = ["length", "arm", "seed"]
+    steps = seen.select("length", "arm", "step").unique()
+    replicas = seen.group_by(*keys, "status").agg(last_step=pl.col("step").max())
+    every = steps.join(replicas, on=["length", "arm"]).sort("step")
+    measured = seen.drop("status").sort("step")
+    every = every.join_asof(measured, on="step", by=keys, check_sortedness=False)
+    gone = (pl.col("status") == "diverged") & (pl.col("step") > pl.col("last_step"))
+    value = pl.when(gone | pl.col("value").is_nan()).then(math.inf).otherwise(pl.col("value"))
+    medians = (
+        every.with_columns(value=value)
+        .group_by("length", "arm", "step")
+        .agg(
+            median=pl.col("value").median(),
+            num_seeds=pl.len().cast(pl.Int64),
+            num_nonfinite=pl.col("value").is_infinite().sum().cast(pl.Int64),
+        )
+    )
+    finite = pl.when(pl.col("median").is_finite()).then(pl.col("median"))
+    return medians.with_columns(median=finite).sort("length", "arm", "step")
 
 
 @quantity(words="test error on {group} tokens", unit="share", bounds=_SHARE, better="lower", facets=("group",))

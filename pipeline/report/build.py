@@ -1,29 +1,35 @@
-"""From result tables to reports/: the page, its figures, tables, plots and metrics."""
+"""From result tables to reports/: the site and its figures, the README and its pictures, tables, plots and metrics."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from pipeline.claims.judge import judge, load_rules
+from pipeline.claims import judge, load_rules
 from pipeline.config import Paths, Study
-from pipeline.figures.catalogue import Drawing, drawings_of
-from pipeline.figures.style import to_svg_and_png
-from pipeline.quantities import GridTables, grids_of
-from pipeline.report.files import write_files
-from pipeline.report.metrics import metrics, plot_tables, to_json
-from pipeline.report.page import ShownFigure, ShownGrid, ShownStudy, inline, render, settings_table, told
-from pipeline.report.provenance import provenance, trial_ids
-from pipeline.report.summary import failures, settings_summary
+from pipeline.errors import PipelineError
+from pipeline.figures.catalogue import figures_of
+from pipeline.figures.style import to_png, to_svg_and_png
+from pipeline.quantities import Grid, grids_of
+from pipeline.quantities.settings import settings_table
+from pipeline.report.page import ShownFigure, ShownGrid, ShownStudy, content, render, shown_failure, shown_settings
+from pipeline.report.tables import failures, metrics, plot_tables, provenance
 from pipeline.results import SCHEMAS, read_table
 
-_HERO = "gradient_by_lag"
-_FINDINGS = ("loss_by_length", "error_by_cell", "outcome_by_arm")
-_MAX_FINDINGS = 2
+OWNED = {"site": (".html", ".svg", ".png"), "pictures": (".png",), "tables": (".csv",), "plots": (".csv",)}
+"""The folders below reports/ that are the report's own, and the kinds of file that it removes from them."""
+
+PICTURE_DPI = 100
+"""Of the pictures in the README: smaller than the site's."""
+
+
+class ReportError(PipelineError):
+    """The report cannot be written; the message names the file."""
 
 
 def build_report(paths: Paths, studies: Mapping[str, Study], scale: str) -> Path:
@@ -41,69 +47,81 @@ def build_report(paths: Paths, studies: Mapping[str, Study], scale: str) -> Path
         PipelineError: If a table is missing or wrong, a claim has no rule, or a file cannot be written.
     """
     rules = load_rules(paths, studies)
-    grids = [tables for name, study in studies.items() for tables in _grids(paths, name, study)]
-    summaries = [settings_summary(tables) for tables in grids]
-    verdicts, checks = judge(rules, grids)
+    grids = {name: _grids(paths, name, study) for name, study in studies.items()}
+    every = [grid for mine in grids.values() for grid in mine]
+    settings = {id(grid): settings_table(grid) for grid in every}
+    verdicts, checks = judge(rules, every)
     files: dict[str, bytes] = {}
-    shown: list[tuple[GridTables, ShownGrid]] = []
-    for tables, summary in zip(grids, summaries, strict=True):
-        header, rows = settings_table(tables, summary)
-        wanted = studies[tables.study].grids[tables.grid].figures
-        figures = [_draw(drawing, files) for drawing in drawings_of(tables, wanted)]
-        bad = [told(row) for row in failures(tables).iter_rows(named=True)]
-        shown.append((tables, ShownGrid(tables.grid, tables.dataset, header, rows, figures, bad)))
-    summary = pl.concat(summaries, how="diagonal")
-    csv = {"tables/settings": summary, "tables/claims": verdicts, "tables/claim_checks": checks}
-    csv |= {f"plots/{name}": frame for name, frame in plot_tables(grids).items()}
+    shown = [
+        ShownStudy(
+            name=name,
+            question=study.question,
+            grids=[_shown(grid, settings[id(grid)], study.grids[grid.name].figures, files) for grid in grids[name]],
+        )
+        for name, study in studies.items()
+    ]
+    every_setting = pl.concat(settings.values(), how="diagonal")
+    csv = {"tables/settings": every_setting, "tables/claims": verdicts, "tables/claim_checks": checks}
+    csv |= {f"plots/{name}": frame for name, frame in plot_tables(every).items()}
     files |= {f"{name}.csv": frame.write_csv().encode() for name, frame in csv.items()}
-    files["metrics.json"] = to_json(metrics(grids, summary, verdicts))
-    context = _findings([grid for _, grid in shown])
-    context |= {
-        "scale": scale,
-        "studies": _shown_studies(studies, shown, context["hero"]),
-        "claims": _with_checks(verdicts, checks),
-    }
-    context |= {"provenance": provenance(scale, grids), "trial_ids": trial_ids(grids)}
-    files["index.html"] = render(context)
+    files["metrics.json"] = metrics(every, every_setting, verdicts)
+    trial_ids = every_setting.select("label", "trial_id").rows()
+    facts = {"provenance": provenance(scale, every), "trial_ids": trial_ids}
+    context = content(scale, shown, verdicts, checks, facts)
+    files["site/index.html"] = render("page.html.jinja", context)
+    files["README.md"] = render("readme.md.jinja", context)
     write_files(paths.reports, files)
-    return paths.reports / "index.html"
+    return paths.reports / "site" / "index.html"
 
 
-def _grids(paths: Paths, name: str, study: Study) -> list[GridTables]:
+def _grids(paths: Paths, name: str, study: Study) -> list[Grid]:
     tables = {table: read_table(table, paths.results(name)) for table in SCHEMAS}
     return grids_of(name, tables, study.select.over if study.select else ())
 
 
-def _draw(drawing: Drawing, files: dict[str, bytes]) -> ShownFigure:
-    """Draw a figure, add its two files to `files`, and return it for the page."""
-    svg, png = to_svg_and_png(drawing.draw())
-    files |= {f"figures/{drawing.name}.svg": svg, f"figures/{drawing.name}.png": png}
-    anchor = drawing.name.replace("_", "-")
-    return ShownFigure(anchor, drawing.kind, drawing.title, drawing.caption, inline(svg, anchor, drawing.title))
+def _shown(grid: Grid, settings: pl.DataFrame, wanted: tuple[str, ...] | None, files: dict[str, bytes]) -> ShownGrid:
+    """Return a grid for the page; the files of its figures are added to `files`."""
+    header, rows = shown_settings(grid, settings)
+    figures = []
+    for frame in figures_of(grid, wanted):
+        figure = ShownFigure(
+            kind=frame.name, path=f"figures/{grid.study}/{grid.name}/{frame.name}", view=frame.view(grid)
+        )
+        drawn = frame.draw(grid)
+        svg, png = to_svg_and_png(drawn)
+        files |= {f"site/{figure.path}.svg": svg, f"site/{figure.path}.png": png}
+        if f"pictures/{grid.study}.png" not in files:  # the first figure of a study stands for it in the README
+            files[f"pictures/{grid.study}.png"] = to_png(drawn, dpi=PICTURE_DPI)
+        figures.append(figure)
+    bad = [shown_failure(row) for row in failures(grid).iter_rows(named=True)]
+    return ShownGrid(grid=grid, header=header, rows=rows, figures=figures, failures=bad)
 
 
-def _findings(grids: Sequence[ShownGrid]) -> dict[str, Any]:
-    """Return what the page opens with: the first gradient figure's finding, and those about what was learnt."""
-    figures = [(grid, figure) for grid in grids for figure in grid.figures]
-    hero = next((figure for _, figure in figures if figure.kind == _HERO), None)
-    others = [f"On {grid.dataset}: {figure.title}." for grid, figure in figures if figure.kind in _FINDINGS]
-    headline = hero.title if hero else "No gradient was traced yet"
-    return {"hero": hero, "headline": f"{headline}.", "findings": others[:_MAX_FINDINGS]}
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write `files` below `folder` by relative name, then remove the report's earlier files that are not among them.
+
+    Each is written under a temporary name and moved into place, so that readers never see half a file.
+
+    Raises:
+        ReportError: If a file cannot be written.
+    """
+    for name, written in files.items():
+        _replace(folder / name, written)
+    for part, kinds in OWNED.items():
+        for path in sorted((folder / part).rglob("*"), reverse=True):
+            if path.suffix in kinds and path.relative_to(folder).as_posix() not in files:
+                path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
-def _shown_studies(
-    studies: Mapping[str, Study], shown: Sequence[tuple[GridTables, ShownGrid]], hero: ShownFigure | None
-) -> list[ShownStudy]:
-    """Return the studies of the page; the hero figure stands at its top and is not repeated."""
-    found: dict[str, list[ShownGrid]] = {name: [] for name in studies}
-    for tables, grid in shown:
-        rest = [figure for figure in grid.figures if figure is not hero]
-        found[tables.study].append(dataclasses.replace(grid, figures=rest))
-    return [ShownStudy(name, studies[name].question, grids) for name, grids in found.items()]
-
-
-def _with_checks(verdicts: pl.DataFrame, checks: pl.DataFrame) -> list[dict[str, Any]]:
-    return [
-        row | {"checks": checks.filter(pl.col("claim") == row["claim"]).to_dicts()}
-        for row in verdicts.iter_rows(named=True)
-    ]
+def _replace(path: Path, written: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(written)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ReportError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -1,9 +1,8 @@
-"""The page: one self-contained HTML file from what the rest of the report computed."""
+"""What people read: the page of the site and reports/README.md, from the same content."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,70 +12,107 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from pipeline.figures.decoders import decodes
-from pipeline.figures.stages import compares_cells
-from pipeline.figures.words import name_of, number
-from pipeline.quantities import GridTables
-from pipeline.quantities.solved import has_criterion
+from pipeline.claims import VERDICTS
+from pipeline.figures.frame import View
+from pipeline.quantities import Grid
+from pipeline.quantities.decoding import decodes
+from pipeline.quantities.outcomes import compares_cells, has_criterion
+from pipeline.quantities.words import name_of, number
 
 _HERE = Path(__file__).parent
+_HERO = "gradient_by_lag"
+_FINDINGS = ("loss_by_length", "error_by_cell", "outcome_by_arm")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShownFigure:
-    """A figure on the page: its anchor, finding, caption and SVG."""
+    """A figure of the report: where its files are, and its words.
 
-    anchor: str
+    Attributes:
+        path: Of its files below the site's folder, without the ending: «figures/cells/adding/gradient_by_lag».
+    """
+
     kind: str
-    title: str
-    caption: str
-    svg: Markup
+    path: str
+    view: View
+
+    @property
+    def anchor(self) -> str:
+        """Its id on the page."""
+        return self.path.replace("/", "--")
+
+    @property
+    def title(self) -> str:
+        """Its finding."""
+        return self.view.title
+
+    @property
+    def caption(self) -> str:
+        """Its caption."""
+        return self.view.caption
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShownGrid:
-    """A grid on the page: the table of its selected settings, its figures and what went wrong."""
+    """A grid of the report: its selected settings, its figures and what did not end ok."""
 
-    name: str
-    dataset: str
+    grid: Grid
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     figures: Sequence[ShownFigure]
     failures: Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShownStudy:
-    """A study on the page."""
+    """A study of the report."""
 
     name: str
     question: str
     grids: Sequence[ShownGrid]
 
+    @property
+    def answer(self) -> ShownFigure | None:
+        """The figure that stands for the study: the first of its first grid that has any."""
+        return next((figure for grid in self.grids for figure in grid.figures), None)
 
-def render(context: Mapping[str, Any]) -> bytes:
-    """Return index.html; a name that the template asks for and the context lacks is an error."""
+
+def content(
+    scale: str, studies: Sequence[ShownStudy], verdicts: pl.DataFrame, checks: pl.DataFrame, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return everything that the templates of the page and of the README name."""
+    figures = [(grid.grid, figure) for study in studies for grid in study.grids for figure in grid.figures]
+    hero = next((figure for _, figure in figures if figure.kind == _HERO), None)
+    others = [f"On {grid.dataset}: {figure.title}." for grid, figure in figures if figure.kind in _FINDINGS]
+    claims = [
+        row | {"checks": checks.filter(pl.col("claim") == row["claim"]).to_dicts()}
+        for row in verdicts.iter_rows(named=True)
+    ]
+    return {
+        "scale": scale,
+        "studies": studies,
+        "hero": hero,
+        "headline": f"{hero.title if hero else 'No gradient was traced yet'}.",
+        "findings": others[:2],
+        "claims": claims,
+        "counts": {verdict: int((verdicts["verdict"] == verdict).sum()) for verdict in VERDICTS},
+        **facts,
+    }
+
+
+def render(template: str, context: Mapping[str, Any]) -> bytes:
+    """Return a template of this folder filled in; a name that it asks for and the context lacks is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(["html.jinja"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "interval": interval, "arm": name_of}
+    environment.filters |= {"number": number, "interval": interval, "arm": name_of, "cell": _cell}
     styles = Markup((_HERE / "page.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
-    return environment.get_template("page.html.jinja").render(**context, styles=styles).encode()
-
-
-def inline(svg: bytes, name: str, title: str) -> Markup:
-    """Return an SVG to be put into a page among others: without its prolog, its ids made unique by `name`."""
-    text = svg.decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    text = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", text, count=1)
-    text = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", text, count=1)
-    label = Markup.escape(title)
-    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))  # noqa: S704 - drawn by us
+    return environment.get_template(template).render(**context, styles=styles).encode()
 
 
 def interval(value: float | None, low: float | None, high: float | None, percent: bool = False) -> str:
@@ -96,18 +132,18 @@ def interval(value: float | None, low: float | None, high: float | None, percent
     return f"{scale * value:.{places}f}{unit} [{scale * low:.{places}f}, {scale * high:.{places}f}]"
 
 
-def settings_table(tables: GridTables, summary: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Return header and cells of the table of selected settings; the first of them says the arm, or the cell."""
-    axes = [column for column in summary.columns if "." in column and summary[column].is_not_null().any()]
-    classify, criterion = summary["test_error"].is_not_null().any(), has_criterion(tables.runs)
-    header = ["cell" if compares_cells(tables) else "arm", "T"]
+def shown_settings(grid: Grid, settings: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return header and cells of the table of selected settings; the first column is the arm, or the cell."""
+    axes = [column for column in settings.columns if "." in column and settings[column].is_not_null().any()]
+    classify, criterion = settings["test_error"].is_not_null().any(), has_criterion(grid.runs)
+    header = ["cell" if compares_cells(grid) else "arm", "T"]
     header += [axis.rpartition(".")[2].replace("_", " ") for axis in axes]
     header += ["seeds ok", "test loss"]
-    header += ["wrong sequences" if decodes(tables) else "test error"] * classify
+    header += ["wrong sequences" if decodes(grid) else "test error"] * classify
     header += ["reached criterion", "median step"] * criterion
     header += ["ms per step", "gradient check error"]
     rows = []
-    for row in summary.filter("selected").iter_rows(named=True):
+    for row in settings.filter("selected").iter_rows(named=True):
         cells = [name_of(row["arm"]), str(row["length"]), *(_text(row[axis]) for axis in axes)]
         cells += [f"{row['num_ok']} of {row['num_seeds']}", _interval_of(row, "test_loss")]
         cells += [_interval_of(row, "test_error", percent=True)] * classify
@@ -119,8 +155,8 @@ def settings_table(tables: GridTables, summary: pl.DataFrame) -> tuple[list[str]
     return header, rows
 
 
-def told(failure: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of `failures` as the page says it."""
+def shown_failure(failure: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of `failures` as the page shows it."""
     places = (("step", "diverged_step"), ("timestep", "diverged_timestep"), ("in", "diverged_quantity"))
     where = ", ".join(f"{word} {failure[key]}" for word, key in places if failure[key] is not None)
     first, _, rest = (failure["status_message"] or "no message").partition("\n")
@@ -145,3 +181,8 @@ def _text(value: object) -> str:
 
 def _never(row: Mapping[str, Any]) -> str:
     return "n/a" if row["solved_share"] is None else "not reached"
+
+
+def _cell(text: str) -> str:
+    """Return text that may stand in a cell of a Markdown table."""
+    return text.replace("|", r"\|").replace("\n", " ").replace("_", r"\_").replace("*", r"\*")

@@ -1,18 +1,9 @@
 """The self-test: numbers that are known in closed form, measured by the code that ships."""
 
-from pipeline.selftest.check import Check, Outcome, Tolerance, absolute, as_printed, at_least, at_most, relative
-from pipeline.selftest.run import every_check, run, select
+from pipeline.selftest import dynamics, influence_balancing, training
+from pipeline.selftest.check import Experiment, Number, Tolerance, experiment, printed, run, select
 
-__all__ = [
-    "Check",
-    "Outcome",
-    "Tolerance",
-    "absolute",
-    "as_printed",
-    "at_least",
-    "at_most",
-    "every_check",
-    "relative",
-    "run",
-    "select",
-]
+EXPERIMENTS = (*dynamics.EXPERIMENTS, *influence_balancing.EXPERIMENTS, *training.EXPERIMENTS)
+"""Every golden number of the literature, in the order in which they are printed."""
+
+__all__ = ["EXPERIMENTS", "Experiment", "Number", "Tolerance", "experiment", "printed", "run", "select"]

@@ -6,43 +6,41 @@ Shapes: R replicas, T timesteps, B batch, D input, H hidden, P parameters.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pipeline.core.attention.score import NO_ATTENTION
 from pipeline.core.cells.stack import FORWARD
-from pipeline.core.measures import step_jacobians
-from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel, StateKey
-from pipeline.core.models.initialisation import PLAIN, Initialisation
+from pipeline.core.measures import step_jacobians, trace_gradients
+from pipeline.core.models import Interface, ModelSpec, Replicas, RunOptions, SequenceModel, StateKey
+from pipeline.core.models.initialisation import PLAIN, Initialisation, MatrixRule
 
 F64 = torch.float64
-FIRST = StateKey(0, FORWARD, "h")
-SEED = 0
+REAL = Interface(input_kind="real", input_size=1, target_at="last", target_kind="value", output_size=1)
+EVERY = Interface(input_kind="real", input_size=1, target_at="every", target_kind="value", output_size=1)
 
 
 def replicas_of(
     cell: str,
     hidden_size: int,
+    initialisations: Sequence[Initialisation] = (PLAIN,),
     *,
-    num_replicas: int = 1,
-    input_size: int = 1,
+    interface: Interface = REAL,
     num_layers: int = 1,
-    target_at: Literal["last", "every"] = "last",
-    initialisation: Initialisation = PLAIN,
 ) -> Replicas:
-    """Return a pack that reads real inputs and answers with one real number; replica r has seed r."""
-    interface = Interface("real", input_size, target_at, "value", 1)
-    spec = ModelSpec(cell, hidden_size, num_layers, False, None, NO_ATTENTION, None, initialisation)
-    return Replicas([SequenceModel(interface, spec, seed) for seed in range(num_replicas)])
+    """Return networks of this cell side by side, one per initialisation; the r-th has seed r."""
+    specs = [
+        ModelSpec.plain(cell=cell, hidden_size=hidden_size, num_layers=num_layers, initialisation=initialisation)
+        for initialisation in initialisations
+    ]
+    return Replicas([SequenceModel(interface, spec, seed) for seed, spec in enumerate(specs)])
 
 
 def parameters(replicas: Replicas, *, W_hh: Tensor, W_ih: Tensor, readout: Tensor) -> Tensor:
     """Return the parameters of one-layer networks with these weights and no biases, (R, P), in float64.
 
     Args:
-        replicas: The pack; its own parameters stay as they are.
+        replicas: The networks; their own parameters stay as they are.
         W_hh: Recurrent weights, (R, H, H) or what broadcasts to that; so are the others.
         W_ih: Input weights, (R, H, D).
         readout: (R, 1, H).
@@ -60,9 +58,21 @@ def first_unit(hidden_size: int) -> Tensor:
     return torch.eye(1, hidden_size, dtype=F64)
 
 
-def draw(*shape: int, seed: int = SEED) -> Tensor:
+def draw(*shape: int, seed: int = 0) -> Tensor:
     """Return standard normal numbers in float64."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def matrix(rule: MatrixRule, size: int, seed: int | torch.Generator) -> Tensor:
+    """Return a square matrix that the rule drew, in float64."""
+    W = torch.empty(size, size, dtype=F64)
+    rule.fill(W, torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed)
+    return W
+
+
+def log10_norms(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor, quantity: str = "h") -> Tensor:
+    """Return log10 ‖∂L/∂h_t‖ of the first layer (or of its c_t), (R, T)."""
+    return trace_gradients(replicas, flat_RP, inputs, targets).log10_norms[StateKey(0, FORWARD, quantity)]
 
 
 def answer_gradient(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, initial: Sequence[Tensor] = ()) -> Tensor:
@@ -71,23 +81,17 @@ def answer_gradient(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, initial
     The squared error has the slope 1 in an answer that is ½ above its target.
 
     Args:
-        replicas: The pack, with the target at the last timestep.
+        replicas: The networks, with the target at the last timestep.
         flat_RP: Parameters.
         inputs: One sequence for each replica, (R, 1, T, D).
-        initial: As `Replicas.backpropagate` has it.
+        initial: States before the first timestep, (1, 1, H) each; none for zeros.
     """
     (h_R1H,) = replicas.advance(replicas.named(flat_RP), inputs, initial)
-    return replicas.backpropagate(flat_RP, inputs, h_R1H[:, :, :1] - 0.5, initial=initial).grad_RP
+    return replicas.backpropagate(flat_RP, inputs, h_R1H[:, :, :1] - 0.5, RunOptions(initial=initial)).grad_RP
 
 
 def jacobians_of(replicas: Replicas, flat_RP: Tensor, inputs: Tensor) -> Tensor:
-    """Return ∂h_t/∂h_{t-1} along the orbit of the first layer, (R, T, B, S, S).
-
-    Args:
-        replicas: The pack.
-        flat_RP: Parameters.
-        inputs: (B, T, D), the same for all replicas.
-    """
+    """Return ∂h_t/∂h_{t-1} along the orbit of the first layer, (R, T, B, H, H), for inputs (B, T, D)."""
     recurrent = replicas.model.stacks["recurrent"]
     seen, states = replicas.unroll(replicas.named(flat_RP), inputs)
     return step_jacobians(recurrent.cell, replicas.weights(flat_RP, recurrent.places[0]), seen[0], states)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from pipeline.figures.decoding import error_by_source_length, exposure_bias, forcing_schedule, with_arm
+from pipeline.figures.decoding import error_by_source_length, exposure_bias, forcing_schedule
+from pipeline.figures.findings import with_arm
 from pipeline.figures.style import to_svg
 from pipeline.quantities import Grid
 from tests.synthetic_attention import autoencoding, grid

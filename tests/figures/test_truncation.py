@@ -144,6 +144,7 @@ def test_time_and_memory_are_one_measurement_per_setting(measured: Grid) -> None
     tables = with_runs(measured, {9: [0.1, 0.3], None: [0.1, 0.2]})
     shared = truncation_cost.view(tables).means.filter(pl.col("which") != "loss")
     assert shared.select("low", "high", "num_seeds").unique().rows() == [(None, None, 1)]
+    assert "means over 2 seeds" in truncation_cost.view(tables).caption
     axes = truncation_cost.draw(tables).axes
     assert [_num_points(ax) for ax in axes] == [4, 2, 2]
     assert [_num_bars(ax) for ax in axes] == [2, 0, 0]

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
-import sys
-import types
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pytest
+from matplotlib.figure import Figure
 
 from pipeline.config import Params, Paths, Resources, Tracking
 from pipeline.config.params import SeedRange
-from pipeline.publish.results import PublishedSetting, TabledTrial
+from pipeline.publish import Publisher
+from pipeline.publish.views import RunView, views_of
+from pipeline.quantities import Grid
 from pipeline.results import SCHEMAS, TRIAL_TABLES, write_table
 
 SEEDS = (0, 1, 2)
@@ -53,20 +55,20 @@ def paths(tmp_path: Path) -> Paths:
 @pytest.fixture
 def heatmap(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A heat map that is quick to draw; the list says how many rows each drawing was given."""
-    from matplotlib.figure import Figure
-
     drawn: list[int] = []
 
-    def draw_for_setting(traces: pl.DataFrame) -> Figure:
-        drawn.append(traces.height)
-        figure = Figure(figsize=(1, 1))
-        figure.subplots().plot(traces["timestep"], traces["log10_norm"])
-        return figure
+    def draw(grid: Grid) -> bytes:
+        drawn.append(grid["traces"].height)
+        return png()
 
-    module = types.ModuleType("pipeline.figures.gradient_heatmap")
-    module.draw_for_setting = draw_for_setting  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("pipeline.publish.views._draw_heatmap", draw)
     return drawn
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Figure(figsize=(1, 1)).savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def params_with(mode: str) -> Params:
@@ -81,25 +83,38 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @dataclass(frozen=True)
 class Trial:
-    setting: PublishedSetting
-    stored: TabledTrial
+    label: str
+    trial_id: str
+    tables: dict[str, pl.DataFrame]
+
+
+def publish(paths: Paths, publisher: Publisher, *trials: Trial) -> None:
+    """Publish the runs of these settings, one study with each alone."""
+    for trial in trials:
+        write_study(paths, [trial])
+        publisher.publish(settings_of(paths)[0])
+
+
+def settings_of(paths: Paths) -> list[RunView]:
+    """The runs of the settings of study `cells`; the last view is the study's own."""
+    return list(views_of(paths, "cells"))[:-1]
 
 
 def make_trial(trial_id: str = TRIAL_IDS[0], label: str = "lstm, T=10", *, loss: float = 1.0) -> Trial:
     """A trial of three seeds: validation loss (1 + seed) * loss at every tenth step, seed 2 diverged after step 10."""
     tables = {"trials": _trials(trial_id, loss), "curves": _curves(trial_id, loss), "traces": _traces(trial_id)}
     tables |= {name: pl.DataFrame(schema=SCHEMAS[name]) for name in TRIAL_TABLES if name not in tables}
-    return Trial(PublishedSetting("adding", label, trial_id), TabledTrial(tables, SPEC))
+    return Trial(label, trial_id, tables)
 
 
 def write_study(paths: Paths, trials: list[Trial]) -> None:
     """The consolidated tables of study `cells`."""
     folder = paths.results("cells")
     for table in TRIAL_TABLES:
-        write_table(table, pl.concat([trial.stored.tables[table] for trial in trials]), folder)
+        write_table(table, pl.concat([trial.tables[table] for trial in trials]), folder)
     rows = [
-        {"study": "cells", "grid": t.setting.grid, "position": i, "trial_id": t.setting.trial_id}
-        | {"label": t.setting.label, "variant": None, "selected": True, "model.cell": "lstm"}
+        {"study": "cells", "grid": "adding", "position": i, "trial_id": t.trial_id}
+        | {"label": t.label, "variant": None, "selected": True, "model.cell": "lstm"}
         for i, t in enumerate(trials)
     ]
     schema = SCHEMAS["settings"] | {"model.cell": pl.String()}
@@ -134,10 +149,15 @@ def _curves(trial_id: str, loss: float) -> pl.DataFrame:
     rows = []
     for seed in SEEDS:
         last = 10 if seed == 2 else STEPS
-        rows += [(trial_id, seed, step, "grad_norm", 10.0 ** (seed - step)) for step in range(1, last + 1)]
-        rows += [(trial_id, seed, step, "validation_loss", (1 + seed) * loss) for step in range(0, last + 1, 10)]
-        rows += [(trial_id, seed, 0, "sigma_max[f]", 1.0 + seed)]
-    return pl.DataFrame(rows, schema=SCHEMAS["curves"], orient="row")
+        rows += [curve(seed, step, "grad_norm", 10.0 ** (seed - step)) for step in range(1, last + 1)]
+        rows += [curve(seed, step, "loss", (1 + seed) * loss, split="validation") for step in range(0, last + 1, 10)]
+        rows += [curve(seed, 0, "sigma_max", 1.0 + seed, part="recurrent", layer=0, direction="forward", gate="f")]
+    return pl.DataFrame([{"trial_id": trial_id} | row for row in rows], schema=SCHEMAS["curves"])
+
+
+def curve(seed: int, step: int, metric: str, value: float, **facts: str | int) -> dict[str, object]:
+    """A row of `curves`; what is not said of it is null."""
+    return {"seed": seed, "step": step, "metric": metric, "value": value} | facts
 
 
 def _traces(trial_id: str) -> pl.DataFrame:

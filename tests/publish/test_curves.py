@@ -6,12 +6,14 @@ import polars as pl
 import pytest
 from scipy.stats import t as student_t
 
-from pipeline.publish.curves import MAX_POINTS, history
+from pipeline.publish.views import MAX_POINTS, history
 from pipeline.results import SCHEMAS
+from tests.publish.conftest import curve
 
 
 def curves(points: list[tuple[int, int, str, float]]) -> pl.DataFrame:
-    return pl.DataFrame([("id", *point) for point in points], schema=SCHEMAS["curves"], orient="row")
+    rows = [{"trial_id": "id"} | curve(*point) for point in points]
+    return pl.DataFrame(rows, schema=SCHEMAS["curves"])
 
 
 def test_interval_is_students_t_over_seeds() -> None:
@@ -60,6 +62,8 @@ def test_sparse_metrics_keep_every_point_beside_long_ones() -> None:
     assert [row["step"] for row in rows if "validation_loss/mean" in row] == list(range(0, 1001, 100))
 
 
-def test_gates_are_named_without_brackets() -> None:
-    (row,) = history(curves([(0, 0, "sigma_max[h]", 1.0)]))
-    assert row == {"step": 0, "sigma_max_h/mean": 1.0}
+def test_a_chart_is_named_by_all_that_its_rows_say() -> None:
+    about = {"part": "recurrent", "layer": 0, "direction": "forward", "gate": "h"}
+    rows = [curve(0, 0, "sigma_max", 1.0, **about), curve(0, 0, "loss", 2.0, split="test", tested_length=200)]
+    (row,) = history(pl.DataFrame([{"trial_id": "id"} | row for row in rows], schema=SCHEMAS["curves"]))
+    assert row == {"step": 0, "sigma_max/recurrent/0/forward/h/mean": 1.0, "loss/test/200/mean": 2.0}

@@ -15,13 +15,15 @@ from tests.publish.offline_run import offline_folders
 REPOSITORY = Path(__file__).parents[2]
 PUBLISH = """
 import sys
+import polars as pl
 from pipeline.config import Paths
 from pipeline.publish import Publisher
-from tests.publish.conftest import make_trial, params_with
+from tests.publish.conftest import make_trial, params_with, write_study
 trial = make_trial()
-trial.stored.tables["traces"] = trial.stored.tables["traces"].clear()
+trial.tables["traces"] = trial.tables["traces"].with_columns(part=pl.lit("encoder"))
+write_study(Paths.at(), [trial])
 publisher = Publisher(Paths.at(), params_with(sys.argv[1]))
-publisher.setting("cells", trial.setting, trial.stored)
+publisher.study("cells")
 publisher.close()
 print(publisher.mode, "wandb" in sys.modules)
 """
@@ -44,14 +46,14 @@ def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_disabled_writes_nothing_and_imports_no_wandb(paths: Paths) -> None:
     answer = run(paths.root, "-c", PUBLISH, "disabled")
     assert (answer.stdout, answer.stderr) == ("disabled False\n", "")
-    assert not list(paths.root.iterdir())
+    assert [path.name for path in paths.root.iterdir()] == ["results"]
 
 
 def test_no_key_and_no_terminal_is_offline_and_silent(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_BASE_URL")
     answer = run(paths.root, "-c", PUBLISH, "auto")
     assert (answer.stdout, answer.stderr) == ("offline True\n", "")
-    assert len(offline_folders(paths.root)) == 1
+    assert len(offline_folders(paths.root)) == 2
 
 
 def test_without_wandb_one_line_says_so(paths: Paths) -> None:

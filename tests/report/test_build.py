@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipeline.claims.judge import load_rules
+from pipeline.claims import load_rules
 from pipeline.config import Paths
 from pipeline.errors import TableError
 from tests.report.conftest import ROOT, TROUBLED, VARIED, build, project
@@ -46,28 +46,50 @@ class Page(HTMLParser):
                 (self.links if tag == "a" else self.loaded).append((tag, value) if tag != "a" else value)  # type: ignore[arg-type]
 
 
+def page_of(paths: Paths) -> str:
+    return (paths.reports / "site" / "index.html").read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def page(built: Paths) -> str:
-    return (built.reports / "index.html").read_text(encoding="utf-8")
+    return page_of(built)
 
 
-def test_page_is_self_contained(page: str) -> None:
-    parsed = Page(page)
-    assert all(value.startswith(("#", "data:")) for _, value in parsed.loaded)
-    assert not re.search(r"<(script|link|iframe|object|embed)\b|@import|url\((?!#)", page)
-    assert page.count("<svg ") == len(list(re.finditer(r"</svg>", page))) == 3
+def test_the_site_loads_nothing_from_elsewhere(page: str, built: Paths) -> None:
+    loaded = [value for _, value in Page(page).loaded]
+    assert len(loaded) == 3
+    assert all((built.reports / "site" / value).is_file() for value in loaded)
+    assert not re.search(r"<(script|link|iframe|object|embed)\b|@import|url\(|https?://", page)
+    assert len(page.encode()) < 1_000_000
 
 
-def test_every_reference_inside_the_page_leads_somewhere(page: str) -> None:
+def test_every_picture_has_the_finding_as_its_text(page: str) -> None:
+    texts = re.findall(r'<img src="[^"]+" alt="([^"]+)"', page)
+    assert len(texts) == 3
+    assert all(len(text) > 20 for text in texts)
+
+
+def test_every_link_leads_somewhere(page: str, built: Paths) -> None:
     parsed = Page(page)
     assert len(parsed.ids) == len(set(parsed.ids))
-    targets = {value.removeprefix("#") for _, value in parsed.loaded if value.startswith("#")}
-    targets |= {value.removeprefix("#") for value in parsed.links} | set(re.findall(r"url\(#([^)]+)\)", page))
-    assert targets <= set(parsed.ids)
+    inside = {value.removeprefix("#") for value in parsed.links if value.startswith("#")}
+    assert inside <= set(parsed.ids)
+    files = {value for value in parsed.links if not value.startswith("#")}
+    assert files
+    assert all((built.reports / "site" / value).is_file() for value in files)
+
+
+def test_the_readme_of_the_report_has_every_claim_and_a_picture_per_study(built: Paths) -> None:
+    text = (built.reports / "README.md").read_text(encoding="utf-8")
+    claims = pl.read_csv(built.reports / "tables" / "claims.csv")["claim"]
+    assert all(f"| **{claim}** " in text for claim in claims)
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert "pictures/cells.png" in links
+    assert all((built.reports / link).exists() for link in links)
 
 
 def test_page_opens_with_the_finding_and_tells_what_failed(page: str) -> None:
-    assert "<h1>After training at T = 20 the gradient loses a factor 10 every" in page
+    assert "<h1>After training at T = 20 the gradient decays tenfold every" in page
     assert "RuntimeError: &lt;the machine&gt; stopped" in page
     assert "step 21, timestep 3, in h" in page
     assert "lstm, T=10, lr=0.003 <small>(not selected)</small>" in page
@@ -85,9 +107,11 @@ def test_the_same_tables_give_the_same_bytes(built: Paths, tmp_path_factory: pyt
 
 def test_files_of_the_report(built: Paths) -> None:
     names = sorted(contents(built))
-    assert {"index.html", "metrics.json", "tables/claims.csv", "tables/claim_checks.csv"} <= set(names)
+    assert {"site/index.html", "README.md", "metrics.json", "tables/claims.csv", "tables/claim_checks.csv"} <= set(
+        names
+    )
     assert {"plots/gradient_by_lag.csv", "plots/loss_by_length.csv", "plots/learning_curves.csv"} <= set(names)
-    assert {"figures/cells_adding_gradient_by_lag.svg", "figures/cells_adding_gradient_by_lag.png"} <= set(names)
+    assert {f"site/figures/cells/adding/gradient_by_lag.{kind}" for kind in ("svg", "png")} <= set(names)
 
 
 def test_metrics_are_strict_json_of_finite_numbers(built: Paths) -> None:
@@ -112,13 +136,13 @@ def visible(page: str) -> str:
 
 @pytest.mark.parametrize(("fixture", "first"), [("built", "cell"), ("varied", "arm")])
 def test_the_settings_table_says_what_its_rows_are(fixture: str, first: str, request: pytest.FixtureRequest) -> None:
-    page = (request.getfixturevalue(fixture).reports / "index.html").read_text(encoding="utf-8")
+    page = page_of(request.getfixturevalue(fixture))
     assert f'<thead><tr><th scope="col">{first}</th><th scope="col">T</th>' in page
 
 
 @pytest.mark.parametrize("fixture", ["built", "varied"])
 def test_a_reader_sees_no_raw_names(fixture: str, request: pytest.FixtureRequest) -> None:
-    text = visible((request.getfixturevalue(fixture).reports / "index.html").read_text(encoding="utf-8"))
+    text = visible(page_of(request.getfixturevalue(fixture)))
     grids = {check.grid for claim in load_rules(Paths.at(ROOT), {}).claims.values() for check in claim.checks}
     known = grids | {"W_hh", "σ_max", "x86_64", "h_{T-k}"}
     assert set(re.findall(r"\w+_[\w{}-]+", text)) <= known
@@ -126,7 +150,7 @@ def test_a_reader_sees_no_raw_names(fixture: str, request: pytest.FixtureRequest
 
 
 def test_variants_are_told_by_their_labels(varied: Paths) -> None:
-    page = (varied.reports / "index.html").read_text(encoding="utf-8")
+    page = page_of(varied)
     for label in VARIED.variants:
         assert page.count(f'<th scope="row">{html.escape(label)}</th>') == len(VARIED.lengths)
     assert "adding: ReLU, identity, T=10, lr=0.003" in page
@@ -151,7 +175,7 @@ def test_each_check_names_its_grid(page: str, built: Paths) -> None:
 
 def test_plots_are_small_tables_of_finite_numbers(built: Paths) -> None:
     drawn = pl.read_csv(built.reports / "plots" / "gradient_by_lag.csv")
-    assert drawn.columns[:7] == ["study", "grid", "arm", "quantity", "stage", "lag", "log10_relative_norm"]
+    assert drawn.columns[:7] == ["study", "grid", "arm", "state", "stage", "lag", "log10_relative_norm"]
     assert drawn.filter(pl.col("lag") == 0)["log10_relative_norm"].unique().to_list() == [0.0]
     assert drawn["lag"].max() == 19
 

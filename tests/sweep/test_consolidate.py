@@ -6,12 +6,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+from pipeline.report.summary import settings_summary
 
 from pipeline.config import Params, Paths, Selection
 from pipeline.data import load_dataset
 from pipeline.errors import StoreError
 from pipeline.quantities import grids_of
-from pipeline.report.summary import settings_summary
 from pipeline.results import SCHEMAS, read_table
 from pipeline.results.store import TrialStore
 from pipeline.sweep import Plan, plan_study

@@ -10,7 +10,11 @@ from pipeline.core.training import TrialSpec
 from pipeline.sweep import plan_study
 from pipeline.sweep.estimate import Workload, available_memory_bytes, duration_s, memory_bytes
 
-WORK = Workload(10, Interface("real", 2, "last", "value", 1), num_data_bytes=100)
+WORK = Workload(
+    10,
+    Interface(input_kind="real", input_size=2, target_at="last", target_kind="value", output_size=1),
+    num_data_bytes=100,
+)
 
 
 @pytest.fixture

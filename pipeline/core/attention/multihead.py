@@ -22,7 +22,7 @@ from pipeline.core.attention.score import uniform_parameter
 
 
 class MultiHeadAttended(NamedTuple):
-    """What attention answers: outputs (B, U, H), and weights (B, N, U, S), each row of which sums to 1."""
+    """What attention returns: outputs (B, U, H), and weights (B, N, U, S), each row of which sums to 1."""
 
     output_BUH: Tensor
     weights_BNUS: Tensor
@@ -60,9 +60,9 @@ class MultiHeadAttention(nn.Module):
         """Return outputs and weights.
 
         Args:
-            x_BUD: Who asks.
-            y_BSD: Who is asked; `x_BUD` itself for self-attention.
-            mask_BS: Which source positions there are, at least one of each example; None is all.
+            x_BUD: What queries are made of.
+            y_BSD: What keys and values are made of; `x_BUD` itself for self-attention.
+            mask_BS: Which source positions are no padding, at least one per example; None is all.
             causal: Whether query u sees source positions 1 to u only.
         """
         q_BNUd, k_BNSd, v_BNSd = (self._heads(h) for h in (self.query(x_BUD), self.key(y_BSD), self.value(y_BSD)))
@@ -82,7 +82,7 @@ class MultiHeadAttention(nn.Module):
 
 def drawn_linear(num_inputs: int, num_outputs: int, generator: torch.Generator) -> nn.Linear:
     """Return a linear layer with weights from U(-1/√num_inputs, 1/√num_inputs) and no bias to begin with."""
-    linear = nn.utils.skip_init(nn.Linear, num_inputs, num_outputs)
+    linear = nn.Linear(num_inputs, num_outputs, device="meta")  # draws nothing
     linear.weight = uniform_parameter((num_outputs, num_inputs), generator)
-    nn.init.zeros_(linear.bias)
+    linear.bias = nn.Parameter(torch.zeros(num_outputs))
     return linear

@@ -26,40 +26,39 @@ from pipeline.config.strict import require
 Feeding = Literal["nothing", "attentional_state", "context"]
 """What enters the recurrence beside the previous token.
 
-nothing: attention looks on with h_u and changes the output alone (Luong); attentional_state: the same, and the output's
-state enters the next step (Luong's input feeding); context: attention asks with h_{u-1}, and its answer enters step u
-(Bahdanau; Xu).
+nothing: the query is h_u, and the context changes the output alone (Luong); attentional_state: the same, and h̃_u enters
+step u + 1 (Luong's input feeding); context: the query is h_{u-1}, and the context enters step u (Bahdanau; Xu).
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NoAttention:
-    """The decoder knows of the source what its first state holds."""
+    """The decoder sees the source through its first state alone."""
 
-    name: Literal["none"]
+    name: Literal["none"] = "none"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dot:
     """Score q · k_s."""
 
-    name: Literal["dot"]
+    name: Literal["dot"] = "dot"
     feeds: Feeding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class General:
     """Score q · W k_s."""
 
-    name: Literal["general"]
+    name: Literal["general"] = "general"
     feeds: Feeding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Additive:
     """Score v · tanh(W_q q + W_k k_s), with `size` hidden units."""
 
-    name: Literal["additive"]
+    name: Literal["additive"] = "additive"
     feeds: Feeding
     size: int
 
@@ -67,13 +66,13 @@ class Additive:
         require(self.size >= 1, "size", "an integer of at least 1", self.size)
 
 
-NO_ATTENTION = NoAttention("none")
+NO_ATTENTION = NoAttention()
 
 DecoderAttention = Dot | General | Additive
 
 
 class Attended(NamedTuple):
-    """What attention answers: contexts (B, U, H) and weights (B, U, S), each row of which sums to 1."""
+    """What attention returns: contexts (B, U, H) and weights (B, U, S), each row of which sums to 1."""
 
     context_BUH: Tensor
     weights_BUS: Tensor
@@ -102,9 +101,9 @@ class Attention(nn.Module):
         """Return contexts and weights.
 
         Args:
-            query_BUH: Who asks.
+            query_BUH: States of the decoder.
             keys_BSH: Annotations of the source.
-            mask_BS: Which source positions there are; None is all.
+            mask_BS: Which source positions are no padding; None is all.
         """
         score_BUS = self.score(query_BUH, keys_BSH)
         if mask_BS is not None:
@@ -116,7 +115,7 @@ class Attention(nn.Module):
         """Return how well each query and annotation match, (B, U, S)."""
         if isinstance(self.spec, Additive):
             query, keys = query_BUH @ self.weight_query.T, keys_BSH @ self.weight_key.T
-            # not @: a product with a vector is another one in a pack
+            # not @: a product with a vector of a replica batch is another one
             return (torch.tanh(query[:, :, None] + keys[:, None]) * self.direction).sum(dim=3)
         if isinstance(self.spec, General):
             keys_BSH = keys_BSH @ self.weight.T

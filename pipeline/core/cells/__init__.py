@@ -1,4 +1,4 @@
-"""The recurrent cells by name: every module of this package that has a `CELLS` adds to them."""
+"""The recurrent cells by name: `CELLS` of every module of this package, a file per family."""
 
 from __future__ import annotations
 

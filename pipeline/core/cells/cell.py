@@ -1,18 +1,21 @@
-"""What a network must know of a cell; each cell's own file makes one of these.
+"""What a network must know of a cell; each cell's own file declares one of these.
 
-Shapes: D input, H hidden, G rows of all gates together (H rows each). No batch, no time, no replicas: `step` and
-`gate_values` are one example at one timestep, as the textbook has it, and serve as the reference of the fast loops and
-for Jacobians.
+Shapes: D input, H hidden, G rows of all gates together (H rows each). `step` and `gate_values` are of one example at
+one timestep, as in the textbook, without batch, time or replicas: they are the reference of the fast loops, and what
+Jacobians are taken of.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from pipeline.core.cells.recurrence import BackwardLoop, ForwardLoop, recurrence
 
 
 class States(NamedTuple):
@@ -21,16 +24,18 @@ class States(NamedTuple):
     h: Tensor
     c: Tensor | None = None
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return the states that the cell has, in the order in which it declares them."""
+        return tuple(state for state in self if state is not None)
 
-def joined_states(join: Callable[[Sequence[Tensor]], Tensor], states: Sequence[States]) -> States:
-    """Return one state made of several: `join` of all h, and of all c where there are any."""
-    c = [state.c for state in states if state.c is not None]
-    return States(join([state.h for state in states]), join(c) if c else None)
+    def map(self, function: Callable[[Tensor], Tensor]) -> States:
+        """Return `function` of each state that the cell has."""
+        return States(*map(function, self.tensors()))
 
-
-def at_timestep(states: States, t: int) -> States:
-    """Return one timestep of states at every timestep, (1, …) of (T, …)."""
-    return States(states.h[t : t + 1], None if states.c is None else states.c[t : t + 1])
+    @staticmethod
+    def concatenate(states: Sequence[States], dim: int) -> States:
+        """Return the states of one cell beside each other along `dim`."""
+        return States(*(torch.cat(each, dim=dim) for each in zip(*(s.tensors() for s in states), strict=True)))
 
 
 class Weights(NamedTuple):
@@ -49,32 +54,41 @@ class Weights(NamedTuple):
     bias_hh: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """A recurrent cell.
 
     Attributes:
         gates: Names of the blocks of H rows in `weight_hh`, in order.
         states: ("h",), or ("h", "c") where a cell state is carried beside h.
-        pack: Returns the weights as one matrix [W_hh | W_ih | b], as `function` wants it.
-        function: The autograd function of the whole sequence (see `recurrence`).
+        fuse: Returns the weights as one matrix [W_hh | W_ih | b], as the loops want it.
+        forward: The loop forward in time.
+        backward: The loop backward in time.
         step: (x_t (D,), states before, weights) -> states after: one timestep of one example.
         gate_values: The same arguments -> the value (H,) of every gate that opens and closes, by name; None where the
             cell has none.
         keep_gate: The gate that says how much of the past is kept: f of the LSTM, z of the GRU.
         derivative: φ'(a) in terms of h = φ(a), where h_t = φ(W_hh h_{t-1} + …); None for gated cells.
+        torch_class: (input size, hidden size, ...) -> the same cell of torch.nn; None where torch has none.
     """
 
     gates: tuple[str, ...]
     states: tuple[str, ...]
-    pack: Callable[[Weights], Tensor]
-    function: type[torch.autograd.Function]
+    fuse: Callable[[Weights], Tensor]
+    forward: ForwardLoop
+    backward: BackwardLoop
     step: Callable[[Tensor, States, Weights], States]
     gate_values: Callable[[Tensor, States, Weights], Mapping[str, Tensor]] | None = None
     keep_gate: str | None = None
     derivative: Callable[[Tensor], Tensor] | None = None
+    torch_class: Callable[..., nn.RNNBase] | None = None
+
+    @functools.cached_property
+    def function(self) -> type[torch.autograd.Function]:
+        """The autograd function of a whole sequence, made of the two loops; see `recurrence`."""
+        return recurrence(self.forward, self.backward, num_states=len(self.states))
 
 
-def pack_summed(weights: Weights) -> Tensor:
+def fuse_summed(weights: Weights) -> Tensor:
     """Return [W_hh | W_ih | b_ih + b_hh], (G, H + D + 1)."""
     return torch.cat([weights.weight_hh, weights.weight_ih, (weights.bias_ih + weights.bias_hh)[:, None]], dim=1)

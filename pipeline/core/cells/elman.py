@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.core.cells.cell import Cell, States, Weights, pack_summed
-from pipeline.core.cells.recurrence import Backward, BackwardLoop, Forward, ForwardLoop, recurrence
+from pipeline.core.cells.cell import Cell, States, Weights, fuse_summed
+from pipeline.core.cells.recurrence import Backward, BackwardLoop, Forward, ForwardLoop
 
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 LEAKY_SLOPE = 0.01
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Nonlinearity:
     """A function φ and its derivative, the derivative in terms of the value h = φ(a).
 
@@ -40,44 +41,35 @@ class Nonlinearity:
 
 
 TANH = Nonlinearity(
-    torch.tanh,
-    torch.tanh_,
-    lambda grad, h, out: _tanh_backward(grad, h, grad_input=out),
-    lambda h: 1 - h * h,
+    function=torch.tanh,
+    apply_=torch.tanh_,
+    backward=lambda grad, h, out: _tanh_backward(grad, h, grad_input=out),
+    derivative=lambda h: 1 - h * h,
 )
 SIGMOID = Nonlinearity(
-    torch.sigmoid,
-    torch.sigmoid_,
-    lambda grad, h, out: _sigmoid_backward(grad, h, grad_input=out),
-    lambda h: h * (1 - h),
+    function=torch.sigmoid,
+    apply_=torch.sigmoid_,
+    backward=lambda grad, h, out: _sigmoid_backward(grad, h, grad_input=out),
+    derivative=lambda h: h * (1 - h),
 )
 RELU = Nonlinearity(
-    torch.relu,
-    torch.relu_,
-    lambda grad, h, out: torch.mul(grad, h > 0, out=out),
-    lambda h: (h > 0).to(h.dtype),
+    function=torch.relu,
+    apply_=torch.relu_,
+    backward=lambda grad, h, out: torch.mul(grad, h > 0, out=out),
+    derivative=lambda h: (h > 0).to(h.dtype),
 )
 LEAKY_RELU = Nonlinearity(
-    lambda a: torch.nn.functional.leaky_relu(a, LEAKY_SLOPE),
-    lambda a: torch.nn.functional.leaky_relu_(a, LEAKY_SLOPE),
-    lambda grad, h, out: torch.where(h > 0, grad, grad * LEAKY_SLOPE, out=out),
-    lambda h: torch.where(h > 0, 1.0, LEAKY_SLOPE).to(h.dtype),
+    function=lambda a: torch.nn.functional.leaky_relu(a, LEAKY_SLOPE),
+    apply_=lambda a: torch.nn.functional.leaky_relu_(a, LEAKY_SLOPE),
+    backward=lambda grad, h, out: torch.where(h > 0, grad, grad * LEAKY_SLOPE, out=out),
+    derivative=lambda h: torch.where(h > 0, 1.0, LEAKY_SLOPE).to(h.dtype),
 )
-LINEAR = Nonlinearity(torch.clone, lambda a: a, lambda grad, h, out: out.copy_(grad), torch.ones_like)
-
-
-def advance(x_t: Tensor, h: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor, nonlinearity: Nonlinearity) -> Tensor:
-    """Return h_t of one example, as the textbook has it: the reference of the loops below.
-
-    Args:
-        x_t: Input, (D,).
-        h: Previous state, (H,).
-        W_ih: Input weights, (H, D).
-        W_hh: Recurrent weights, (H, H).
-        b: Bias, (H,).
-        nonlinearity: φ.
-    """
-    return nonlinearity.function(W_hh @ h + W_ih @ x_t + b)
+LINEAR = Nonlinearity(
+    function=torch.clone,
+    apply_=lambda a: a,
+    backward=lambda grad, h, out: out.copy_(grad),
+    derivative=torch.ones_like,
+)
 
 
 def loops(nonlinearity: Nonlinearity) -> tuple[ForwardLoop, BackwardLoop]:
@@ -85,12 +77,14 @@ def loops(nonlinearity: Nonlinearity) -> tuple[ForwardLoop, BackwardLoop]:
 
     def forward(run: Forward) -> tuple[Tensor, ...]:
         tap = run.taps[0]
-        if tap is not None:  # h itself is needed for φ', and what leaves the cell is h + tap
-            return (_forward_tapped(run, tap, nonlinearity),)
-        for _, u_t, h_t in run.timesteps():
+        kept = () if tap is None else (run.empty(run.num_hidden),)  # φ' needs h itself, and h + tap leaves the cell
+        for t, u_t, out_t, *own in run.timesteps(*kept):
+            h_t = own[0] if own else out_t
             torch.bmm(run.weight_RGZ, u_t, out=h_t)  # a_t
             nonlinearity.apply_(h_t)
-        return ()
+            if tap is not None:
+                torch.add(h_t, tap[t], out=out_t)
+        return kept
 
     def backward(run: Backward) -> tuple[Tensor, Tensor, Tensor | None]:
         W, H = run.weight_RGZ, run.num_hidden
@@ -109,30 +103,30 @@ def loops(nonlinearity: Nonlinearity) -> tuple[ForwardLoop, BackwardLoop]:
     return forward, backward
 
 
-def _forward_tapped(run: Forward, tap: Tensor, nonlinearity: Nonlinearity) -> Tensor:
-    h_TRHB = run.empty(run.num_hidden)
-    for t, u_t, out_t, h_t in run.timesteps(h_TRHB):
-        torch.bmm(run.weight_RGZ, u_t, out=h_t)
-        nonlinearity.apply_(h_t)
-        torch.add(h_t, tap[t], out=out_t)
-    return h_TRHB
-
-
-def cell_of(nonlinearity: Nonlinearity) -> Cell:
-    """Return the Elman cell with this φ."""
+def cell_of(nonlinearity: Nonlinearity, torch_class: Callable[..., nn.RNNBase] | None = None) -> Cell:
+    """Return the Elman cell with this φ; `torch_class` makes the same of torch.nn, where torch has it."""
 
     def step(x_t: Tensor, states: States, weights: Weights) -> States:
-        b = weights.bias_ih + weights.bias_hh
-        return States(advance(x_t, states.h, weights.weight_ih, weights.weight_hh, b, nonlinearity))
+        W_ih, W_hh, b_ih, b_hh = weights
+        return States(nonlinearity.function(W_hh @ states.h + W_ih @ x_t + (b_ih + b_hh)))
 
-    function = recurrence(*loops(nonlinearity), num_states=1)
-    return Cell(("h",), ("h",), pack_summed, function, step, derivative=nonlinearity.derivative)
+    forward, backward = loops(nonlinearity)
+    return Cell(
+        gates=("h",),
+        states=("h",),
+        fuse=fuse_summed,
+        forward=forward,
+        backward=backward,
+        step=step,
+        derivative=nonlinearity.derivative,
+        torch_class=torch_class,
+    )
 
 
 CELLS = {
-    "elman": cell_of(TANH),
+    "elman": cell_of(TANH, nn.RNN),
     "elman_linear": cell_of(LINEAR),
     "elman_sigmoid": cell_of(SIGMOID),
-    "elman_relu": cell_of(RELU),
+    "elman_relu": cell_of(RELU, partial(nn.RNN, nonlinearity="relu")),
     "elman_leaky_relu": cell_of(LEAKY_RELU),
 }

@@ -4,38 +4,37 @@
     n    = tanh(V_n x_t + b_in + r · (W_n h_{t-1} + b_hn))         candidate
     h_t  = (1 - z) · n + z · h_{t-1}
 
-Source: Cho et al. (2014), who reset before the product; this form is theirs of version 1, and cuDNN's. The packed
+Source: Cho et al. (2014), who reset before the product; this form is theirs of version 1, and cuDNN's. The fused
 weights have a fourth block of rows: n_h = W_n h + b_hn and n_x = V_n x + b_in are needed apart.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.core.cells.cell import Cell, States, Weights, pack_summed
-from pipeline.core.cells.recurrence import Backward, Forward, recurrence
+from pipeline.core.cells.cell import Cell, States, Weights, fuse_summed
+from pipeline.core.cells.recurrence import Backward, Forward
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
-def advance(x_t: Tensor, h: Tensor, W_ih: Tensor, W_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
-    """Return h_t of one example, gate by gate: the reference of the loops below.
-
-    Args:
-        x_t: Input, (D,).
-        h: Previous state, (H,).
-        W_ih: Input weights, (3H, D).
-        W_hh: Recurrent weights, (3H, H).
-        b_ih: Input bias, (3H,).
-        b_hh: Recurrent bias, (3H,).
-    """
+def step(x_t: Tensor, states: States, weights: Weights) -> States:
+    """Return h_t of one example, gate by gate: the reference of the loops below."""
+    W_ih, W_hh, b_ih, b_hh = weights
     x_r, x_z, x_n = (W_ih @ x_t + b_ih).chunk(3)
-    h_r, h_z, h_n = (W_hh @ h + b_hh).chunk(3)
+    h_r, h_z, h_n = (W_hh @ states.h + b_hh).chunk(3)
     r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
     n = torch.tanh(x_n + r * h_n)
-    return (1 - z) * n + z * h
+    return States((1 - z) * n + z * states.h)
+
+
+def gate_values(x_t: Tensor, states: States, weights: Weights) -> dict[str, Tensor]:
+    """Return the gates that open and close, by name."""
+    W_ih, W_hh, b_ih, b_hh = weights
+    a_r, a_z, _ = (W_ih @ x_t + b_ih + W_hh @ states.h + b_hh).chunk(3)
+    return {"r": torch.sigmoid(a_r), "z": torch.sigmoid(a_z)}
 
 
 def forward(run: Forward) -> tuple[Tensor, ...]:
@@ -81,34 +80,26 @@ def backward(run: Backward) -> tuple[Tensor, Tensor, None]:
     return grad_W, grad_h, None
 
 
-def pack(weights: Weights) -> Tensor:
+def fuse(weights: Weights) -> Tensor:
     """Return the rows of r, z, n_h and n_x: [W_hh | W_ih | b], (4H, H + D + 1)."""
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     H, D = weight_hh.shape[1], weight_ih.shape[1]
-    gates = pack_summed(Weights(*(parameter[: 2 * H] for parameter in weights)))
+    gates = fuse_summed(Weights(*(parameter[: 2 * H] for parameter in weights)))
     n_h = torch.cat([weight_hh[2 * H :], weight_hh.new_zeros(H, D), bias_hh[2 * H :, None]], dim=1)
     n_x = torch.cat([weight_hh.new_zeros(H, H), weight_ih[2 * H :], bias_ih[2 * H :, None]], dim=1)
     return torch.cat([gates, n_h, n_x], dim=0)
 
 
-def _step(x_t: Tensor, states: States, weights: Weights) -> States:
-    return States(advance(x_t, states.h, *weights))
-
-
-def _gate_values(x_t: Tensor, states: States, weights: Weights) -> dict[str, Tensor]:
-    W_ih, W_hh, b_ih, b_hh = weights
-    a_r, a_z, _ = (W_ih @ x_t + b_ih + W_hh @ states.h + b_hh).chunk(3)
-    return {"r": torch.sigmoid(a_r), "z": torch.sigmoid(a_z)}
-
-
 CELLS = {
     "gru": Cell(
-        ("r", "z", "n"),
-        ("h",),
-        pack,
-        recurrence(forward, backward, num_states=1),
-        _step,
-        _gate_values,
+        gates=("r", "z", "n"),
+        states=("h",),
+        fuse=fuse,
+        forward=forward,
+        backward=backward,
+        step=step,
+        gate_values=gate_values,
         keep_gate="z",
+        torch_class=nn.GRU,
     )
 }

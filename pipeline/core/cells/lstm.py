@@ -11,34 +11,34 @@ Source: Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.core.cells.cell import Cell, States, Weights, pack_summed
-from pipeline.core.cells.recurrence import Backward, Forward, recurrence
+from pipeline.core.cells.cell import Cell, States, Weights, fuse_summed
+from pipeline.core.cells.recurrence import Backward, Forward
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
-def advance(x_t: Tensor, h: Tensor, c: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return h_t and c_t of one example, gate by gate: the reference of the loops below.
-
-    Args:
-        x_t: Input, (D,).
-        h: Previous state, (H,).
-        c: Previous cell state, (H,).
-        W_ih: Input weights, (4H, D).
-        W_hh: Recurrent weights, (4H, H).
-        b: Bias, (4H,).
-    """
-    i, f, g, o = _gates(x_t, h, W_ih, W_hh, b)
-    c = f * c + i * g
-    return o * torch.tanh(c), c
-
-
-def _gates(x_t: Tensor, h: Tensor, W_ih: Tensor, W_hh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-    a_i, a_f, a_g, a_o = (W_hh @ h + W_ih @ x_t + b).chunk(4)
+def gates(x_t: Tensor, h: Tensor, weights: Weights) -> tuple[Tensor, ...]:
+    """Return i, f, g and o of one example, (H,) each, from its input (D,) and previous state (H,)."""
+    W_ih, W_hh, b_ih, b_hh = weights
+    a_i, a_f, a_g, a_o = (W_hh @ h + W_ih @ x_t + (b_ih + b_hh)).chunk(4)
     return torch.sigmoid(a_i), torch.sigmoid(a_f), torch.tanh(a_g), torch.sigmoid(a_o)
+
+
+def step(x_t: Tensor, states: States, weights: Weights) -> States:
+    """Return h_t and c_t of one example, gate by gate: the reference of the loops below."""
+    h, c = states.tensors()
+    i, f, g, o = gates(x_t, h, weights)
+    c = f * c + i * g
+    return States(o * torch.tanh(c), c)
+
+
+def gate_values(x_t: Tensor, states: States, weights: Weights) -> dict[str, Tensor]:
+    """Return the gates that open and close, by name."""
+    i, f, _, o = gates(x_t, states.h, weights)
+    return {"i": i, "f": f, "o": o}
 
 
 def forward(run: Forward) -> tuple[Tensor, ...]:
@@ -92,26 +92,16 @@ def backward(run: Backward) -> tuple[Tensor, Tensor, Tensor]:
     return grad_W, grad_h, grad_c
 
 
-def _step(x_t: Tensor, states: States, weights: Weights) -> States:
-    W_ih, W_hh, b_ih, b_hh = weights
-    assert states.c is not None  # noqa: S101
-    return States(*advance(x_t, states.h, states.c, W_ih, W_hh, b_ih + b_hh))
-
-
-def _gate_values(x_t: Tensor, states: States, weights: Weights) -> dict[str, Tensor]:
-    W_ih, W_hh, b_ih, b_hh = weights
-    i, f, _, o = _gates(x_t, states.h, W_ih, W_hh, b_ih + b_hh)
-    return {"i": i, "f": f, "o": o}
-
-
 CELLS = {
     "lstm": Cell(
-        ("i", "f", "g", "o"),
-        ("h", "c"),
-        pack_summed,
-        recurrence(forward, backward, num_states=2),
-        _step,
-        _gate_values,
+        gates=("i", "f", "g", "o"),
+        states=("h", "c"),
+        fuse=fuse_summed,
+        forward=forward,
+        backward=backward,
+        step=step,
+        gate_values=gate_values,
         keep_gate="f",
+        torch_class=nn.LSTM,
     )
 }

@@ -1,10 +1,10 @@
 """Explicit backpropagation through time for a leading replica axis, as an ordinary autograd function.
 
-A cell supplies two pure loops over time (`forward`, `backward`); this module gives them the replica axis, the
-vmap rule and the taps. Everything that multiplies the weights at timestep t stands in one column,
-u_t = [h_{t-1}; x_t; 1], so input, recurrence and bias are one matrix product a timestep, and the gradient of
-the weights is one more, accumulated while its factors are still in the cache. (Large products outside the time
-loop need the pre-activations of all timesteps in memory twice; on a CPU that traffic costs more than it saves.)
+A cell supplies two pure loops over time, forward and backward; this module adds the replica axis, the vmap rule and the
+taps. Everything that multiplies the weights at timestep t stands in one column, u_t = [h_{t-1}; x_t; 1], so input,
+recurrence and bias are one matrix product per timestep, and the gradient of the weights is one more, accumulated while
+its factors are still in the cache. (Large products outside the time loop need the pre-activations of all timesteps in
+memory twice; on a CPU that traffic costs more than it saves.)
 
 Shapes: T timesteps, R replicas, B batch, D input, H hidden, Z = H + D + 1 rows of u_t. Inside the loops the batch
 is the last axis, so that a gate, a block of rows, is contiguous.
@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Forward:
-    """What a cell's forward loop works on; it fills the h rows of `u_TRZB[1:]`.
+    """The work of a cell's forward loop: it fills the h rows of `u_TRZB[1:]`.
 
     Attributes:
         weight_RGZ: [W_hh | W_ih | b], the gates as blocks of H rows.
         u_TRZB: u_1 .. u_T and, for h_T, one more; (T+1, R, Z, B).
-        c_0: Initial cell state (R, H, B) of an LSTM, else None.
-        taps: What is added to h_t (and to c_t), each (T, R, H, B) or None.
+        c_0: Initial cell state (R, H, B), or None where the cell has none.
+        taps: Added to h_t and to c_t, (T, R, H, B) each, or None.
         num_hidden: H.
         num_kept: Timesteps whose activations are kept for the backward loop: T, or 1 when nothing is.
     """
@@ -52,16 +52,16 @@ class Forward:
             yield t, u_t, u_next.narrow(1, 0, self.num_hidden), *(buffer[t % self.num_kept] for buffer in kept)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Backward:
-    """What a cell's backward loop works on; it turns `grad_h_TRHB` from the direct into the total gradient.
+    """The work of a cell's backward loop: it turns `grad_h_TRHB` from the direct into the total gradient.
 
     Attributes:
         weight_RGZ: As in `Forward`.
         u_TRZB: As `Forward` left it.
-        saved: What the forward loop kept.
+        saved: What the forward loop returned.
         grad_h_TRHB: On entry the gradient that reaches h_t from the outputs; on exit dL/dh_t.
-        grad_c_TRHB: The same for c_t, or None where the cell has none or nobody asks.
+        grad_c_TRHB: The same for c_t; None where the cell has none, or where it is neither needed nor given.
         grad_x_TRDB: To be filled with dL/dx_t, or None.
         num_hidden: H.
         state_threshold: What the norm of an example's dL/dh_t is clipped to as it flows back, or None.
@@ -105,7 +105,7 @@ class Backward:
 
 
 ForwardLoop = Callable[[Forward], tuple[Tensor, ...]]
-"""Fills h and returns what the backward loop needs; an LSTM's first element is c_0 .. c_T, (T + 1, R, H, B)."""
+"""Fills h and returns what the backward loop needs; of a cell with a cell state first c_0 .. c_T, (T + 1, R, H, B)."""
 BackwardLoop = Callable[[Backward], tuple[Tensor, Tensor, Tensor | None]]
 """Returns the gradients of the weights (R, G, Z), of h_0 and of c_0, both (R, H, B)."""
 
@@ -123,7 +123,7 @@ def replica_first(tensor_TRFB: Tensor) -> Tensor:
 def recurrence(
     forward_loop: ForwardLoop, backward_loop: BackwardLoop, num_states: int
 ) -> type[torch.autograd.Function]:
-    """Return the autograd function of a cell.
+    """Return the autograd function of a whole sequence.
 
     Its arguments are `(x, weight, h_0, c_0, tap_h, tap_c, keep, state_threshold)` of shapes (R, T, B, D), (R, G, Z),
     (R, B, H), (R, B, H), (R, T, B, H), (R, T, B, H); c_0 and the taps may be None. It returns `(h, c, *kept)`, h and c
@@ -151,12 +151,17 @@ def recurrence(
         ) -> tuple[Tensor, ...]:
             num_hidden, num_timesteps = h_0.shape[-1], x.shape[1]
             u = _augmented_state(x, h_0)
-            c_first = None if c_0 is None else c_0.transpose(1, 2)
-            taps = tuple(None if tap is None else time_first(tap) for tap in (tap_h, tap_c))
-            run = Forward(weight, u, c_first, taps, num_hidden, num_timesteps if keep else 1)  # type: ignore[arg-type]
+            run = Forward(
+                weight_RGZ=weight,
+                u_TRZB=u,
+                c_0=None if c_0 is None else c_0.transpose(1, 2),
+                taps=(None if tap_h is None else time_first(tap_h), None if tap_c is None else time_first(tap_c)),
+                num_hidden=num_hidden,
+                num_kept=num_timesteps if keep else 1,
+            )
             kept = forward_loop(run)
             h = replica_first(u[1:, :, :num_hidden])
-            c = replica_first(kept[0][1:]) if num_states == 2 else u.new_empty(x.shape[0], 0)  # noqa: PLR2004
+            c = replica_first(kept[0][1:]) if num_states > 1 else u.new_empty(x.shape[0], 0)
             return h, c, u, *kept
 
         @staticmethod
@@ -175,14 +180,14 @@ def recurrence(
             x_needed, _, _, _, tap_h_needed, tap_c_needed, *_ = ctx.needs_input_grad
             shape = (u.shape[0] - 1, u.shape[1], ctx.num_hidden, u.shape[3])
             grads = Backward(
-                weight,
-                u,
-                saved,
-                _own_copy(grad_h, u, shape),
-                _own_copy(grad_c, u, shape) if grad_c is not None or tap_c_needed else None,
-                u.new_empty(shape[0], shape[1], ctx.input_size, shape[3]) if x_needed else None,
-                ctx.num_hidden,
-                ctx.state_threshold,
+                weight_RGZ=weight,
+                u_TRZB=u,
+                saved=saved,
+                grad_h_TRHB=_own_copy(grad_h, u, shape),
+                grad_c_TRHB=_own_copy(grad_c, u, shape) if grad_c is not None or tap_c_needed else None,
+                grad_x_TRDB=u.new_empty(shape[0], shape[1], ctx.input_size, shape[3]) if x_needed else None,
+                num_hidden=ctx.num_hidden,
+                state_threshold=ctx.state_threshold,
             )
             grad_weight, grad_h_0, grad_c_0 = backward_loop(grads)
             return (
@@ -198,7 +203,7 @@ def recurrence(
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
-            """Fold vmap's axis into the replica axis: R replicas are one call, whatever made them."""
+            """Fold vmap's axis into the replica axis: R replicas are one call."""
             folded = [_fold(arg, dim, info.batch_size) for arg, dim in zip(args, in_dims, strict=True)]
             h, c, *kept = Recurrence.apply(*folded)  # type: ignore[no-untyped-call]
             outside = [tensor.unflatten(0, (info.batch_size, -1)) for tensor in (h, c)]

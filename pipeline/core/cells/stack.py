@@ -15,7 +15,7 @@ FORWARD, BACKWARD = "forward", "backward"
 
 
 class Place(NamedTuple):
-    """Where in a stack a recurrence stands.
+    """Which recurrence of a stack: its layer and direction.
 
     Attributes:
         layer: Counted from 0, the one that sees the inputs.
@@ -36,9 +36,9 @@ class StackRun(NamedTuple):
 
     Attributes:
         outputs: Of the last layer, (T, B, F); the directions beside each other.
-        inputs: What each place saw, (T, B, D) each.
-        states: Of each place at every timestep, (T, B, H).
-        final: Of each place after its last timestep, (B, H); backward in time that is the first.
+        inputs: Of each layer and direction, (T, B, D).
+        states: Of each layer and direction at every timestep, (T, B, H).
+        final: Of each layer and direction after its last timestep, (B, H); backward in time that is the first.
     """
 
     outputs: Tensor
@@ -87,7 +87,7 @@ class RecurrentStack(nn.Module):
             self.register_parameter(f"{name}{place.suffix}", nn.Parameter(drawn))
 
     def weights(self, place: Place) -> Weights:
-        """Return the parameters of one place."""
+        """Return the parameters of one layer and direction."""
         return Weights(*(getattr(self, f"{name}{place.suffix}") for name in Weights._fields))
 
     def forward(
@@ -95,35 +95,39 @@ class RecurrentStack(nn.Module):
         x_TBD: Tensor,
         initial: Sequence[States] | None = None,
         taps: Sequence[States] | None = None,
-        state_threshold: float | None = None,
         lengths_B: Tensor | None = None,
+        state_threshold: float | None = None,
     ) -> StackRun:
         """Return outputs and states of a sequence.
 
         Args:
             x_TBD: Inputs.
-            initial: States before the first timestep that each place reads, (B, H) each; zero if None.
-            taps: Added to the states of each place, (T, B, H) each; of zeros, the gradients are dL/dh_t and dL/dc_t.
-            state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
+            initial: States before the first timestep of each layer and direction, (B, H) each; None for zeros.
+            taps: Added to the states of each layer and direction, (T, B, H) each; the gradients of zeros are dL/dh_t
+                and dL/dc_t.
             lengths_B: After how many timesteps each example ends, at least 1; what follows is padding that nothing
                 before it depends on. None where all have T.
+            state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
         """
         inputs: list[Tensor] = []
         states: list[States] = []
         final: list[States] = []
         layer_input = x_TBD
-        for layer in range(len(self.places) // self.num_directions):
-            for place in self.places[layer * self.num_directions : (layer + 1) * self.num_directions]:
-                index = len(states)
-                start = None if initial is None else initial[index]
-                tap = None if taps is None else taps[index]
-                run, last = self._run(place, layer_input, start, tap, state_threshold, lengths_B)
-                inputs.append(layer_input)
-                states.append(run)
-                final.append(last)
-            above = [run.h for run in states[-self.num_directions :]]
-            layer_input = above[0] if len(above) == 1 else torch.cat(above, dim=2)
-        return StackRun(layer_input, tuple(inputs), tuple(states), tuple(final))
+        for index, place in enumerate(self.places):
+            if index and place.layer != self.places[index - 1].layer:
+                layer_input = _beside(states[-self.num_directions :])
+            start = None if initial is None else initial[index]
+            tap = None if taps is None else taps[index]
+            run, last = self._run(place, layer_input, start, tap, lengths_B, state_threshold)
+            inputs.append(layer_input)
+            states.append(run)
+            final.append(last)
+        return StackRun(
+            outputs=_beside(states[-self.num_directions :]),
+            inputs=tuple(inputs),
+            states=tuple(states),
+            final=tuple(final),
+        )
 
     @property
     def num_directions(self) -> int:
@@ -131,7 +135,7 @@ class RecurrentStack(nn.Module):
         return self.output_size // self.hidden_size
 
     def state_keys(self) -> Iterator[tuple[Place, str]]:
-        """Yield every state of the stack in order: its place, and "h" or "c"."""
+        """Yield every state of the stack in order: its layer and direction, and "h" or "c"."""
         for place in self.places:
             for name in self.cell.states:
                 yield place, name
@@ -142,26 +146,31 @@ class RecurrentStack(nn.Module):
         x_TBD: Tensor,
         initial: States | None,
         taps: States | None,
-        state_threshold: float | None,
         lengths_B: Tensor | None,
+        state_threshold: float | None,
     ) -> tuple[States, States]:
-        """Return the states of one place at every timestep, and the last one that it reached."""
-        backward = place.direction == BACKWARD
+        """Return the states of one layer and direction at every timestep, and the last ones that it reached."""
+
+        def in_its_time(sequence: Tensor | None) -> Tensor | None:
+            return (
+                turned_round(sequence, lengths_B) if sequence is not None and place.direction == BACKWARD else sequence
+            )
+
         if initial is None:
-            zeros = x_TBD.new_zeros(x_TBD.shape[1], self.hidden_size)
-            initial = States(zeros, zeros if "c" in self.cell.states else None)
+            initial = States(*(x_TBD.new_zeros(x_TBD.shape[1], self.hidden_size) for _ in self.cell.states))
         tap_h, tap_c = taps if taps is not None else (None, None)
-        given = (x_TBD, tap_h, tap_c)
-        sequences = [None if s is None else turned_round(s, lengths_B) if backward else s for s in given]
-        arguments = (sequences[0], self.cell.pack(self.weights(place)), initial.h, initial.c, *sequences[1:])
-        packed = [None if argument is None else argument.unsqueeze(0) for argument in arguments]
-        h, c, *_ = self.cell.function.apply(*packed, torch.is_grad_enabled(), state_threshold)
-        h_TBH, c_TBH = h.squeeze(0), c.squeeze(0) if "c" in self.cell.states else None
-        last = States(last_of(h_TBH, lengths_B), None if c_TBH is None else last_of(c_TBH, lengths_B))
-        if backward:
-            h_TBH = turned_round(h_TBH, lengths_B)
-            c_TBH = None if c_TBH is None else turned_round(c_TBH, lengths_B)
-        return States(h_TBH, c_TBH), last
+        weight = self.cell.fuse(self.weights(place))
+        arguments = (in_its_time(x_TBD), weight, *initial, in_its_time(tap_h), in_its_time(tap_c))
+        of_one_replica = [None if argument is None else argument.unsqueeze(0) for argument in arguments]
+        found = self.cell.function.apply(*of_one_replica, torch.is_grad_enabled(), state_threshold)
+        states = States(*(state.squeeze(0) for state in found[: len(self.cell.states)]))
+        last = states.map(lambda state: last_of(state, lengths_B))
+        return (states.map(lambda s: turned_round(s, lengths_B)) if place.direction == BACKWARD else states), last
+
+
+def _beside(states: Sequence[States]) -> Tensor:
+    """Return h of the directions of a layer beside each other, (T, B, F)."""
+    return states[0].h if len(states) == 1 else torch.cat([state.h for state in states], dim=2)
 
 
 def turned_round(x_TBF: Tensor, lengths_B: Tensor | None) -> Tensor:
@@ -181,17 +190,17 @@ def last_of(x_TBF: Tensor, lengths_B: Tensor | None) -> Tensor:
 
 
 def places_of(num_layers: int, bidirectional: bool) -> tuple[Place, ...]:
-    """Return the places of a stack in the order of torch.nn's states: layer by layer, forward before backward."""
+    """Return layers and directions in the order of torch.nn's states: layer by layer, forward before backward."""
     directions = (FORWARD, BACKWARD) if bidirectional else (FORWARD,)
     return tuple(Place(layer, direction) for layer in range(num_layers) for direction in directions)
 
 
 def stack_states(states: Sequence[States]) -> list[Tensor]:
     """Return the tensors of the states in the order of `RecurrentStack.state_keys`."""
-    return [tensor for pair in states for tensor in pair if tensor is not None]
+    return [tensor for each in states for tensor in each.tensors()]
 
 
 def unstack_states(tensors: Sequence[Tensor], cell: Cell) -> list[States]:
-    """Return what `stack_states` was given."""
-    per_place = len(cell.states)
-    return [States(*tensors[i : i + per_place]) for i in range(0, len(tensors), per_place)]
+    """Return the inverse of `stack_states`."""
+    size = len(cell.states)
+    return [States(*tensors[i : i + size]) for i in range(0, len(tensors), size)]

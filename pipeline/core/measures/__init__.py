@@ -1,4 +1,4 @@
-"""What is measured of a pack of replicas, each against the exact float64 path."""
+"""What is measured of a replica batch, each against the exact float64 path."""
 
 from pipeline.core.measures.attention import (
     alignment_error,
@@ -8,11 +8,14 @@ from pipeline.core.measures.attention import (
     within_class_share,
 )
 from pipeline.core.measures.gates import GateStatistic, gate_statistics, gate_values, half_life, retention
-from pipeline.core.measures.gradient_trace import (
+from pipeline.core.measures.gradients import (
     GradientTrace,
+    Location,
     finite_difference_error,
     gradient_check_error,
     in_float64,
+    local_smoothness,
+    locate,
     rounding_error,
     trace_gradients,
 )
@@ -24,13 +27,9 @@ from pipeline.core.measures.lyapunov import (
     mean_field_exponent,
     random_network_jacobians,
 )
-from pipeline.core.measures.nonfinite import Location, locate
-from pipeline.core.measures.schedule import log_spaced_steps
-from pipeline.core.measures.smoothness import local_smoothness
 from pipeline.core.measures.spectrum import eigenvalues, recurrent_blocks, sigma_max, spectral_radius
-from pipeline.core.measures.step_sensitivity import step_sensitivity
 from pipeline.core.measures.timesteps import in_reading_order
-from pipeline.core.measures.truncation_bias import TruncationBias, geometric_lengths, truncation_bias
+from pipeline.core.measures.truncation_bias import TruncationBias, geometric_lengths, step_sensitivity, truncation_bias
 
 __all__ = [
     "GateStatistic",
@@ -52,7 +51,6 @@ __all__ = [
     "in_reading_order",
     "local_smoothness",
     "locate",
-    "log_spaced_steps",
     "log_stretches",
     "lyapunov_spectrum",
     "mean_field_exponent",

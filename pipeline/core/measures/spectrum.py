@@ -61,6 +61,6 @@ def _each(function: Callable[[Tensor], Tensor], block_RHH: Tensor) -> Tensor:
     """Return `function` of each matrix, stacked.
 
     Each is copied to memory of its own: LAPACK's last digits depend on how its input is aligned, and a replica's
-    numbers must not depend on its place in the pack.
+    numbers must not depend on its position in the batch.
     """
     return torch.stack([function(block.clone()) for block in block_RHH])

@@ -18,18 +18,18 @@ that M cancels; here g is the gradient of the parameters, and M is computed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.func import jacrev, vjp
 
 from pipeline.core.cells import Cell, States, Weights
 from pipeline.core.cells.stack import unstack_states
-from pipeline.core.measures.gradient_trace import in_float64, log10_norm
-from pipeline.core.measures.step_sensitivity import step_sensitivity
-from pipeline.core.measures.timesteps import joined_step, states_before
-from pipeline.core.models import Pass, Replicas
+from pipeline.core.measures.gradients import in_float64, log10_norm
+from pipeline.core.measures.timesteps import joined, joined_step, map_timesteps, states_before
+from pipeline.core.models import Pass, Replicas, RunOptions
 
 
 class TruncationBias(NamedTuple):
@@ -68,7 +68,7 @@ def truncation_bias(
     """Return how far the K-step gradients are from the full ones, and what Aicher's theory says of it.
 
     Args:
-        replicas: The pack, forward in time only.
+        replicas: The replica batch, forward in time only.
         flat_RP: Its parameters, of any precision; computed is in float64.
         inputs: (B, T, D) or (B, T), the same for all replicas.
         targets: As the loss wants them; of targets at every timestep the last one counts.
@@ -92,7 +92,16 @@ def truncation_bias(
     beta_R, sensitivity_R = _decay_factor(log10_phi_RT), step_sensitivity(replicas, flat_RP, seen, states)
     bound_RK = _relative_bias_bound(grad_RKP.norm(dim=2), log10_phi_RT, sensitivity_R, beta_R, chosen)
     log10_phi_RK = log10_phi_RT[:, [length - 1 for length in chosen]]
-    return TruncationBias(chosen, *_compare(grad_RKP), log10_phi_RK, beta_R, bound_RK, sensitivity_R)
+    cosine_RK, relative_error_RK = _compare(grad_RKP)
+    return TruncationBias(
+        lengths=chosen,
+        cosine_RK=cosine_RK,
+        relative_error_RK=relative_error_RK,
+        log10_phi_RK=log10_phi_RK,
+        decay_factor_R=beta_R,
+        relative_bias_bound_RK=bound_RK,
+        step_sensitivity_R=sensitivity_R,
+    )
 
 
 def _last_loss(
@@ -104,8 +113,7 @@ def _last_loss(
         flat_RP,
         inputs[:, cut:],
         targets if replicas.interface.target_at == "last" else targets[:, -1:],
-        initial=[state[:, cut - 1] for state in states] if cut else (),
-        num_scored=1,
+        RunOptions(initial=[state[:, cut - 1] for state in states] if cut else (), num_scored=1),
         trace=cut == 0,
         shared=True,
     )
@@ -142,7 +150,7 @@ def _cut_gradients(cell: Cell, weights: Weights, x_RTBD: Tensor, states: States,
     """
 
     def pull_back(before: Tensor, x_t: Tensor, mine: Weights, grad: Tensor) -> Tensor:
-        return torch.func.vjp(lambda at: joined_step(cell)(at, x_t, mine), before)[1](grad)[0]
+        return vjp(lambda at: joined_step(cell)(at, x_t, mine), before)[1](grad)[0]
 
     each = torch.vmap(torch.vmap(pull_back, in_dims=(0, 0, None, 0)))
     tensors = [state for state in states if state is not None]
@@ -178,3 +186,74 @@ def _relative_bias_bound(
     error_RK = sensitivity_R[:, None] * tail_RT[:, [length - 1 for length in lengths]]
     known_RK = (norm_RK > error_RK) & norm_RK.isfinite() & ~(beta_R >= 1)[:, None]
     return torch.where(known_RK, error_RK / (norm_RK - error_RK), torch.nan)
+
+
+CHUNK_SIZE = 4096
+"""Pairs of timestep and example that `step_sensitivity` works on at a time."""
+
+
+def step_sensitivity(replicas: Replicas, flat_RP: Tensor, seen: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
+    """Return M of every replica, (R,); NaN where the network has more than one recurrence.
+
+        M = max over timesteps and examples of ‖∂⁺s_t/∂θ‖
+
+    the operator norm of the immediate Jacobian: the state before timestep t is held fixed. All cells here are affine
+    before their nonlinearities, with W_hh h_{t-1} + b_hh and W_ih x_t + b_ih as the only ways in, and each unit's own
+    rows enter its own state alone. So with A and B the derivatives in the two biases,
+
+        ∂⁺s/∂θ (∂⁺s/∂θ)ᵀ = (‖h_{t-1}‖² + 1) A Aᵀ + (‖x_t‖² + 1) B Bᵀ
+
+    is a small block for every unit, of as many rows as the cell has states. Where x_t is an embedding, trained too,
+    (∂s/∂x_t)(∂s/∂x_t)ᵀ is added by its trace: M is then an upper bound. How it is computed is ours.
+
+    Args:
+        replicas: The replica batch.
+        flat_RP: Its parameters.
+        seen: What every place saw, as `Replicas.unroll` returns it.
+        states: All states, likewise.
+    """
+    recurrent = replicas.model.stacks["recurrent"]
+    if len(recurrent.places) > 1:
+        return flat_RP.new_full((len(flat_RP),), torch.nan, dtype=torch.float64)
+    (mine,) = unstack_states(states, recurrent.cell)
+    before = states_before([state for state in mine if state is not None])
+    norm = _squared_norm(recurrent.cell, input_is_trained=replicas.model.embedding is not None)
+    squared_RTB: Tensor = map_timesteps(
+        norm, replicas.weights(flat_RP, recurrent.places[0]), seen[0], before, CHUNK_SIZE
+    )
+    return squared_RTB.amax(dim=(1, 2)).sqrt()
+
+
+def _squared_norm(cell: Cell, input_is_trained: bool) -> Callable[[Tensor, States, Weights], Tensor]:
+    """Return the function of one example at one timestep that gives ‖∂⁺s_t/∂θ‖², ()."""
+    step = joined_step(cell)
+
+    def squared_norm(x_t: Tensor, before: States, weights: Weights) -> Tensor:
+        H, num_states, at = len(before.h), len(cell.states), joined(before)
+        every_unit = torch.eye(num_states, dtype=x_t.dtype, device=x_t.device).repeat_interleave(H, dim=1)
+
+        def gram(name: str) -> Tensor:
+            """Return A Aᵀ, A the derivative of each unit's states in its own rows of a bias, (states, states, H)."""
+
+            def of_bias(bias: Tensor) -> Tensor:
+                return step(at, x_t, weights._replace(**{name: bias}))
+
+            pull_back = vjp(of_bias, getattr(weights, name))[1]
+            rows_SGH = torch.vmap(lambda states: pull_back(states)[0])(every_unit).unflatten(1, (-1, H))
+            return torch.einsum("sgh,zgh->szh", rows_SGH, rows_SGH)
+
+        blocks_SSH = (before.h @ before.h + 1) * gram("bias_hh") + (x_t @ x_t + 1) * gram("bias_ih")
+        squared = _largest_eigenvalue(blocks_SSH).amax()
+        if input_is_trained:
+            squared = squared + jacrev(lambda x: step(at, x, weights))(x_t).square().sum()
+        return squared
+
+    return squared_norm
+
+
+def _largest_eigenvalue(blocks_SSH: Tensor) -> Tensor:
+    """Return the largest eigenvalue of H symmetric blocks of one or two rows, (H,)."""
+    if len(blocks_SSH) == 1:
+        return blocks_SSH[0, 0]
+    first, off, second = blocks_SSH[0, 0], blocks_SSH[0, 1], blocks_SSH[1, 1]
+    return (first + second) / 2 + torch.hypot((first - second) / 2, off)

@@ -1,21 +1,39 @@
-"""Single-network models on the recurrent core, and packs of them as one batched program."""
+"""Networks on the recurrent core: which one a dataset and a spec make together, and replica batches of them.
 
-from pipeline.core.models.architecture import ModelSpec, check_model
-from pipeline.core.models.build import build_network, count_parameters
+target at the last or at every timestep   `SequenceModel`, or with `attention: self` `SelfAttentionModel`
+a sequence of tokens                      `EncoderDecoder`, from an image `Captioner`
+a sequence of frames                      `Autoencoder`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import torch
+
+from pipeline.core.models.architecture import ModelSpec, SelfAttention, check_model
+from pipeline.core.models.autoencoder import Autoencoder
+from pipeline.core.models.captioner import Captioner
+from pipeline.core.models.encoder_decoder import EncoderDecoder
+from pipeline.core.models.initialisation import PLAIN, generator
 from pipeline.core.models.interface import (
     INPUT,
     Inputs,
     Interface,
-    Reading,
+    Seq2SeqInputs,
     StateKey,
+    lengths_of,
     loss,
     map_inputs,
     num_scored,
     num_wrong,
     teacher_forced,
 )
-from pipeline.core.models.network import Network
+from pipeline.core.models.network import Network, RunOptions
 from pipeline.core.models.replicas import Pass, Replicas
+from pipeline.core.models.self_attention import SelfAttentionModel
 from pipeline.core.models.sequence import SequenceModel
 
 __all__ = [
@@ -25,16 +43,48 @@ __all__ = [
     "ModelSpec",
     "Network",
     "Pass",
-    "Reading",
     "Replicas",
+    "RunOptions",
+    "Seq2SeqInputs",
     "SequenceModel",
     "StateKey",
     "build_network",
     "check_model",
     "count_parameters",
+    "generator",
+    "lengths_of",
     "loss",
     "map_inputs",
+    "network_class",
     "num_scored",
     "num_wrong",
     "teacher_forced",
 ]
+
+
+def network_class(interface: Interface, spec: ModelSpec) -> type[Network]:
+    """Return the kind of network for this dataset."""
+    if interface.target_at != "sequence":
+        return SelfAttentionModel if isinstance(spec.attention, SelfAttention) else SequenceModel
+    if not interface.decodes:
+        return Autoencoder
+    return Captioner if interface.input_kind == "image" else EncoderDecoder
+
+
+def build_network(interface: Interface, spec: ModelSpec, seed: int) -> Network:
+    """Return one network with its initial weights, a pure function of the arguments."""
+    kind: Callable[[Interface, ModelSpec, int], Network] = network_class(interface, spec)
+    return kind(interface, spec, seed)
+
+
+def count_parameters(interface: Interface, spec: ModelSpec) -> int:
+    """Return the number of trained numbers of such a network."""
+    return _count(interface, dataclasses.replace(spec, initialisation=PLAIN))
+
+
+@functools.cache
+def _count(interface: Interface, spec: ModelSpec) -> int:
+    """Return the count of a network built without memory for its parameters; the settings of a study share it."""
+    with torch.device("meta"):
+        network = build_network(interface, spec, seed=0)
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,26 +1,26 @@
-"""What a network is, as a study names it, and which of it a dataset can use."""
+"""The configuration of a network, and which networks a dataset can use."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.config.strict import InvalidFieldError, require
-from pipeline.core.attention.score import Additive, Dot, General, NoAttention
+from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot, General, NoAttention
 from pipeline.core.cells import CELLS
-from pipeline.core.models.initialisation import Initialisation
+from pipeline.core.models.initialisation import PLAIN, Initialisation
 from pipeline.core.models.interface import Interface
 from pipeline.errors import unknown_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SelfAttention:
     """Layers in which every timestep attends to itself and the earlier ones, in place of the recurrent ones.
 
     A bidirectional network attends to all timesteps. No cell is used.
     """
 
-    name: Literal["self"]
+    name: Literal["self"] = "self"
     num_heads: int
 
     def __post_init__(self) -> None:
@@ -31,9 +31,9 @@ AttentionSpec = NoAttention | Dot | General | Additive | SelfAttention
 """The variants that a spec may name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A network, whose kind follows from what the dataset asks.
+    """A network, whose kind follows from the dataset's targets.
 
     A target at the last or at every timestep: a stack of recurrent layers (with `attention: self` of self-attention)
     between an input encoding and a linear readout. A target sequence of tokens: an encoder-decoder, or of images a
@@ -63,24 +63,31 @@ class ModelSpec:
             require(size is None or size >= 1, field, "null or an integer of at least 1", size)
         self.initialisation.check(self.cell)
 
+    @classmethod
+    def plain(cls, cell: str, hidden_size: int, **changes: Any) -> ModelSpec:
+        """Return one layer forward in time, on one-hot or real inputs, initialised as torch does; with `changes`."""
+        fields = {"num_layers": 1, "bidirectional": False, "embedding_size": None, "code_size": None}
+        rules = {"attention": NO_ATTENTION, "initialisation": PLAIN}
+        return cls(cell=cell, hidden_size=hidden_size, **(fields | rules | changes))  # type: ignore[arg-type]
+
 
 def check_model(spec: ModelSpec, interface: Interface) -> None:
-    """Check that a network can be made of the spec for what a dataset asks.
+    """Check that a network of this spec fits a dataset's inputs and targets.
 
     Raises:
         InvalidFieldError: If not; the caller knows the file and the dataset.
     """
-    attention, told = spec.attention.name, "for this dataset's targets"
+    attention, expected = spec.attention.name, "for this dataset's targets"
     if interface.decodes:
-        require(attention != "self", "model.attention.name", f"none, dot, general or additive, {told}", attention)
+        require(attention != "self", "model.attention.name", f"none, dot, general or additive, {expected}", attention)
     else:
         one_of = "none" if interface.target_at == "sequence" else "none or self"
         fits = attention in one_of.split(" or ")
-        require(fits, "model.attention.name", f"{one_of}: nothing is decoded from a source, {told}", attention)
+        require(fits, "model.attention.name", f"{one_of}: nothing is decoded from a source, {expected}", attention)
     if interface.target_at == "sequence":
         _check_transduction(spec, interface)
     coded = interface.target_at == "sequence" and not interface.decodes
-    wanted = "an integer of at least 1, for an autoencoder's code" if coded else f"null: nothing is coded, {told}"
+    wanted = "an integer of at least 1, for an autoencoder's code" if coded else f"null: nothing is coded, {expected}"
     require((spec.code_size is not None) == coded, "model.code_size", wanted, spec.code_size)
     tokens = interface.input_kind == "token" or interface.decodes
     embedding = spec.embedding_size
@@ -93,11 +100,11 @@ def check_model(spec: ModelSpec, interface: Interface) -> None:
 def _check_transduction(spec: ModelSpec, interface: Interface) -> None:
     if interface.input_kind == "token":
         even = not spec.bidirectional or spec.hidden_size % 2 == 0
-        told = "an even number: a bidirectional encoder has half of the units in each direction"
-        require(even, "model.hidden_size", told, spec.hidden_size)
+        expected = "an even number: a bidirectional encoder has half of the units in each direction"
+        require(even, "model.hidden_size", expected, spec.hidden_size)
         return
     what = "an image" if interface.input_kind == "image" else "an autoencoder"
     require(not spec.bidirectional, "model.bidirectional", f"false: {what} is not read both ways", spec.bidirectional)
     enough = interface.input_kind != "image" or spec.hidden_size >= 4
-    told = "an integer of at least 4: an image is first read by a quarter of the units"
-    require(enough, "model.hidden_size", told, spec.hidden_size)
+    expected = "an integer of at least 4: an image is first read by a quarter of the units"
+    require(enough, "model.hidden_size", expected, spec.hidden_size)

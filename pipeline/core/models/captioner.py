@@ -1,11 +1,11 @@
 """An image in words: a small convolutional network makes a feature map, a decoder attends to its cells.
 
-    a_1 .. a_L = features of the cells of a grid, each a vector that also knows where its cell is
+    a_1 .. a_L = features of the cells of a grid, each a vector that also holds its position
     h_0 = tanh(W_init mean of a)
 
 Every cell is 4 × 4 pixels: two convolutions, each with a ReLU and a 2 × 2 maximum, and a third one by which a cell sees
-its neighbours. Row and column are two further channels (Liu et al., 2018), since reading order is a matter of places.
-Without attention the decoder knows the image from its first state alone: one-to-many.
+its neighbours. Row and column are two further channels (Liu et al., 2018), since reading order is a matter of position.
+Without attention the decoder sees the image through its first state alone: one-to-many.
 
 Source: Xu et al. (2015), with a network trained along in place of one trained before. Shapes: B batch, L cells row by
 row, U target length, H hidden.
@@ -13,28 +13,27 @@ row, U target length, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.core.cells import CELLS, States
-from pipeline.core.cells.stack import RecurrentStack, stack_states, unstack_states
+from pipeline.core.cells import CELLS
+from pipeline.core.cells.stack import RecurrentStack, unstack_states
 from pipeline.core.models.architecture import ModelSpec
-from pipeline.core.models.decoder import Decoder, Memory
-from pipeline.core.models.interface import Interface, Prediction, Reading
-from pipeline.core.models.network import Network
-from pipeline.core.models.randomness import generator
-from pipeline.core.models.sequence import linear
+from pipeline.core.models.encoder_decoder import Decoder, Memory, Seq2SeqNetwork
+from pipeline.core.models.initialisation import generator, linear
+from pipeline.core.models.interface import Interface
+from pipeline.core.models.network import NetworkRun
 
 
 class Convolution(nn.Module):
     """A 3 × 3 convolution that keeps height and width: of every pixel's neighbourhood, one matrix product.
 
-    `nn.Conv2d` computes the same; but of a pack it makes one grouped convolution, whose sums go another way round than
-    those of a network alone. A bias of 0, beside a matrix drawn by He's rule, would put every blank pixel on the kink
-    of the ReLU, where there is no gradient to check: it is drawn by torch's.
+    `nn.Conv2d` computes the same, but of a replica batch it makes one grouped convolution, which adds up in another
+    order than that of a network alone. A bias of 0, beside a matrix drawn by He's rule, would put every blank pixel on
+    the kink of the ReLU, where there is no gradient to check: it is drawn by torch's.
 
     Args:
         num_inputs: Channels read.
@@ -77,67 +76,34 @@ class FeatureMap(nn.Module):
         maps = F.max_pool2d(torch.relu(self.first(images[:, None])), 2)
         maps = F.max_pool2d(torch.relu(self.second(maps)), 2)
         maps = torch.relu(self.third(maps))
-        places = _coordinates(maps).expand(len(maps), -1, -1, -1)
-        cells_BLC = torch.cat([maps, places], dim=1).flatten(2).transpose(1, 2)
-        return self.project(cells_BLC.contiguous())  # a product with a transposed view is another one in a pack
+        positions = _coordinates(maps).expand(len(maps), -1, -1, -1)
+        cells_BLC = torch.cat([maps, positions], dim=1).flatten(2).transpose(1, 2)
+        return self.project(cells_BLC.contiguous())  # of a replica batch a product with a view is another one
 
 
-class Captioner(Network):
-    """One network that describes an image.
+class Captioner(Seq2SeqNetwork):
+    """One network that describes an image; see `Network` for the arguments."""
 
-    Args:
-        interface: Size of the target vocabulary.
-        spec: Cell, sizes, attention.
-        seed: Where the initial weights come from.
-    """
-
-    reads_sequence = False
+    traces_inputs = False
 
     def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
-        super().__init__()
-        self.interface = interface
+        super().__init__(interface, spec, seed)
         self.features = FeatureMap(spec.hidden_size, generator(seed, "features"))
         num_states = spec.num_layers * len(CELLS[spec.cell].states)
         self.begin = linear(spec.hidden_size, num_states * spec.hidden_size, generator(seed, "begin"))
         self.decoder = Decoder(interface.output_size, spec, seed)
 
     @property
-    def stacks(self) -> dict[str, RecurrentStack]:
+    def stacks(self) -> Mapping[str, RecurrentStack]:
         """The recurrent parts by name."""
         return {"decoder": self.decoder.stack}
 
-    @property
-    def attends(self) -> bool:
-        """Whether the decoder looks at the source."""
-        return self.decoder.attention is not None
-
-    def tap_shapes(self, inputs: Reading) -> list[tuple[int, int]]:
-        """Return timesteps and features of each tap."""
-        return [(inputs.given.shape[-1], self.decoder.stack.hidden_size) for _ in self.state_keys]
-
-    def forward(
-        self,
-        inputs: Reading,
-        initial: Sequence[Tensor] = (),
-        taps: Sequence[Tensor] = (),
-        num_scored: int | None = None,
-        state_threshold: float | None = None,
-    ) -> Prediction:
-        """Return logits at every output position; arguments as of `EncoderDecoder`, the source (B, height, width)."""
-        tapped = unstack_states(taps, self.decoder.stack.cell) if taps else None
-        decoded = self.decoder(inputs.given, self._see(inputs.source), tapped, state_threshold)
-        return Prediction(decoded.logits_BUO, stack_states(decoded.states), decoded.weights_BUS)
-
-    def run_free(self, inputs: Reading, coins_BU: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the decoder was given and what it said, (B, U) each; see `Decoder.run_free`."""
-        return self.decoder.run_free(inputs.given, self._see(inputs.source), coins_BU)
-
-    def _see(self, images: Tensor) -> Memory:
-        annotations = self.features(images)
+    def read(self, source: Tensor, run: NetworkRun) -> Memory:
+        """Return what the convolutions make of images, (B, height, width)."""
+        annotations = self.features(source)
         stack = self.decoder.stack
         first = torch.tanh(self.begin(annotations.mean(dim=1))).split(stack.hidden_size, dim=1)
-        states: list[States] = unstack_states(first, stack.cell)
-        return Memory(states, annotations, None)
+        return Memory(unstack_states(first, stack.cell), annotations, None)
 
 
 def _coordinates(maps: Tensor) -> Tensor:

@@ -1,119 +1,212 @@
-"""Sequence to sequence: an encoder reads, a decoder with parameters of its own writes.
+"""Sequence to sequence: an encoder reads, a decoder with parameters of its own writes, token by token.
 
-The context is the encoder's last state, layer by layer the decoder's first one; a decoder with attention also looks at
-the encoder's outputs. An encoder that reads both ways has half of the units in each direction: its two ends beside each
+    e_u = embedding of the token before
+    h_u = recurrence(e_u, h_{u-1})            with what attention feeds beside e_u, if it feeds anything
+    h̃_u = tanh(W_c [context_u; h_u])          h_u itself without attention
+    logits_u = readout(h̃_u)
+
+Where nothing of attention enters the recurrence, all output positions are one fast pass; else they are steps.
+
+The encoder's last state is, layer by layer, the decoder's first one; a decoder with attention also looks at the
+encoder's outputs. An encoder that reads both ways has half of the units in each direction: its two ends beside each
 other are the decoder's first state, and need no matrix between them.
 
-Source: Sutskever, Vinyals and Le (2014); Cho et al. (2014). Shapes: B batch, S source and U target length, H hidden.
+Source: Sutskever, Vinyals and Le (2014) and Cho et al. (2014) without attention; Luong, Pham and Manning (2015),
+equations 5 and 6, with it. Shapes: B batch, S source and U target length, H hidden, O size of the target vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.core.cells.cell import States, joined_states
-from pipeline.core.cells.stack import RecurrentStack, StackRun, stack_states, unstack_states
+from pipeline.core.attention.score import Attended, Attention, DecoderAttention, Feeding
+from pipeline.core.cells.cell import States
+from pipeline.core.cells.stack import RecurrentStack
 from pipeline.core.models.architecture import ModelSpec
-from pipeline.core.models.decoder import Decoder, Memory
-from pipeline.core.models.initialisation import initialise_stack
-from pipeline.core.models.interface import Interface, Prediction, Reading
-from pipeline.core.models.network import Network, state_keys_of
-from pipeline.core.models.randomness import generator
-from pipeline.core.models.sequence import embedded, embedding_of, lengths_of
+from pipeline.core.models.initialisation import (
+    embedding_of,
+    generator,
+    initialise_readout,
+    initialise_stack,
+    linear,
+)
+from pipeline.core.models.interface import Interface, Seq2SeqInputs
+from pipeline.core.models.network import NO_OPTIONS, Network, NetworkRun, embedded
 
 
-class EncoderDecoder(Network):
-    """One network that maps a token sequence to another one.
+class Memory(NamedTuple):
+    """What a decoder has of the source.
 
-    Args:
-        interface: Sizes of the two vocabularies.
-        spec: Cell, sizes, attention; the same for encoder and decoder.
-        seed: Where the initial weights come from; each part draws from a stream of its own.
+    Attributes:
+        initial: Its states before the first token, (B, H) each, layer by layer.
+        keys_BSH: Annotations of the source positions, to attend to.
+        mask_BS: Which positions are no padding; None is all.
     """
 
-    def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
-        super().__init__()
-        self.interface = interface
-        self.embedding = embedding_of(interface.input_size, spec.embedding_size, generator(seed, "embedding"))
-        self.input_size = spec.embedding_size or interface.input_size
-        size = spec.hidden_size // 2 if spec.bidirectional else spec.hidden_size
-        start = generator(seed, "recurrent")
-        self.encoder = RecurrentStack(spec.cell, self.input_size, size, start, spec.num_layers, spec.bidirectional)
-        initialise_stack(self.encoder, spec.cell, spec.initialisation, seed)
-        self.decoder = Decoder(interface.output_size, spec, seed)
+    initial: list[States]
+    keys_BSH: Tensor
+    mask_BS: Tensor | None
 
-    @property
-    def stacks(self) -> dict[str, RecurrentStack]:
-        """The recurrent parts by name."""
-        return {"encoder": self.encoder, "decoder": self.decoder.stack}
+
+class _Carried(NamedTuple):
+    """What goes from one output position to the next: states by layer, (B, H), and the attentional state (B, H)."""
+
+    states: Sequence[States]
+    attentional_BH: Tensor
+
+
+class Decoder(nn.Module):
+    """Recurrent layers that write one token at a time, with or without attention to the source.
+
+    Args:
+        num_tokens: Size of the target vocabulary.
+        spec: Cell, sizes, attention.
+        seed: Where the initial weights come from.
+    """
+
+    def __init__(self, num_tokens: int, spec: ModelSpec, seed: int) -> None:
+        super().__init__()
+        self.num_tokens, size = num_tokens, spec.hidden_size
+        self.embedding = embedding_of(num_tokens, spec.embedding_size, generator(seed, "decoder_embedding"))
+        attention = spec.attention if isinstance(spec.attention, DecoderAttention) else None
+        self.feeds: Feeding = "nothing" if attention is None else attention.feeds
+        width = (spec.embedding_size or num_tokens) + (0 if self.feeds == "nothing" else size)
+        self.stack = RecurrentStack(spec.cell, width, size, generator(seed, "decoder"), spec.num_layers)
+        initialise_stack(self.stack, spec.initialisation, seed, part=1)
+        self.attention = self.combine = None
+        if attention is not None:
+            self.attention = Attention(attention, size, generator(seed, "attention"))
+            self.combine = linear(2 * size, size, generator(seed, "combine"))
+        self.readout = linear(size, num_tokens, generator(seed, "readout"))
+        initialise_readout(self.readout, spec.initialisation, seed)
+
+    def forward(self, inputs_BU: Tensor, memory: Memory, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
+        """Return the logits at every output position, (B, U, O), and the attention weights, (B, U, S), or None.
+
+        Args:
+            inputs_BU: The token before each.
+            memory: What it has of the source.
+            run: Runs its layers, the part "decoder".
+        """
+        if self.feeds != "nothing":
+            return self.step_by_step(inputs_BU, memory, run)
+        recurrent = run.recur("decoder", self._embedded(inputs_BU).transpose(0, 1), memory.initial)
+        output_BUH, weights_BUS = self._attend(recurrent.outputs.transpose(0, 1), memory)
+        return self.readout(output_BUH), weights_BUS
+
+    def step_by_step(self, inputs_BU: Tensor, memory: Memory, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
+        """Return the same as `forward`, one output position at a time: any attention may feed the recurrence."""
+        carried, logits, weights = self._first(memory), list[Tensor](), list[Tensor]()
+        for token_B in inputs_BU.unbind(1):
+            logits_BO, carried, weights_BS = self._step(token_B, carried, memory, run)
+            logits.append(logits_BO)
+            weights += [] if weights_BS is None else [weights_BS]
+        return torch.stack(logits, dim=1), torch.stack(weights, dim=1) if weights else None
+
+    def free_running(
+        self, inputs_BU: Tensor, memory: Memory, coins_BU: Tensor, run: NetworkRun
+    ) -> tuple[Tensor, Tensor]:
+        """Return the decoder's inputs and its most probable token, at every output position, both (B, U).
+
+        Where a coin is true its input is the token of `inputs_BU`, as at the first position; else the one it wrote.
+        """
+        carried, read, written = self._first(memory), [inputs_BU[:, 0]], list[Tensor]()
+        for u in range(inputs_BU.shape[1]):
+            if u:
+                read.append(torch.where(coins_BU[:, u], inputs_BU[:, u], written[-1].to(inputs_BU.dtype)))
+            logits_BO, carried, _ = self._step(read[-1], carried, memory, run)
+            written.append(logits_BO.argmax(dim=-1))
+        return torch.stack(read, dim=1), torch.stack(written, dim=1)
+
+    def _first(self, memory: Memory) -> _Carried:
+        return _Carried(memory.initial, torch.zeros_like(memory.initial[-1].h))
+
+    def _step(
+        self, token_B: Tensor, carried: _Carried, memory: Memory, run: NetworkRun
+    ) -> tuple[Tensor, _Carried, Tensor | None]:
+        """Return the logits (B, O) after one more token, what is carried on, and the weights (B, S) or None."""
+        x_BD, attended = self._embedded(token_B), None
+        if self.attention is not None and self.feeds == "context":
+            attended = self.attention(carried.states[-1].h[:, None].contiguous(), memory.keys_BSH, memory.mask_BS)
+            x_BD = torch.cat([x_BD, attended.context_BUH[:, 0]], dim=1)
+        elif self.feeds == "attentional_state":
+            x_BD = torch.cat([x_BD, carried.attentional_BH], dim=1)
+        recurrent = run.recur("decoder", x_BD[None], carried.states)
+        output_BUH, weights_BUS = self._attend(recurrent.outputs.transpose(0, 1), memory, attended)
+        weights_BS = None if weights_BUS is None else weights_BUS[:, 0]
+        return self.readout(output_BUH[:, 0]), _Carried(recurrent.final, output_BUH[:, 0]), weights_BS
+
+    def _attend(self, h_BUH: Tensor, memory: Memory, attended: Attended | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return h̃, (B, U, H), and the weights; `attended` is from the query h_{u-1}, None for the query h_u."""
+        h_BUH = h_BUH.contiguous()  # a product with a transposed view of a replica batch is another one
+        if self.attention is None or self.combine is None:
+            return h_BUH, None
+        attended = attended or self.attention(h_BUH, memory.keys_BSH, memory.mask_BS)
+        combined = torch.tanh(self.combine(torch.cat([attended.context_BUH, h_BUH], dim=2)))
+        return combined, attended.weights_BUS
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        return embedded(tokens, self.embedding, self.num_tokens, self.readout.weight.dtype)
+
+
+class Seq2SeqNetwork(Network):
+    """A network whose decoder writes tokens from what `read` returns of the source.
+
+    Attributes:
+        decoder: Its last part.
+    """
+
+    decoder: Decoder
 
     @property
     def attends(self) -> bool:
-        """Whether the decoder looks at the source."""
+        """Whether the decoder attends to the source."""
         return self.decoder.attention is not None
 
-    def tap_shapes(self, inputs: Reading) -> list[tuple[int, int]]:
-        """Return timesteps and features of each tap."""
-        lengths = {"encoder": inputs.source.shape[-1], "decoder": inputs.given.shape[-1]}
-        states = [(lengths[key.part], self.stacks[key.part].hidden_size) for key in self.state_keys]
-        return [*states, (lengths["encoder"], self.input_size)]
+    @abstractmethod
+    def read(self, source: Tensor, run: NetworkRun) -> Memory:
+        """Return what the decoder is to have of the source."""
 
-    def forward(
-        self,
-        inputs: Reading,
-        initial: Sequence[Tensor] = (),
-        taps: Sequence[Tensor] = (),
-        num_scored: int | None = None,
-        state_threshold: float | None = None,
-    ) -> Prediction:
-        """Return logits at every output position, and what encoder and decoder went through.
+    def predict(self, inputs: Seq2SeqInputs, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
+        """Return logits at every output position, (B, U, O), and attention weights, (B, U, S)."""
+        logits_BUO, weights_BUS = self.decoder(inputs.decoder_inputs, self.read(inputs.source, run), run)
+        return logits_BUO, weights_BUS
 
-        Args:
-            inputs: The source, (B, S), and what the decoder is given, (B, U).
-            initial: None is possible: an encoder begins with zeros.
-            taps: Added to the states and to what is read, (T, B, features) each, in the order of `tap_keys`; or none.
-            num_scored: Every position is scored.
-            state_threshold: See `RecurrentStack`.
-        """
-        encoder_taps, decoder_taps, input_tap = self._split(taps)
-        run, memory = self._encode(inputs.source, encoder_taps, input_tap, state_threshold)
-        decoded = self.decoder(inputs.given, memory, decoder_taps, state_threshold)
-        states = [*stack_states(run.states), *stack_states(decoded.states)]
-        return Prediction(decoded.logits_BUO, states, decoded.weights_BUS)
+    def free_running(self, inputs: Seq2SeqInputs, coins_BU: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the decoder's inputs and what it wrote, (B, U) each; see `Decoder.free_running`."""
+        run = NetworkRun(self, NO_OPTIONS)
+        return self.decoder.free_running(inputs.decoder_inputs, self.read(inputs.source, run), coins_BU, run)
 
-    def run_free(self, inputs: Reading, coins_BU: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the decoder was given and what it said, (B, U) each; see `Decoder.run_free`."""
-        _, memory = self._encode(inputs.source, None, None, None)
-        return self.decoder.run_free(inputs.given, memory, coins_BU)
 
-    def _encode(
-        self,
-        source_BS: Tensor,
-        taps: list[States] | None,
-        input_tap: Tensor | None,
-        state_threshold: float | None,
-    ) -> tuple[StackRun, Memory]:
-        dtype = self.decoder.readout.weight.dtype
-        x_SBD = embedded(source_BS, self.embedding, self.interface.input_size, dtype).transpose(0, 1)
-        x_SBD = x_SBD if input_tap is None else x_SBD + input_tap
-        lengths_B = lengths_of(source_BS) if self.interface.padded else None
-        run = self.encoder(x_SBD, None, taps, state_threshold, lengths_B)
-        keys_BSH = run.outputs.transpose(0, 1).contiguous()
-        return run, Memory(self._ends(run), keys_BSH, self.interface.mask(source_BS))
+class EncoderDecoder(Seq2SeqNetwork):
+    """One network that maps a token sequence to another one; see `Network` for the arguments.
 
-    def _ends(self, run: StackRun) -> list[States]:
-        """Return the last states layer by layer, the directions beside each other."""
+    Encoder and decoder have the same cell and number of layers.
+    """
+
+    def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
+        super().__init__(interface, spec, seed)
+        size = spec.hidden_size // 2 if spec.bidirectional else spec.hidden_size
+        start = generator(seed, "recurrent")
+        self.encoder = RecurrentStack(spec.cell, self.input_size, size, start, spec.num_layers, spec.bidirectional)
+        initialise_stack(self.encoder, spec.initialisation, seed)
+        self.decoder = Decoder(interface.output_size, spec, seed)
+
+    @property
+    def stacks(self) -> Mapping[str, RecurrentStack]:
+        """The recurrent parts by name."""
+        return {"encoder": self.encoder, "decoder": self.decoder.stack}
+
+    def read(self, source: Tensor, run: NetworkRun) -> Memory:
+        """Return what the encoder makes of symbol ids, (B, S)."""
+        x_BSD = run.tap(self.encode(source))
+        encoded = run.recur("encoder", x_BSD.transpose(0, 1), lengths_B=self.lengths(source))
         width = self.encoder.num_directions
-        layers = [run.final[at : at + width] for at in range(0, len(run.final), width)]
-        return [joined_states(lambda ends: torch.cat(list(ends), dim=1), layer) for layer in layers]
-
-    def _split(self, taps: Sequence[Tensor]) -> tuple[list[States] | None, list[States] | None, Tensor | None]:
-        if not taps:
-            return None, None, None
-        *states, input_tap = taps
-        num_encoder = len(state_keys_of("encoder", self.encoder))
-        cell = self.encoder.cell
-        return unstack_states(states[:num_encoder], cell), unstack_states(states[num_encoder:], cell), input_tap
+        layers = [encoded.final[at : at + width] for at in range(0, len(encoded.final), width)]
+        keys_BSH = encoded.outputs.transpose(0, 1).contiguous()
+        return Memory([States.concatenate(ends, dim=1) for ends in layers], keys_BSH, self.interface.mask(source))

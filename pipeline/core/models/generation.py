@@ -1,13 +1,13 @@
-"""What a trained language model is used for: to write on, and to say how probable a sequence is.
+"""Uses of a trained language model: to continue a text, and to compute how probable a sequence is.
 
-A language model reads a token at every timestep and answers with the distribution of the next one. By the chain rule
+A language model predicts at every timestep the distribution of the next token. By the chain rule
 
     ln P(x_2 … x_T | x_1) = Σ_t ln P(x_t | x_1 … x_{t-1})
 
 The first token has nothing before it, so every probability here is conditional on it: sequences that begin alike can be
 compared. One network, no replica axis; its states are carried from token to token, so cost is linear in length.
 
-Shapes: T tokens given, V vocabulary, K beams.
+Shapes: T tokens, V vocabulary, K beams.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.strict import InvalidFieldError, require
-from pipeline.core.models.network import Network
+from pipeline.core.models.network import Network, RunOptions
 from pipeline.core.models.replicas import Replicas
 from pipeline.core.models.sequence import SequenceModel
 
 
 def network_of(replicas: Replicas, flat_RP: Tensor, r: int) -> Network:
-    """Return one network of a pack with weights of its own: row `r` of `flat_RP`."""
+    """Return one network of a replica batch with weights of its own: row `r` of `flat_RP`."""
     network = copy.deepcopy(replicas.model).to(flat_RP)
     network.load_state_dict({name: view[r] for name, view in replicas.named(flat_RP).items()})
     return network
@@ -41,11 +41,11 @@ def generate(
         model: A language model.
         prompt: At least one token.
         num_tokens: How many to write.
-        temperature: 1 draws from P itself, less prefers what is likely; 0 takes the likeliest token (greedy).
+        temperature: 1 draws from P itself, below 1 likely tokens are preferred; 0 takes the likeliest one (greedy).
         generator: Where draws come from; untouched at temperature 0.
 
     Raises:
-        InvalidFieldError: If the model is none of language, or a token or a number is out of range.
+        InvalidFieldError: If the model is not a language model, or a token or a number is out of range.
     """
     network = _language_model(model)
     require(num_tokens >= 0, "num_tokens", "an integer of at least 0", num_tokens)
@@ -72,7 +72,7 @@ def beam_search(model: nn.Module, prompt: Sequence[int], num_tokens: int, num_be
         num_beams: K.
 
     Raises:
-        InvalidFieldError: If the model is none of language, or a token or a number is out of range.
+        InvalidFieldError: If the model is not a language model, or a token or a number is out of range.
     """
     network = _language_model(model)
     require(num_tokens >= 0, "num_tokens", "an integer of at least 0", num_tokens)
@@ -82,8 +82,8 @@ def beam_search(model: nn.Module, prompt: Sequence[int], num_tokens: int, num_be
     for _ in range(num_tokens):
         log_p_KV, states = _next(network, read, states)
         totals = (total_K[:, None] + log_p_KV).flatten()
-        total_K, places = totals.topk(min(num_beams, len(totals)))
-        beams, tokens = places // log_p_KV.shape[1], places % log_p_KV.shape[1]
+        total_K, best = totals.topk(min(num_beams, len(totals)))
+        beams, tokens = best // log_p_KV.shape[1], best % log_p_KV.shape[1]
         written_KT = torch.cat([written_KT[beams], tokens[:, None]], dim=1)
         read, states = tokens[:, None], [state[beams] for state in states]
     return written_KT[0].tolist(), total_K[0].item()
@@ -98,7 +98,7 @@ def log_probability(model: nn.Module, tokens: Sequence[int]) -> Tensor:
         tokens: x_1 … x_T; at least one, on which all others are conditional.
 
     Raises:
-        InvalidFieldError: If the model is none of language, or a token is out of range.
+        InvalidFieldError: If the model is not a language model, or a token is out of range.
     """
     network = _language_model(model)
     row_1T = _row(network, "tokens", tokens)
@@ -108,14 +108,14 @@ def log_probability(model: nn.Module, tokens: Sequence[int]) -> Tensor:
 
 def _next(network: SequenceModel, read: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Return ln P of the token after `read` (K, T), (K, V), and the states from which the one after that is read."""
-    said = network(read, states, num_scored=1)
-    return said.values[:, -1].double().log_softmax(dim=1), [state_TKH[-1] for state_TKH in said.states]
+    predicted = network(read, RunOptions(initial=states, num_scored=1))
+    return predicted.values[:, -1].double().log_softmax(dim=1), [state_TKH[-1] for state_TKH in predicted.states]
 
 
 def _draw(log_p_V: Tensor, temperature: float, generator: torch.Generator) -> int:
     if temperature == 0:
         return int(log_p_V.argmax())
-    shares_V = ((log_p_V - log_p_V.max()) / temperature).softmax(dim=0)  # less the maximum: nothing overflows
+    shares_V = ((log_p_V - log_p_V.max()) / temperature).softmax(dim=0)  # minus the maximum: nothing overflows
     return int(torch.multinomial(shares_V.to(generator.device), 1, generator=generator))
 
 
@@ -141,6 +141,6 @@ def _row(network: SequenceModel, name: str, tokens: Sequence[int]) -> Tensor:
     size = network.interface.input_size
     require(len(tokens) > 0, name, "at least one token, on which the rest is conditional", "none")
     for position, token in enumerate(tokens, start=1):
-        told = f"an id of the vocabulary of {size} tokens, from 0 to {size - 1}"
-        require(0 <= token < size, f"{name}, token {position} of {len(tokens)}", told, token)
+        expected = f"an id of the vocabulary of {size} tokens, from 0 to {size - 1}"
+        require(0 <= token < size, f"{name}, token {position} of {len(tokens)}", expected, token)
     return torch.tensor([list(tokens)], device=network.readout.weight.device)

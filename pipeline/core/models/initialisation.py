@@ -1,46 +1,99 @@
-"""How weights begin, by name and gate by gate. Every draw comes from (seed, place, gate): arms of a study are paired.
+"""Initial weights: torch's rules for most layers, and for the recurrence and the readout those that a spec names.
 
-A matrix rule fills one gate's block; a bias rule fills the bias of all gates. Shapes: H hidden, D input.
+A matrix rule fills one gate's block; a bias rule fills the biases of all gates. Every draw comes from (seed, purpose,
+layer and direction, gate), so that arms of a study are paired. Shapes: H hidden, D input.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.config.strict import InvalidFieldError, require
-from pipeline.core.cells import CELLS, Weights
+from pipeline.core.attention.multihead import drawn_linear
+from pipeline.core.cells import CELLS, Cell, Weights
 from pipeline.core.cells.stack import RecurrentStack
-from pipeline.core.models.randomness import generator
 from pipeline.errors import unknown_name
 
 MAX_GATES = 8
-"""Of a cell: gate g of place p draws from the stream numbered MAX_GATES · p + g."""
+"""Of a cell: gate g of the layer and direction numbered p draws with the counter MAX_GATES · p + g."""
 
 MAX_PLACES = 200
-"""Of a stack: the places of a network's second stack are numbered from here."""
+"""Layers and directions of a stack: those of a network's second stack are numbered from here."""
+
+STREAMS = {
+    "embedding": 0,
+    "recurrent": 1,
+    "readout": 2,
+    "data": 3,
+    "input_weight": 4,
+    "recurrent_weight": 5,
+    "bias": 6,
+    "readout_weight": 7,
+    "decoder": 8,
+    "decoder_embedding": 9,
+    "attention": 10,
+    "combine": 11,
+    "features": 12,
+    "begin": 13,
+    "code": 14,
+    "forcing": 15,
+    "sample": 16,
+}
+"""Every random number of a trial comes from one of these streams of its seed.
+
+A stream is a pure function of (seed, stream, counter): there is no generator state to lose, and arms are paired. Seed 3
+begins with the same readout and the same embedding, and sees the same batches, whatever the cell between them.
+"""
 
 
-@dataclass(frozen=True)
+def generator(seed: int, stream: str, counter: int = 0) -> torch.Generator:
+    """Return a CPU generator for one purpose of one seed.
+
+    Args:
+        seed: The replica's seed, at least 0.
+        stream: A key of `STREAMS`.
+        counter: For instance the epoch.
+    """
+    entropy = np.random.SeedSequence([seed, STREAMS[stream], counter])
+    return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+
+def linear(num_inputs: int, num_outputs: int, start: torch.Generator) -> nn.Linear:
+    """Return a linear layer with weights and biases from U(-1/√num_inputs, 1/√num_inputs), torch's rule."""
+    layer = drawn_linear(num_inputs, num_outputs, start)
+    nn.init.uniform_(layer.bias, -(num_inputs**-0.5), num_inputs**-0.5, generator=start)
+    return layer
+
+
+def embedding_of(num_tokens: int, size: int | None, start: torch.Generator) -> nn.Embedding | None:
+    """Return an embedding drawn from N(0, 1), torch's rule; None for one-hot inputs."""
+    if size is None:
+        return None
+    return nn.Embedding.from_pretrained(torch.empty(num_tokens, size).normal_(generator=start), freeze=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Uniform:
     """U(-1/√H, 1/√H), as torch.nn draws them."""
 
-    name: Literal["uniform"]
+    name: Literal["uniform"] = "uniform"
 
     def fill(self, block: Tensor, start: torch.Generator) -> None:
-        """Leave the block as the module drew it."""
+        """Leave the block as the stack or the layer drew it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gaussian:
     """N(0, std²), every entry alone."""
 
-    name: Literal["gaussian"]
+    name: Literal["gaussian"] = "gaussian"
     std: float
 
     def __post_init__(self) -> None:
@@ -51,11 +104,11 @@ class Gaussian:
         block.normal_(0.0, self.std, generator=start)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScaledGaussian:
     """N(0, g²/n) with n the number of columns: a square block has spectral radius near g (Girko's circle)."""
 
-    name: Literal["scaled_gaussian"]
+    name: Literal["scaled_gaussian"] = "scaled_gaussian"
     gain: float
 
     def __post_init__(self) -> None:
@@ -66,11 +119,11 @@ class ScaledGaussian:
         block.normal_(0.0, self.gain / math.sqrt(block.shape[1]), generator=start)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Identity:
     """The identity times `scale` (Le, Jaitly and Hinton, 2015); ones on the diagonal of a block that is not square."""
 
-    name: Literal["identity"]
+    name: Literal["identity"] = "identity"
     scale: float
 
     def fill(self, block: Tensor, start: torch.Generator) -> None:
@@ -78,11 +131,11 @@ class Identity:
         nn.init.eye_(block).mul_(self.scale)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Orthogonal:
     """A random orthogonal matrix times `gain` (Saxe et al., 2014): all singular values are the gain."""
 
-    name: Literal["orthogonal"]
+    name: Literal["orthogonal"] = "orthogonal"
     gain: float
 
     def fill(self, block: Tensor, start: torch.Generator) -> None:
@@ -90,11 +143,11 @@ class Orthogonal:
         nn.init.orthogonal_(block, self.gain, generator=start)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpectralRadius:
     """Gaussian, scaled so that the largest modulus of an eigenvalue is `radius`; square blocks only."""
 
-    name: Literal["spectral_radius"]
+    name: Literal["spectral_radius"] = "spectral_radius"
     radius: float
 
     def __post_init__(self) -> None:
@@ -106,11 +159,11 @@ class SpectralRadius:
         block.copy_(drawn * (self.radius / torch.linalg.eigvals(drawn).abs().amax()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Glorot:
     """U(-a, a) with a = gain · √(6 / (rows + columns)) of a gate's block (Glorot and Bengio, 2010)."""
 
-    name: Literal["glorot"]
+    name: Literal["glorot"] = "glorot"
     gain: float
 
     def __post_init__(self) -> None:
@@ -126,89 +179,73 @@ MatrixRule = Uniform | Gaussian | ScaledGaussian | Identity | Orthogonal | Spect
 """The variants that a spec may name for a matrix."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UniformBias:
     """U(-1/√H, 1/√H) in both biases, as torch.nn draws them."""
 
-    name: Literal["uniform"]
+    name: Literal["uniform"] = "uniform"
 
-    needs = "a bias"
+    needs_keep_gate = False
 
-    def suits(self, cell: str) -> bool:
-        """Return whether the cell has what the rule fills."""
-        return True
-
-    def values(self, cell: str, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
+    def values(self, cell: Cell, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
         """Return None: the biases stay as the module drew them."""
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConstantBias:
     """One value in every bias; 0 is the usual choice. In the GRU that of n stands inside the reset product."""
 
-    name: Literal["constant"]
+    name: Literal["constant"] = "constant"
     value: float
 
-    needs = "a bias"
+    needs_keep_gate = False
 
-    def suits(self, cell: str) -> bool:
-        """Return whether the cell has what the rule fills."""
-        return True
-
-    def values(self, cell: str, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
+    def values(self, cell: Cell, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
         """Return the bias of every gate, (H,) each."""
-        return {gate: torch.full((hidden_size,), self.value) for gate in CELLS[cell].gates}
+        return {gate: torch.full((hidden_size,), self.value) for gate in cell.gates}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KeepBias:
     """`value` in the gate that keeps the past (f of the LSTM, z of the GRU), 0 elsewhere (Gers et al., 2000)."""
 
-    name: Literal["forget_bias"]
+    name: Literal["forget_bias"] = "forget_bias"
     value: float
 
-    needs = "a gate that keeps the past"
+    needs_keep_gate = True
 
-    def suits(self, cell: str) -> bool:
-        """Return whether the cell has what the rule fills."""
-        return CELLS[cell].keep_gate is not None
-
-    def values(self, cell: str, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
+    def values(self, cell: Cell, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
         """Return the bias of the keeping gate."""
-        return {str(CELLS[cell].keep_gate): torch.full((hidden_size,), self.value)}
+        return {str(cell.keep_gate): torch.full((hidden_size,), self.value)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Chrono:
     """b_f ~ ln U[1, T_max - 1], b_i = -b_f, 0 elsewhere (Tallec and Ollivier, 2018).
 
     A unit then forgets after a time drawn between 1 and T_max timesteps. In the GRU b_z takes the place of b_f.
     """
 
-    name: Literal["chrono"]
+    name: Literal["chrono"] = "chrono"
     longest_lag: float
 
-    needs = "a gate that keeps the past"
+    needs_keep_gate = True
 
     def __post_init__(self) -> None:
         require(self.longest_lag > 2, "longest_lag", "a number of timesteps above 2", self.longest_lag)
 
-    def suits(self, cell: str) -> bool:
-        """Return whether the cell has what the rule fills."""
-        return CELLS[cell].keep_gate is not None
-
-    def values(self, cell: str, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
+    def values(self, cell: Cell, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
         """Return the bias of the keeping gate, and of the input gate where there is one."""
         keep = torch.empty(hidden_size).uniform_(1.0, self.longest_lag - 1.0, generator=start).log()
-        return {str(CELLS[cell].keep_gate): keep} | ({"i": -keep} if "i" in CELLS[cell].gates else {})
+        return {str(cell.keep_gate): keep} | ({"i": -keep} if "i" in cell.gates else {})
 
 
 BiasRule = UniformBias | ConstantBias | KeepBias | Chrono
 """The variants that a spec may name for the biases."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Initialisation:
     """How every weight of a network begins.
 
@@ -222,14 +259,14 @@ class Initialisation:
 
     input: MatrixRule
     recurrent: MatrixRule
-    gates: Mapping[str, MatrixRule]
+    gates: Mapping[str, MatrixRule] = field(hash=False)
     bias: BiasRule
     readout: MatrixRule
 
     def __post_init__(self) -> None:
-        for field in ("input", "readout"):
-            square_only = isinstance(getattr(self, field), SpectralRadius)
-            require(not square_only, field, "a rule for blocks that need not be square", "spectral_radius")
+        for name in ("input", "readout"):
+            square_only = isinstance(getattr(self, name), SpectralRadius)
+            require(not square_only, name, "a rule for blocks that need not be square", "spectral_radius")
 
     def check(self, cell: str) -> None:
         """Check that the cell has the gates that the rules speak of.
@@ -239,23 +276,23 @@ class Initialisation:
         """
         for gate in self.gates:
             if gate not in CELLS[cell].gates:
-                told = unknown_name("gate", gate, CELLS[cell].gates)
-                raise InvalidFieldError("initialisation.gates", f"gates of the cell {cell!r} ({told})", gate)
-        suits = self.bias.suits(cell)
-        require(suits, "initialisation.bias", f"a rule for {cell!r}, which lacks {self.bias.needs}", self.bias.name)
+                expected = unknown_name("gate", gate, CELLS[cell].gates)
+                raise InvalidFieldError("initialisation.gates", f"gates of the cell {cell!r} ({expected})", gate)
+        suits = CELLS[cell].keep_gate is not None or not self.bias.needs_keep_gate
+        expected = f"a rule for {cell!r}, which lacks a gate that keeps the past"
+        require(suits, "initialisation.bias", expected, self.bias.name)
 
 
-PLAIN = Initialisation(Uniform("uniform"), Uniform("uniform"), {}, UniformBias("uniform"), Uniform("uniform"))
+PLAIN = Initialisation(input=Uniform(), recurrent=Uniform(), gates={}, bias=UniformBias(), readout=Uniform())
 """As torch.nn draws everything."""
 
 
 @torch.no_grad()
-def initialise_stack(stack: RecurrentStack, cell: str, rules: Initialisation, seed: int, part: int = 0) -> None:
+def initialise_stack(stack: RecurrentStack, rules: Initialisation, seed: int, part: int = 0) -> None:
     """Give the recurrent weights of one network their initial values, in place.
 
     Args:
         stack: As its constructor drew it.
-        cell: Its cell's name.
         rules: What is drawn from which distribution.
         seed: The replica's.
         part: Which of a network's stacks this is, counted from 0: each draws anew.
@@ -263,7 +300,7 @@ def initialise_stack(stack: RecurrentStack, cell: str, rules: Initialisation, se
     for number, place in enumerate(stack.places, MAX_PLACES * part):
         weights = stack.weights(place)
         _fill(weights, stack, rules, seed, MAX_GATES * number)
-        biases = rules.bias.values(cell, stack.hidden_size, generator(seed, "bias", number))
+        biases = rules.bias.values(stack.cell, stack.hidden_size, generator(seed, "bias", number))
         if biases is not None:
             weights.bias_ih.zero_()
             weights.bias_hh.zero_()

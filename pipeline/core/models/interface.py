@@ -1,4 +1,7 @@
-"""What a model meets at its two ends, what it is given, what it answers, and what that costs."""
+"""Inputs, targets and predictions of a network: their kinds and sizes, and the loss.
+
+Shapes: T timesteps, B batch, D input, O output, S source and U target length.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from pipeline.core.cells.stack import StackRun
 from pipeline.data.dataset import PAD, SOS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Interface:
-    """What a model meets at its two ends, as the dataset has it.
+    """Kinds and sizes of a network's inputs and targets, as the dataset has them.
 
     Attributes:
         input_kind: Real vectors, symbol ids, or one image.
@@ -25,7 +28,7 @@ class Interface:
             over a sequence that a decoder writes once the input is read (many-to-many delayed, one-to-many).
         target_kind: A real target under squared error, or a class under cross-entropy.
         output_size: Numbers per prediction.
-        padded: Whether inputs, and targets that are sequences, are filled up with `PAD` at their end.
+        padded: Whether inputs, and targets that are sequences, end with `PAD` where they are shorter than others.
     """
 
     input_kind: Literal["real", "token", "image"]
@@ -37,12 +40,12 @@ class Interface:
 
     @property
     def decodes(self) -> bool:
-        """Whether a decoder writes tokens, each given the one before."""
+        """Whether a decoder writes tokens, each from the one before."""
         return self.target_at == "sequence" and self.target_kind == "class"
 
     @property
     def ignored(self) -> int:
-        """The class that no loss and no error is over; -100 is none."""
+        """The class that is in no loss and no error; -100 is none."""
         return PAD if self.decodes or (self.padded and self.target_at == "every") else -100
 
     def mask(self, source_BS: Tensor) -> Tensor | None:
@@ -53,8 +56,8 @@ class Interface:
 class StateKey(NamedTuple):
     """Which state of a network: layer (from 0), "forward" or "backward", "h" or "c", and the part that it belongs to.
 
-    A network with one recurrent stack has the part "recurrent", an encoder-decoder "encoder" and "decoder". What the
-    network reads is the quantity "x" of the part "input".
+    A network with one recurrent stack has the part "recurrent", an encoder-decoder "encoder" and "decoder". The encoded
+    inputs are the quantity "x" of the part "input".
     """
 
     layer: int
@@ -66,21 +69,21 @@ class StateKey(NamedTuple):
 INPUT = StateKey(0, "forward", "x", "input")
 
 
-class Reading(NamedTuple):
-    """What an encoder-decoder reads.
+class Seq2SeqInputs(NamedTuple):
+    """Inputs of a network with a decoder.
 
     Attributes:
-        source: What is encoded: symbol ids (B, S), or images (B, height, width).
-        given: At every output position the token before, (B, U): `SOS` and the true ones under teacher forcing, the
-            decoder's own where it runs free.
+        source: Symbol ids (B, S), or images (B, height, width).
+        decoder_inputs: At every output position the token before, (B, U): `SOS` and the true ones if teacher-forced,
+            the decoder's own if free-running.
     """
 
     source: Tensor
-    given: Tensor
+    decoder_inputs: Tensor
 
 
-Inputs = Tensor | Reading
-"""Real vectors (B, T, D), symbol ids (B, T), or what an encoder-decoder reads."""
+Inputs = Tensor | Seq2SeqInputs
+"""Real vectors (B, T, D), symbol ids (B, T), or a source and the inputs of a decoder."""
 
 
 AnyInputs = TypeVar("AnyInputs", bound=Inputs)
@@ -88,29 +91,34 @@ AnyInputs = TypeVar("AnyInputs", bound=Inputs)
 
 def map_inputs(function: Callable[[Tensor], Tensor], inputs: AnyInputs) -> AnyInputs:
     """Return the inputs with `function` applied to each of their tensors."""
-    mapped = Reading(*map(function, inputs)) if isinstance(inputs, Reading) else function(inputs)
+    mapped = Seq2SeqInputs(*map(function, inputs)) if isinstance(inputs, Seq2SeqInputs) else function(inputs)
     return cast(AnyInputs, mapped)
 
 
 def num_examples_of(inputs: Inputs, axis: int = 0) -> int:
     """Return B."""
-    return (inputs.source if isinstance(inputs, Reading) else inputs).shape[axis]
+    return (inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs).shape[axis]
 
 
 def teacher_forced(targets: Tensor) -> Tensor:
-    """Return what teacher forcing gives a decoder of these targets, (…, U): `SOS`, then the targets but the last."""
+    """Return the teacher-forced inputs of a decoder of these targets, (…, U): `SOS`, then the targets but the last."""
     return torch.cat([torch.full_like(targets[..., :1], SOS), targets[..., :-1]], dim=-1)
 
 
+def lengths_of(tokens: Tensor) -> Tensor:
+    """Return how many tokens before the padding each row (…, T) has, at least 1."""
+    return (tokens != PAD).sum(dim=-1).clamp_min(1)
+
+
 class Prediction(NamedTuple):
-    """What a network says of a sequence.
+    """Predictions of a network, and the states that it went through.
 
     Attributes:
-        values: (B, O) of the last timestep, or (B, T, O) of every one (of the newest ones only, where asked), or
+        values: (B, O) of the last timestep, or (B, T, O) of every one or of the last `num_scored`, or
             (B, U, O) of an output sequence.
-        states: Of every place at every timestep, (T, B, H) each, in the order of the model's `state_keys`.
-        weights: What attention looked at, (B, U, S); None without attention.
-        run: What a network with one recurrent stack went through.
+        states: Every state at every timestep, (T, B, H) each, in the order of the model's `state_keys`.
+        weights: Of attention, (B, U, S); None without attention.
+        run: Of the part "recurrent"; None of networks without it.
     """
 
     values: Tensor
@@ -140,15 +148,15 @@ def num_scored(interface: Interface, targets: Tensor) -> Tensor:
 
 
 def coverage_penalty(weights_BUS: Tensor, targets_BU: Tensor, mask_BS: Tensor | None = None) -> Tensor:
-    """Return Σ_s (1 - Σ_u weight_us)², mean over examples: least where every position was looked at once.
+    """Return Σ_s (1 - Σ_u weight_us)², mean over examples: 0 where every source position has weight 1 in all.
 
     Source: Xu et al. (2015), section 4.2.1, doubly stochastic attention.
 
     Args:
         weights_BUS: Of attention.
-        targets_BU: Padding among them counts for nothing.
-        mask_BS: Which source positions there are; None is all.
+        targets_BU: Padding among them is not counted.
+        mask_BS: Which source positions are no padding; None is all.
     """
-    looked_BS = (weights_BUS * (targets_BU != PAD)[..., None]).sum(dim=1)
-    missed_BS = (1.0 - looked_BS).square()
+    total_BS = (weights_BUS * (targets_BU != PAD)[..., None]).sum(dim=1)
+    missed_BS = (1.0 - total_BS).square()
     return (missed_BS if mask_BS is None else missed_BS * mask_BS).sum(dim=1).mean()

@@ -1,27 +1,126 @@
-"""The face that every kind of network shows: what it is made of, what of it can be tapped, how it is run."""
+"""What every kind of network shares: its recurrent parts, what of it can be tapped, and one forward pass.
+
+Shapes: T timesteps, B batch, D input, H hidden, O output, S source and U target length.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from pipeline.core.cells.stack import RecurrentStack
-from pipeline.core.models.interface import INPUT, Interface, Prediction, StateKey
+from pipeline.core.cells.cell import States
+from pipeline.core.cells.stack import RecurrentStack, StackRun, stack_states, unstack_states
+from pipeline.core.models.architecture import ModelSpec
+from pipeline.core.models.initialisation import embedding_of, generator
+from pipeline.core.models.interface import INPUT, Interface, Prediction, Seq2SeqInputs, StateKey, lengths_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of one pass through a network.
+
+    Attributes:
+        initial: States before the first timestep, (B, H) each, in the order of `Network.state_keys`; none for zeros.
+        taps: Added to the states and to the encoded inputs, (T, B, features) each, in the order of `Network.tap_keys`;
+            of zeros, the gradients are those of the states. None are no taps.
+        num_scored: Of targets at every timestep, how many at the end are predicted; None is all.
+        state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
+    """
+
+    initial: Sequence[Tensor] = ()
+    taps: Sequence[Tensor] = ()
+    num_scored: int | None = None
+    state_threshold: float | None = None
+
+    def names(self) -> set[str]:
+        """Return the names of the options that are set."""
+        tensors = {name for name in ("initial", "taps") if len(getattr(self, name))}
+        return tensors | {name for name in ("num_scored", "state_threshold") if getattr(self, name) is not None}
+
+
+NO_OPTIONS = RunOptions()
+
+
+class NetworkRun:
+    """One pass through a network under way: runs the recurrent parts with its options, and keeps their states.
+
+    A part may be run at once or a few timesteps at a time; each call takes the taps of the timesteps that follow.
+
+    Args:
+        network: The network.
+        options: Of the pass.
+    """
+
+    def __init__(self, network: Network, options: RunOptions) -> None:
+        self.options, self._stacks = options, network.stacks
+        self.runs: dict[str, list[StackRun]] = {part: [] for part in self._stacks}
+        self._taps: dict[str, list[States]] = {}
+        self._num_run = dict.fromkeys(self._stacks, 0)
+        rest = list(options.taps)
+        for part, stack in self._stacks.items() if rest else ():
+            size = len(stack.places) * len(stack.cell.states)
+            self._taps[part], rest = unstack_states(rest[:size], stack.cell), rest[size:]
+        self._input_tap = rest[0] if rest else None
+
+    def tap(self, x_BTD: Tensor) -> Tensor:
+        """Return the encoded inputs with their tap added."""
+        return x_BTD if self._input_tap is None else x_BTD + self._input_tap.transpose(0, 1)
+
+    def recur(
+        self, part: str, x_TBD: Tensor, initial: Sequence[States] | None = None, lengths_B: Tensor | None = None
+    ) -> StackRun:
+        """Run a recurrent part over its next timesteps.
+
+        Args:
+            part: A key of the network's `stacks`.
+            x_TBD: Its inputs.
+            initial: States before them; None takes those of the options.
+            lengths_B: After how many timesteps each example ends; None where all have T.
+        """
+        stack, start, stop = self._stacks[part], self._num_run[part], self._num_run[part] + len(x_TBD)
+        self._num_run[part] = stop
+        if initial is None and self.options.initial:
+            initial = unstack_states(self.options.initial, stack.cell)
+        taps = self._taps.get(part)
+        if taps is not None and len(taps[0].h) != len(x_TBD):
+            taps = [tap.map(lambda each: each[start:stop]) for tap in taps]
+        run: StackRun = stack(x_TBD, initial, taps, lengths_B, self.options.state_threshold)
+        self.runs[part].append(run)
+        return run
+
+    def states(self) -> list[Tensor]:
+        """Return every state at every timestep, (T, B, H) each, in the order of `Network.state_keys`."""
+        pieces = [[stack_states(run.states) for run in runs] for runs in self.runs.values()]
+        return [each[0] if len(each) == 1 else torch.cat(each) for part in pieces for each in zip(*part, strict=True)]
 
 
 class Network(nn.Module, ABC):
-    """One network, with no replica axis in sight.
+    """One network, without a replica axis.
+
+    Args:
+        interface: Kinds and sizes of inputs and targets.
+        spec: What lies between them.
+        seed: Where the initial weights come from; each part draws from a stream of its own.
 
     Attributes:
-        interface: What it meets at its two ends.
-        reads_sequence: Whether what it reads has timesteps, so that ∂L/∂x_t can be traced.
+        options: Names of the `RunOptions` that this kind of network can be run with.
+        traces_inputs: Whether its inputs have timesteps, so that ∂L/∂x_t can be traced.
     """
 
-    interface: Interface
-    reads_sequence = True
+    options: ClassVar[frozenset[str]] = frozenset({"taps", "state_threshold"})
+    traces_inputs: ClassVar[bool] = True
+
+    def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
+        super().__init__()
+        self.interface = interface
+        embedding_size = spec.embedding_size if interface.input_kind == "token" else None
+        self.embedding = embedding_of(interface.input_size, embedding_size, generator(seed, "embedding"))
+        self.input_size = embedding_size or interface.input_size
 
     @property
     @abstractmethod
@@ -30,44 +129,71 @@ class Network(nn.Module, ABC):
 
     @property
     def attends(self) -> bool:
-        """Whether there are weights of attention to look at."""
+        """Whether there are attention weights to look at."""
         return False
 
     @property
     def state_keys(self) -> tuple[StateKey, ...]:
         """Every state of the recurrent parts, in order."""
-        return tuple(key for part, stack in self.stacks.items() for key in state_keys_of(part, stack))
+        return tuple(
+            StateKey(place.layer, place.direction, name, part)
+            for part, stack in self.stacks.items()
+            for place, name in stack.state_keys()
+        )
 
     @property
     def tap_keys(self) -> tuple[StateKey, ...]:
-        """What can be tapped: every state, and what is read."""
-        return (*self.state_keys, INPUT) if self.reads_sequence else self.state_keys
+        """What can be tapped: every state, and the encoded inputs."""
+        return (*self.state_keys, INPUT) if self.traces_inputs else self.state_keys
 
-    @abstractmethod
     def tap_shapes(self, inputs: Any) -> list[tuple[int, int]]:
         """Return timesteps and features of each tap, for inputs with any number of leading axes."""
+        source = inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs
+        num_timesteps = source.shape[-1 if self.interface.input_kind == "token" else -2]
+        lengths = {"decoder": inputs.decoder_inputs.shape[-1]} if isinstance(inputs, Seq2SeqInputs) else {}
+        sizes = {part: stack.hidden_size for part, stack in self.stacks.items()} | {INPUT.part: self.input_size}
+        return [(lengths.get(key.part, num_timesteps), sizes[key.part]) for key in self.tap_keys]
 
-    @abstractmethod
-    def forward(
-        self,
-        inputs: Any,
-        initial: Sequence[Tensor] = (),
-        taps: Sequence[Tensor] = (),
-        num_scored: int | None = None,
-        state_threshold: float | None = None,
-    ) -> Prediction:
-        """Return predictions, and what the network went through.
+    def forward(self, inputs: Any, options: RunOptions = NO_OPTIONS) -> Prediction:
+        """Return predictions, and the states that the network went through.
 
         Args:
-            inputs: As this kind of network reads them.
-            initial: States before the first timestep, (B, H) each, in the order of `state_keys`; none for zeros. Only
-                a network with one recurrent stack can be given any.
-            taps: Added to the states and to what is read, (T, B, features) each, in the order of `tap_keys`; or none.
-            num_scored: Of targets at every timestep, how many at the end are asked for; None is all.
-            state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
+            inputs: (B, T, D) real vectors, (B, T) symbol ids, or `Seq2SeqInputs`.
+            options: Of this pass.
+
+        Raises:
+            ValueError: If this kind of network cannot be run with one of the options.
+        """
+        if not options.names() <= self.options:
+            refused = ", ".join(sorted(options.names() - self.options))
+            raise ValueError(f"expected none of the options {refused} for a network of the kind {type(self).__name__}")
+        run = NetworkRun(self, options)
+        values, weights = self.predict(inputs, run)
+        recurrent = run.runs.get("recurrent", [None])[0]
+        return Prediction(values=values, states=run.states(), weights=weights, run=recurrent)
+
+    @abstractmethod
+    def predict(self, inputs: Any, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
+        """Return predictions, and attention weights (B, U, S) where there are any.
+
+        Args:
+            inputs: As those of `forward`.
+            run: Runs the recurrent parts.
         """
 
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Return what the first layer sees of real vectors (B, T, D) or symbol ids (B, T), (B, T, D)."""
+        if self.interface.input_kind == "real":
+            return inputs
+        return embedded(inputs, self.embedding, self.interface.input_size, next(self.parameters()).dtype)
 
-def state_keys_of(part: str, stack: RecurrentStack) -> tuple[StateKey, ...]:
-    """Return every state of a recurrent part, in the order of its stack."""
-    return tuple(StateKey(place.layer, place.direction, name, part) for place, name in stack.state_keys())
+    def lengths(self, inputs: Tensor) -> Tensor | None:
+        """Return the number of timesteps of every sequence, (B,); None where all are equally long."""
+        return lengths_of(inputs) if self.interface.padded else None
+
+
+def embedded(tokens: Tensor, embedding: nn.Embedding | None, num_tokens: int, dtype: torch.dtype) -> Tensor:
+    """Return the embeddings of symbol ids (…), (…, D), or one-hot vectors where there is no embedding."""
+    if embedding is not None:
+        return embedding(tokens.long())
+    return (tokens[..., None] == torch.arange(num_tokens, device=tokens.device)).to(dtype)

@@ -6,8 +6,9 @@ clipping, its ledger and the optimiser one operation each; a row is a replica, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,13 @@ from pipeline.core.models.interface import (
     Inputs,
     Interface,
     Prediction,
-    Reading,
+    Seq2SeqInputs,
     StateKey,
     coverage_penalty,
     loss,
     num_examples_of,
 )
-from pipeline.core.models.network import Network
+from pipeline.core.models.network import NO_OPTIONS, Network, RunOptions
 
 
 class Pass(NamedTuple):
@@ -33,10 +34,10 @@ class Pass(NamedTuple):
 
     Attributes:
         losses: Mean over examples (and scored timesteps), (R,).
-        coverage: The penalty of what attention left out, (R,), whether or not it is weighed; 0 without attention.
+        coverage: `coverage_penalty` of every replica, (R,), whatever its weight; 0 without attention.
         grad_RP: Of the parameters.
-        states: Of every place at every timestep, (R, T, B, H), in the order of the model's `state_keys`.
-        grad_states: dL/d(state), and dL/dx, in the order of the model's `tap_keys`; empty unless it was traced.
+        states: Every state at every timestep, (R, T, B, H), in the order of the model's `state_keys`.
+        grad_states: dL/d(state), and dL/dx, in the order of the model's `tap_keys`; empty unless traced.
     """
 
     losses: Tensor
@@ -47,10 +48,10 @@ class Pass(NamedTuple):
 
 
 class Replicas:
-    """A pack of networks that share nothing but their shape.
+    """A replica batch: networks that share nothing but their shape.
 
     Args:
-        models: One a seed, of equal architecture.
+        models: One per seed, of equal architecture.
     """
 
     def __init__(self, models: Sequence[Network]) -> None:
@@ -83,133 +84,115 @@ class Replicas:
 
         Args:
             parameters: As `named` returns them.
-            inputs: (B, T, D) or (B, T), or a source with what a decoder is given.
+            inputs: (B, T, D) or (B, T), or a source and decoder inputs.
         """
-        return torch.vmap(lambda mine, x: self._call(mine, x).values, in_dims=(0, None))(dict(parameters), inputs)
+        return self._each(lambda prediction: prediction.values, parameters, inputs)
 
-    def predict_each(self, parameters: Mapping[str, Tensor], inputs: Reading) -> Tensor:
-        """Return every replica's predictions, (R, ...), for one source (B, ...) and what each is given, (R, B, U)."""
-        in_dims = (0, None, 0)
-        return torch.vmap(lambda mine, *x: self._call(mine, Reading(*x)).values, in_dims)(dict(parameters), *inputs)
+    def predict_each(self, parameters: Mapping[str, Tensor], inputs: Seq2SeqInputs) -> Tensor:
+        """Return every replica's predictions, (R, ...), of one source (B, ...) and its own decoder inputs (R, B, U)."""
+
+        def one(mine: dict[str, Tensor], source: Tensor, decoder_inputs: Tensor) -> Tensor:
+            return self._call(mine, Seq2SeqInputs(source, decoder_inputs), NO_OPTIONS).values
+
+        return torch.vmap(one, in_dims=(0, None, 0))(dict(parameters), *inputs)
 
     def attend(self, parameters: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
-        """Return what every replica's attention looks at, (R, B, U, S); the model has attention."""
-
-        def one(mine: dict[str, Tensor], inputs: Inputs) -> Tensor:
-            weights = self._call(mine, inputs).weights
-            assert weights is not None  # noqa: S101 - the caller has seen to it
-            return weights
-
-        return torch.vmap(one, in_dims=(0, None))(dict(parameters), inputs)
-
-    def run_free(
-        self, parameters: Mapping[str, Tensor], inputs: Reading, coins: Tensor, shared: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Return what every replica's decoder was given and what it said, (R, B, U) each; see `Decoder.run_free`.
-
-        Args:
-            parameters: As `named` returns them.
-            inputs: Source and true tokens, with or without a replica axis.
-            coins: Where the true token is given, with a replica axis if the inputs have one.
-            shared: Whether inputs and coins have no replica axis.
-        """
-
-        def one(mine: dict[str, Tensor], inputs: Reading, coins: Tensor) -> tuple[Tensor, Tensor]:
-            return functional_call(
-                _RunningFree(self.model), {f"network.{k}": v for k, v in mine.items()}, (inputs, coins)
-            )
-
-        data_dim = None if shared else 0
-        return torch.vmap(one, in_dims=(0, data_dim, data_dim))(dict(parameters), inputs, coins)
+        """Return every replica's attention weights, (R, B, U, S), for the same inputs; the model has attention."""
+        weights: Tensor = self._each(lambda prediction: prediction.weights, parameters, inputs)
+        return weights
 
     def unroll(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return what every place saw, (R, T, B, D) each, and all states, (R, T, B, H) each, for the same inputs.
+        """Return the inputs of each layer and direction, (R, T, B, D), and all states, (R, T, B, H), of a stack.
 
         Args:
-            parameters: As `named` returns them, of networks with one recurrent stack.
-            inputs: (B, T, D) or (B, T).
+            parameters: As `named` returns them, of networks with the part "recurrent".
+            inputs: (B, T, D) or (B, T), the same for all replicas.
         """
 
-        def one(mine: dict[str, Tensor], x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-            prediction = self._call(mine, x)
+        def unrolled(prediction: Prediction) -> tuple[list[Tensor], list[Tensor]]:
             assert prediction.run is not None  # noqa: S101 - the caller has seen to it
             return list(prediction.run.inputs), list(prediction.states)
 
-        return torch.vmap(one, in_dims=(0, None))(dict(parameters), inputs)
+        inputs_and_states: tuple[list[Tensor], list[Tensor]] = self._each(unrolled, parameters, inputs)
+        return inputs_and_states
 
     def advance(self, parameters: Mapping[str, Tensor], inputs: Tensor, initial: Sequence[Tensor] = ()) -> list[Tensor]:
         """Return the states after the last timestep, (R, B, H) each, forward in time only.
 
         Args:
-            parameters: As `named` returns them.
+            parameters: As `named` returns them, of networks with the part "recurrent".
             inputs: Each replica's own, (R, B, ...).
             initial: States before the first timestep, (R, B, H) each in the order of `state_keys`; none for zeros.
         """
 
         def one(mine: dict[str, Tensor], x: Tensor, *initial: Tensor) -> list[Tensor]:
-            run = self._call(mine, x, initial).run
-            assert run is not None  # noqa: S101 - truncation is for networks with one recurrent stack
+            run = self._call(mine, x, RunOptions(initial=initial)).run
+            assert run is not None  # noqa: S101 - the caller has seen to it
             return stack_states(run.final)
 
         return torch.vmap(one)(dict(parameters), inputs, *initial)
 
-    def losses(
-        self,
-        parameters: Mapping[str, Tensor],
-        inputs: Inputs,
-        targets: Tensor,
-        taps: Sequence[Tensor] = (),
-        shared: bool = False,
-    ) -> Tensor:
+    def free_running(
+        self, parameters: Mapping[str, Tensor], inputs: Seq2SeqInputs, coins: Tensor, shared: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return the inputs of every replica's decoder and what it wrote, (R, B, U) each; see `Decoder.free_running`.
+
+        Args:
+            parameters: As `named` returns them.
+            inputs: Source and true tokens, with or without a replica axis.
+            coins: Where the true token is the decoder's input, with a replica axis if the inputs have one.
+            shared: Whether inputs and coins have no replica axis.
+        """
+
+        def one(mine: dict[str, Tensor], inputs: Seq2SeqInputs, coins: Tensor) -> tuple[Tensor, Tensor]:
+            network = _FreeRunning(self.model)
+            return functional_call(network, {f"network.{name}": value for name, value in mine.items()}, (inputs, coins))
+
+        data_dim = None if shared else 0
+        return torch.vmap(one, in_dims=(0, data_dim, data_dim))(dict(parameters), inputs, coins)
+
+    def losses(self, parameters: Mapping[str, Tensor], inputs: Inputs, targets: Tensor, shared: bool = False) -> Tensor:
         """Return the mean loss of every replica, (R,).
 
         Args:
             parameters: As `named` returns them.
             inputs: (R, B, ...), or (B, ...) if all replicas see the same.
             targets: With or without a replica axis, as `inputs`.
-            taps: (R, T, B, features) each, in the order of `tap_keys`, or none.
             shared: Whether inputs and targets have no replica axis.
         """
-        return self._losses_and_states(parameters, inputs, targets, (), taps, None, None, shared)[0]
+        return self._losses_and_states(parameters, inputs, targets, NO_OPTIONS, shared)[0]
 
     def _losses_and_states(
-        self,
-        parameters: Mapping[str, Tensor],
-        inputs: Inputs,
-        targets: Tensor,
-        initial: Sequence[Tensor],
-        taps: Sequence[Tensor],
-        num_scored: int | None,
-        state_threshold: float | None,
-        shared: bool,
+        self, parameters: Mapping[str, Tensor], inputs: Inputs, targets: Tensor, options: RunOptions, shared: bool
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        num_initial = len(initial)
+        """Return losses and coverage penalties, (R,), and all states; tensors of the options have a replica axis."""
+        num_initial = len(options.initial)
 
         def one(
             mine: dict[str, Tensor], inputs: Inputs, targets: Tensor, *states: Tensor
         ) -> tuple[Tensor, Tensor, list[Tensor]]:
-            before, taps = states[:num_initial], states[num_initial:]
-            predicted = self._call(mine, inputs, before, taps, num_scored, state_threshold)
+            own = dataclasses.replace(options, initial=states[:num_initial], taps=states[num_initial:])
+            predicted = self._call(mine, inputs, own)
             cost = loss(self.interface, predicted.values, targets)
             coverage = torch.zeros_like(cost)
-            if predicted.weights is not None and isinstance(inputs, Reading):
+            if predicted.weights is not None and isinstance(inputs, Seq2SeqInputs):
                 coverage = coverage_penalty(predicted.weights, targets, self.interface.mask(inputs.source))
             return cost, coverage, list(predicted.states)
 
-        data_dim = None if shared else 0
-        in_dims = (0, data_dim, data_dim, *(0 for _ in (*initial, *taps)))
-        return torch.vmap(one, in_dims=in_dims)(dict(parameters), inputs, targets, *initial, *taps)
+        states, data_dim = (*options.initial, *options.taps), None if shared else 0
+        in_dims = (0, data_dim, data_dim, *(0 for _ in states))
+        return torch.vmap(one, in_dims=in_dims)(dict(parameters), inputs, targets, *states)
 
-    def _call(
-        self,
-        parameters: dict[str, Tensor],
-        inputs: Inputs,
-        initial: Sequence[Tensor] = (),
-        taps: Sequence[Tensor] = (),
-        num_scored: int | None = None,
-        state_threshold: float | None = None,
-    ) -> Prediction:
-        return functional_call(self.model, parameters, (inputs, initial, taps, num_scored, state_threshold))
+    def _each(self, pick: Callable[[Prediction], Any], parameters: Mapping[str, Tensor], inputs: Inputs) -> Any:
+        """Return what `pick` takes of every replica's prediction for the same inputs, (R, ...)."""
+
+        def one(mine: dict[str, Tensor], inputs: Inputs) -> Any:
+            return pick(self._call(mine, inputs, NO_OPTIONS))
+
+        return torch.vmap(one, in_dims=(0, None))(dict(parameters), inputs)
+
+    def _call(self, parameters: dict[str, Tensor], inputs: Inputs, options: RunOptions) -> Prediction:
+        return functional_call(self.model, parameters, (inputs, options))
 
     def zero_taps(self, inputs: Inputs, like: Tensor, shared: bool) -> list[Tensor]:
         """Return a zero for each of the model's `tap_keys`, (R, T, B, features) each, to be differentiated by.
@@ -230,10 +213,8 @@ class Replicas:
         flat_RP: Tensor,
         inputs: Inputs,
         targets: Tensor,
+        options: RunOptions = NO_OPTIONS,
         *,
-        initial: Sequence[Tensor] = (),
-        num_scored: int | None = None,
-        state_threshold: float | None = None,
         coverage_weight: float = 0.0,
         trace: bool = False,
         shared: bool = False,
@@ -244,24 +225,25 @@ class Replicas:
             flat_RP: Parameters.
             inputs: (R, B, T, ...), or (B, T, ...) if all replicas see the same.
             targets: Of the scored timesteps, with or without a replica axis, as `inputs`.
-            initial: States before the first timestep, (R, B, H) each, in the order of `state_keys`; none for zeros.
-                Nothing flows back through them.
-            num_scored: Of targets at every timestep, how many timesteps at the end have one; None is all.
-            state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
-            coverage_weight: By what `coverage_penalty` is weighed in the gradient; in the losses it is not.
-            trace: Whether the gradients in the states, and in what is read, are wanted too.
+            options: Of the pass, without taps; initial states have a replica axis, (R, B, H), and nothing flows back
+                through them.
+            coverage_weight: Of `coverage_penalty` in the gradient; in the losses it is not.
+            trace: Whether the gradients of the states, and of the encoded inputs, are wanted too.
             shared: Whether inputs and targets have no replica axis.
         """
         taps = self.zero_taps(inputs, flat_RP, shared) if trace else []
         leaves = {name: view.detach().requires_grad_() for name, view in self.named(flat_RP).items()}
-        losses, coverage, states = self._losses_and_states(
-            leaves, inputs, targets, initial, taps, num_scored, state_threshold, shared
-        )
+        tapped = dataclasses.replace(options, taps=taps)
+        losses, coverage, states = self._losses_and_states(leaves, inputs, targets, tapped, shared)
         objective = losses.sum() if coverage_weight == 0.0 else (losses + coverage_weight * coverage).sum()
         grads = torch.autograd.grad(objective, [*taps, *leaves.values()])
-        grad_RP = torch.cat([grad.flatten(1) for grad in grads[len(taps) :]], dim=1)
-        detached = tuple(state.detach() for state in states)
-        return Pass(losses.detach(), coverage.detach(), grad_RP, detached, tuple(grads[: len(taps)]))
+        return Pass(
+            losses=losses.detach(),
+            coverage=coverage.detach(),
+            grad_RP=torch.cat([grad.flatten(1) for grad in grads[len(taps) :]], dim=1),
+            states=tuple(state.detach() for state in states),
+            grad_states=tuple(grads[: len(taps)]),
+        )
 
     def gradients(
         self, flat_RP: Tensor, inputs: Inputs, targets: Tensor, shared: bool = False
@@ -278,19 +260,19 @@ class Replicas:
         return dict(zip(self.model.tap_keys, run.grad_states, strict=True)), run.grad_RP
 
     def weights(self, flat_RP: Tensor, place: Place, part: str = "recurrent") -> Weights:
-        """Return the parameters of one place of one of the model's stacks, (R, ...) each."""
+        """Return the parameters of one layer and direction of one of the model's stacks, (R, ...) each."""
         named = self.named(flat_RP)
         return Weights(*(named[f"{self._prefixes[part]}.{name}{place.suffix}"] for name in Weights._fields))
 
 
-class _RunningFree(nn.Module):
-    """Makes a network's `run_free` what `functional_call` calls."""
+class _FreeRunning(nn.Module):
+    """Makes a network's `free_running` what `functional_call` calls."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, inputs: Reading, coins: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the decoder was given and what it said."""
-        read, said = self.network.run_free(inputs, coins)  # type: ignore[operator]
-        return read, said
+    def forward(self, inputs: Seq2SeqInputs, coins: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs of the decoder and what it wrote."""
+        read, written = self.network.free_running(inputs, coins)  # type: ignore[operator]
+        return read, written

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core.models import Inputs, Interface, Reading, map_inputs, teacher_forced
+from pipeline.core.models import Inputs, Interface, Seq2SeqInputs, map_inputs, teacher_forced
 
 if TYPE_CHECKING:
     from pipeline.data import Split
@@ -37,12 +37,12 @@ class Sequences(NamedTuple):
 def interface_of(dataset: Task) -> Interface:
     """Return what a model meets at the two ends of this dataset."""
     return Interface(
-        dataset.input_kind,
-        dataset.input_size,
-        dataset.target_at,
-        dataset.target_kind,
-        dataset.output_size,
-        dataset.padded,
+        input_kind=dataset.input_kind,
+        input_size=dataset.input_size,
+        target_at=dataset.target_at,
+        target_kind=dataset.target_kind,
+        output_size=dataset.output_size,
+        padded=dataset.padded,
     )
 
 
@@ -51,7 +51,7 @@ def to_device(split: Split, interface: Interface, device: torch.device) -> Seque
     inputs = torch.from_numpy(np.array(split.inputs)).to(device)  # a copy: arrays from an object store are read-only
     targets = torch.from_numpy(np.array(split.targets)).to(device)
     targets = targets if targets.is_floating_point() else targets.long()
-    return Sequences(Reading(inputs, teacher_forced(targets)) if interface.decodes else inputs, targets)
+    return Sequences(Seq2SeqInputs(inputs, teacher_forced(targets)) if interface.decodes else inputs, targets)
 
 
 def aligned_on(split: Split, num_sequences: int, device: torch.device) -> Tensor | None:

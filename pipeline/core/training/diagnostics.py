@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.core.cells import Cell, Weights
-from pipeline.core.cells.stack import FORWARD, Place, RecurrentStack
+from pipeline.core.cells.stack import FORWARD, Place
 from pipeline.core.measures import (
     alignment_error,
     alignment_share,
@@ -23,7 +22,6 @@ from pipeline.core.measures import (
     gradient_check_error,
     in_float64,
     local_smoothness,
-    log_spaced_steps,
     lyapunov_spectrum,
     rank_correlation,
     recurrent_blocks,
@@ -37,10 +35,9 @@ from pipeline.core.measures import (
     truncation_bias,
     within_class_share,
 )
-from pipeline.core.models import Reading, Replicas
+from pipeline.core.models import Replicas, Seq2SeqInputs
 from pipeline.core.training.data import Sequences
-from pipeline.core.training.rows import CurveWriter, long_columns
-from pipeline.core.training.sink import Sink
+from pipeline.core.training.rows import RowWriter
 from pipeline.core.training.spec import DiagnosticsSpec
 from pipeline.data import PAD
 from pipeline.errors import ConfigError, PipelineError
@@ -60,17 +57,15 @@ class GradientCheckError(PipelineError):
 
 
 class Diagnostics:
-    """Traces, gradient checks, spectra and whatever else a spec asks for, of a pack, written to a sink.
+    """Traces, gradient checks, spectra and whatever else a spec asks for, of a replica batch, written to a sink.
 
     Args:
-        spec: How often, on how much, how exact, and what besides.
-        max_steps: The last step of the schedule.
-        replicas: The pack.
+        spec: How exact, and what besides.
+        replicas: The replica batch.
         probe: The batch, the same for all replicas and steps.
         alignment: Which source positions each output token of the probe is made from, (B, U, S); which timesteps are
             alike, for self-attention. None where it is not known.
-        seeds: One a replica, for the rows.
-        sink: Where the rows go.
+        rows: Where they go.
 
     Raises:
         ConfigError: If the alignment is over other source positions than the network attends to.
@@ -79,19 +74,13 @@ class Diagnostics:
     def __init__(
         self,
         spec: DiagnosticsSpec,
-        max_steps: int,
         replicas: Replicas,
         probe: Sequences,
         alignment: Tensor | None,
-        seeds: tuple[int, ...],
-        sink: Sink,
+        rows: RowWriter,
     ) -> None:
-        self.steps = frozenset(log_spaced_steps(max_steps, spec.num_traces))
-        self._spec, self._replicas, self._probe, self._sink = spec, replicas, probe, sink
-        self._alignment = alignment
+        self._spec, self._replicas, self._probe, self._alignment, self._rows = spec, replicas, probe, alignment, rows
         self._check_alignment()
-        self._curves = CurveWriter(seeds, sink)
-        self._seeds = self._curves.seeds
 
     def _check_alignment(self) -> None:
         model, alignment = self._replicas.model, self._alignment
@@ -101,8 +90,8 @@ class Diagnostics:
         weights_RBUS = self._replicas.attend(self._replicas.named(flat_RP), self._probe.inputs)
         if alignment.shape != weights_RBUS.shape[1:]:
             known, seen = alignment.shape[2], weights_RBUS.shape[3]
-            told = f"dataset: its alignment is over {known} source positions, the network attends to {seen}"
-            raise ConfigError(f"{told} (a captioner's cells are 4 x 4 pixels)")
+            found = f"dataset: its alignment is over {known} source positions, the network attends to {seen}"
+            raise ConfigError(f"{found} (a captioner's cells are 4 x 4 pixels)")
 
     def measure(self, step: int, flat_RP: Tensor, which: list[int]) -> list[float]:
         """Write the scheduled rows of `step` for the replicas in `which`; return their gradient check errors.
@@ -122,15 +111,14 @@ class Diagnostics:
         if step == 0:
             self._check_gradients(flat_RP, trace.grad_RP, error_R, which)
         for key, norms_RT in trace.log10_norms.items():
-            timesteps = np.arange(1, norms_RT.shape[1] + 1)
-            axes = {"seed": self._seeds[which], "timestep": timesteps}
-            self._write("traces", {"log10_norm": norms_RT[which]}, axes, step=step, **key._asdict())
+            axes = {"timestep": np.arange(1, norms_RT.shape[1] + 1)}
+            self._rows.write("traces", {"log10_norm": norms_RT[which]}, which, axes, step=step, **key._asdict())
         if "smoothness" in self._spec.measures:
-            self._curves.write(step, "probe_grad_norm", trace.grad_RP.norm(dim=1), which)
+            self._rows.curve(step, "probe_grad_norm", trace.grad_RP.norm(dim=1), which)
         for block, block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():  # LAPACK serves well
             facts = {"part": block.part, "gate": block.gate, **block.place._asdict()}
-            self._curves.write(step, "sigma_max", _only(sigma_max, block_RHH, which), which, **facts)
-            self._curves.write(step, "spectral_radius", _only(spectral_radius, block_RHH, which), which, **facts)
+            self._rows.curve(step, "sigma_max", _only(sigma_max, block_RHH, which), which, **facts)
+            self._rows.curve(step, "spectral_radius", _only(spectral_radius, block_RHH, which), which, **facts)
         if self._replicas.model.attends:
             self._measure_attention(step, flat_RP, which)
         if "gates" in self._spec.measures:
@@ -139,7 +127,7 @@ class Diagnostics:
                 self._write_gates(step, place, values, which)
         return error_R[which].tolist()
 
-    def measure_at_length(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
+    def measure_expensive(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
         """Write what costs more and is measured at step 0 and where a replica ends.
 
         Args:
@@ -149,9 +137,8 @@ class Diagnostics:
         """
         for (part, place, gate), block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():
             values_RH = eigenvalues(block_RHH[which])
-            axes = {"seed": self._seeds[which], "index": range(values_RH.shape[1])}
-            parts = {"real": values_RH.real, "imag": values_RH.imag}
-            self._write("eigenvalues", parts, axes, step=step, part=part, gate=gate, **place._asdict())
+            parts, axes = {"real": values_RH.real, "imag": values_RH.imag}, {"index": range(values_RH.shape[1])}
+            self._rows.write("eigenvalues", parts, which, axes, step=step, part=part, gate=gate, **place._asdict())
         if {"jacobians", "lyapunov"} & set(self._spec.measures):
             for place, weights, unrolled in self._unrolled(flat_RP, which):
                 x, *states = (tensor[:, :, :NUM_JACOBIAN_EXAMPLES] for tensor in unrolled)
@@ -171,7 +158,7 @@ class Diagnostics:
         if "smoothness" not in self._spec.measures:
             return
         smoothness_R = local_smoothness(self._replicas, before_RP, after_RP, *self._probe)
-        self._curves.write(step, "local_smoothness", smoothness_R, which)
+        self._rows.curve(step, "local_smoothness", smoothness_R, which)
 
     def _check_gradients(self, flat_RP: Tensor, exact_RP: Tensor, error_R: Tensor, which: list[int]) -> None:
         """Check both gradients at initialisation, replica by replica, against independent ones.
@@ -184,7 +171,7 @@ class Diagnostics:
         """
         differences_R = finite_difference_error(self._replicas, flat_RP, exact_RP, *self._probe)
         exploding_R = exact_RP.norm(dim=1) >= EXPLODING_NORM
-        for told, strayed_R in (
+        for text, strayed_R in (
             ("the training gradient is {:.1e} (relative) from the float64 gradient", error_R),
             (
                 "the float64 gradient is {:.1e} (relative) from finite differences of the loss",
@@ -198,18 +185,18 @@ class Diagnostics:
             amplified_R = rounding_error(self._replicas, flat_RP, *self._probe)
             guilty = [r for r in suspects if amplified_R[r] < CHAOTIC or not strayed_R[r] <= 100 * amplified_R[r]]
             if guilty:
-                text = f"{told.format(strayed_R[guilty[0]])} at step 0, seed {self._seeds[guilty[0]]}"
-                raise GradientCheckError(f"{text}; diagnostics.gradient_check_tolerance allows {tolerance:.1e}")
+                found = f"{text.format(strayed_R[guilty[0]])} at step 0, seed {self._rows.seeds[guilty[0]]}"
+                raise GradientCheckError(f"{found}; diagnostics.gradient_check_tolerance allows {tolerance:.1e}")
 
     def _measure_attention(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
-        """Write how spread out attention is, and whether it looks where it should, as far as that is known."""
+        """Write attention entropy, and alignment error or similarity to the inputs as far as an alignment is known."""
         inputs, targets = self._probe
         weights_RBUS = self._replicas.attend(self._replicas.named(flat_RP.double()), in_float64(inputs))
         aligned, entropy_RBU = self._alignment, entropy_nats(weights_RBUS)
-        asking_BU = targets != PAD if isinstance(inputs, Reading) else self._replicas.interface.mask(inputs)
+        asking_BU = targets != PAD if isinstance(inputs, Seq2SeqInputs) else self._replicas.interface.mask(inputs)
         asking_BU = torch.ones_like(entropy_RBU[0], dtype=torch.bool) if asking_BU is None else asking_BU
         measured = {"attention_entropy_nats": _mean_over(entropy_RBU, asking_BU)}
-        if aligned is not None and isinstance(inputs, Reading):
+        if aligned is not None and isinstance(inputs, Seq2SeqInputs):
             measured["alignment_error"] = alignment_error(weights_RBUS, aligned)
             measured["alignment_share"] = alignment_share(weights_RBUS, aligned)
         elif aligned is not None and isinstance(inputs, Tensor):  # which timesteps are of one class
@@ -219,68 +206,51 @@ class Diagnostics:
             similarity = torch.nn.functional.cosine_similarity(real[:, :, None], real[:, None], dim=-1)
             measured["similarity_rank_correlation"] = rank_correlation(weights_RBUS, similarity)
         for metric, values_R in measured.items():
-            self._curves.write(step, metric, values_R, which)
-
-    @property
-    def _stack(self) -> RecurrentStack:
-        """The one recurrent stack of a network that has one only."""
-        return self._replicas.model.stacks["recurrent"]
+            self._rows.curve(step, metric, values_R, which)
 
     @property
     def _cell(self) -> Cell:
-        return self._stack.cell
+        """Of a network with one recurrent stack."""
+        return self._replicas.model.stacks["recurrent"].cell
 
     def _unrolled(self, flat_RP: Tensor, which: list[int]) -> Iterator[tuple[Place, Weights, list[Tensor]]]:
-        """Yield each place forward in time, its weights, and what it saw and went through on the probe, in float64."""
-        exact_RP, stack, inputs = flat_RP.double(), self._stack, self._probe.inputs
+        """Yield each layer forward in time, its weights, and its inputs and states on the probe, in float64."""
+        exact_RP, inputs = flat_RP.double(), self._probe.inputs
         assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
         seen, states = self._replicas.unroll(self._replicas.named(exact_RP), in_float64(inputs))
         per_place = len(self._cell.states)
-        for number, place in enumerate(stack.places):
+        for number, place in enumerate(self._replicas.model.stacks["recurrent"].places):
             if place.direction == FORWARD:
                 weights = Weights(*(parameter[which] for parameter in self._replicas.weights(exact_RP, place)))
                 mine = states[number * per_place : (number + 1) * per_place]
                 yield place, weights, [tensor[which] for tensor in (seen[number], *mine)]
 
     def _write_gates(self, step: int, place: Place, values: Mapping[str, Tensor], which: list[int]) -> None:
-        keep, seeds = self._cell.keep_gate, self._seeds[which]
+        keep, facts = self._cell.keep_gate, {"step": step, "part": "recurrent", **place._asdict()}
         for gate, quantity, position, value_R in gate_statistics(values, keep):
-            told: dict[str, Any] = {
-                "gate": gate,
-                "quantity": quantity,
-                "position": position,
-                "part": "recurrent",
-            } | place._asdict()
-            self._write("gates", {"value": value_R}, {"seed": seeds}, step=step, **told)
+            self._rows.write(
+                "gates", {"value": value_R}, which, {}, **facts, gate=gate, quantity=quantity, position=position
+            )
         if keep is not None:
-            axes = {"seed": seeds, "position": np.arange(1.0, values[keep].shape[1] + 1)}
-            told = {"gate": keep, "quantity": "retention", "part": "recurrent"} | place._asdict()
-            self._write("gates", {"value": retention(values[keep])}, axes, step=step, **told)
+            lags = {"position": np.arange(1.0, values[keep].shape[1] + 1)}
+            kept = {"value": retention(values[keep])}
+            self._rows.write("gates", kept, which, lags, **facts, gate=keep, quantity="retention")
 
     def _write_jacobians(self, step: int, place: Place, jacobians_RTBSS: Tensor, which: list[int]) -> None:
-        num_timesteps, seeds, wanted = jacobians_RTBSS.shape[1], self._seeds[which], self._spec.measures
-        if "jacobians" in wanted:
-            lags = geometric_lengths(num_timesteps, per_doubling=4)
+        num_timesteps, facts = jacobians_RTBSS.shape[1], {"step": step, "part": "recurrent", **place._asdict()}
+        lags = geometric_lengths(num_timesteps, per_doubling=4)
+        if "jacobians" in self._spec.measures:
             for quantity, log10_RK in singular_values_by_lag(jacobians_RTBSS, lags).items():
-                axes = {"seed": seeds, "lag": lags}
-                self._write(
-                    "jacobians",
-                    {"log10_value": log10_RK},
-                    axes,
-                    step=step,
-                    part="recurrent",
-                    quantity=quantity,
-                    **place._asdict(),
-                )
-        if "lyapunov" in wanted:
-            lengths = geometric_lengths(num_timesteps, per_doubling=4)[:-1]
-            spectrum = lyapunov_spectrum(jacobians_RTBSS, timesteps=lengths)
+                values = {"log10_value": log10_RK}
+                self._rows.write("jacobians", values, which, {"lag": lags}, **facts, quantity=quantity)
+        if "lyapunov" in self._spec.measures:
+            spectrum = lyapunov_spectrum(jacobians_RTBSS, timesteps=lags[:-1])
             whole = spectrum.exponents_RM[:, None], spectrum.standard_error_RM[:, None]
             largest = spectrum.running_RKM[..., :1], spectrum.running_error_RKM[..., :1]  # the convergence of one
-            for timesteps, (exponents, errors) in ((lengths, largest), ([num_timesteps], whole)):
+            for timesteps, (exponents, errors) in ((lags[:-1], largest), ([num_timesteps], whole)):
                 values = {"lyapunov_nats_per_timestep": exponents, "standard_error": errors}
-                axes = {"seed": seeds, "timestep": timesteps, "index": range(exponents.shape[2])}
-                self._write("lyapunov", values, axes, step=step, part="recurrent", **place._asdict())
+                axes = {"timestep": timesteps, "index": range(exponents.shape[2])}
+                self._rows.write("lyapunov", values, which, axes, **facts)
 
     def _write_truncation(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
         inputs, targets = self._probe
@@ -294,11 +264,8 @@ class Diagnostics:
             "decay_factor": bias.decay_factor_R[:, None].expand_as(bias.cosine_RK),
             "relative_bias_bound": bias.relative_bias_bound_RK,
         }
-        axes = {"seed": self._seeds[which], "backward_length": lengths}
-        self._write("truncation", {name: value[which] for name, value in values.items()}, axes, step=step)
-
-    def _write(self, table: str, values: Mapping[str, Tensor], axes: Mapping[str, Any], **constants: Any) -> None:
-        self._sink.write(table, long_columns(values, axes, **constants))
+        chosen = {name: value[which] for name, value in values.items()}
+        self._rows.write("truncation", chosen, which, {"backward_length": lengths}, step=step)
 
 
 def _only(measure: Callable[[Tensor], Tensor], block_RHH: Tensor, which: list[int]) -> Tensor:

@@ -1,54 +1,147 @@
-"""Loss and error of every replica on a whole split."""
+"""How good replicas are on sequences that they do not train on: validation on the way, tests at the end.
+
+A decoder is always evaluated teacher-forced and free-running. One that writes every token right under teacher forcing
+does so free-running as well, and the other way round, for then its inputs are the same: whole sequences have one error.
+What teacher forcing hides shows token by token, after the first mistake.
+
+Shapes: R replicas, N sequences, B of them at once, T timesteps, U output positions, O numbers per prediction.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.core.models import Replicas, loss, num_scored, num_wrong
-from pipeline.core.training.data import Sequences
+from pipeline.core.models import Replicas, Seq2SeqInputs, lengths_of, loss, num_scored, num_wrong
+from pipeline.core.training.data import Sequences, to_device
+from pipeline.core.training.rows import RowWriter
+from pipeline.data import EOS, PAD
+
+if TYPE_CHECKING:
+    from pipeline.data import Dataset
 
 CHUNK = 128
 """Sequences evaluated at once: bounds memory, changes nothing else."""
+
+TEACHER_FORCED, FREE_RUNNING = "teacher_forced", "free_running"
+MODES = (TEACHER_FORCED, FREE_RUNNING)
+
+
+class Evaluation:
+    """Scores a replica batch on the splits of a dataset, and writes what is more than a loss and an error.
+
+    Args:
+        replicas: The replica batch.
+        dataset: What is known of the data besides, and test splits of other lengths.
+        splits: Validation and test among them, on the device.
+        rows: Where they go.
+    """
+
+    def __init__(self, replicas: Replicas, dataset: Dataset, splits: Mapping[str, Sequences], rows: RowWriter) -> None:
+        self._replicas, self._dataset, self._splits, self._rows = replicas, dataset, splits, rows
+
+    def score(self, name: str, flat_RP: Tensor, which: list[int], step: int) -> tuple[Tensor, Tensor | None]:
+        """Return the loss and the error of every replica on a split, (R,) each; the error is None for real targets.
+
+        Of a decoder they are the teacher-forced loss and the free-running error of whole sequences; its other losses
+        and errors are written.
+
+        Args:
+            name: Of the split.
+            flat_RP: Parameters.
+            which: Replicas whose rows are wanted.
+            step: Under which the rows stand.
+        """
+        split = self._splits[name]
+        if not self._replicas.interface.decodes:
+            return evaluate(self._replicas, flat_RP, split)
+        decoding = decode(self._replicas, flat_RP, split)
+        self._rows.curve(step, "loss", decoding.losses[FREE_RUNNING], which, split=name, mode=FREE_RUNNING)
+        for mode in MODES:
+            self._rows.curve(step, "token_error", decoding.token_error(mode), which, split=name, mode=mode)
+        if name == "test":
+            self._write_breakdown(decoding, split, which, step)
+        return decoding.losses[TEACHER_FORCED], decoding.sequence_error()
+
+    def test_further(self, flat_RP: Tensor, tested: list[int], step: int) -> None:
+        """Write what is tested besides: unseen lengths and kinds of token.
+
+        Args:
+            flat_RP: Parameters.
+            tested: Replicas that have results.
+            step: Under which the rows stand.
+        """
+        replicas, test = self._replicas, self._splits["test"]
+        for length, unseen in self._dataset.unseen.items():
+            split = to_device(unseen, replicas.interface, flat_RP.device)
+            losses, errors = evaluate(replicas, flat_RP, split)
+            if replicas.interface.decodes:
+                errors = decode(replicas, flat_RP, split).sequence_error()
+            self._rows.curve(step, "loss", losses, tested, split="test", tested_length=length)
+            if errors is not None:
+                self._rows.curve(step, "error", errors, tested, split="test", tested_length=length)
+        for group, errors in error_by_group(replicas, flat_RP, test, self._dataset.token_groups or {}).items():
+            self._rows.curve(step, "error", errors, tested, split="test", group=group)
+
+    def _write_breakdown(self, decoding: Decoding, split: Sequences, which: list[int], step: int) -> None:
+        """Write where decoders err: tokens by output position in both modes, sequences by source length."""
+        parts = []
+        for mode in MODES:
+            error_RU, num_U = decoding.by_position(mode)
+            occurs = num_U > 0
+            positions = np.arange(1, len(num_U) + 1)[occurs.cpu().numpy()]
+            parts.append((mode, "output_position", positions, error_RU[:, occurs], num_U[occurs]))
+        assert isinstance(split.inputs, Seq2SeqInputs)  # noqa: S101 - so decoders' are
+        source = split.inputs.source
+        if source.dim() == 2:  # noqa: PLR2004 - an image has no length
+            lengths_K, error_RK, num_K = decoding.by_length(lengths_of(source))
+            parts.append((FREE_RUNNING, "source_length", lengths_K.cpu().numpy(), error_RK, num_K))
+        for mode, by, at, error_RK, num_K in parts:
+            values = {"error": error_RK[which].double(), "num": num_K.expand(len(which), -1)}
+            self._rows.write("breakdown", values, which, {"at": at}, mode=mode, by=by, step=step)
 
 
 @torch.no_grad()
 def evaluate(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> tuple[Tensor, Tensor | None]:
     """Return mean loss (R,), and the share of wrong classes (R,) or None for real targets.
 
-    Of sequences that differ in length both are means over their tokens; a decoder is given the true ones.
+    Of sequences that differ in length both are means over their tokens; a decoder is teacher-forced.
 
     Args:
-        replicas: The pack.
+        replicas: The replica batch.
         flat_RP: Parameters.
         split: Inputs and targets; every replica sees the same.
     """
     interface, parameters = replicas.interface, replicas.named(flat_RP)
+    classes = interface.target_kind == "class"
     total_loss = torch.zeros(replicas.num_replicas, dtype=torch.float64, device=flat_RP.device)
     total_wrong, total = torch.zeros_like(total_loss), torch.zeros_like(total_loss[0])
     for chunk in split.split(CHUNK):
-        weight = num_scored(interface, chunk.targets) if interface.target_kind == "class" else len(chunk.targets)
+        weight = num_scored(interface, chunk.targets) if classes else len(chunk.targets)
         total += weight
         for r, prediction in enumerate(replicas.predict(parameters, chunk.inputs)):
             total_loss[r] += loss(interface, prediction, chunk.targets).double() * weight
-            if interface.target_kind == "class":
+            if classes:
                 total_wrong[r] += num_wrong(interface, prediction, chunk.targets)
-    if interface.target_kind == "value":
+    if not classes:
         return total_loss / total, None
     error = torch.where(total_loss.isfinite(), total_wrong / total, torch.nan)  # argmax of NaN is no answer
     return total_loss / total, error
 
 
 @torch.no_grad()
-def error_on_tokens(
+def error_by_group(
     replicas: Replicas, flat_RP: Tensor, split: Sequences, groups: Mapping[str, Sequence[int]]
 ) -> dict[str, Tensor]:
     """Return by group the share of wrong classes, (R,), at the timesteps whose input is in it; NaN where none is.
 
     Args:
-        replicas: The pack.
+        replicas: The replica batch.
         flat_RP: Parameters.
         split: Symbol ids, (N, T), and classes at every timestep, (N, T).
         groups: The ids of each group, by its name; without any nothing is predicted.
@@ -60,10 +153,97 @@ def error_on_tokens(
     zeros = torch.zeros(replicas.num_replicas, dtype=torch.float64, device=flat_RP.device)
     wrong, num_timesteps = {group: zeros.clone() for group in groups}, {group: zeros[0].clone() for group in groups}
     for inputs, targets in split.split(CHUNK):
-        assert isinstance(inputs, Tensor)  # noqa: S101 - token groups are of what is read
+        assert isinstance(inputs, Tensor)  # noqa: S101 - token groups are of input tokens
         missed = replicas.predict(parameters, inputs).argmax(-1) != targets
         for group, tokens in members.items():
             chosen = torch.isin(inputs.long(), tokens)
             wrong[group] += (missed & chosen).flatten(1).sum(dim=1)
             num_timesteps[group] += chosen.sum()
     return {group: wrong[group] / num_timesteps[group] for group in groups}
+
+
+class Decoding(NamedTuple):
+    """What R decoders did with a split.
+
+    Attributes:
+        tokens: By mode the most probable token at every position, (R, N, U); free-running, `PAD` after the first `EOS`.
+        losses: By mode the cross-entropy of the true tokens in nats per token, (R,).
+        targets: (N, U).
+    """
+
+    tokens: dict[str, Tensor]
+    losses: dict[str, Tensor]
+    targets: Tensor
+
+    def wrong(self, mode: str) -> Tensor:
+        """Return which tokens are not the true ones, (R, N, U); padding never is."""
+        return (self.tokens[mode] != self.targets) & (self.targets != PAD)
+
+    def token_error(self, mode: str) -> Tensor:
+        """Return the share of wrong tokens, (R,); NaN where the loss is not finite."""
+        return self._where_finite(self.wrong(mode).sum(dim=(1, 2)) / (self.targets != PAD).sum())
+
+    def sequence_error(self) -> Tensor:
+        """Return the share of sequences with a wrong token, (R,), free-running; NaN where the loss is not finite."""
+        return self._where_finite(self.wrong(FREE_RUNNING).any(dim=2).double().mean(dim=1))
+
+    def by_position(self, mode: str) -> tuple[Tensor, Tensor]:
+        """Return the share of wrong tokens at each output position, (R, U), and how many there are, (U,)."""
+        num_U = (self.targets != PAD).sum(dim=0)
+        return self.wrong(mode).sum(dim=1) / num_U, num_U
+
+    def by_length(self, lengths_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the source lengths that occur, the share of sequences with a wrong token, (R, K), and their number."""
+        lengths_K, index_N = lengths_N.unique(return_inverse=True)
+        wrong_RN, num_K = self.wrong(FREE_RUNNING).any(dim=2).double(), index_N.bincount()
+        total_RK = wrong_RN.new_zeros(len(wrong_RN), len(lengths_K)).index_add_(1, index_N, wrong_RN)
+        return lengths_K, total_RK / num_K, num_K
+
+    def _where_finite(self, error_R: Tensor) -> Tensor:
+        return torch.where(self.losses[TEACHER_FORCED].isfinite(), error_R.double(), torch.nan)
+
+
+@torch.no_grad()
+def decode(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> Decoding:
+    """Return what every replica's decoder does with a split, in both modes.
+
+    Args:
+        replicas: The replica batch.
+        flat_RP: Parameters.
+        split: Sources and targets; every replica sees the same.
+    """
+    parameters = replicas.named(flat_RP)
+    tokens: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
+    losses: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
+    for inputs, targets in split.split(CHUNK):
+        assert isinstance(inputs, Seq2SeqInputs)  # noqa: S101 - so decoders' are
+        never = torch.zeros_like(inputs.decoder_inputs, dtype=torch.bool)
+        read_RBU, free_RBU = replicas.free_running(parameters, inputs, never, shared=True)
+        forced_RBUO = replicas.predict(parameters, inputs)
+        free_RBUO = replicas.predict_each(parameters, Seq2SeqInputs(inputs.source, read_RBU))
+        tokens[TEACHER_FORCED].append(forced_RBUO.argmax(dim=-1))
+        tokens[FREE_RUNNING].append(ended(free_RBU))
+        losses[TEACHER_FORCED].append(_summed_loss(forced_RBUO, targets))
+        losses[FREE_RUNNING].append(_summed_loss(free_RBUO, targets))
+    num_tokens = (split.targets != PAD).sum()
+    return Decoding(
+        tokens={mode: torch.cat(parts, dim=1) for mode, parts in tokens.items()},
+        losses={mode: torch.stack(parts).sum(dim=0) / num_tokens for mode, parts in losses.items()},
+        targets=split.targets,
+    )
+
+
+def _summed_loss(logits_RBUO: Tensor, targets_BU: Tensor) -> Tensor:
+    """Return the cross-entropy summed over all tokens, (R,), in float64."""
+
+    def of_one(logits_BUO: Tensor) -> Tensor:
+        return F.cross_entropy(logits_BUO.flatten(0, 1), targets_BU.flatten(), ignore_index=PAD, reduction="sum")
+
+    return torch.stack([of_one(logits_BUO).double() for logits_BUO in logits_RBUO])
+
+
+def ended(tokens: Tensor) -> Tensor:
+    """Return tokens (…, U) with `PAD` in place of all that follows the first `EOS`."""
+    after = (tokens == EOS).cumsum(dim=-1).roll(1, dims=-1)
+    after[..., 0] = 0
+    return tokens.masked_fill(after > 0, PAD)

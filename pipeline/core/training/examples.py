@@ -9,14 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core.models import Reading, Replicas
+from pipeline.core.models import Replicas, Seq2SeqInputs, SequenceModel, generator, lengths_of
 from pipeline.core.models.generation import beam_search, generate, network_of
-from pipeline.core.models.randomness import generator
-from pipeline.core.models.sequence import SequenceModel, lengths_of
 from pipeline.core.training.data import Sequences, aligned_on
-from pipeline.core.training.decoding import FREE_RUNNING, MODES, Decoding, decode
-from pipeline.core.training.rows import CurveWriter, long_columns
-from pipeline.core.training.sink import Column, Sink
+from pipeline.core.training.evaluation import FREE_RUNNING, decode
+from pipeline.core.training.rows import Column, RowWriter, long_columns
 from pipeline.data import PAD
 
 if TYPE_CHECKING:
@@ -31,52 +28,50 @@ class Examples:
     """Writes what replicas do with the first test sequences.
 
     Args:
-        curves: Knows the seeds, and where rows go.
-        replicas: The pack.
+        replicas: The replica batch.
         flat_RP: Its parameters.
         dataset: What it was trained on.
         test: The test split.
-        tested: Replicas that have results and did not diverge.
+        rows: Knows the seeds, and where rows go.
+        which: Replicas that have results and did not diverge; at least one.
         step: Under which the rows stand.
     """
 
     def __init__(
         self,
-        curves: CurveWriter,
         replicas: Replicas,
         flat_RP: Tensor,
         dataset: Dataset,
         test: Sequences,
-        tested: list[int],
+        rows: RowWriter,
+        which: list[int],
         step: int,
     ) -> None:
-        self._sink, self._seeds = curves.sink, curves.seeds
         self._replicas, self._flat_RP, self._dataset = replicas, flat_RP, dataset
-        self._few, self._tested, self._step = test.first(NUM_EXAMPLES), tested, step
+        self._sequences, self._which, self._step = test.first(NUM_EXAMPLES), which, step
+        self._sink, self._seeds = rows.sink, rows.seeds
 
     def write(self) -> None:
         """Write what there is to see of this kind of network."""
         interface = self._replicas.interface
-        if not self._tested:
-            return
         if interface.decodes:
             self._write_decoding()
         elif interface.target_at == "sequence" and self._dataset.frame_shape is not None:
             self._write_frames()
-        elif isinstance(self._replicas.model, SequenceModel) and self._speaks():
+        elif isinstance(self._replicas.model, SequenceModel) and self._is_language_model():
             self._write_samples()
 
     def _write_decoding(self) -> None:
-        inputs, targets = self._few
-        assert isinstance(inputs, Reading)  # noqa: S101 - so decoders are
-        said = decode(self._replicas, self._flat_RP, self._few).said[FREE_RUNNING]
+        inputs, targets = self._sequences
+        assert isinstance(inputs, Seq2SeqInputs)  # noqa: S101 - so decoders are
+        written = decode(self._replicas, self._flat_RP, self._sequences).tokens[FREE_RUNNING]
         words, letters = self._dataset.target_tokens, self._dataset.input_tokens
-        for r in self._tested:
+        for r in self._which:
             for example in range(len(targets)):
                 if letters is not None:
                     self._write_tokens(r, example, "source", inputs.source[example], letters)
                 self._write_tokens(r, example, "target", targets[example], words)
-                self._write_tokens(r, example, "free_running", said[r, example], words)
+                self._write_tokens(r, example, FREE_RUNNING, written[r, example], words)
         if inputs.source.is_floating_point():
             self._write_images("input", inputs.source[:, None])
         if self._replicas.model.attends:
@@ -84,36 +79,36 @@ class Examples:
 
     def _write_tokens(self, r: int, example: int, sequence: str, ids: Tensor, texts: Sequence[str] | None) -> None:
         kept = [token for token in ids.tolist() if token != PAD or not self._dataset.padded]
-        told = [str(token) if texts is None else texts[token] for token in kept]
+        shown = [str(token) if texts is None else texts[token] for token in kept]
         columns: dict[str, Column] = {"seed": int(self._seeds[r]), "example": example, "sequence": sequence}
         columns["step"] = self._step
-        if told:
-            self._sink.write("tokens", columns | {"position": np.arange(1, len(told) + 1), "token": np.array(told)})
+        if shown:
+            self._sink.write("tokens", columns | {"position": np.arange(1, len(shown) + 1), "token": np.array(shown)})
 
-    def _write_attention(self, inputs: Reading, targets: Tensor) -> None:
+    def _write_attention(self, inputs: Seq2SeqInputs, targets: Tensor) -> None:
         weights_RBUS = self._replicas.attend(self._replicas.named(self._flat_RP), inputs).double()
         aligned = aligned_on(self._dataset.splits["test"], NUM_EXAMPLES, targets.device)
         lengths = lengths_of(inputs.source).tolist() if self._dataset.padded else None
         for example, num_outputs in enumerate((targets != PAD).sum(dim=1).tolist()):
             stop = weights_RBUS.shape[3] if lengths is None or inputs.source.dim() > 2 else lengths[example]  # noqa: PLR2004
-            shown = weights_RBUS[self._tested, example, :num_outputs, :stop]
+            shown = weights_RBUS[self._which, example, :num_outputs, :stop]
             axes = {
-                "seed": self._seeds[self._tested],
+                "seed": self._seeds[self._which],
                 "output_position": np.arange(1, num_outputs + 1),
                 "source_position": np.arange(1, stop + 1),
             }
             columns = long_columns({"weight": shown}, axes, example=example, step=self._step)
             known = [] if aligned is None else aligned[example, :num_outputs, :stop].flatten().tolist()
-            columns["aligned"] = np.array(known * len(self._tested) if known else [False] * shown.numel())
+            columns["aligned"] = np.array(known * len(self._which) if known else [False] * shown.numel())
             self._sink.write("attention", columns)
 
     def _write_frames(self) -> None:
-        inputs, shape = self._few.inputs, self._dataset.frame_shape
+        inputs, shape = self._sequences.inputs, self._dataset.frame_shape
         drawn_RBTD = self._replicas.predict(self._replicas.named(self._flat_RP), inputs)
         assert isinstance(inputs, Tensor)  # noqa: S101 - so autoencoders' are
         assert shape is not None  # noqa: S101 - `write` has looked
         self._write_images("input", inputs.unflatten(2, shape))
-        self._write_images("reconstruction", drawn_RBTD[self._tested[0]].unflatten(2, shape))
+        self._write_images("reconstruction", drawn_RBTD[self._which[0]].unflatten(2, shape))
 
     def _write_images(self, image: str, frames_BThw: Tensor) -> None:
         """Write images of the first tested replica, or what it was shown."""
@@ -124,12 +119,12 @@ class Examples:
             "row": range(height),
             "column": range(width),
         }
-        seed = int(self._seeds[self._tested[0]])
+        seed = int(self._seeds[self._which[0]])
         self._sink.write(
             "images", long_columns({"brightness": frames_BThw.double()}, axes, image=image, seed=seed, step=self._step)
         )
 
-    def _speaks(self) -> bool:
+    def _is_language_model(self) -> bool:
         """Return whether the networks are language models whose tokens have texts."""
         interface, stack = self._replicas.interface, self._replicas.model.stacks["recurrent"]
         next_token = interface.target_at == "every" and interface.input_size == interface.output_size
@@ -139,10 +134,10 @@ class Examples:
 
     def _write_samples(self) -> None:
         """Write what the first tested network makes of the beginnings of a few test sequences."""
-        r, texts = self._tested[0], self._dataset.input_tokens
+        r, texts = self._which[0], self._dataset.input_tokens
         network = network_of(self._replicas, self._flat_RP, r).cpu()
-        assert isinstance(self._few.inputs, Tensor)  # noqa: S101 - so language models' are
-        for example, row in enumerate(self._few.inputs[: NUM_EXAMPLES // 2].tolist()):
+        assert isinstance(self._sequences.inputs, Tensor)  # noqa: S101 - so language models' are
+        for example, row in enumerate(self._sequences.inputs[: NUM_EXAMPLES // 2].tolist()):
             prompt, draws = row[:PROMPT_LENGTH], generator(int(self._seeds[r]), "sample", example)
             asked = {"model": network, "prompt": prompt, "num_tokens": SAMPLE_LENGTH, "generator": draws}
             written = {
@@ -153,31 +148,3 @@ class Examples:
             }
             for sequence, ids in written.items():
                 self._write_tokens(r, example, sequence, torch.tensor(ids), texts)
-
-
-def write_breakdown(
-    sink: Sink, decoding: Decoding, split: Sequences, seeds: np.ndarray[Any, Any], which: list[int], step: int
-) -> None:
-    """Write where decoders err: tokens by output position in both modes, sequences by source length.
-
-    Args:
-        sink: Where the rows go.
-        decoding: Of the test split.
-        split: What was decoded.
-        seeds: Of the replicas in `which`.
-        which: Replicas whose rows are wanted.
-        step: Under which the rows stand.
-    """
-    parts = []
-    for mode in MODES:
-        error_RU, num_U = decoding.by_position(mode)
-        there = num_U > 0
-        at = np.arange(1, len(num_U) + 1)[there.cpu().numpy()]
-        parts.append((mode, "output_position", at, error_RU[:, there], num_U[there]))
-    source = split.inputs.source if isinstance(split.inputs, Reading) else split.inputs
-    if source.dim() == 2:  # noqa: PLR2004 - an image has no length
-        lengths_K, error_RK, num_K = decoding.by_length(lengths_of(source))
-        parts.append((FREE_RUNNING, "source_length", lengths_K.cpu().numpy(), error_RK, num_K))
-    for mode, by, at, error_RK, num_K in parts:
-        values = {"error": error_RK[which].double(), "num": num_K.expand(len(which), -1)}
-        sink.write("breakdown", long_columns(values, {"seed": seeds, "at": at}, mode=mode, by=by, step=step))

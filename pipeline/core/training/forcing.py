@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from pipeline.config.strict import require
-from pipeline.core.models.randomness import generator
+from pipeline.core.models import generator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Constant:
     """ε_i = `value`: 1 is teacher forcing, 0 free running."""
 
-    name: Literal["constant"]
+    name: Literal["constant"] = "constant"
     value: float
 
     def __post_init__(self) -> None:
@@ -37,11 +37,11 @@ class Constant:
         return self.value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LinearDecay:
     """ε_i = max(ε, k - c · i), with k = `start`, c = `slope` a step, ε = `floor`."""
 
-    name: Literal["linear"]
+    name: Literal["linear"] = "linear"
     start: float
     slope: float
     floor: float
@@ -56,11 +56,11 @@ class LinearDecay:
         return max(self.floor, self.start - self.slope * step)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExponentialDecay:
     """ε_i = k^i, with k = `base` below 1."""
 
-    name: Literal["exponential"]
+    name: Literal["exponential"] = "exponential"
     base: float
 
     def __post_init__(self) -> None:
@@ -71,11 +71,11 @@ class ExponentialDecay:
         return self.base**step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InverseSigmoidDecay:
     """ε_i = k / (k + e^(i/k)), with k = `scale` of at least 1: ½ is reached after k ln k steps."""
 
-    name: Literal["inverse_sigmoid"]
+    name: Literal["inverse_sigmoid"] = "inverse_sigmoid"
     scale: float
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class Forcing:
         """Return where the true token is given, (R, B, U): a pure function of seed and step, each replica's own.
 
         Args:
-            seeds: One a replica.
+            seeds: One per replica.
             step: i, counted from 0.
             num_examples: B.
             num_positions: U.

@@ -13,68 +13,63 @@ import torch
 from pipeline.config.strict import require
 
 
-@dataclass(frozen=True)
-class Sgd:
-    """Stochastic gradient descent: θ ← θ - η g."""
-
-    name: Literal["sgd"]
-    learning_rate: float
+class _Ranges:
+    """The learning rate is above 0; every other number is a decay in [0, 1)."""
 
     def __post_init__(self) -> None:
-        _require_rate(self.learning_rate)
+        numbers = {field: value for field, value in vars(self).items() if field != "name"}
+        rate = numbers.pop("learning_rate")
+        require(0 < rate < float("inf"), "learning_rate", "a finite number above 0", rate)
+        for field, value in numbers.items():
+            require(0 <= value < 1, field, "a number in [0, 1)", value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sgd(_Ranges):
+    """Stochastic gradient descent: θ ← θ - η g."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: float
 
     def over(self, parameters: torch.Tensor) -> torch.optim.Optimizer:
         """Return the torch optimiser of `parameters`."""
         return torch.optim.SGD([parameters], lr=self.learning_rate)
 
 
-@dataclass(frozen=True)
-class Momentum:
+@dataclass(frozen=True, kw_only=True)
+class Momentum(_Ranges):
     """Heavy ball: v ← μ v + g; θ ← θ - η v."""
 
-    name: Literal["momentum"]
+    name: Literal["momentum"] = "momentum"
     learning_rate: float
     momentum: float
-
-    def __post_init__(self) -> None:
-        _require_rate(self.learning_rate)
-        _require_decay("momentum", self.momentum)
 
     def over(self, parameters: torch.Tensor) -> torch.optim.Optimizer:
         """Return the torch optimiser of `parameters`."""
         return torch.optim.SGD([parameters], lr=self.learning_rate, momentum=self.momentum)
 
 
-@dataclass(frozen=True)
-class RmsProp:
+@dataclass(frozen=True, kw_only=True)
+class RmsProp(_Ranges):
     """RMSProp: v ← ρ v + (1-ρ) g²; θ ← θ - η g / (√v + ε), with ε = 1e-8."""
 
-    name: Literal["rmsprop"]
+    name: Literal["rmsprop"] = "rmsprop"
     learning_rate: float
     decay: float
-
-    def __post_init__(self) -> None:
-        _require_rate(self.learning_rate)
-        _require_decay("decay", self.decay)
 
     def over(self, parameters: torch.Tensor) -> torch.optim.Optimizer:
         """Return the torch optimiser of `parameters`."""
         return torch.optim.RMSprop([parameters], lr=self.learning_rate, alpha=self.decay, eps=1e-8)
 
 
-@dataclass(frozen=True)
-class Adam:
+@dataclass(frozen=True, kw_only=True)
+class Adam(_Ranges):
     """Adam (Kingma and Ba, 2015) with bias correction and ε = 1e-8."""
 
-    name: Literal["adam"]
+    name: Literal["adam"] = "adam"
     learning_rate: float
     beta1: float
     beta2: float
-
-    def __post_init__(self) -> None:
-        _require_rate(self.learning_rate)
-        _require_decay("beta1", self.beta1)
-        _require_decay("beta2", self.beta2)
 
     def over(self, parameters: torch.Tensor) -> torch.optim.Optimizer:
         """Return the torch optimiser of `parameters`."""
@@ -83,11 +78,3 @@ class Adam:
 
 Optimiser = Sgd | Momentum | RmsProp | Adam
 """The variants that params and studies may name."""
-
-
-def _require_rate(learning_rate: float) -> None:
-    require(0 < learning_rate < float("inf"), "learning_rate", "a finite number above 0", learning_rate)
-
-
-def _require_decay(field: str, value: float) -> None:
-    require(0 <= value < 1, field, "a number in [0, 1)", value)

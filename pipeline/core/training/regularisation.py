@@ -53,11 +53,11 @@ def vanishing_gradient_penalty(
     return omega, torch.bmm((a * weight[..., None].to(a.dtype)).transpose(1, 2), v)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NoRegularisation:
     """The loss as it is."""
 
-    name: Literal["none"]
+    name: Literal["none"] = "none"
 
     traces, coverage_weight = False, 0.0
 
@@ -69,11 +69,11 @@ class NoRegularisation:
         return run.grad_RP, {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VanishingGradient:
     """L + λ Ω with λ = `weight`, and Ω of `vanishing_gradient_penalty` (Pascanu et al., 2013, who took 4)."""
 
-    name: Literal["vanishing_gradient"]
+    name: Literal["vanishing_gradient"] = "vanishing_gradient"
     weight: float
 
     def __post_init__(self) -> None:
@@ -91,8 +91,8 @@ class VanishingGradient:
         attention = model.attention.name
         require(attention == "none", "model.attention.name", "none for 'vanishing_gradient'", attention)
         elman = [name for name, cell in CELLS.items() if cell.derivative is not None]
-        told = f"a cell with h_t = φ(W_hh h_t-1 + …) ({', '.join(elman)}) for regularisation 'vanishing_gradient'"
-        require(model.cell in elman, "model.cell", told, model.cell)
+        expected = f"a cell with h_t = φ(W_hh h_t-1 + …) ({', '.join(elman)}) for regularisation 'vanishing_gradient'"
+        require(model.cell in elman, "model.cell", expected, model.cell)
         require(model.num_layers == 1, "model.num_layers", "1 for 'vanishing_gradient'", model.num_layers)
         require(not model.bidirectional, "model.bidirectional", "false for 'vanishing_gradient'", True)
 
@@ -100,7 +100,7 @@ class VanishingGradient:
         """Return the gradient of L + λ Ω, (R, P), and Ω, (R,), as the metric `omega`.
 
         Args:
-            replicas: The pack.
+            replicas: The replica batch.
             flat_RP: Its parameters.
             run: A traced pass through it.
         """
@@ -114,14 +114,14 @@ class VanishingGradient:
         return grad_RP, {"omega": omega_R}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DoublyStochastic:
     """L + λ Σ_s (1 - Σ_u weight_us)² with λ = `weight`: attention is to look at every source position once.
 
     Source: Xu et al. (2015), equation 14; `pipeline.core.models.interface.coverage_penalty`.
     """
 
-    name: Literal["doubly_stochastic"]
+    name: Literal["doubly_stochastic"] = "doubly_stochastic"
     weight: float
 
     def __post_init__(self) -> None:
@@ -140,8 +140,8 @@ class DoublyStochastic:
         Raises:
             InvalidFieldError: If none does.
         """
-        told = "dot, general or additive for 'doubly_stochastic'"
-        require(model.attention.name not in {"none", "self"}, "model.attention.name", told, model.attention.name)
+        expected = "dot, general or additive for 'doubly_stochastic'"
+        require(model.attention.name not in {"none", "self"}, "model.attention.name", expected, model.attention.name)
 
     def penalise(self, replicas: Replicas, flat_RP: Tensor, run: Pass) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the gradient, (R, P), the penalty's in it already, and the penalty, (R,), as the metric `coverage`."""

@@ -1,14 +1,81 @@
-"""From arrays with named axes to the rows of a long table."""
+"""The rows of a trial: plain columns, so that the numerical core needs no data-frame library.
+
+A `Sink` takes tables; `long_columns` makes the rows of one from arrays with named axes; a `RowWriter` writes those of
+a trial's replicas, and a `LedgerBuffer` those of its updates. S is updates, R replicas.
+"""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from pipeline.core.training.sink import Column, Sink
+Column = Sequence[Any] | np.ndarray[Any, Any] | str | int | float
+"""A column of one write: an array, a list, or a scalar that stands for all its rows."""
+
+
+class Sink(Protocol):
+    """What `run_trial` writes to."""
+
+    def write(self, table: str, columns: Mapping[str, Column]) -> None:
+        """Append rows to `table`; arrays have one length, scalars are repeated to it."""
+
+    def to_bytes(self) -> bytes:
+        """Return everything written so far, for a checkpoint."""
+
+    def restore(self, data: bytes) -> None:
+        """Forget everything and take up what `to_bytes` returned."""
+
+
+class MemorySink:
+    """Keeps rows in memory until the trial is done."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[str, list[dict[str, np.ndarray[Any, Any]]]] = {}
+
+    def write(self, table: str, columns: Mapping[str, Column]) -> None:
+        """Append rows to `table`; arrays have one length, scalars are repeated to it.
+
+        Raises:
+            ValueError: If arrays differ in length, or columns differ from those of earlier writes.
+        """
+        arrays = {name: np.asarray(column) for name, column in columns.items()}
+        lengths = {array.shape[0] for array in arrays.values() if array.ndim}
+        if len(lengths) > 1:
+            raise ValueError(f"table {table!r}: columns of lengths {sorted(lengths)} in one write")
+        chunks = self._chunks.setdefault(table, [])
+        if chunks and chunks[0].keys() != arrays.keys():
+            raise ValueError(f"table {table!r}: columns {sorted(arrays)} after {sorted(chunks[0])}")
+        num_rows = lengths.pop() if lengths else 1
+        chunks.append({name: np.broadcast_to(array, (num_rows,)) for name, array in arrays.items()})
+
+    def tables(self) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+        """Return every table as whole columns."""
+        return {
+            table: {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+            for table, chunks in self._chunks.items()
+        }
+
+    def to_bytes(self) -> bytes:
+        """Return everything written so far as an .npz archive (no pickled objects in it)."""
+        buffer = io.BytesIO()
+        columns = {
+            f"{table}/{name}": column for table, whole in self.tables().items() for name, column in whole.items()
+        }
+        np.savez(buffer, **columns)  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+    def restore(self, data: bytes) -> None:
+        """Forget everything and take up what `to_bytes` returned."""
+        self._chunks = {}
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            for key in archive.files:
+                table, name = key.split("/", 1)
+                self._chunks.setdefault(table, [{}])[0][name] = archive[key]
 
 
 def long_columns(
@@ -52,20 +119,71 @@ loss and error by which a trial is judged); `group` a kind of token; `tested_len
 """
 
 
-class CurveWriter:
-    """Writes rows of `curves`.
+class RowWriter:
+    """Writes the rows of some of a trial's replicas, under their seeds.
 
     Args:
-        seeds: One a replica.
-        sink: Where they go.
+        seeds: One per replica.
+        sink: Where the rows go.
     """
 
     def __init__(self, seeds: Sequence[int], sink: Sink) -> None:
         self.seeds, self.sink = np.array(seeds), sink
 
-    def write(self, step: int, metric: str, values_R: Tensor, which: list[int], **facts: str | int) -> None:
-        """Write one metric of the replicas in `which` at a step, with what there is to say of it among `FACTS`."""
-        constants = FACTS | facts
+    def write(
+        self,
+        table: str,
+        values: Mapping[str, Tensor],
+        which: list[int],
+        axes: Mapping[str, Sequence[Any] | np.ndarray[Any, Any]],
+        **constants: str | int | float,
+    ) -> None:
+        """Write `long_columns` of arrays whose first axis is the replicas in `which`, the others `axes`."""
+        self.sink.write(table, long_columns(values, {"seed": self.seeds[which], **axes}, **constants))
+
+    def curve(self, step: int, metric: str, values_R: Tensor, which: list[int], **facts: str | int) -> None:
+        """Write a metric at a step, of all replicas those in `which`, with what there is to say of it among `FACTS`."""
         values = {"value": values_R[which].double()}
-        axes = {"seed": self.seeds[which]}
-        self.sink.write("curves", long_columns(values, axes, step=step, metric=metric, **constants))
+        self.write("curves", values, which, {}, step=step, metric=metric, **FACTS | facts)
+
+
+class LedgerBuffer:
+    """Collects the loss and the clip ledger of every update on the device, and writes them in portions.
+
+    Args:
+        rows: Where they go.
+    """
+
+    def __init__(self, rows: RowWriter) -> None:
+        self._seeds, self._sink = rows.seeds, rows.sink
+        self._metrics: tuple[str, ...] = ()
+        self._updates: list[Tensor] = []
+
+    def add(self, active_R: Tensor, metrics: Mapping[str, Tensor]) -> None:
+        """Take note of one update.
+
+        Args:
+            active_R: Which replicas it was made for.
+            metrics: The loss before it and whatever else there is to record, (R,) each; the same ones at every step.
+        """
+        self._metrics = tuple(metrics)
+        self._updates.append(torch.stack([column.double() for column in (active_R, *metrics.values())]))
+
+    def write(self, step: int) -> None:
+        """Write the rows of every update since the last time, up to `step`; not of replicas that were frozen."""
+        if not self._updates:
+            return
+        active_SR, *columns_SR = torch.stack(self._updates).cpu().unbind(1)
+        first = step - len(self._updates) + 1
+        updates, replicas = (active_SR > 0).nonzero(as_tuple=True)
+        for metric, values_SR in zip(self._metrics, columns_SR, strict=True):
+            rows: dict[str, Column] = {
+                "seed": self._seeds[replicas.numpy()],
+                "step": first + updates.numpy(),
+                "metric": metric,
+                **FACTS,
+                "split": "train" if metric == "loss" else "",
+                "value": values_SR[updates, replicas].numpy(),
+            }
+            self._sink.write("curves", rows)
+        self._updates = []

@@ -9,7 +9,6 @@ import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -52,13 +51,9 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TOP_PAD, 64 * 2**20)
 
 
-class _Counts(Protocol):
-    activation_bytes: int
-
-
 @contextlib.contextmanager
-def counting_activations(counts: _Counts) -> Iterator[None]:
-    """Write to `counts` how many bytes the forward pass inside keeps for its way back; shared memory counts once."""
+def counting_activations() -> Iterator[dict[int, int]]:
+    """Yield what the forward pass inside keeps for its way back: bytes by address; shared memory counts once."""
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -67,8 +62,7 @@ def counting_activations(counts: _Counts) -> Iterator[None]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield
-    counts.activation_bytes = sum(kept.values())
+        yield kept
 
 
 def reset_peak_memory(device: torch.device) -> None:

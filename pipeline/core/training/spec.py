@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from pipeline.config.strict import require
 from pipeline.core.cells import CELLS
+from pipeline.core.clipping import ClippingRule
 from pipeline.core.models import Interface, ModelSpec, check_model
-from pipeline.core.training.clipping import Clipping
 from pipeline.core.training.forcing import Forcing
 from pipeline.core.training.optimisers import Optimiser
 from pipeline.core.training.regularisation import Regularisation
-from pipeline.core.training.truncation import Truncation
+from pipeline.core.training.schedule import Truncation
 
 TRIAL_VERSION = 5
 """Raised by hand when the same spec would give other results: every trial then trains anew."""
@@ -34,9 +34,9 @@ class DatasetRef:
     unseen_lengths: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        told = "lengths, each once, none of them the one of training"
+        expected = "lengths, each once, none of them the one of training"
         distinct = len({*self.unseen_lengths, self.length}) == len(self.unseen_lengths) + 1
-        require(distinct, "unseen_lengths", told, list(self.unseen_lengths))
+        require(distinct, "unseen_lengths", expected, list(self.unseen_lengths))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class TrialSpec:
     dataset: DatasetRef
     model: ModelSpec
     optimiser: Optimiser
-    clipping: Clipping
+    clipping: ClippingRule
     regularisation: Regularisation
     training: TrainingSpec
     diagnostics: DiagnosticsSpec
@@ -98,18 +98,18 @@ class TrialSpec:
         require(len(self.seeds) >= 1, "seeds", "at least one seed", list(self.seeds))
         require(len(set(self.seeds)) == len(self.seeds), "seeds", "each seed once", list(self.seeds))
         require(min(self.seeds) >= 0, "seeds", "integers of at least 0", list(self.seeds))
-        told = "false: nothing can be carried into a network that reads backward in time"
+        expected = "false: nothing can be carried into a network that reads backward in time"
         for truncates, what in (
             (self.training.truncation is not None, "training.truncation"),
             ("truncation" in self.diagnostics.measures, "diagnostics.measures: truncation"),
         ):
-            require(not (self.model.bidirectional and truncates), "model.bidirectional", f"{told} ({what})", True)
-        told = "a rule outside the recurrence beside a regulariser, whose gradient a pass clipped inside it lacks"
+            require(not (self.model.bidirectional and truncates), "model.bidirectional", f"{expected} ({what})", True)
+        expected = "a rule outside the recurrence beside a regulariser, whose gradient a pass clipped inside it lacks"
         alone = self.clipping.state_threshold is None or not self.regularisation.traces
-        require(alone, "clipping.name", told, self.clipping.name)
+        require(alone, "clipping.name", expected, self.clipping.name)
         gated = CELLS[self.model.cell].gate_values is not None
-        told = f"measures that the cell {self.model.cell!r} has: it has no gates"
-        require(gated or "gates" not in self.diagnostics.measures, "diagnostics.measures", told, "gates")
+        expected = f"measures that the cell {self.model.cell!r} has: it has no gates"
+        require(gated or "gates" not in self.diagnostics.measures, "diagnostics.measures", expected, "gates")
         self.regularisation.check(self.model)
 
 
@@ -138,25 +138,28 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
     classes = interface.target_kind == "class" or stop_on != "validation_error"
     require(classes, "training.stop_on", "validation_loss, for real targets have no error", stop_on)
     check_model(spec.model, interface)
-    told = "a constant 1: nothing is decoded, so there is nothing to force"
+    expected = "a constant 1: nothing is decoded, so there is nothing to force"
     forcing = spec.training.forcing
-    require(interface.decodes or forcing.is_teacher_forcing, "training.forcing.schedule", told, forcing.schedule)
+    require(interface.decodes or forcing.is_teacher_forcing, "training.forcing.schedule", expected, forcing.schedule)
     recurs = spec.model.attention.name != "self"
     recurrent = recurs and interface.target_at != "sequence"
-    told = "a rule outside the recurrence: self-attention has none"
-    require(recurs or spec.clipping.state_threshold is None, "clipping.name", told, spec.clipping.name)
-    told = "a rule for any network: this one is not one recurrent stack"
-    require(recurrent or not spec.regularisation.traces, "regularisation.name", told, spec.regularisation.name)
+    expected = "a rule outside the recurrence: self-attention has none"
+    require(recurs or spec.clipping.state_threshold is None, "clipping.name", expected, spec.clipping.name)
+    expected = "a rule for any network: this one is not one recurrent stack"
+    require(recurrent or not spec.regularisation.traces, "regularisation.name", expected, spec.regularisation.name)
     even = recurrent and not interface.padded
     for measure in spec.diagnostics.measures:
-        told = "measures of any network: this one is not one recurrent stack over sequences of one length"
-        require(even or measure not in RECURRENT_MEASURES, "diagnostics.measures", told, measure)
-    truncation, told = spec.training.truncation, "null: this is not one recurrent stack over sequences of one length"
-    require(even or truncation is None, "training.truncation", told, truncation)
+        expected = "measures of any network: this one is not one recurrent stack over sequences of one length"
+        require(even or measure not in RECURRENT_MEASURES, "diagnostics.measures", expected, measure)
+    truncation, expected = (
+        spec.training.truncation,
+        "null: this is not one recurrent stack over sequences of one length",
+    )
+    require(even or truncation is None, "training.truncation", expected, truncation)
     if truncation is not None and interface.target_at == "last":
-        told = f"backward_length ({truncation.backward_length}): a target at the end means one update a sequence"
+        expected = f"backward_length ({truncation.backward_length}): a target at the end means one update per sequence"
         once = truncation.update_every == truncation.backward_length
-        require(once, "training.truncation.update_every", told, truncation.update_every)
+        require(once, "training.truncation.update_every", expected, truncation.update_every)
 
 
 def canonical(spec: TrialSpec) -> dict[str, Any]:

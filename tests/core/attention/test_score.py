@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from tests.core.attention.reference import look
 
 B, U, S, H = 3, 4, 5, 6
-SPECS = [Dot("dot", "nothing"), General("general", "nothing"), Additive("additive", "nothing", 7)]
+SPECS = [Dot(feeds="nothing"), General(feeds="nothing"), Additive(feeds="nothing", size=7)]
 LENGTHS = [5, 1, 3]
 MASK = torch.arange(S) < torch.tensor(LENGTHS)[:, None]
 
@@ -88,7 +88,7 @@ def test_parameters_come_from_the_generator_alone(spec: DecoderAttention, shapes
 
 
 def test_variants_are_told_apart_by_name_and_out_of_range_is_refused() -> None:
-    assert build(DecoderAttention, {"name": "dot", "feeds": "context"}, "a test") == Dot("dot", "context")
+    assert build(DecoderAttention, {"name": "dot", "feeds": "context"}, "a test") == Dot(feeds="context")
     with pytest.raises(ConfigError, match=r"a test\.size: expected an integer of at least 1, got 0"):
         build(DecoderAttention, {"name": "additive", "feeds": "nothing", "size": 0}, "a test")
     with pytest.raises(ConfigError, match="unknown value 'state'; .*known: .*attentional_state"):

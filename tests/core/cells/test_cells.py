@@ -8,16 +8,10 @@ from torch import Tensor, nn
 
 from pipeline.core.cells import CELLS, States
 from pipeline.core.cells.stack import RecurrentStack
-from tests.core.cells.reference import stacked, unrolled
+from tests.core.cells.reference import IN_TORCH, in_torch, stacked, unrolled, zero_states
 
 T, B, D, H = 9, 3, 2, 5
 TOLERANCE = 1e-10  # relative, float64
-TORCH_NN = {
-    "elman": lambda: nn.RNN(D, H),
-    "elman_relu": lambda: nn.RNN(D, H, nonlinearity="relu"),
-    "lstm": lambda: nn.LSTM(D, H),
-    "gru": lambda: nn.GRU(D, H),
-}
 
 
 def layer_of(name: str, seed: int = 0, input_size: int = D, hidden_size: int = H) -> RecurrentStack:
@@ -37,30 +31,30 @@ def randn(*shape: int, seed: int = 1) -> Tensor:
 
 
 def initial_states(name: str) -> States:
-    return States(randn(B, H, seed=2), randn(B, H, seed=3) if name == "lstm" else None)
+    return States(*(randn(B, H, seed=2 + i) for i, _ in enumerate(CELLS[name].states)))
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     return ((actual - expected).norm() / expected.norm()).item()
 
 
-def leaves(*tensors: Tensor | None) -> list[Tensor]:
-    return [tensor.requires_grad_() for tensor in tensors if tensor is not None]
+def leaves(states: States) -> list[Tensor]:
+    return [tensor.requires_grad_() for tensor in states.tensors()]
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_values_and_every_gradient_agree_with_a_hand_unrolled_loop(name: str) -> None:
     layer, x, initial = layer_of(name), randn(T, B, D).requires_grad_(), initial_states(name)
     weights = randn(T, B, H, seed=4)  # so that every timestep has a direct gradient of its own
-    wanted = [x, *layer.parameters(), *leaves(*initial)]
+    wanted = [x, *layer.parameters(), *leaves(initial)]
 
     examples = unrolled(name, layer, x, initial)
     expected_h = stacked(examples, "h", gradient=False)
     expected = torch.autograd.grad((expected_h * weights).sum(), wanted)  # fills the retained gradients too
 
-    taps = States(*(torch.zeros(T, B, H, dtype=torch.float64) for _ in CELLS[name].states))
-    states, _ = run(layer, x, initial, taps=States(*(tap.requires_grad_() for tap in taps if tap is not None)))
-    tapped = leaves(*taps)
+    taps = zero_states(name, T, B, H)
+    tapped = leaves(taps)
+    states, _ = run(layer, x, initial, taps=taps)
     actual = torch.autograd.grad((states.h * weights).sum(), [*wanted, *tapped])
 
     assert relative_error(states.h, expected_h) < TOLERANCE
@@ -72,39 +66,38 @@ def test_values_and_every_gradient_agree_with_a_hand_unrolled_loop(name: str) ->
             assert relative_error(gradient[t], reference[t]) < TOLERANCE, f"dL/d{which}_{t + 1}"
 
 
-@pytest.mark.parametrize("name", TORCH_NN)
+@pytest.mark.parametrize("name", IN_TORCH)
 def test_values_and_gradients_agree_with_torch_nn_and_weights_are_exchangeable(name: str) -> None:
-    layer, x, theirs = layer_of(name), randn(T, B, D), TORCH_NN[name]().double()
+    layer, x, theirs = layer_of(name), randn(T, B, D), in_torch(name, D, H)
     theirs.load_state_dict(layer.state_dict())
     layer.load_state_dict(theirs.state_dict())
     weights, initial = randn(T, B, H, seed=4), initial_states(name)
-    start = tuple(s[None] for s in initial if s is not None)
-    expected_h, expected_final = theirs(x, start if name == "lstm" else start[0])
+    start = initial.map(lambda state: state[None]).tensors()
+    expected_h, expected_final = theirs(x, start if len(start) > 1 else start[0])
     states, final = run(layer, x, initial)
     expected = torch.autograd.grad((expected_h * weights).sum(), list(theirs.parameters()))
     actual = torch.autograd.grad((states.h * weights).sum(), list(layer.parameters()))
     assert relative_error(states.h, expected_h) < TOLERANCE
     for mine, other in zip(actual, expected, strict=True):
         assert relative_error(mine, other) < TOLERANCE
-    finals = expected_final if name == "lstm" else (expected_final,)
-    for mine_final, other_final in zip([s for s in final if s is not None], finals, strict=True):
+    finals = expected_final if len(start) > 1 else (expected_final,)
+    for mine_final, other_final in zip(final.tensors(), finals, strict=True):
         assert relative_error(mine_final, other_final[0]) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_gradcheck(name: str) -> None:
     layer, x, initial = layer_of(name), randn(4, 2, D).requires_grad_(), initial_states(name)
-    initial = States(*(s[:2].clone() for s in initial if s is not None))
-    taps = [randn(4, 2, H, seed=6 + i) * 0.1 for i, _ in enumerate(CELLS[name].states)]
-    arguments = leaves(*initial, *taps)
+    initial = initial.map(lambda state: state[:2].clone())
+    taps = States(*(randn(4, 2, H, seed=6 + i) * 0.1 for i, _ in enumerate(CELLS[name].states)))
+    arguments = [*leaves(initial), *leaves(taps)]
     names = [key for key, _ in layer.named_parameters()]
 
     def function(x: Tensor, *arguments: Tensor) -> tuple[Tensor, ...]:
-        half = len(taps)
+        half = len(CELLS[name].states)
         parameters = dict(zip(names, arguments[2 * half :], strict=True))
         call = (x, [States(*arguments[:half])], [States(*arguments[half : 2 * half])])
-        states = torch.func.functional_call(layer, parameters, call).states[0]
-        return tuple(state for state in states if state is not None)
+        return torch.func.functional_call(layer, parameters, call).states[0].tensors()
 
     assert torch.autograd.gradcheck(function, (x, *arguments, *layer.parameters()))
 
@@ -155,10 +148,10 @@ def test_no_gradient_asked_gives_the_same_states(name: str) -> None:
     with torch.no_grad():
         quiet, quiet_final = run(layer, x)
     states, final = run(layer, x)
-    assert torch.equal(quiet.h, states.h)
-    assert torch.equal(quiet_final.h, final.h)
-    if name == "lstm":
-        assert torch.equal(quiet_final.c, final.c)
+    for mine, expected in zip(
+        [*quiet.tensors(), *quiet_final.tensors()], [*states.tensors(), *final.tensors()], strict=True
+    ):
+        assert torch.equal(mine, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -176,11 +169,10 @@ def test_one_step_of_the_textbook_is_one_timestep_of_the_loops(name: str) -> Non
     layer, x, initial = layer_of(name), randn(1, B, D), initial_states(name)
     states, _ = run(layer, x, initial)
     for b in range(B):
-        before = States(*(None if s is None else s[b] for s in initial))
+        before = initial.map(lambda state, b=b: state[b])  # type: ignore[misc]
         after = CELLS[name].step(x[0, b], before, layer.weights(layer.places[0]))
-        for mine, expected in zip(after, states, strict=True):
-            if mine is not None:
-                torch.testing.assert_close(mine, expected[0, b], rtol=1e-12, atol=1e-14)
+        for mine, expected in zip(after.tensors(), states.tensors(), strict=True):
+            torch.testing.assert_close(mine, expected[0, b], rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.derivative is not None])
@@ -206,7 +198,7 @@ def test_clipping_inside_the_recurrence_is_a_loop_that_clips_each_examples_gradi
 
     total = torch.zeros((), dtype=torch.float64)
     for b in range(B):
-        states = States(*(torch.zeros(H, dtype=torch.float64) for _ in CELLS[name].states))
+        states = zero_states(name, H)
         for t in range(T):
             states = CELLS[name].step(x[t, b], states, layer.weights(layer.places[0]))
             states.h.register_hook(clip)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from pipeline.core.cells import CELLS, States
 from pipeline.core.cells.stack import Place, RecurrentStack, places_of, stack_states, unstack_states
+from tests.core.cells.reference import IN_TORCH, in_torch
 
 T, B, D, H = 7, 3, 2, 4
-TORCH_NN = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
 def stack_of(cell: str, num_layers: int, bidirectional: bool) -> RecurrentStack:
@@ -23,20 +23,17 @@ def randn(*shape: int, seed: int = 1) -> Tensor:
 
 
 @pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (1, True), (3, False), (2, True)])
-@pytest.mark.parametrize("cell", TORCH_NN)
+@pytest.mark.parametrize("cell", IN_TORCH)
 def test_outputs_finals_and_gradients_are_those_of_torch_nn(cell: str, num_layers: int, bidirectional: bool) -> None:
     stack, x = stack_of(cell, num_layers, bidirectional), randn(T, B, D)
-    theirs = TORCH_NN[cell](D, H, num_layers, bidirectional=bidirectional).double()
+    theirs = in_torch(cell, D, H, num_layers, bidirectional=bidirectional)
     theirs.load_state_dict(stack.state_dict())
     stack.load_state_dict(theirs.state_dict())
     start = [
         States(*(randn(B, H, seed=10 * i + j) for j, _ in enumerate(CELLS[cell].states)))
         for i in range(len(stack.places))
     ]
-    h_0, *c_0 = (
-        torch.stack(list(parts))
-        for parts in zip(*([s for s in states if s is not None] for states in start), strict=True)
-    )
+    h_0, *c_0 = (torch.stack(each) for each in zip(*(states.tensors() for states in start), strict=True))
     expected, final = theirs(x, (h_0, c_0[0]) if c_0 else h_0)
     run = stack(x, start)
     torch.testing.assert_close(run.outputs, expected, rtol=1e-12, atol=1e-13)
@@ -51,8 +48,8 @@ def test_outputs_finals_and_gradients_are_those_of_torch_nn(cell: str, num_layer
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_taps_reach_every_place_at_its_own_timestep(cell: str) -> None:
-    """A tap at timestep t of a place moves the loss as finite differences say: time runs the same way in all."""
+def test_taps_reach_every_layer_and_direction_at_their_own_timestep(cell: str) -> None:
+    """A tap at timestep t moves the loss as finite differences say: time runs the same way in all."""
     stack, x, weights = stack_of(cell, 2, True), randn(T, B, D), randn(T, B, 2 * H, seed=3)
     zeros = [torch.zeros(T, B, H, dtype=torch.float64, requires_grad=True) for _ in stack.state_keys()]
 
@@ -80,7 +77,7 @@ def test_a_backward_layer_is_a_forward_one_on_the_sequence_turned_round() -> Non
     assert torch.equal(both(x).final[1].h, both(x).states[1].h[0])
 
 
-def test_places_and_their_parameters_have_the_names_of_torch() -> None:
+def test_layers_directions_and_their_parameters_have_the_names_of_torch() -> None:
     assert places_of(2, True) == (
         Place(0, "forward"), Place(0, "backward"), Place(1, "forward"), Place(1, "backward"),
     )  # fmt: skip

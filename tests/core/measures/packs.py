@@ -7,13 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.core.attention.score import NO_ATTENTION
 from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel
-from pipeline.core.models.initialisation import PLAIN
 
-REAL = Interface("real", 2, "last", "value", 1)
-EVERY = Interface("real", 2, "every", "value", 1)
-TOKENS = Interface("token", 5, "every", "class", 5)
+REAL = Interface(input_kind="real", input_size=2, target_at="last", target_kind="value", output_size=1)
+EVERY = Interface(input_kind="real", input_size=2, target_at="every", target_kind="value", output_size=1)
+TOKENS = Interface(input_kind="token", input_size=5, target_at="every", target_kind="class", output_size=5)
 
 
 def pack(
@@ -25,7 +23,13 @@ def pack(
     bidirectional: bool = False,
     embedding_size: int | None = None,
 ) -> Replicas:
-    spec = ModelSpec(cell, hidden_size, num_layers, bidirectional, embedding_size, NO_ATTENTION, None, PLAIN)
+    spec = ModelSpec.plain(
+        cell=cell,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        bidirectional=bidirectional,
+        embedding_size=embedding_size,
+    )
     return Replicas([SequenceModel(interface, spec, seed) for seed in range(num_replicas)])
 
 

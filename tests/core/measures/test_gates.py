@@ -59,13 +59,13 @@ def of(rows: list[GateStatistic], gate: str, quantity: str) -> list[GateStatisti
     return [row for row in rows if (row.gate, row.quantity) == (gate, quantity)]
 
 
-@pytest.mark.parametrize(("bias", "timesteps"), [(0, 1.00), (1, 2.21), (2, 5.46), (3, 14.27), (5, 103.2)])
-def test_half_life_and_retention_of_a_constant_forget_gate(bias: float, timesteps: float) -> None:
+@pytest.mark.parametrize("bias", [0, 1, 5])
+def test_half_life_and_retention_of_a_constant_forget_gate(bias: float) -> None:
     values = gate_values(CELLS["lstm"], *unrolled("lstm", bias))
     keep = 1 / (1 + math.exp(-bias))
     (row,) = of(gate_statistics(values, "f"), "f", "half_life")
-    assert row.value_R.tolist() == pytest.approx([timesteps] * 3, rel=3e-3)
-    assert half_life(values["f"]).tolist() == pytest.approx([math.log(0.5) / math.log(keep)] * 3, rel=1e-12)
+    assert torch.equal(row.value_R, half_life(values["f"]))
+    assert row.value_R.tolist() == pytest.approx([math.log(0.5) / math.log(keep)] * 3, rel=1e-12)
     expected = (torch.arange(1, 10, dtype=torch.float64) * math.log10(keep)).expand(3, 9)
     torch.testing.assert_close(retention(values["f"]), expected, rtol=1e-12, atol=0)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.measures import finite_difference_error, gradient_check_error, trace_gradients
-from pipeline.core.models import StateKey, loss
+from pipeline.core.models import RunOptions, StateKey, loss
 from tests.core.measures.packs import REAL, batch, pack
 
 
@@ -25,7 +25,7 @@ def test_trace_equals_the_jacobian_of_the_loss_in_each_state(cell: str, num_laye
         parameters = {name: view[r].double() for name, view in replicas.named(replicas.flat_RP).items()}
 
         def of_taps(*taps: Tensor, parameters: dict[str, Tensor] = parameters) -> Tensor:
-            call = (inputs.double(), (), taps)
+            call = (inputs.double(), RunOptions(taps=taps))
             return loss(REAL, torch.func.functional_call(replicas.model, parameters, call).values, targets)
 
         shapes = replicas.model.tap_shapes(inputs)

@@ -94,17 +94,6 @@ def test_timesteps_out_of_range_are_refused(burn_in: int, timesteps: list[int] |
         lyapunov_spectrum(random_matrices(1, 20, 1, 2, 2), burn_in=burn_in, timesteps=timesteps)
 
 
-def measured_exponent(num_units: int, gain: float, num_networks: int, num_timesteps: int = 400) -> float:
-    values = []
-    for seed in range(num_networks):
-        generator = torch.Generator().manual_seed(seed)
-        coupling = torch.randn(num_units, num_units, generator=generator, dtype=F64) * (gain / math.sqrt(num_units))
-        start = torch.randn(num_units, generator=generator, dtype=F64)
-        jacobians = random_network_jacobians(coupling, start, num_timesteps)
-        values.append(log_stretches(jacobians, 1)[100:].mean().item())
-    return float(np.mean(values))
-
-
 def test_the_jacobians_of_the_random_network_are_its_derivatives() -> None:
     coupling, x = random_matrices(5, 5), random_matrices(5)
     expected = []
@@ -115,13 +104,6 @@ def test_the_jacobians_of_the_random_network_are_its_derivatives() -> None:
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-12, atol=1e-15)
 
 
-def test_random_networks_approach_mean_field_theory_from_below() -> None:
-    theory = mean_field_exponent(2.0)
-    small, large = measured_exponent(50, 2.0, 8), measured_exponent(400, 2.0, 2)
-    assert theory * 0.95 < large < theory
-    assert abs(large - theory) < abs(small - theory)
-
-
 def test_mean_field_theory_agrees_with_sampling_and_with_its_limits() -> None:
     assert mean_field_exponent(0.5) == pytest.approx(math.log(0.5))
     assert mean_field_exponent(1.0) == pytest.approx(0.0)
@@ -129,7 +111,7 @@ def test_mean_field_theory_agrees_with_sampling_and_with_its_limits() -> None:
     assert abs(mean_field_exponent(1 + epsilon)) < 10 * epsilon**2
     z = np.random.default_rng(0).standard_normal(1_000_000)
     q = 1.0
-    for _ in range(100):
+    for _ in range(30):  # each step leaves a third of the distance to the fixed point, or less
         q = 9.0 * np.mean(np.tanh(math.sqrt(q) * z) ** 2)
     sampled = 0.5 * math.log(9.0 * np.mean((1 - np.tanh(math.sqrt(q) * z) ** 2) ** 2))
     assert mean_field_exponent(3.0) == pytest.approx(sampled, abs=3e-3)

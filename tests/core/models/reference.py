@@ -15,14 +15,12 @@ from torch.func import functional_call
 
 from pipeline.core.cells.stack import BACKWARD, Place, RecurrentStack
 from pipeline.core.models import INPUT, StateKey
-from pipeline.core.models.decoder import Decoder
-from pipeline.core.models.encoder_decoder import EncoderDecoder
+from pipeline.core.models.encoder_decoder import Decoder, EncoderDecoder
 from tests.core.attention.reference import look
-
-CELLS = {"elman": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}
+from tests.core.cells.reference import cell_in_torch
 
 State = tuple[Tensor, ...]
-"""(h,), or (h, c), each (1, H): torch's cells make h of this very c, so that dL/dc is whole."""
+"""The states that the cell declares, (1, H) each: torch's cells make h of this very c, so that dL/dc is whole."""
 
 Notes = dict[StateKey, list[Tensor]]
 """What every state was, timestep by timestep."""
@@ -39,7 +37,7 @@ class Written(NamedTuple):
 
 def step_of(stack: RecurrentStack, cell: str, place: Place) -> Callable[[Tensor, State | None], State]:
     weights = stack.weights(place)
-    module = CELLS[cell](weights.weight_ih.shape[1], stack.hidden_size, dtype=torch.float64)
+    module = cell_in_torch(cell, weights.weight_ih.shape[1], stack.hidden_size)
 
     def step(x: Tensor, before: State | None) -> State:
         given = before[0] if before is not None and len(before) == 1 else before
@@ -62,7 +60,7 @@ def read(
             for x in xs[::turn]:
                 state = step(x, state)
                 states.append(state)
-            for name, values in zip("hc", zip(*states[::turn], strict=True), strict=False):
+            for name, values in zip(stack.cell.states, zip(*states[::turn], strict=True), strict=True):
                 notes[StateKey(layer, place.direction, name, part)] = list(values)
             outputs.append([state[0][0] for state in states[::turn]])
             last.append(states[-1])
@@ -94,7 +92,7 @@ def write(
             x = torch.cat([x, output])
         for layer, step in enumerate(steps):
             states = [*states[:layer], step(x, states[layer]), *states[layer + 1 :]]
-            for name, value in zip("hc", states[layer], strict=False):
+            for name, value in zip(decoder.stack.cell.states, states[layer], strict=True):
                 notes.setdefault(StateKey(layer, "forward", name, "decoder"), []).append(value)
             x = states[layer][0][0]
         if decoder.attention is not None:

@@ -1,4 +1,4 @@
-"""The autoencoder against torch's own layers; what passes through its code; traces of both halves; packs."""
+"""The autoencoder against torch's own layers; what passes through its code; traces of both halves; replica batches."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.attention.score import NO_ATTENTION
-from pipeline.core.models import INPUT, Interface, ModelSpec, Replicas, StateKey, loss
+from pipeline.core.models import INPUT, Interface, ModelSpec, Replicas, RunOptions, StateKey, loss
 from pipeline.core.models.autoencoder import Autoencoder
 from pipeline.core.models.initialisation import PLAIN, Gaussian
 from pipeline.core.training.runtime import computing
+from tests.core.cells.reference import IN_TORCH, in_torch
 
 B, T, D, H, C = 3, 5, 4, 6, 2
-INTERFACE = Interface("real", D, "sequence", "value", D)
+INTERFACE = Interface(input_kind="real", input_size=D, target_at="sequence", target_kind="value", output_size=D)
 FRAMES = torch.rand(B, T, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-TORCH_NN = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-KINDS = [("elman", 1), ("lstm", 1), ("gru", 2), ("lstm", 2)]
+KINDS = [*((name, 1) for name in IN_TORCH), ("gru", 2), ("lstm", 2)]
 
 
 def model_of(cell: str = "lstm", num_layers: int = 1, seed: int = 0) -> Autoencoder:
-    return Autoencoder(INTERFACE, ModelSpec(cell, H, num_layers, False, None, NO_ATTENTION, C, PLAIN), seed).double()
+    return Autoencoder(
+        INTERFACE, ModelSpec.plain(cell=cell, hidden_size=H, num_layers=num_layers, code_size=C), seed
+    ).double()
 
 
 class Plain(nn.Module):
@@ -30,9 +31,9 @@ class Plain(nn.Module):
 
     def __init__(self, model: Autoencoder, cell: str, num_layers: int) -> None:
         super().__init__()
-        self.encoder = TORCH_NN[cell](D, H, num_layers, batch_first=True)
+        self.encoder = in_torch(cell, D, H, num_layers, batch_first=True)
         self.code, self.readout = nn.Linear(H, C), nn.Linear(H, D)
-        self.decoder = TORCH_NN[cell](C, H, num_layers, batch_first=True)
+        self.decoder = in_torch(cell, C, H, num_layers, batch_first=True)
         self.double().load_state_dict(model.state_dict())
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -43,11 +44,11 @@ class Plain(nn.Module):
 @pytest.mark.parametrize(("cell", "num_layers"), KINDS)
 def test_frames_loss_and_every_gradient_are_those_of_torch(cell: str, num_layers: int) -> None:
     model, frames = model_of(cell, num_layers), FRAMES.clone().requires_grad_()
-    plain, pack = Plain(model, cell, num_layers), Replicas([model])
+    plain, replicas = Plain(model, cell, num_layers), Replicas([model])
     torch.testing.assert_close(model(FRAMES).values, plain(FRAMES), rtol=1e-9, atol=1e-12)
     expected = sum((drawn - true) ** 2 for drawn, true in zip(plain(frames).flatten(), FRAMES.flatten(), strict=True))
     expected = expected / FRAMES.numel()
-    states, grad_RP = pack.state_gradients(pack.flat_RP, FRAMES, FRAMES, shared=True)
+    states, grad_RP = replicas.state_gradients(replicas.flat_RP, FRAMES, FRAMES, shared=True)
     named = dict(plain.named_parameters())
     grads = torch.autograd.grad(expected, [frames, *(named[name] for name, _ in model.named_parameters())])
     torch.testing.assert_close(loss(INTERFACE, model(FRAMES).values, FRAMES), expected, rtol=1e-9, atol=0)
@@ -65,7 +66,7 @@ def test_taps_move_the_loss_as_the_trace_says(cell: str, num_layers: int) -> Non
         for nudge in (1e-5, -1e-5):
             taps = [torch.zeros(steps, B, size, dtype=torch.float64) for steps, size in model.tap_shapes(FRAMES)]
             taps[number][1, 2, 3] = nudge
-            losses.append(loss(INTERFACE, model(FRAMES, taps=taps).values, FRAMES).item())
+            losses.append(loss(INTERFACE, model(FRAMES, RunOptions(taps=taps)).values, FRAMES).item())
         slope = (losses[0] - losses[1]) / 2e-5
         assert slope == pytest.approx(states[key][0, 1, 2, 3].item(), rel=1e-5, abs=1e-10), key
         assert abs(slope) > 1e-8, key
@@ -82,9 +83,11 @@ def test_what_the_decoder_draws_it_knows_from_the_code_alone() -> None:
 
 
 def test_encoder_and_decoder_share_no_parameter_and_no_draw() -> None:
-    drawn = dataclasses.replace(PLAIN, input=Gaussian("gaussian", 0.3), recurrent=Gaussian("gaussian", 0.3))
+    drawn = dataclasses.replace(PLAIN, input=Gaussian(std=0.3), recurrent=Gaussian(std=0.3))
     for rules in (PLAIN, drawn):
-        spec = ModelSpec("gru", H, 1, False, None, NO_ATTENTION, D, rules)  # a code of D numbers: the halves look alike
+        spec = ModelSpec.plain(
+            cell="gru", hidden_size=H, code_size=D, initialisation=rules
+        )  # a code of D numbers: the halves look alike
         model = Autoencoder(INTERFACE, spec, 0)
         for mine, theirs in zip(model.encoder.parameters(), model.decoder.parameters(), strict=True):
             assert mine.data_ptr() != theirs.data_ptr()
@@ -92,12 +95,12 @@ def test_encoder_and_decoder_share_no_parameter_and_no_draw() -> None:
 
 
 @pytest.mark.parametrize(("cell", "num_layers"), KINDS)
-def test_a_replica_in_a_pack_is_bit_for_bit_the_replica_alone(cell: str, num_layers: int) -> None:
+def test_a_replica_in_a_replica_batch_is_bit_for_bit_the_replica_alone(cell: str, num_layers: int) -> None:
     models = [model_of(cell, num_layers, seed).float() for seed in range(3)]
     own, results = torch.stack([FRAMES, FRAMES.flip(1), 1 - FRAMES]).float(), []
-    for pack, at in ((Replicas(models), slice(None)), (Replicas(models[1:2]), slice(1, 2))):
+    for replicas, at in ((Replicas(models), slice(None)), (Replicas(models[1:2]), slice(1, 2))):
         with computing(num_threads=1):
-            run = pack.backpropagate(pack.flat_RP, own[at], own[at], trace=True)
+            run = replicas.backpropagate(replicas.flat_RP, own[at], own[at], trace=True)
         results.append([run.losses, run.grad_RP, *run.states, *run.grad_states])
     for together, alone in zip(*results, strict=True):
         assert torch.equal(together[1], alone[0])

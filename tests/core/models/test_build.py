@@ -10,41 +10,46 @@ import torch
 from torch import Tensor
 
 from pipeline.config.strict import InvalidFieldError
-from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot, General
+from pipeline.core.attention.score import Additive, Dot, General
 from pipeline.core.cells import CELLS
 from pipeline.core.models import (
     Inputs,
     Interface,
     ModelSpec,
-    Reading,
     Replicas,
+    RunOptions,
+    Seq2SeqInputs,
     build_network,
     check_model,
     count_parameters,
+    network_class,
     teacher_forced,
 )  # fmt: skip
 from pipeline.core.models.architecture import SelfAttention
 from pipeline.core.models.autoencoder import Autoencoder
-from pipeline.core.models.build import network_class
 from pipeline.core.models.captioner import Captioner
 from pipeline.core.models.encoder_decoder import EncoderDecoder
-from pipeline.core.models.initialisation import PLAIN
+from pipeline.core.models.initialisation import PLAIN, Orthogonal, SpectralRadius
 from pipeline.core.models.self_attention import SelfAttentionModel
 from pipeline.core.models.sequence import SequenceModel
 
 H = 8
-ONE = Interface("real", 3, "last", "class", 4)
-LAST = Interface("token", 7, "last", "class", 4, padded=True)
-EVERY = Interface("token", 7, "every", "class", 5, padded=True)
-DELAYED = Interface("token", 7, "sequence", "class", 6, padded=True)
-IMAGE = Interface("image", 1, "sequence", "class", 6, padded=True)
-FRAMES = Interface("real", 9, "sequence", "value", 9)
-SELF = SelfAttention("self", 2)
-DOT = Dot("dot", "nothing")
+ONE = Interface(input_kind="real", input_size=3, target_at="last", target_kind="class", output_size=4)
+LAST = Interface(input_kind="token", input_size=7, target_at="last", target_kind="class", output_size=4, padded=True)
+EVERY = Interface(input_kind="token", input_size=7, target_at="every", target_kind="class", output_size=5, padded=True)
+DELAYED = Interface(
+    input_kind="token", input_size=7, target_at="sequence", target_kind="class", output_size=6, padded=True
+)
+IMAGE = Interface(
+    input_kind="image", input_size=1, target_at="sequence", target_kind="class", output_size=6, padded=True
+)
+FRAMES = Interface(input_kind="real", input_size=9, target_at="sequence", target_kind="value", output_size=9)
+SELF = SelfAttention(num_heads=2)
+DOT = Dot(feeds="nothing")
 
 
 def spec_of(**changes: Any) -> ModelSpec:
-    return dataclasses.replace(ModelSpec("lstm", H, 1, False, None, NO_ATTENTION, None, PLAIN), **changes)
+    return dataclasses.replace(ModelSpec.plain(cell="lstm", hidden_size=H), **changes)
 
 
 MADE: list[tuple[Interface, dict[str, Any], type]] = [
@@ -54,12 +59,12 @@ MADE: list[tuple[Interface, dict[str, Any], type]] = [
     (ONE, {"attention": SELF}, SelfAttentionModel),
     (DELAYED, {}, EncoderDecoder),
     (DELAYED, {"attention": DOT, "bidirectional": True, "num_layers": 2}, EncoderDecoder),
-    (DELAYED, {"attention": Dot("dot", "context"), "embedding_size": 3}, EncoderDecoder),
-    (DELAYED, {"attention": General("general", "attentional_state"), "num_layers": 3}, EncoderDecoder),
-    (DELAYED, {"attention": Additive("additive", "context", 5), "bidirectional": True}, EncoderDecoder),
+    (DELAYED, {"attention": Dot(feeds="context"), "embedding_size": 3}, EncoderDecoder),
+    (DELAYED, {"attention": General(feeds="attentional_state"), "num_layers": 3}, EncoderDecoder),
+    (DELAYED, {"attention": Additive(feeds="context", size=5), "bidirectional": True}, EncoderDecoder),
     (IMAGE, {}, Captioner),
-    (IMAGE, {"attention": Additive("additive", "context", 5), "num_layers": 2, "embedding_size": 3}, Captioner),
-    (IMAGE, {"attention": General("general", "nothing"), "hidden_size": 10}, Captioner),  # 10 is no multiple of 4
+    (IMAGE, {"attention": Additive(feeds="context", size=5), "num_layers": 2, "embedding_size": 3}, Captioner),
+    (IMAGE, {"attention": General(feeds="nothing"), "hidden_size": 10}, Captioner),  # 10 is no multiple of 4
     (FRAMES, {"code_size": 2}, Autoencoder),
     (FRAMES, {"code_size": 5, "num_layers": 2}, Autoencoder),
 ]
@@ -75,6 +80,31 @@ def test_parameters_are_counted_without_making_the_network(
     network = build_network(interface, spec, 0)
     assert type(network) is network_class(interface, spec) is kind
     assert count_parameters(interface, spec) == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_parameters_of_a_network_too_large_for_this_machine_are_counted() -> None:
+    H = 100_000
+    rules = dataclasses.replace(PLAIN, recurrent=Orthogonal(gain=1.0), gates={"f": SpectralRadius(radius=1.0)})
+    spec = spec_of(hidden_size=H, num_layers=2, initialisation=rules)
+    expected = 4 * H * (3 + H + 2) + 4 * H * (H + H + 2) + 4 * (H + 1)
+    assert count_parameters(ONE, spec) == expected
+
+
+@pytest.mark.parametrize(
+    ("interface", "changes", "options", "told"),
+    [
+        (EVERY, {"attention": SELF}, RunOptions(state_threshold=1.0), "options state_threshold .* SelfAttentionModel"),
+        (ONE, {"attention": SELF}, RunOptions(initial=[torch.zeros(6, H)]), "options initial .* SelfAttentionModel"),
+        (DELAYED, {}, RunOptions(initial=[torch.zeros(6, H)], num_scored=1), "options initial, num_scored .* Encoder"),
+        (FRAMES, {"code_size": 2}, RunOptions(num_scored=1), "options num_scored .* Autoencoder"),
+    ],
+)
+def test_options_that_a_network_cannot_be_run_with_are_refused(
+    interface: Interface, changes: dict[str, Any], options: RunOptions, told: str
+) -> None:
+    network = build_network(interface, spec_of(**changes), 0)
+    with pytest.raises(ValueError, match=f"expected none of the {told}"):
+        network(torch.zeros(6, 5), options)
 
 
 @pytest.mark.parametrize(("interface", "changes", "kind"), MADE)
@@ -102,7 +132,11 @@ def test_a_network_is_a_pure_function_of_its_seed(interface: Interface, changes:
         (DELAYED, {"code_size": 2}, r"model\.code_size: expected null: nothing is coded"),
         (ONE, {"embedding_size": 3}, r"model\.embedding_size: expected null, for the real inputs, got 3"),
         (FRAMES, {"embedding_size": 3, "code_size": 2}, r"model\.embedding_size: expected null"),
-        (EVERY, {"attention": SelfAttention("self", 3)}, r"num_heads: expected a divisor of hidden_size \(8\), got 3"),
+        (
+            EVERY,
+            {"attention": SelfAttention(num_heads=3)},
+            r"num_heads: expected a divisor of hidden_size \(8\), got 3",
+        ),
         (DELAYED, {"bidirectional": True, "hidden_size": 7}, r"model\.hidden_size: expected an even number: .* got 7"),
         (IMAGE, {"bidirectional": True}, r"model\.bidirectional: expected false: an image is not read both ways"),
         (FRAMES, {"bidirectional": True, "code_size": 2}, r"model\.bidirectional: expected false: an autoencoder"),
@@ -122,10 +156,10 @@ def draw(*shape: int, high: int = 0) -> Tensor:
 SENTENCE = torch.randint(3, 6, (6, 4), generator=torch.Generator().manual_seed(1))
 FIVE: dict[str, tuple[Interface, dict[str, Any], Inputs, Tensor]] = {
     "one-to-one": (ONE, {}, draw(6, 1, 3), torch.tensor([0, 1, 2, 3, 0, 1])),
-    "one-to-many": (IMAGE, {}, Reading(draw(6, 8, 8), teacher_forced(SENTENCE)), SENTENCE),
+    "one-to-many": (IMAGE, {}, Seq2SeqInputs(draw(6, 8, 8), teacher_forced(SENTENCE)), SENTENCE),
     "many-to-one": (LAST, {}, draw(6, 5, high=7), torch.tensor([0, 1, 2, 3, 0, 1])),
     "many-to-many in step": (EVERY, {"bidirectional": True}, draw(6, 5, high=7), draw(6, 5, high=5)),
-    "many-to-many delayed": (DELAYED, {}, Reading(draw(6, 5, high=7), teacher_forced(SENTENCE)), SENTENCE),
+    "many-to-many delayed": (DELAYED, {}, Seq2SeqInputs(draw(6, 5, high=7), teacher_forced(SENTENCE)), SENTENCE),
 }
 
 
@@ -134,10 +168,10 @@ def test_each_shape_of_input_and_output_learns(shape: str) -> None:
     interface, changes, inputs, targets = FIVE[shape]
     spec = spec_of(**changes)
     check_model(spec, interface)
-    pack = Replicas([build_network(interface, spec, seed) for seed in range(2)])
-    flat, losses = pack.flat_RP, list[Tensor]()
+    replicas = Replicas([build_network(interface, spec, seed) for seed in range(2)])
+    flat, losses = replicas.flat_RP, list[Tensor]()
     for _ in range(20):
-        loss, grad = pack.gradients(flat, inputs, targets, shared=True)
+        loss, grad = replicas.gradients(flat, inputs, targets, shared=True)
         losses.append(loss)
         flat = flat - 0.3 * grad
     assert all((after < before).all() for before, after in zip(losses, losses[1:], strict=False))

@@ -1,4 +1,4 @@
-"""The captioner against an image read pixel by pixel and a decoder in loops; what its cells know; packs."""
+"""The captioner against an image read pixel by pixel and a decoder in loops; what its cells know; replica batches."""
 
 from __future__ import annotations
 
@@ -9,27 +9,31 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot
+from pipeline.core.attention.score import Additive, Dot
+from pipeline.core.cells import CELLS
 from pipeline.core.measures import finite_difference_error
-from pipeline.core.models import Interface, ModelSpec, Reading, Replicas, teacher_forced
+from pipeline.core.models import Interface, ModelSpec, Replicas, Seq2SeqInputs, teacher_forced
 from pipeline.core.models.captioner import Captioner, Convolution
-from pipeline.core.models.initialisation import PLAIN
+from pipeline.core.models.network import NetworkRun, RunOptions
 from pipeline.core.training.runtime import computing
 from pipeline.data.dataset import SOS
+from tests.core.cells.reference import IN_TORCH
 from tests.core.models.reference import Notes, Written, negative_log_likelihood, write
 
 H, HEIGHT, WIDTH = 8, 8, 12
 ROWS, COLUMNS = HEIGHT // 4, WIDTH // 4
-INTERFACE = Interface("image", 1, "sequence", "class", 6, padded=True)
+INTERFACE = Interface(
+    input_kind="image", input_size=1, target_at="sequence", target_kind="class", output_size=6, padded=True
+)
 IMAGES = torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 TARGETS = torch.tensor([[3, 2, 0, 0], [4, 5, 3, 2], [2, 0, 0, 0]])
-READING = Reading(IMAGES, teacher_forced(TARGETS))
+READING = Seq2SeqInputs(IMAGES, teacher_forced(TARGETS))
 TARGET_LENGTHS = (2, 4, 1)
 SPECS: list[dict[str, Any]] = [
-    {"cell": "lstm", "attention": Additive("additive", "context", 5), "num_layers": 2},  # as Xu et al.
-    {"cell": "gru", "attention": Dot("dot", "attentional_state"), "embedding_size": 3},
-    {"cell": "elman", "attention": Dot("dot", "nothing")},
-    {"cell": "lstm", "embedding_size": 3},  # one-to-many
+    {"cell": "lstm", "attention": Additive(feeds="context", size=5), "num_layers": 2},  # as Xu et al.
+    {"cell": "gru", "attention": Dot(feeds="attentional_state"), "embedding_size": 3},
+    {"cell": "elman", "attention": Dot(feeds="nothing")},
+    *({"cell": name, "embedding_size": 3} for name in IN_TORCH),  # one-to-many
 ]
 
 
@@ -38,7 +42,7 @@ def told(changes: dict[str, Any]) -> str:
 
 
 def model_of(seed: int = 0, **changes: Any) -> Captioner:
-    spec = dataclasses.replace(ModelSpec("lstm", H, 1, False, None, NO_ATTENTION, None, PLAIN), **changes)
+    spec = dataclasses.replace(ModelSpec.plain(cell="lstm", hidden_size=H), **changes)
     return Captioner(INTERFACE, spec, seed).double()
 
 
@@ -80,8 +84,8 @@ def seen(model: Captioner, image: Tensor) -> list[Tensor]:
 def described(model: Captioner, cell: str, image: Tensor, true: list[int], notes: Notes) -> Written:
     annotations = seen(model, image)
     first = torch.tanh(model.begin(sum(annotations) / len(annotations)))
-    num_states = 2 if cell == "lstm" else 1
-    layers = first.unflatten(0, (-1, num_states, 1, H))  # h, and c, of the lowest layer come first
+    num_states = len(CELLS[cell].states)
+    layers = first.unflatten(0, (-1, num_states, 1, H))  # the states of the lowest layer come first
     return write(model.decoder, cell, true, [tuple(layer) for layer in layers], annotations, notes)
 
 
@@ -99,8 +103,8 @@ def test_loss_weights_and_every_gradient_are_those_of_plain_loops(changes: dict[
         if predicted.weights is not None and written.weights is not None:
             close(predicted.weights[i, :num_tokens], written.weights)
     expected = total / sum(TARGET_LENGTHS)
-    pack = Replicas([model])
-    run = pack.backpropagate(pack.flat_RP, READING, TARGETS, trace=True, shared=True)
+    replicas = Replicas([model])
+    run = replicas.backpropagate(replicas.flat_RP, READING, TARGETS, trace=True, shared=True)
     close(run.losses[0], expected.detach())
     grads = torch.autograd.grad(expected, [*model.parameters()], retain_graph=True)
     close(run.grad_RP[0], torch.cat([grad.flatten() for grad in grads]))
@@ -127,10 +131,10 @@ def test_a_cell_knows_where_it_is_and_sees_what_is_near() -> None:
 def test_without_attention_an_image_is_known_from_the_first_state_alone() -> None:
     model = model_of()
     states = model(READING).states
-    memory = model._see(IMAGES)
-    elsewhere = memory._replace(keys_BSH=memory.keys_BSH + 1.0)
-    assert torch.equal(model.decoder(READING.given, memory).logits_BUO, model(READING).values)
-    assert torch.equal(model.decoder(READING.given, elsewhere).logits_BUO, model(READING).values)
+    memory = model.read(IMAGES, NetworkRun(model, RunOptions()))
+    for remembered in (memory, memory._replace(keys_BSH=memory.keys_BSH + 1.0)):
+        logits, _ = model.decoder(READING.decoder_inputs, remembered, NetworkRun(model, RunOptions()))
+        assert torch.equal(logits, model(READING).values)
     assert (states[0][0, 0] != states[0][0, 1]).all()  # two images, one token before
 
 
@@ -140,20 +144,20 @@ def test_running_free_is_reading_what_was_said() -> None:
         with torch.no_grad():
             for parameter in model.decoder.parameters():
                 parameter.mul_(3.0)
-        read, said = model.run_free(READING, torch.zeros(3, 4, dtype=torch.bool))
+        read, said = model.free_running(READING, torch.zeros(3, 4, dtype=torch.bool))
         assert torch.equal(read[:, 1:], said[:, :-1])
-        assert torch.equal(model(Reading(IMAGES, read)).values.argmax(dim=-1), said)
+        assert torch.equal(model(Seq2SeqInputs(IMAGES, read)).values.argmax(dim=-1), said)
 
 
 @pytest.mark.parametrize("changes", SPECS, ids=told)
-def test_a_replica_in_a_pack_is_bit_for_bit_the_replica_alone(changes: dict[str, Any]) -> None:
+def test_a_replica_in_a_replica_batch_is_bit_for_bit_the_replica_alone(changes: dict[str, Any]) -> None:
     models = [model_of(seed, **changes, hidden_size=16).float() for seed in range(3)]
     images, targets = torch.rand(3, 16, 16, 16, generator=torch.Generator().manual_seed(1)), TARGETS[1].expand(3, 16, 4)
-    inputs, results = Reading(images, teacher_forced(targets)), []
-    for pack, at in ((Replicas(models), slice(None)), (Replicas(models[1:2]), slice(1, 2))):
+    inputs, results = Seq2SeqInputs(images, teacher_forced(targets)), []
+    for replicas, at in ((Replicas(models), slice(None)), (Replicas(models[1:2]), slice(1, 2))):
         with computing(num_threads=1):
-            own = Reading(inputs.source[at], inputs.given[at])
-            run = pack.backpropagate(pack.flat_RP, own, targets[at], trace=True)
+            own = Seq2SeqInputs(inputs.source[at], inputs.decoder_inputs[at])
+            run = replicas.backpropagate(replicas.flat_RP, own, targets[at], trace=True)
         results.append([run.losses, run.coverage, run.grad_RP, *run.states, *run.grad_states])
     for together, alone in zip(*results, strict=True):
         assert torch.equal(together[1], alone[0])
@@ -163,16 +167,16 @@ def test_blank_pixels_stand_on_no_kink() -> None:
     """Where most of an image is black, finite differences are still a witness of the gradient."""
     images = torch.zeros(3, HEIGHT, WIDTH, dtype=torch.float64)
     images[1, 2:4, 5:8] = 0.7
-    pack = Replicas([model_of(seed, attention=Dot("dot", "context")) for seed in range(2)])
-    reading = Reading(images, READING.given)
-    _, grad_RP = pack.gradients(pack.flat_RP, reading, TARGETS, shared=True)
-    assert finite_difference_error(pack, pack.flat_RP, grad_RP, reading, TARGETS).max() < 1e-6
+    replicas = Replicas([model_of(seed, attention=Dot(feeds="context")) for seed in range(2)])
+    reading = Seq2SeqInputs(images, READING.decoder_inputs)
+    _, grad_RP = replicas.gradients(replicas.flat_RP, reading, TARGETS, shared=True)
+    assert finite_difference_error(replicas, replicas.flat_RP, grad_RP, reading, TARGETS).max() < 1e-6
 
 
 def test_coverage_is_over_every_cell() -> None:
-    pack = Replicas([model_of(attention=Dot("dot", "nothing"))])
-    run = pack.backpropagate(pack.flat_RP, READING, TARGETS, shared=True)
-    weights = pack.attend(pack.named(pack.flat_RP), READING)[0]
+    replicas = Replicas([model_of(attention=Dot(feeds="nothing"))])
+    run = replicas.backpropagate(replicas.flat_RP, READING, TARGETS, shared=True)
+    weights = replicas.attend(replicas.named(replicas.flat_RP), READING)[0]
     expected = [
         (1 - weights[i, :num_tokens, cell].sum()) ** 2
         for i, num_tokens in enumerate(TARGET_LENGTHS)

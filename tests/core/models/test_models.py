@@ -1,4 +1,4 @@
-"""Models against plain torch modules, and packs against their networks one by one."""
+"""Models against plain torch modules, and replica batches against their networks one by one."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.attention.score import NO_ATTENTION
 from pipeline.core.cells.stack import stack_states
-from pipeline.core.models import Interface, ModelSpec, Replicas, SequenceModel, count_parameters, loss, num_wrong
-from pipeline.core.models.initialisation import PLAIN
+from pipeline.core.models import (
+    Interface,
+    ModelSpec,
+    Replicas,
+    RunOptions,
+    SequenceModel,
+    count_parameters,
+    loss,
+    num_wrong,
+)
+from tests.core.cells.reference import IN_TORCH
 
 B, T, H = 4, 6, 5
-REAL_LAST = Interface("real", 2, "last", "value", 1)
-TOKEN_EVERY = Interface("token", 7, "every", "class", 3)
+REAL_LAST = Interface(input_kind="real", input_size=2, target_at="last", target_kind="value", output_size=1)
+TOKEN_EVERY = Interface(input_kind="token", input_size=7, target_at="every", target_kind="class", output_size=3)
 
 
 def model_of(
     interface: Interface, cell: str = "lstm", embedding_size: int | None = None, seed: int = 0
 ) -> SequenceModel:
     return SequenceModel(
-        interface, ModelSpec(cell, H, 1, False, embedding_size, NO_ATTENTION, None, PLAIN), seed
+        interface, ModelSpec.plain(cell=cell, hidden_size=H, embedding_size=embedding_size), seed
     ).double()
 
 
@@ -61,13 +69,13 @@ def test_many_to_many_reads_out_every_timestep(embedding_size: int | None) -> No
 
 
 @pytest.mark.parametrize("interface", [REAL_LAST, TOKEN_EVERY])
-@pytest.mark.parametrize("cell", ["elman", "gru"])
-def test_a_pack_gives_what_its_networks_give_one_by_one(interface: Interface, cell: str) -> None:
+@pytest.mark.parametrize("cell", IN_TORCH)
+def test_a_replica_batch_gives_what_its_networks_give_one_by_one(interface: Interface, cell: str) -> None:
     models = [model_of(interface, cell, seed=seed) for seed in range(3)]
     inputs, targets = data_of(interface)
-    pack = Replicas(models)
-    predictions = pack.predict(pack.named(pack.flat_RP), inputs)
-    losses, grads = pack.gradients(pack.flat_RP, inputs, targets, shared=True)
+    replicas = Replicas(models)
+    predictions = replicas.predict(replicas.named(replicas.flat_RP), inputs)
+    losses, grads = replicas.gradients(replicas.flat_RP, inputs, targets, shared=True)
     for r, model in enumerate(models):
         torch.testing.assert_close(predictions[r], model(inputs).values, rtol=1e-12, atol=1e-12)
         alone = loss(interface, model(inputs).values, targets)
@@ -80,19 +88,19 @@ def test_a_pack_gives_what_its_networks_give_one_by_one(interface: Interface, ce
 def test_each_replica_may_have_its_own_batch() -> None:
     models = [model_of(REAL_LAST, seed=seed) for seed in range(2)]
     inputs, targets = data_of(REAL_LAST)
-    pack = Replicas(models)
+    replicas = Replicas(models)
     own = torch.stack([inputs, inputs.flip(0) * 2])
-    losses, _ = pack.gradients(pack.flat_RP, own, torch.stack([targets, targets]))
+    losses, _ = replicas.gradients(replicas.flat_RP, own, torch.stack([targets, targets]))
     for r in range(2):
         torch.testing.assert_close(losses[r], loss(REAL_LAST, models[r](own[r]).values, targets), rtol=1e-12, atol=0)
 
 
 def test_named_views_are_the_flat_tensor() -> None:
-    pack = Replicas([model_of(REAL_LAST, seed=seed) for seed in range(2)])
-    views = pack.named(pack.flat_RP)
-    assert sum(view[0].numel() for view in views.values()) == pack.num_parameters
+    replicas = Replicas([model_of(REAL_LAST, seed=seed) for seed in range(2)])
+    views = replicas.named(replicas.flat_RP)
+    assert sum(view[0].numel() for view in views.values()) == replicas.num_parameters
     views["readout.bias"].fill_(7.0)
-    assert (pack.flat_RP == 7.0).sum() == 2
+    assert (replicas.flat_RP == 7.0).sum() == 2
 
 
 def test_one_seed_draws_the_same_weights_whatever_else_is_drawn() -> None:
@@ -107,17 +115,19 @@ def test_one_seed_draws_the_same_weights_whatever_else_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(("num_layers", "bidirectional", "embedding_size"), [(1, False, None), (3, True, 4)])
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("cell", IN_TORCH)
 def test_parameters_are_counted_without_making_the_model(
     cell: str, num_layers: int, bidirectional: bool, embedding_size: int | None
 ) -> None:
-    spec = ModelSpec(cell, H, num_layers, bidirectional, embedding_size, NO_ATTENTION, None, PLAIN)
+    spec = ModelSpec.plain(
+        cell=cell, hidden_size=H, num_layers=num_layers, bidirectional=bidirectional, embedding_size=embedding_size
+    )
     model = SequenceModel(TOKEN_EVERY, spec, 0)
     assert count_parameters(TOKEN_EVERY, spec) == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_a_bidirectional_network_reads_out_what_each_direction_ends_with() -> None:
-    model = SequenceModel(REAL_LAST, ModelSpec("gru", H, 1, True, None, NO_ATTENTION, None, PLAIN), 0).double()
+    model = SequenceModel(REAL_LAST, ModelSpec.plain(cell="gru", hidden_size=H, bidirectional=True), 0).double()
     inputs, _ = data_of(REAL_LAST)
     plain = nn.GRU(2, H, batch_first=True, bidirectional=True).double()
     plain.load_state_dict(model.recurrent.state_dict())
@@ -126,25 +136,29 @@ def test_a_bidirectional_network_reads_out_what_each_direction_ends_with() -> No
     torch.testing.assert_close(model(inputs).values, expected, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm"])
+@pytest.mark.parametrize("cell", IN_TORCH)
 def test_a_pass_from_a_carried_state_scores_the_newest_timesteps_only(cell: str) -> None:
-    spec = ModelSpec(cell, H, 2, False, None, NO_ATTENTION, None, PLAIN)
+    spec = ModelSpec.plain(cell=cell, hidden_size=H, num_layers=2)
     models = [SequenceModel(TOKEN_EVERY, spec, seed).double() for seed in range(2)]
-    pack, (inputs, targets) = Replicas(models), data_of(TOKEN_EVERY)
+    replicas, (inputs, targets) = Replicas(models), data_of(TOKEN_EVERY)
     own_inputs, own_targets = (torch.stack([tensor] * 2) for tensor in (inputs, targets))
-    carried = pack.advance(pack.named(pack.flat_RP), own_inputs[:, :, :3])
-    run = pack.backpropagate(
-        pack.flat_RP, own_inputs[:, :, 3:], own_targets[:, :, 4:], initial=carried, num_scored=2, trace=True
+    carried = replicas.advance(replicas.named(replicas.flat_RP), own_inputs[:, :, :3])
+    run = replicas.backpropagate(
+        replicas.flat_RP,
+        own_inputs[:, :, 3:],
+        own_targets[:, :, 4:],
+        RunOptions(initial=carried, num_scored=2),
+        trace=True,
     )
     for r, model in enumerate(models):
         before = model.recurrent(model.encode(inputs[:, :3]).transpose(0, 1)).final
         held = [state.detach() for state in stack_states(before)]
-        expected = loss(TOKEN_EVERY, model(inputs[:, 3:], held).values[:, -2:], targets[:, 4:])
+        expected = loss(TOKEN_EVERY, model(inputs[:, 3:], RunOptions(initial=held)).values[:, -2:], targets[:, 4:])
         torch.testing.assert_close(run.losses[r], expected, rtol=1e-12, atol=0)
         grads = torch.autograd.grad(expected, list(model.parameters()))
         flat = torch.cat([grad.flatten() for grad in grads])
         torch.testing.assert_close(run.grad_RP[r], flat, rtol=1e-10, atol=1e-14)
-    whole = pack.unroll(pack.named(pack.flat_RP), inputs)[1]
+    whole = replicas.unroll(replicas.named(replicas.flat_RP), inputs)[1]
     for mine, expected in zip(run.states, whole, strict=True):
         torch.testing.assert_close(mine, expected[:, 3:], rtol=1e-12, atol=1e-14)
-    assert len(run.grad_states) == len(pack.model.tap_keys)
+    assert len(run.grad_states) == len(replicas.model.tap_keys)

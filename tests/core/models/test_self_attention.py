@@ -1,4 +1,4 @@
-"""Self-attention in place of recurrence: against torch's encoder layers, and what padding, order and packs change."""
+"""Self-attention in place of recurrence: against torch's encoder layers; padding, order, and replica batches."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.models import Interface, ModelSpec, Replicas, loss
+from pipeline.core.models import Interface, ModelSpec, Replicas, RunOptions, count_parameters, loss
 from pipeline.core.models.architecture import SelfAttention
-from pipeline.core.models.initialisation import PLAIN
 from pipeline.core.models.self_attention import SelfAttentionLayer, SelfAttentionModel, positions
 
 B, T, H, N, L = 3, 6, 8, 2, 2
-REAL_LAST = Interface("real", 2, "last", "value", 1)
-TOKEN_EVERY = Interface("token", 7, "every", "class", 7, padded=True)
+REAL_LAST = Interface(input_kind="real", input_size=2, target_at="last", target_kind="value", output_size=1)
+TOKEN_EVERY = Interface(
+    input_kind="token", input_size=7, target_at="every", target_kind="class", output_size=7, padded=True
+)
 TOKEN_LAST = dataclasses.replace(TOKEN_EVERY, target_at="last", output_size=3)
 PADDED = torch.tensor([[3, 4, 5, 6, 3, 4], [5, 6, 0, 0, 0, 0], [4, 3, 4, 6, 0, 0]], dtype=torch.uint8)
 
 
 def model_of(interface: Interface, seed: int = 0, **changes: Any) -> SelfAttentionModel:
-    spec = ModelSpec("elman", H, L, True, None, SelfAttention("self", N), None, PLAIN)
+    spec = ModelSpec.plain(
+        cell="elman", hidden_size=H, num_layers=L, bidirectional=True, attention=SelfAttention(num_heads=N)
+    )
     return SelfAttentionModel(interface, dataclasses.replace(spec, **changes), seed).double()
 
 
@@ -110,7 +113,9 @@ def test_read_forward_in_time_a_timestep_sees_none_after_it() -> None:
     changed[0, -1] = 6
     assert torch.equal(forward(tokens).values[:, :-1], forward(changed).values[:, :-1])
     assert not torch.isclose(both(tokens).values[:, :-1], both(changed).values[:, :-1]).any()
-    torch.testing.assert_close(forward(tokens, num_scored=2).values, forward(tokens).values[:, -2:], rtol=0, atol=0)
+    torch.testing.assert_close(
+        forward(tokens, RunOptions(num_scored=2)).values, forward(tokens).values[:, -2:], rtol=0, atol=0
+    )
 
 
 def test_every_layer_shows_what_each_of_its_heads_looked_at() -> None:
@@ -121,14 +126,14 @@ def test_every_layer_shows_what_each_of_its_heads_looked_at() -> None:
 
 
 @pytest.mark.parametrize("interface", [TOKEN_EVERY, TOKEN_LAST])
-def test_a_pack_gives_what_its_networks_give_one_by_one(interface: Interface) -> None:
+def test_a_replica_batch_gives_what_its_networks_give_one_by_one(interface: Interface) -> None:
     models = [model_of(interface, seed) for seed in range(3)]
-    pack, targets = Replicas(models), PADDED.long() if interface is TOKEN_EVERY else torch.tensor([0, 2, 1])
-    run = pack.backpropagate(pack.flat_RP, PADDED, targets, trace=True, shared=True)
+    replicas, targets = Replicas(models), PADDED.long() if interface is TOKEN_EVERY else torch.tensor([0, 2, 1])
+    run = replicas.backpropagate(replicas.flat_RP, PADDED, targets, trace=True, shared=True)
     for r, model in enumerate(models):
         x_TBD = model.encode(PADDED).transpose(0, 1)
         tap = torch.zeros_like(x_TBD).requires_grad_()
-        alone = loss(interface, model(PADDED, taps=[tap]).values, targets)
+        alone = loss(interface, model(PADDED, RunOptions(taps=[tap])).values, targets)
         torch.testing.assert_close(run.losses[r], alone, rtol=1e-12, atol=0)
         grads = torch.autograd.grad(alone, [tap, *model.parameters()])
         torch.testing.assert_close(run.grad_states[0][r], grads[0], rtol=1e-10, atol=1e-14)
@@ -147,10 +152,15 @@ def test_positions_differ_at_lengths_far_beyond_training() -> None:
 @pytest.mark.parametrize("embedding_size", [None, 4])
 def test_parameters_are_counted_without_making_the_model_and_drawn_from_the_seed(embedding_size: int | None) -> None:
     first, second, other = (model_of(TOKEN_EVERY, seed, embedding_size=embedding_size) for seed in (3, 3, 4))
-    spec = ModelSpec("elman", H, L, True, embedding_size, SelfAttention("self", N), None, PLAIN)
-    embedding = 7 * (embedding_size or 0)
-    counted = SelfAttentionModel.num_parameters(TOKEN_EVERY, spec) + embedding
-    assert counted == sum(parameter.numel() for parameter in first.parameters())
+    spec = ModelSpec.plain(
+        cell="elman",
+        hidden_size=H,
+        num_layers=L,
+        bidirectional=True,
+        embedding_size=embedding_size,
+        attention=SelfAttention(num_heads=N),
+    )
+    assert count_parameters(TOKEN_EVERY, spec) == sum(parameter.numel() for parameter in first.parameters())
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     pairs = [pair for pair in zip(first.parameters(), other.parameters(), strict=True) if pair[0].any()]
     assert not any(torch.equal(*pair) for pair in pairs)

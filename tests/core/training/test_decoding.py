@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from pipeline.core.attention.score import NO_ATTENTION, Dot
-from pipeline.core.models import Interface, ModelSpec, Reading, Replicas, loss, teacher_forced
+from pipeline.core.models import Interface, ModelSpec, Replicas, Seq2SeqInputs, loss, teacher_forced
 from pipeline.core.models.encoder_decoder import EncoderDecoder
-from pipeline.core.models.initialisation import PLAIN
 from pipeline.core.training.data import Sequences
-from pipeline.core.training.decoding import FREE_RUNNING, MODES, TEACHER_FORCED, Decoding, decode, ended
+from pipeline.core.training.evaluation import FREE_RUNNING, MODES, TEACHER_FORCED, Decoding, decode, ended
 from pipeline.data.dataset import EOS, PAD, SOS
 
 R, N, U, S, V = 3, 150, 5, 6, 6  # more sequences than are decoded at once
-INTERFACE = Interface("token", 7, "sequence", "class", V, padded=True)
+INTERFACE = Interface(
+    input_kind="token", input_size=7, target_at="sequence", target_kind="class", output_size=V, padded=True
+)
 
 
 def randint(low: int, high: int, *shape: int, seed: int = 0) -> Tensor:
@@ -49,15 +50,17 @@ class Canned:
     def named(self, flat_RP: Tensor) -> dict[str, Tensor]:
         return {"all": flat_RP}
 
-    def predict(self, parameters: Any, inputs: Reading) -> Tensor:
+    def predict(self, parameters: Any, inputs: Seq2SeqInputs) -> Tensor:
         return self.forced[:, inputs.source[:, 0]]
 
-    def predict_each(self, parameters: Any, inputs: Reading) -> Tensor:
+    def predict_each(self, parameters: Any, inputs: Seq2SeqInputs) -> Tensor:
         at = inputs.source[:, 0]
-        assert torch.equal(inputs.given, self.given[:, at])
+        assert torch.equal(inputs.decoder_inputs, self.given[:, at])
         return self.free[:, at]
 
-    def run_free(self, parameters: Any, inputs: Reading, coins: Tensor, shared: bool) -> tuple[Tensor, Tensor]:
+    def free_running(
+        self, parameters: Any, inputs: Seq2SeqInputs, coins: Tensor, shared: bool
+    ) -> tuple[Tensor, Tensor]:
         at = inputs.source[:, 0]
         assert shared
         assert not coins.any()
@@ -72,7 +75,7 @@ def canned() -> Canned:
 @pytest.fixture(scope="module")
 def decoding(canned: Canned) -> Decoding:
     source = torch.arange(N)[:, None]
-    split = Sequences(Reading(source, teacher_forced(TARGETS)), TARGETS)
+    split = Sequences(Seq2SeqInputs(source, teacher_forced(TARGETS)), TARGETS)
     return decode(cast(Replicas, canned), torch.zeros(R, 1), split)
 
 
@@ -147,20 +150,22 @@ def test_a_loss_that_is_not_finite_leaves_no_error(decoding: Decoding) -> None:
         assert errors.isnan().tolist() == [False, True, True]
 
 
-@pytest.mark.parametrize("attention", [NO_ATTENTION, Dot("dot", "attentional_state")])
+@pytest.mark.parametrize("attention", [NO_ATTENTION, Dot(feeds="attentional_state")])
 def test_greedy_decoders_get_the_same_sequences_wrong_in_both_modes(attention: Any) -> None:
     """A network that writes a sequence right reads its own tokens as it would the true ones."""
-    spec = ModelSpec("gru", 8, 1, False, None, attention, None, PLAIN)
+    spec = ModelSpec.plain(cell="gru", hidden_size=8, attention=attention)
     pack = Replicas([EncoderDecoder(INTERFACE, spec, r) for r in range(R)])
     with torch.no_grad():
         pack.flat_RP.mul_(4.0)  # for them to have something to say
         pack.named(pack.flat_RP)["decoder.readout.bias"][:] = torch.tensor([-100.0, -100.0, 1.0, 0.0, 0.0, 0.0])
     source = ragged(S, LENGTHS, 5).to(torch.uint8)
-    given = Reading(source, torch.full((N, U), SOS))
+    given = Seq2SeqInputs(source, torch.full((N, U), SOS))
     never = torch.zeros(N, U, dtype=torch.bool)
-    own = ended(pack.run_free(pack.named(pack.flat_RP), given, never, shared=True)[1])[0]  # what the first one writes
+    own = ended(pack.free_running(pack.named(pack.flat_RP), given, never, shared=True)[1])[
+        0
+    ]  # what the first one writes
     own[::3, 0] = torch.where(own[::3, 0] == 3, 4, 3)  # but for a mistake in every third
-    decoded = decode(pack, pack.flat_RP, Sequences(Reading(source, teacher_forced(own)), own))
+    decoded = decode(pack, pack.flat_RP, Sequences(Seq2SeqInputs(source, teacher_forced(own)), own))
     wrong = {mode: decoded.wrong(mode).any(dim=2) for mode in MODES}
     assert torch.equal(wrong[TEACHER_FORCED], wrong[FREE_RUNNING])
     assert decoded.sequence_error()[0] == pytest.approx(1 / 3)
@@ -169,20 +174,20 @@ def test_greedy_decoders_get_the_same_sequences_wrong_in_both_modes(attention: A
 
 
 def test_losses_of_a_real_pack_are_those_of_its_networks_given_the_tokens_that_they_said() -> None:
-    spec = ModelSpec("lstm", 8, 1, False, 3, Dot("dot", "context"), None, PLAIN)
+    spec = ModelSpec.plain(cell="lstm", hidden_size=8, embedding_size=3, attention=Dot(feeds="context"))
     pack = Replicas([EncoderDecoder(INTERFACE, spec, r).double() for r in range(R)])
     source = ragged(S, LENGTHS, 5).to(torch.uint8)
-    decoded = decode(pack, pack.flat_RP, Sequences(Reading(source, teacher_forced(TARGETS)), TARGETS))
+    decoded = decode(pack, pack.flat_RP, Sequences(Seq2SeqInputs(source, teacher_forced(TARGETS)), TARGETS))
     for r in range(R):
         model = EncoderDecoder(INTERFACE, spec, r).double()
         given = teacher_forced(TARGETS)
-        expected = loss(INTERFACE, model(Reading(source, given)).values, TARGETS)
+        expected = loss(INTERFACE, model(Seq2SeqInputs(source, given)).values, TARGETS)
         torch.testing.assert_close(decoded.losses[TEACHER_FORCED][r], expected, rtol=1e-9, atol=0)
         for u in range(1, U):  # one token more at a time
-            said = model(Reading(source, given)).values.argmax(dim=-1)
+            said = model(Seq2SeqInputs(source, given)).values.argmax(dim=-1)
             given = torch.cat([given[:, :u], said[:, u - 1 : u], given[:, u + 1 :]], dim=1)
-        predicted = model(Reading(source, given)).values
+        predicted = model(Seq2SeqInputs(source, given)).values
         torch.testing.assert_close(
             decoded.losses[FREE_RUNNING][r], loss(INTERFACE, predicted, TARGETS), rtol=1e-9, atol=0
         )
-        assert torch.equal(decoded.said[FREE_RUNNING][r], ended(predicted.argmax(dim=-1)))
+        assert torch.equal(decoded.tokens[FREE_RUNNING][r], ended(predicted.argmax(dim=-1)))

@@ -19,6 +19,7 @@ from tests.core.training.sequences import (
     canvases,
     curve,
     films,
+    finished,
     reversal,
     scheduled_sampling,
     small,
@@ -28,7 +29,8 @@ from tests.core.training.sequences import (
 
 def test_tables_of_a_decoder_have_their_schema_and_every_row(spec_of: Any) -> None:
     dataset = reversal()
-    result, tables = trial_of(scheduled_sampling(spec_of), dataset)
+    result, sink = finished(scheduled_sampling(spec_of), dataset)
+    tables = sink.tables()
     assert set(tables) == {"curves", "traces", "eigenvalues", "attention", "breakdown", "tokens"}
     for table, columns in tables.items():
         frame = pl.DataFrame(columns).with_columns(trial_id=pl.lit("a trial"))
@@ -95,6 +97,7 @@ def test_a_captioner_writes_images_captions_and_where_it_looked(spec_of: Any) ->
     assert {*tables["breakdown"]["by"]} == {"output_position"}  # an image has no length
 
 
+@pytest.mark.slow
 def test_a_language_model_writes_samples(spec_of: Any) -> None:
     spec = small(
         spec_of, training__max_steps=150, training__evaluate_every=50, optimiser={"name": "sgd", "learning_rate": 1.0}

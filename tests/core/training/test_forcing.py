@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.config import build
-from pipeline.core.models import Reading, loss
+from pipeline.core.models import Seq2SeqInputs, loss
 from pipeline.core.models.generation import network_of
 from pipeline.core.training import MemorySink, run_trial
 from pipeline.core.training.forcing import (
@@ -20,16 +20,16 @@ from pipeline.core.training.forcing import (
     LinearDecay,
     Schedule,
 )
-from pipeline.core.training.trial import Trial
+from pipeline.core.training.loop import Trial
 from pipeline.errors import ConfigError
 from tests.core.training.sequences import SMALL, reversal
 from tests.core.training.test_trial import rows_of, sorted_rows
 
 SCHEDULES = [
-    Constant("constant", 0.25),
-    LinearDecay("linear", 0.9, 0.01, 0.2),
-    ExponentialDecay("exponential", 0.97),
-    InverseSigmoidDecay("inverse_sigmoid", 50.0),
+    Constant(value=0.25),
+    LinearDecay(start=0.9, slope=0.01, floor=0.2),
+    ExponentialDecay(base=0.97),
+    InverseSigmoidDecay(scale=50.0),
 ]
 
 
@@ -52,36 +52,36 @@ def test_probabilities_never_rise_and_never_leave_0_to_1(schedule: Schedule) -> 
 
 
 def test_constant_is_teacher_forcing_at_1_and_free_running_at_0() -> None:
-    assert [Constant("constant", value).probability(12345) for value in (1.0, 0.0)] == [1.0, 0.0]
+    assert [Constant(value=value).probability(12345) for value in (1.0, 0.0)] == [1.0, 0.0]
 
 
 def test_linear_falls_by_its_slope_to_its_floor() -> None:
-    schedule = LinearDecay("linear", 1.0, 0.001, 0.2)
+    schedule = LinearDecay(start=1.0, slope=0.001, floor=0.2)
     assert [schedule.probability(step) for step in (0, 1, 500, 800, 10**9)] == pytest.approx(
         [1.0, 0.999, 0.5, 0.2, 0.2]
     )
-    assert LinearDecay("linear", 0.7, 0.0, 0.0).probability(10**9) == 0.7
+    assert LinearDecay(start=0.7, slope=0.0, floor=0.0).probability(10**9) == 0.7
 
 
 def test_exponential_is_a_power() -> None:
-    schedule = ExponentialDecay("exponential", 0.5)
+    schedule = ExponentialDecay(base=0.5)
     assert [schedule.probability(step) for step in (0, 1, 10, 10**6)] == [1.0, 0.5, 2.0**-10, 0.0]
-    assert [ExponentialDecay("exponential", 0.0).probability(step) for step in (0, 1)] == [1.0, 0.0]
+    assert [ExponentialDecay(base=0.0).probability(step) for step in (0, 1)] == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("k", [1.0, 7.5, 1000.0])
 def test_inverse_sigmoid_is_its_formula_where_that_can_be_computed(k: float) -> None:
-    schedule = InverseSigmoidDecay("inverse_sigmoid", k)
+    schedule = InverseSigmoidDecay(scale=k)
     for step in range(0, int(600 * min(k, 20)), 7):
         assert schedule.probability(step) == pytest.approx(k / (k + math.exp(step / k)), rel=1e-12)
     assert schedule.probability(0) == pytest.approx(k / (k + 1), rel=1e-15)
 
 
 def test_inverse_sigmoid_passes_one_half_after_k_ln_k_steps_and_does_not_overflow() -> None:
-    schedule = InverseSigmoidDecay("inverse_sigmoid", 100.0)
+    schedule = InverseSigmoidDecay(scale=100.0)
     assert schedule.probability(460) > 0.5 > schedule.probability(461)
     assert schedule.probability(10**15) == 0.0
-    assert InverseSigmoidDecay("inverse_sigmoid", 1e300).probability(0) == 1.0
+    assert InverseSigmoidDecay(scale=1e300).probability(0) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_coins_are_a_function_of_seed_and_step_and_each_replica_has_its_own() ->
 
 
 def test_where_no_coin_can_fail_all_are_true_and_where_none_can_succeed_none_is() -> None:
-    always, never = (Forcing(Constant("constant", value), "token").coins(SEEDS, 0, *SHAPE) for value in (1.0, 0.0))
+    always, never = (Forcing(Constant(value=value), "token").coins(SEEDS, 0, *SHAPE) for value in (1.0, 0.0))
     assert always.all()
     assert not never.any()
 
@@ -159,6 +159,7 @@ def rows_under(schedule: dict[str, Any], spec_of: Any) -> tuple[list[dict[str, A
     return rows_of(result), [row for table in ("curves", "traces", "tokens") for row in sorted_rows(sink, table)]
 
 
+@pytest.mark.slow
 def test_teacher_forcing_and_free_running_are_the_ends_of_scheduled_sampling_bit_for_bit(spec_of: Any) -> None:
     ends = {}
     for value in (1.0, 0.0):
@@ -173,25 +174,24 @@ def test_what_is_read_is_drawn_and_nothing_flows_back_through_the_draw(coin: str
     """Each replica reads what its coins say, and its gradient is that of the network given those tokens."""
     forcing = {"schedule": {"name": "constant", "value": 0.5}, "coin": coin}
     spec = spec_of(**SMALL, model__attention={"name": "dot", "feeds": "context"}, training__forcing=forcing)
-    trial = Trial(spec, reversal(), MemorySink(), None, torch.device("cpu"), None, 1e9)
-    trial.progress.flat_RP, trial.progress.step = 4.0 * trial.progress.flat_RP.double(), 5
-    window = trial.windows.at(5)
-    batch = trial._batch(window)
-    forced, told = trial._force(batch)
-    assert told["teacher_forcing_probability"].tolist() == [0.5] * 3
-    run = trial._backpropagate(forced, window, [], None)
+    trial = Trial(spec, reversal(), MemorySink(), device=torch.device("cpu"))
+    state = trial.step.start(4.0 * trial.replicas.flat_RP.double())._replace(step=5)
+    batch = trial.step.batch_of(trial.step.windows.at(5))
+    sampled, metrics = trial.step.scheduled_sampling(batch, state)
+    assert metrics["teacher_forcing_probability"].tolist() == [0.5] * 3
+    run = trial.step.backpropagate(state.flat_RP, sampled)
     coins = spec.training.forcing.coins(spec.seeds, 5, *batch.targets.shape[1:])
     for r in range(3):
-        network = network_of(trial.replicas, trial.progress.flat_RP, r)
-        source, true, targets = batch.inputs.source[r], batch.inputs.given[r], batch.targets[r]
+        network = network_of(trial.replicas, state.flat_RP, r)
+        source, true, targets = batch.inputs.source[r], batch.inputs.decoder_inputs[r], batch.targets[r]
         given = true[:, :1]
         for u in range(1, true.shape[1]):
             padded = torch.cat([given, true[:, u:]], dim=1)
-            said = network(Reading(source, padded)).values[:, u - 1].argmax(dim=1)
+            said = network(Seq2SeqInputs(source, padded)).values[:, u - 1].argmax(dim=1)
             given = torch.cat([given, torch.where(coins[r, :, u], true[:, u], said)[:, None]], dim=1)
-        assert torch.equal(forced.inputs.given[r], given)
+        assert torch.equal(sampled.inputs.decoder_inputs[r], given)
         assert not torch.equal(given, true)
-        expected = loss(trial.interface, network(Reading(source, given)).values, targets)
+        expected = loss(trial.replicas.interface, network(Seq2SeqInputs(source, given)).values, targets)
         grads = torch.autograd.grad(expected, [*network.parameters()])
         torch.testing.assert_close(run.losses[r], expected.detach(), rtol=1e-9, atol=0)
         flat = torch.cat([grad.flatten() for grad in grads])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,11 @@ import pytest
 import torch
 
 from pipeline.config import build
-from pipeline.core.models.randomness import generator
+from pipeline.core.models import generator
 from pipeline.core.training import MemorySink, Status, TrialResult, trial_id
-from pipeline.core.training.batches import BatchOrder
-from pipeline.core.training.outcome import ReplicaOutcome
-from pipeline.core.training.runtime import computing, denormals_are_flushed, peak_memory_bytes
+from pipeline.core.training.progress import ReplicaOutcome
+from pipeline.core.training.runtime import computing, denormals_are_flushed, peak_memory_bytes, reset_peak_memory
+from pipeline.core.training.schedule import BatchOrder, log_spaced_steps
 from pipeline.core.training.spec import TrialSpec
 from pipeline.errors import ConfigError
 from tests.core.training.conftest import RAW
@@ -158,15 +160,24 @@ def test_impossible_specs_are_refused_by_key(changes: dict[str, Any], message: s
 def test_computing_sets_threads_and_denormals_and_puts_them_back() -> None:
     threads = torch.get_num_threads()
     assert not denormals_are_flushed()
-    with computing(1):
-        assert torch.get_num_threads() == 1
+    with computing(threads + 1):
+        assert torch.get_num_threads() == threads + 1
         assert denormals_are_flushed()
     assert torch.get_num_threads() == threads
     assert not denormals_are_flushed()
 
 
-def test_peak_memory_is_that_of_a_process_with_torch_in_it() -> None:
-    assert 50e6 < peak_memory_bytes(torch.device("cpu")) < 50e9
+def test_peak_memory_keeps_what_was_given_back_until_it_is_reset() -> None:
+    cpu, size = torch.device("cpu"), 256 * 2**20
+    reset_peak_memory(cpu)
+    before = peak_memory_bytes(cpu)
+    with mmap.mmap(-1, size) as pages:
+        for start in range(0, size, mmap.PAGESIZE):
+            pages[start] = 1
+    assert peak_memory_bytes(cpu) - before == pytest.approx(size, rel=0.02)
+    reset_peak_memory(cpu)
+    if sys.platform == "linux":  # elsewhere the peak of a process cannot be reset
+        assert peak_memory_bytes(cpu) == pytest.approx(before, abs=0.02 * size)
 
 
 def test_the_worst_status_speaks_for_the_trial() -> None:
@@ -205,3 +216,11 @@ def test_the_best_evaluation_by_error_is_the_one_of_lower_loss_among_equals() ->
     assert not outcome.saw_validation(30, 0.3, 0.2, "validation_error")
     assert outcome.saw_validation(40, 0.8, 0.1, "validation_error")
     assert outcome.best_step == 40
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "num_traces", "expected"),
+    [(100, 2, (0, 100)), (100, 4, (0, 4, 21, 100)), (3, 10, (0, 1, 2, 3))],
+)
+def test_log_spaced_steps(max_steps: int, num_traces: int, expected: tuple[int, ...]) -> None:
+    assert log_spaced_steps(max_steps, num_traces) == expected

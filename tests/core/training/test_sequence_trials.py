@@ -14,7 +14,7 @@ import torch
 
 from pipeline.core.models import Network, build_network
 from pipeline.core.training import MemorySink, TrialSpec, run_trial, train_networks
-from pipeline.core.training.trial import Trial
+from pipeline.core.training.loop import Trial
 from tests.core.training.conftest import SmallDataset
 from tests.core.training.sequences import (
     ADDITIVE,
@@ -22,6 +22,7 @@ from tests.core.training.sequences import (
     WIDTH,
     canvases,
     curve,
+    finished,
     first_letter,
     letter_before,
     reversal,
@@ -42,7 +43,7 @@ def sampled(spec_of: Callable[..., TrialSpec]) -> TrialSpec:
 
 
 def test_curves_of_a_decoder_say_what_was_evaluated_and_when(sampled: TrialSpec) -> None:
-    _, tables = trial_of(sampled, reversal())
+    tables = finished(sampled, reversal())[1].tables()
     every, evaluated, traced, last = [*range(1, 13)], [0, 6, 12], [0, 3, 12], [12]
     expected: list[tuple[str, dict[str, str | int], list[int]]] = [
         ("teacher_forcing_probability", {}, every),
@@ -72,7 +73,7 @@ def test_curves_of_a_decoder_say_what_was_evaluated_and_when(sampled: TrialSpec)
 
 
 def test_traces_reach_the_encoder_and_what_it_reads(sampled: TrialSpec) -> None:
-    _, tables = trial_of(sampled, reversal())
+    tables = finished(sampled, reversal())[1].tables()
     traces = tables["traces"]
     places = {*zip(traces["part"], traces["direction"], traces["quantity"], strict=True)}
     assert places == {
@@ -88,8 +89,9 @@ def test_traces_reach_the_encoder_and_what_it_reads(sampled: TrialSpec) -> None:
 
 
 def test_same_spec_twice_and_a_replica_alone_give_the_same_rows(sampled: TrialSpec) -> None:
-    sinks, dataset = [MemorySink() for _ in range(3)], reversal()
-    first, again = (run_trial(sampled, dataset, sink) for sink in sinks[:2])
+    dataset, (first, sink) = reversal(), finished(sampled, reversal())
+    sinks = [sink, MemorySink(), MemorySink()]
+    again = run_trial(sampled, dataset, sinks[1])
     alone = run_trial(dataclasses.replace(sampled, seeds=(1,)), dataset, sinks[2])
     assert rows_of(first) == rows_of(again)
     assert rows_of(first)[1] == rows_of(alone)[0]
@@ -108,10 +110,12 @@ def test_a_captioner_alone_gives_the_rows_it_gives_in_a_pack(spec_of: Any) -> No
         assert sorted_rows(sinks[0], table, [2]) == sorted_rows(sinks[1], table)
 
 
-@pytest.mark.parametrize("die_after", [1, 5, 9])
+@pytest.mark.parametrize(
+    "die_after", [pytest.param(1, marks=pytest.mark.slow), 5, pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_a_killed_trial_goes_on_under_scheduled_sampling_bit_for_bit(sampled: TrialSpec, die_after: int) -> None:
-    whole, interrupted, dataset = MemorySink(), MemorySink(), reversal()
-    expected = run_trial(sampled, dataset, whole)
+    interrupted, dataset = MemorySink(), reversal()
+    expected, whole = finished(sampled, dataset)
     slot = Slot(die_after=die_after)
     with pytest.raises(KeyboardInterrupt, match="plug"):
         run_trial(sampled, dataset, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
@@ -125,15 +129,15 @@ def test_a_killed_trial_goes_on_under_scheduled_sampling_bit_for_bit(sampled: Tr
 def test_a_replica_that_diverges_on_the_way_leaves_its_neighbours_bit_identical(
     sampled: TrialSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset, clean, poisoned, update = reversal(), MemorySink(), MemorySink(), Trial._update
-    expected = run_trial(sampled, dataset, clean)
+    dataset, poisoned, update = reversal(), MemorySink(), Trial.update
+    expected, clean = finished(sampled, dataset)
 
     def planted(trial: Trial) -> None:
         if trial.progress.step == 7:
-            trial.replicas.named(trial.progress.flat_RP)["encoder.weight_hh_l0"][1] = math.nan
+            trial.replicas.named(trial.progress.state.flat_RP)["encoder.weight_hh_l0"][1] = math.nan
         update(trial)
 
-    monkeypatch.setattr(Trial, "_update", planted)
+    monkeypatch.setattr(Trial, "update", planted)
     result = run_trial(sampled, dataset, poisoned)
     assert [row["status"] for row in result.rows] == ["ok", "diverged", "ok"]
     assert (result.rows[1]["diverged_step"], result.rows[1]["num_steps"], result.rows[1]["best_step"]) == (8, 7, 6)
@@ -151,13 +155,14 @@ def test_replicas_that_all_diverge_at_once_are_rows(spec_of: Any, monkeypatch: p
             next(network.parameters()).fill_(math.nan)
         return network
 
-    monkeypatch.setattr("pipeline.core.training.trial.build_network", planted)
+    monkeypatch.setattr("pipeline.core.training.loop.build_network", planted)
     result, tables = trial_of(small(spec_of, model__attention=ADDITIVE), reversal())
     assert {(row["status"], row["diverged_step"], row["test_loss"]) for row in result.rows} == {("diverged", 0, None)}
     assert "tokens" not in tables
     assert np.isnan(curve(tables, "error", split="validation")).all()
 
 
+@pytest.mark.slow
 def test_the_doubly_stochastic_term_makes_attention_cover_the_source(spec_of: Any) -> None:
     dataset, found = reversal(), {}
     for weight in (1e-6, 3.0):
@@ -209,6 +214,7 @@ def test_errors_at_every_timestep_are_shares_of_tokens_not_of_padding(spec_of: A
     assert result.rows[0]["test_loss"] == pytest.approx(loss / num_tokens, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_of_sources_and_targets_changes_no_row_of_a_decoder(sampled: TrialSpec) -> None:
     forcing = dataclasses.replace(sampled.training.forcing, coin="sequence")  # one coin, however long the target is
     spec = dataclasses.replace(sampled, training=dataclasses.replace(sampled.training, forcing=forcing))

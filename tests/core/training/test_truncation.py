@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.core.models import RunOptions
 from pipeline.core.training import MemorySink, TrialSpec, run_trial
 from pipeline.core.training.data import Sequences
-from pipeline.core.training.trial import Trial
-from pipeline.core.training.truncation import Truncation, Windows
+from pipeline.core.training.loop import Trial, train
+from pipeline.core.training.schedule import Truncation, Windows
 from pipeline.errors import ConfigError
 from tests.core.training.test_trial import Slot, rows_of, sorted_rows
 
@@ -27,9 +28,8 @@ def truncated(k1: int, k2: int) -> dict[str, int]:
 
 def exact_trial(spec: TrialSpec, data: Any) -> Trial:
     """A trial that trains in float64, so that it can be compared to the last digits."""
-    trial = Trial(spec, data, MemorySink(), None, torch.device("cpu"), None, 1e9)
-    trial.progress.flat_RP = trial.progress.flat_RP.double()
-    trial.optimiser = spec.optimiser.over(trial.progress.flat_RP)
+    trial = Trial(spec, data, MemorySink(), device=torch.device("cpu"))
+    trial.progress.state = trial.step.start(trial.replicas.flat_RP.double())
     return trial
 
 
@@ -89,24 +89,23 @@ def test_updates_are_those_of_a_plain_loop(
         optimiser={"name": "sgd", "learning_rate": RATE}, clipping={"name": "none"}, seeds=[3, 5],
     )  # fmt: skip
     trial = exact_trial(spec, symbols)
+    step_of, state = trial.step, trial.progress.state
     names = list(trial.replicas.shapes)
-    start = [
-        {name: view[r] for name, view in trial.replicas.named(trial.progress.flat_RP.clone()).items()} for r in (0, 1)
-    ]
+    start = [{name: view[r] for name, view in trial.replicas.named(state.flat_RP.clone()).items()} for r in (0, 1)]
     models = [Reference(cell, num_layers, parameters) for parameters in start]
     num_chunks = -(-T // k1)
     num_steps = 2 * num_chunks + 1  # over the end of two batches
     for _ in range(num_steps):
-        trial._update()
+        state, _ = step_of(state)
     for r, model in enumerate(models):
-        state = model.start(spec.training.batch_size)
+        before = model.start(spec.training.batch_size)
         for step in range(num_steps):
             batch, chunk = divmod(step, num_chunks)
-            chosen = trial.order.indices(batch)[r]
-            ids, targets = trial.train.inputs[chosen], trial.train.targets[chosen]
-            state = model.start(len(ids)) if chunk == 0 else state
-            state = reference_step(model, ids, targets, k1, k2, chunk, state)
-        torch.testing.assert_close(trial.progress.flat_RP[r], model.flat(names), rtol=1e-9, atol=1e-12)
+            chosen = step_of.order.indices(batch)[r]
+            ids, targets = step_of.train.inputs[chosen], step_of.train.targets[chosen]
+            before = model.start(len(ids)) if chunk == 0 else before
+            before = reference_step(model, ids, targets, k1, k2, chunk, before)
+        torch.testing.assert_close(state.flat_RP[r], model.flat(names), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("k1", [1, 3, 5])
@@ -114,14 +113,16 @@ def test_with_k2_over_the_whole_sequence_the_gradients_of_its_updates_sum_to_the
     k1: int, symbols: Any, spec_of: Any
 ) -> None:
     trial = exact_trial(spec_of(training__truncation=truncated(k1, T), model__cell="lstm"), symbols)
-    summed = torch.zeros_like(trial.progress.flat_RP)
+    step_of, start = trial.step, trial.progress.state
+    summed = torch.zeros_like(start.flat_RP)
     for step in range(-(-T // k1)):
-        trial.progress.step = step
-        window = trial.windows.at(step)
-        run = trial._backpropagate(trial._batch(window), window, trial._state_before(window), None)
+        window = step_of.windows.at(step)
+        before = step_of.states_before(window, start._replace(step=step))
+        options = RunOptions(initial=before, num_scored=window.num_scored)
+        run = step_of.backpropagate(start.flat_RP, step_of.batch_of(window), options)
         summed += run.grad_RP * window.num_scored / T  # each loss is a mean over its own timesteps
-    whole = trial.train.take(trial.order.indices(0))
-    _, full = trial.replicas.gradients(trial.progress.flat_RP, *whole)
+    whole = step_of.train.take(step_of.order.indices(0))
+    _, full = trial.replicas.gradients(start.flat_RP, *whole)
     torch.testing.assert_close(summed, full, rtol=1e-9, atol=1e-14)
 
 
@@ -139,18 +140,19 @@ def test_k2_over_the_sequence_with_one_update_is_full_backpropagation_bit_for_bi
 def test_a_target_at_the_end_is_truncated_from_the_end(adding: Any, spec_of: Any) -> None:
     spec = spec_of(model__cell="gru", training__truncation=truncated(3, 3), clipping={"name": "none"})
     trial = exact_trial(spec, adding)
-    trial.splits["train"] = Sequences(*(tensor.double() for tensor in trial.train))
-    window = trial.windows.at(7)
+    step_of, start = trial.step, trial.progress.state
+    step_of.train = Sequences(*(tensor.double() for tensor in step_of.train))
+    window = step_of.windows.at(7)
     assert window == (7, 7, 10, None, 0)
-    batch, state = trial._batch(window), trial._state_before(window)
+    batch, state = step_of.batch_of(window), step_of.states_before(window, start)
     assert batch.inputs.shape[2] == 3
-    run = trial._backpropagate(batch, window, state, None)
-    chosen = trial.order.indices(7)
+    run = step_of.backpropagate(start.flat_RP, batch, RunOptions(initial=state))
+    chosen = step_of.order.indices(7)
     for r in range(3):
         model = nn.GRU(2, 6, batch_first=True).double()
-        named = {name: view[r] for name, view in trial.replicas.named(trial.progress.flat_RP).items()}
+        named = {name: view[r] for name, view in trial.replicas.named(start.flat_RP).items()}
         model.load_state_dict({n.removeprefix("recurrent."): v for n, v in named.items() if n.startswith("recurrent")})
-        x, y = (tensor[chosen[r]].double() for tensor in trial.train)
+        x, y = (tensor[chosen[r]].double() for tensor in step_of.train)
         _, before = model(x[:, :7])
         outputs, _ = model(x[:, 7:], before.detach())
         predicted = outputs[:, -1] @ named["readout.weight"].T + named["readout.bias"]
@@ -164,14 +166,15 @@ def test_the_state_before_a_target_at_the_end_is_of_the_present_batch_and_weight
         model__cell="lstm", training__truncation=truncated(3, 3), optimiser={"name": "sgd", "learning_rate": 1.0}
     )
     trial = exact_trial(spec, adding)
-    trial.splits["train"] = Sequences(*(tensor.double() for tensor in trial.train))
+    step_of, state = trial.step, trial.progress.state
+    step_of.train = Sequences(*(tensor.double() for tensor in step_of.train))
     for step in range(3):
-        window = trial.windows.at(step)
-        chosen = trial.train.inputs[trial.order.indices(step)][:, :, :7]
-        expected = trial.replicas.advance(trial.replicas.named(trial.progress.flat_RP), chosen)
-        for mine, state in zip(trial._state_before(window), expected, strict=True):
-            torch.testing.assert_close(mine, state, rtol=1e-12, atol=1e-14)
-        trial._update()
+        window = step_of.windows.at(step)
+        chosen = step_of.train.inputs[step_of.order.indices(step)][:, :, :7]
+        expected = trial.replicas.advance(trial.replicas.named(state.flat_RP), chosen)
+        for mine, theirs in zip(step_of.states_before(window, state), expected, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
+        state, _ = step_of(state)
 
 
 @pytest.mark.parametrize(
@@ -250,11 +253,11 @@ def test_a_target_at_the_end_means_one_update_a_sequence(adding: Any, spec_of: A
 
 
 def test_step_times_are_of_the_portions_between_evaluations(adding: Any, spec_of: Any) -> None:
-    trial = Trial(spec_of(), adding, MemorySink(), None, torch.device("cpu"), None, 1e9)
-    row = trial.run().rows[0]
-    assert len(trial.progress.step_times_s) == 3  # 30 updates, an evaluation every 10
+    trial = Trial(spec_of(), adding, MemorySink(), device=torch.device("cpu"))
+    row = train(trial).rows[0]
+    assert len(trial.progress.times.step_times_s) == 3  # 30 updates, an evaluation every 10
     assert row["step_time_error_s"] > 0
-    assert sum(trial.progress.step_times_s) * 10 == pytest.approx(row["training_time_s"])
+    assert sum(trial.progress.times.step_times_s) * 10 == pytest.approx(row["training_time_s"])
 
 
 def test_the_criterion_may_be_an_error_and_real_targets_have_none(symbols: Any, adding: Any, spec_of: Any) -> None:

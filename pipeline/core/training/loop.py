@@ -1,0 +1,310 @@
+"""A trial: one setting, trained with all its seeds as replicas of one batched program.
+
+A plain function of (spec, dataset): no Ray, no W&B, no global state. The order of work is `train`.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pipeline.config.strict import InvalidFieldError
+from pipeline.core.models import Network, Replicas, build_network
+from pipeline.core.models.generation import network_of
+from pipeline.core.training.data import aligned_on, interface_of, to_device
+from pipeline.core.training.diagnostics import Diagnostics
+from pipeline.core.training.evaluation import Evaluation
+from pipeline.core.training.examples import Examples
+from pipeline.core.training.progress import (
+    CheckpointSlot,
+    Progress,
+    ReplicaOutcome,
+    Status,
+    TrialResult,
+    pack,
+    unpack,
+)
+from pipeline.core.training.rows import LedgerBuffer, MemorySink, RowWriter, Sink
+from pipeline.core.training.runtime import computing, keep_freed_memory, peak_memory_bytes, reset_peak_memory
+from pipeline.core.training.schedule import Schedule
+from pipeline.core.training.spec import TrialSpec, check_fit
+from pipeline.core.training.step import Step
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.data import Dataset
+
+
+def train(trial: Trial) -> TrialResult:
+    """Train to the end and return one row per seed; a trial that is taken up again starts with an evaluation, too."""
+    reset_peak_memory(trial.device)
+    while True:
+        out_of_time = trial.is_out_of_time()
+        if out_of_time or trial.is_checkpoint_due():
+            trial.checkpoint()
+        training = trial.progress.active()
+        if trial.schedule.evaluates_at(trial.progress.step):
+            trial.evaluate(training)  # freezes those that reached the criterion or are not finite
+        if trial.schedule.is_last(trial.progress.step):
+            trial.progress.freeze(training)
+        elif out_of_time:
+            trial.time_out()
+        trial.measure(training)
+        if not trial.progress.active():
+            return trial.finish()
+        trial.update()
+
+
+def run_trial(
+    spec: TrialSpec,
+    dataset: Dataset,
+    sink: Sink,
+    *,
+    checkpoints: CheckpointSlot | None = None,
+    device: str = "cpu",
+    num_threads: int = 1,
+    max_wall_time_s: float | None = None,
+    checkpoint_interval_s: float = 10.0,
+) -> TrialResult:
+    """Train every seed of `spec` and return one row per seed; curves and traces go to `sink`.
+
+    The rows depend on the spec and the data only. With a checkpoint slot, a trial that was killed goes on from its
+    last checkpoint and ends with the same rows, bit for bit. A replica that diverges is a row, not an exception.
+
+    Args:
+        spec: The setting and its seeds.
+        dataset: The prepared data that the spec names.
+        sink: Where curves, traces and eigenvalues are written.
+        checkpoints: Where progress is kept, for the caller to clear once the result is safe; None keeps none.
+        device: A torch device, "cpu" or "cuda".
+        num_threads: Torch threads on the CPU.
+        max_wall_time_s: Seconds after which unfinished replicas end as `timed_out`; None for no limit.
+        checkpoint_interval_s: Least seconds between checkpoints.
+
+    Raises:
+        GradientCheckError: If the training path's gradient is wrong at initialisation.
+        CheckpointError: If the checkpoint in the slot cannot be read.
+        ConfigError: If a batch, or the probe, is larger than its split.
+    """
+    keep_freed_memory()
+    with computing(num_threads):
+        trial = Trial(
+            spec,
+            dataset,
+            sink,
+            checkpoints=checkpoints,
+            device=torch.device(device),
+            max_wall_time_s=max_wall_time_s,
+            checkpoint_interval_s=checkpoint_interval_s,
+        )
+        return train(trial)
+
+
+def train_networks(spec: TrialSpec, dataset: Dataset, *, device: str = "cpu", num_threads: int = 1) -> list[Network]:
+    """Train as `run_trial` does and return each seed's network with the weights of its best step, on the CPU.
+
+    For use from Python: a sweep keeps what was measured, not the weights.
+
+    Args:
+        spec: The setting and its seeds.
+        dataset: The prepared data that the spec names.
+        device: A torch device, "cpu" or "cuda".
+        num_threads: Torch threads on the CPU.
+    """
+    with computing(num_threads):
+        trial = Trial(spec, dataset, MemorySink(), device=torch.device(device))
+        train(trial)
+    best_RP = trial.progress.best_RP.cpu()
+    return [network_of(trial.replicas, best_RP, r) for r in range(len(spec.seeds))]
+
+
+class Trial:
+    """A trial under way: what it is made of, which does not change, and its `progress`, which does.
+
+    It is made of the arguments of `run_trial`, and taken up from its checkpoint if there is one.
+    """
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        dataset: Dataset,
+        sink: Sink,
+        *,
+        checkpoints: CheckpointSlot | None = None,
+        device: torch.device,
+        max_wall_time_s: float | None = None,
+        checkpoint_interval_s: float = 10.0,
+    ) -> None:
+        self.spec, self.dataset, self.sink, self.checkpoints, self.device = spec, dataset, sink, checkpoints, device
+        self.max_wall_time_s, self.checkpoint_interval_s = max_wall_time_s, checkpoint_interval_s
+        interface, splits = interface_of(dataset), dataset.splits
+        try:
+            check_fit(spec, {name: len(split.targets) for name, split in splits.items()}, interface)
+        except InvalidFieldError as error:
+            raise ConfigError(f"{error.field}: expected {error.expected}; got {error.got}") from None
+        self.replicas = Replicas([build_network(interface, spec.model, seed) for seed in spec.seeds])
+        sequences = {name: to_device(split, interface, device) for name, split in splits.items()}
+        self.test = sequences["test"]
+        training, num_probed = spec.training, spec.diagnostics.probe_size
+        self.schedule = Schedule(training.max_steps, training.evaluate_every, spec.diagnostics.num_traces)
+        self.step = Step(spec, self.replicas, sequences["train"], dataset.num_timesteps)
+        self.rows = RowWriter(spec.seeds, sink)
+        self.ledger = LedgerBuffer(self.rows)
+        self.diagnostics = Diagnostics(
+            spec.diagnostics,
+            self.replicas,
+            probe=sequences["validation"].first(num_probed),
+            alignment=aligned_on(splits["validation"], num_probed, device),
+            rows=self.rows,
+        )
+        self.evaluation = Evaluation(self.replicas, dataset, sequences, self.rows)
+        saved = None if checkpoints is None else checkpoints.load()
+        self.progress = self._begin() if saved is None else self._take_up(saved)
+        self.saved = time.perf_counter()
+        self.started = self.saved - self.progress.times.wall_s  # as if it had never been interrupted
+
+    def _begin(self) -> Progress:
+        state = self.step.start(self.replicas.flat_RP.to(self.device))
+        return Progress(
+            state=state,
+            best_RP=state.flat_RP.clone(),
+            num_clipped_R=torch.zeros_like(state.active_R, dtype=torch.int64),
+            outcomes=[ReplicaOutcome(seed) for seed in self.spec.seeds],
+        )
+
+    def _take_up(self, data: bytes) -> Progress:
+        progress, rows = unpack(data, self.spec.optimiser, self.device)
+        self.sink.restore(rows)
+        return progress
+
+    def wall_time_s(self) -> float:
+        """Return the seconds spent, over every time that the trial was taken up."""
+        return time.perf_counter() - self.started
+
+    def is_out_of_time(self) -> bool:
+        """Return whether the trial has run longer than it may."""
+        return self.max_wall_time_s is not None and self.wall_time_s() > self.max_wall_time_s
+
+    def is_checkpoint_due(self) -> bool:
+        """Return whether the last checkpoint is old enough for another."""
+        return time.perf_counter() - self.saved >= self.checkpoint_interval_s
+
+    def checkpoint(self) -> None:
+        """Save what an unfinished trial goes on from, where checkpoints are kept."""
+        if self.checkpoints is None:
+            return
+        self.ledger.write(self.progress.step)
+        self.progress.times.wall_s = self.wall_time_s()
+        self.checkpoints.save(pack(self.progress, self.sink.to_bytes()))
+        self.saved = time.perf_counter()
+
+    def evaluate(self, which: list[int]) -> None:
+        """Validate; note each replica's best, and freeze those that reached the criterion or are not finite."""
+        progress, training = self.progress, self.spec.training
+        step = progress.step
+        self.ledger.write(step)
+        progress.times.note_step_time(step)
+        losses, errors = self.evaluation.score("validation", progress.state.flat_RP, which, step)
+        self.rows.curve(step, "loss", losses, which, split="validation")
+        if errors is not None:
+            self.rows.curve(step, "error", errors, which, split="validation")
+        losses_R, errors_R = losses.tolist(), _list_of(errors, len(losses))
+        judged_R: list[Any] = losses_R if training.stop_on == "validation_loss" else errors_R
+        for r in which:
+            outcome = progress.outcomes[r]
+            outcome.num_steps = step
+            if outcome.saw_validation(step, losses_R[r], errors_R[r], training.stop_on):
+                progress.best_RP[r] = progress.state.flat_RP[r]
+            if not math.isfinite(losses_R[r]):
+                outcome.diverge(step, None, "validation_loss", f"validation loss {losses_R[r]:g}")
+                progress.freeze([r])
+            elif training.stop_below is not None and judged_R[r] < training.stop_below:
+                outcome.criterion_step, outcome.criterion_time_s = step, progress.times.training_s
+                progress.freeze([r])
+
+    def time_out(self) -> None:
+        """End the replicas that still train."""
+        progress = self.progress
+        for r in progress.active():
+            outcome = progress.outcomes[r]
+            outcome.status, outcome.num_steps = Status.TIMED_OUT, progress.step
+            outcome.status_message = f"{Status.TIMED_OUT.sentence} (limit {self.max_wall_time_s:g} s)"
+        progress.freeze(progress.active())
+
+    def measure(self, which: list[int]) -> None:
+        """Measure each replica at the scheduled steps and where it ends; what costs more at step 0 and where it ends.
+
+        Args:
+            which: Replicas that trained up to this step; those of them that have diverged are not measured.
+        """
+        started, progress, step = time.perf_counter(), self.progress, self.progress.step
+        sound = [r for r in which if progress.outcomes[r].is_sound]
+        active = progress.active()
+        ending = [r for r in sound if r not in active]
+        measured = sound if self.schedule.measures_at(step) else ending
+        if measured:
+            errors = self.diagnostics.measure(step, progress.state.flat_RP, measured)
+            for r, error in zip(measured, errors, strict=True):
+                progress.outcomes[r].check_gradient(error)
+        measured = sound if step == 0 else ending
+        if measured:
+            self.diagnostics.measure_expensive(step, progress.state.flat_RP, measured)
+        progress.times.diagnostics_s += time.perf_counter() - started
+
+    def update(self) -> None:
+        """Make one update of every active replica, and record it."""
+        started, progress = time.perf_counter(), self.progress
+        progress.state, update = self.step(progress.state)
+        self.ledger.add(update.active_R, update.metrics)
+        progress.num_clipped_R += update.clipped_R
+        progress.activation_bytes += update.activation_bytes
+        for r in update.failed_R.nonzero().flatten().tolist():
+            progress.outcomes[r].num_steps = progress.step - 1
+            progress.outcomes[r].diverge(progress.step, *self.step.locate(update, r))
+        updated = time.perf_counter()
+        progress.times.training_s += updated - started
+        before = progress.step - 1
+        if self.schedule.measures_at(before) and (active := progress.active()):
+            self.diagnostics.measure_update(before, update.before_RP, progress.state.flat_RP, active)
+            progress.times.diagnostics_s += time.perf_counter() - updated
+
+    def finish(self) -> TrialResult:
+        """Test each replica with the weights of its best step and return its row."""
+        progress = self.progress
+        outcomes, step = progress.outcomes, progress.step
+        self.ledger.write(step)
+        tested = [r for r, outcome in enumerate(outcomes) if outcome.best_step is not None]
+        losses, errors = self.evaluation.score("test", progress.best_RP, tested, step)
+        losses_R, errors_R = losses.tolist(), _list_of(errors, len(losses))
+        self.evaluation.test_further(progress.best_RP, tested, step)
+        if sound := [r for r in tested if outcomes[r].is_sound]:
+            Examples(self.replicas, progress.best_RP, self.dataset, self.test, self.rows, sound, step).write()
+        progress.times.wall_s = self.wall_time_s()
+        common = self._common_columns()
+        clipped_R = progress.num_clipped_R.tolist()
+        return TrialResult(
+            [outcome.row(losses_R[r], errors_R[r], clipped_R[r]) | common for r, outcome in enumerate(outcomes)]
+        )
+
+    def _common_columns(self) -> dict[str, object]:
+        kind = self.device.type
+        name = torch.cuda.get_device_name(self.device) if kind == "cuda" else platform.processor() or "cpu"
+        return {
+            "baseline_loss": self.dataset.baseline_loss,
+            "num_parameters": self.replicas.num_parameters,
+            "activation_bytes": self.progress.activation_bytes // self.replicas.num_replicas,
+            **self.progress.times.columns(self.progress.step),
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "device": f"{kind} ({name})" if name != kind else name,
+            "torch_version": torch.__version__,
+            "python_version": platform.python_version(),
+        }
+
+
+def _list_of(values: Tensor | None, num: int) -> list[Any]:
+    return [None] * num if values is None else values.tolist()

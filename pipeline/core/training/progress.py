@@ -1,0 +1,251 @@
+"""How far a trial has come and how its replicas end: all that it needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import io
+import math
+import statistics
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.core.training.optimisers import Optimiser
+from pipeline.core.training.spec import TRIAL_VERSION
+from pipeline.core.training.step import State
+from pipeline.errors import PipelineError
+
+
+class Status(StrEnum):
+    """The closed list of outcomes, mildest first; each has the sentence that a reader sees."""
+
+    OK = "ok"
+    TIMED_OUT = "timed_out"
+    DIVERGED = "diverged"
+    ERROR = "error"
+
+    @property
+    def sentence(self) -> str:
+        """What this outcome means."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.OK: "trained to its last step, or to the criterion; results are of its best step",
+    Status.TIMED_OUT: "stopped by the time limit; results are of its best step",
+    Status.DIVERGED: "loss, gradient or parameters stopped being finite; results are of its best step before that",
+    Status.ERROR: "the program failed; there are no results",
+}
+
+
+@dataclass
+class ReplicaOutcome:
+    """What is known of one replica so far; plain numbers, so that a checkpoint can hold it.
+
+    Losses are the dataset's; errors are shares of wrong classes, None for real targets.
+    """
+
+    seed: int
+    status: str = Status.OK
+    status_message: str | None = None
+    diverged_step: int | None = None
+    diverged_timestep: int | None = None
+    diverged_quantity: str | None = None
+    num_steps: int = 0
+    best_step: int | None = None
+    best_validation_loss: float | None = None
+    best_validation_error: float | None = None
+    criterion_step: int | None = None
+    criterion_time_s: float | None = None
+    gradient_check_error: float | None = None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it has not diverged."""
+        return self.status != Status.DIVERGED
+
+    def saw_validation(self, step: int, loss: float, error: float | None, stop_on: str) -> bool:
+        """Take note of an evaluation; return whether it is the best so far, in `stop_on` and, of equals, in loss."""
+        best = (self.best_validation_error, self.best_validation_loss)
+        mine, theirs = ((error, loss), best) if stop_on == "validation_error" else ((loss,), best[1:])
+        if not math.isfinite(loss) or (self.best_step is not None and mine >= theirs):
+            return False
+        self.best_step, self.best_validation_loss, self.best_validation_error = step, loss, error
+        return True
+
+    def check_gradient(self, error: float) -> None:
+        """Take note of how far the training gradient was from the exact one; the worst stays, and NaN is worst."""
+        old = self.gradient_check_error
+        self.gradient_check_error = error if old is None or math.isnan(error) or error > old else old
+
+    def diverge(self, step: int, timestep: int | None, quantity: str, message: str) -> None:
+        """Record that the update from `step` - 1 to `step` could not be made, or `step` could not be evaluated."""
+        self.status, self.status_message = Status.DIVERGED, message
+        self.diverged_step, self.diverged_timestep, self.diverged_quantity = step, timestep, quantity
+
+    def row(self, test_loss: float | None, test_error: float | None, num_clipped: int) -> dict[str, Any]:
+        """Return this replica's columns of the `trials` table; no test results where no evaluation was finite."""
+        tested = self.best_step is not None
+        return vars(self) | {
+            "status": str(self.status),
+            "test_loss": test_loss if tested else None,
+            "test_error": test_error if tested else None,
+            "reached_criterion": self.criterion_step is not None,
+            "clipped_share": num_clipped / self.num_steps if self.num_steps else 0.0,
+        }
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial leaves besides the rows it wrote: one row per seed, and the worst of their outcomes."""
+
+    rows: list[dict[str, Any]]
+
+    @property
+    def status(self) -> str:
+        """The worst status over seeds."""
+        order = list(Status)
+        return max((Status(row["status"]) for row in self.rows), key=order.index)
+
+
+@dataclass
+class Times:
+    """What a trial has spent, in seconds, over every time that it was taken up.
+
+    Attributes:
+        training_s: In updates.
+        diagnostics_s: In traces, gradient checks and spectra.
+        wall_s: In all.
+        step_times_s: Mean time of an update, between one evaluation and the next.
+        timed_step: Updates that these means are of.
+        timed_s: How long those took in all.
+    """
+
+    training_s: float = 0.0
+    diagnostics_s: float = 0.0
+    wall_s: float = 0.0
+    step_times_s: list[float] = field(default_factory=list)
+    timed_step: int = 0
+    timed_s: float = 0.0
+
+    def note_step_time(self, step: int) -> None:
+        """Take note of the mean time of the updates since the last time, `step` of them having been made by now."""
+        if step > self.timed_step:
+            self.step_times_s.append((self.training_s - self.timed_s) / (step - self.timed_step))
+            self.timed_step, self.timed_s = step, self.training_s
+
+    def columns(self, num_steps: int) -> dict[str, float | None]:
+        """Return the columns of the `trials` table; the standard error is over portions, None where there is one."""
+        portions, working_s = self.step_times_s, self.training_s + self.diagnostics_s
+        several = len(portions) > 1
+        return {
+            "wall_time_s": self.wall_s,
+            "training_time_s": self.training_s,
+            "step_time_s": self.training_s / max(num_steps, 1),
+            "step_time_error_s": statistics.stdev(portions) / math.sqrt(len(portions)) if several else None,
+            "diagnostics_time_share": self.diagnostics_s / working_s if working_s else 0.0,
+        }
+
+
+@dataclass
+class Progress:
+    """The whole mutable state of a trial.
+
+    Attributes:
+        state: What the next update starts from.
+        best_RP: Parameters at each replica's best evaluation.
+        num_clipped_R: Updates that were clipped.
+        outcomes: One per replica.
+        activation_bytes: What the first update kept for its way back, of all replicas together.
+        times: What was spent.
+    """
+
+    state: State
+    best_RP: Tensor
+    num_clipped_R: Tensor
+    outcomes: list[ReplicaOutcome]
+    activation_bytes: int = 0
+    times: Times = field(default_factory=Times)
+
+    @property
+    def step(self) -> int:
+        """Updates made so far."""
+        return self.state.step
+
+    def active(self) -> list[int]:
+        """Return the replicas that still train."""
+        return self.state.active_R.nonzero().flatten().tolist()
+
+    def freeze(self, which: list[int]) -> None:
+        """Train these replicas no further."""
+        active_R = self.state.active_R.clone()
+        active_R[which] = False
+        self.state = self.state._replace(active_R=active_R)
+
+
+class CheckpointError(PipelineError):
+    """A checkpoint is damaged, or of another version; the trial can only start anew."""
+
+
+class CheckpointSlot(Protocol):
+    """A place for one trial's latest checkpoint."""
+
+    def load(self) -> bytes | None:
+        """Return the latest checkpoint, or None."""
+
+    def save(self, data: bytes) -> None:
+        """Replace the checkpoint; readers see the old or the new one, never half of one."""
+
+
+def pack(progress: Progress, rows: bytes) -> bytes:
+    """Return a checkpoint as bytes: the progress and the rows written so far, as plain values and tensors."""
+    content = {
+        "version": TRIAL_VERSION,
+        "progress": vars(progress)
+        | {
+            "state": progress.state._asdict() | {"optimiser": progress.state.optimiser.state_dict()},
+            "outcomes": [asdict(outcome) | {"status": str(outcome.status)} for outcome in progress.outcomes],
+            "times": asdict(progress.times),
+        },
+        "rows": rows,
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes, optimiser: Optimiser, device: torch.device) -> tuple[Progress, bytes]:
+    """Return what `pack` was given, on the device; the optimiser is made anew and takes up its moments.
+
+    Raises:
+        CheckpointError: If the checkpoint is damaged, or of another `TRIAL_VERSION`.
+    """
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        version, progress, rows = content["version"], content["progress"], content["rows"]
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise CheckpointError(f"not a readable checkpoint: {error}") from error
+    if version != TRIAL_VERSION:
+        raise CheckpointError(f"a checkpoint of trial version {version}, expected {TRIAL_VERSION}")
+    state = progress["state"]
+    flat_RP = state["flat_RP"].to(device)
+    at_work = optimiser.over(flat_RP)
+    at_work.load_state_dict(state["optimiser"])
+    restored = Progress(
+        state=State(
+            step=state["step"],
+            flat_RP=flat_RP,
+            active_R=state["active_R"].to(device),
+            optimiser=at_work,
+            clipping=tuple(tensor.to(device) for tensor in state["clipping"]),
+            carried=[tensor.to(device) for tensor in state["carried"]],
+        ),
+        best_RP=progress["best_RP"].to(device),
+        num_clipped_R=progress["num_clipped_R"].to(device),
+        outcomes=[ReplicaOutcome(**fields) for fields in progress["outcomes"]],
+        activation_bytes=progress["activation_bytes"],
+        times=Times(**progress["times"]),
+    )
+    return restored, rows

@@ -1,0 +1,210 @@
+"""One update of every replica: the state before it in, the state after it and what happened out.
+
+Nothing else is read or changed, but for what torch's optimisers do: they work in place, so a state is used up by its
+step.
+
+Shapes: R replicas, P parameters of one network, B sequences, T timesteps, H hidden, U output positions.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.core import clipping
+from pipeline.core.clipping import Ledger
+from pipeline.core.measures import locate
+from pipeline.core.models import Pass, Replicas, RunOptions, Seq2SeqInputs
+from pipeline.core.models.network import NO_OPTIONS
+from pipeline.core.training.data import Sequences
+from pipeline.core.training.runtime import counting_activations
+from pipeline.core.training.schedule import BatchOrder, Window, Windows
+from pipeline.core.training.spec import TrialSpec
+
+PIECE = 100
+"""Timesteps that are run forward at once where nothing flows back through them."""
+
+
+class State(NamedTuple):
+    """What one update makes of another.
+
+    Attributes:
+        step: Updates made so far.
+        flat_RP: Parameters.
+        active_R: Replicas that still train; the others are frozen.
+        optimiser: Over `flat_RP`, with its moments.
+        clipping: What the clipping rule remembers.
+        carried: States before the next window of a truncated pass, (R, B, H) each; none at the start of a batch.
+    """
+
+    step: int
+    flat_RP: Tensor
+    active_R: Tensor
+    optimiser: torch.optim.Optimizer
+    clipping: clipping.State
+    carried: list[Tensor]
+
+
+class Update(NamedTuple):
+    """What one update was made of and what came of it.
+
+    Attributes:
+        before_RP: Parameters before it.
+        batch: Inputs and targets of the timesteps that it ran, each replica's own.
+        first: The first of these timesteps in its sequence, counted from 0.
+        options: Of its pass: the states before them, and how many are scored.
+        active_R: Replicas that it was made for.
+        failed_R: Those among them whose loss, gradient or new parameters are not finite; the state has them frozen.
+        clipped_R: Those among them whose gradient was clipped, and which did not fail.
+        metrics: The loss before it, the clip ledger and further ones, (R,) each.
+        activation_bytes: What the first update of all kept for its way back, of all replicas together; else 0.
+    """
+
+    before_RP: Tensor
+    batch: Sequences
+    first: int
+    options: RunOptions
+    active_R: Tensor
+    failed_R: Tensor
+    clipped_R: Tensor
+    metrics: dict[str, Tensor]
+    activation_bytes: int
+
+
+class Step:
+    """Makes updates of a replica batch; holds nothing that changes from one to the next.
+
+    Args:
+        spec: How to train.
+        replicas: The replica batch.
+        train: The training split.
+        num_timesteps: T of its sequences.
+    """
+
+    def __init__(self, spec: TrialSpec, replicas: Replicas, train: Sequences, num_timesteps: int) -> None:
+        self.spec, self.replicas, self.train = spec, replicas, train
+        self.device = train.targets.device
+        self.order = BatchOrder(spec.seeds, len(train.targets), spec.training.batch_size)
+        self.windows = Windows(spec.training.truncation, num_timesteps, replicas.interface.target_at)
+
+    def start(self, flat_RP: Tensor) -> State:
+        """Return the state before the first update of these parameters."""
+        return State(
+            step=0,
+            flat_RP=flat_RP,
+            active_R=torch.ones(len(flat_RP), dtype=torch.bool, device=flat_RP.device),
+            optimiser=self.spec.optimiser.over(flat_RP),
+            clipping=self.spec.clipping.init(self.replicas.named(flat_RP)),
+            carried=[],
+        )
+
+    def __call__(self, state: State) -> tuple[State, Update]:
+        """Make one update of every active replica; freeze those whose loss, gradient or parameters are not finite."""
+        window = self.windows.at(state.step)
+        options = RunOptions(initial=self.states_before(window, state), num_scored=window.num_scored)
+        batch, sampled = self.scheduled_sampling(self.batch_of(window), state)
+        none: AbstractContextManager[dict[int, int]] = nullcontext({})
+        with counting_activations() if state.step == 0 else none as kept:
+            run = self.backpropagate(state.flat_RP, batch, options)
+        grad_RP, penalty = self.spec.regularisation.penalise(self.replicas, state.flat_RP, run)
+        applied_RP, clipping_state, ledger = self._clip(grad_RP, state, batch, options)
+
+        before_RP, flat_RP = state.flat_RP.clone(), state.flat_RP
+        flat_RP.grad = applied_RP
+        state.optimiser.step()
+        sound_R = run.losses.isfinite() & ledger.clipped_grad_norm.isfinite() & flat_RP.isfinite().all(dim=1)
+        active_R = state.active_R & sound_R
+        flat_RP[~active_R] = before_RP[~active_R]
+
+        carried = [states[:, window.carry - 1].clone() for states in run.states] if window.carry else []
+        after = state._replace(step=state.step + 1, active_R=active_R, clipping=clipping_state, carried=carried)
+        return after, Update(
+            before_RP=before_RP,
+            batch=batch,
+            first=window.start,
+            options=options,
+            active_R=state.active_R,
+            failed_R=state.active_R & ~sound_R,
+            clipped_R=active_R & clipping.is_clipped(ledger.grad_norm, ledger.clipped_grad_norm),
+            metrics={"loss": run.losses, **ledger._asdict(), **penalty, **sampled},
+            activation_bytes=sum(kept.values()),
+        )
+
+    def batch_of(self, window: Window) -> Sequences:
+        """Return the timesteps of a window of each replica's batch, (R, B, T, ...), and the targets that are scored."""
+        inputs, targets = self.train
+        if isinstance(inputs, Tensor) and self.replicas.interface.target_at != "sequence":
+            inputs = inputs[:, window.start : window.stop]
+            if window.num_scored is not None:
+                targets = targets[:, window.stop - window.num_scored : window.stop]
+        return Sequences(inputs, targets).take(self._chosen(window))
+
+    @torch.no_grad()
+    def states_before(self, window: Window, state: State) -> list[Tensor]:
+        """Return the states before a window: carried ones, or, where none were, of the timesteps that precede it.
+
+        Those are run forward in pieces: memory does not grow with the sequence.
+        """
+        if window.start == 0 or state.carried:
+            return state.carried
+        chosen, parameters = self._chosen(window), self.replicas.named(state.flat_RP)
+        states: list[Tensor] = []
+        inputs = self.train.inputs
+        assert isinstance(inputs, Tensor)  # noqa: S101 - a decoder's inputs have no windows
+        for piece in inputs[:, : window.start].split(PIECE, dim=1):
+            states = self.replicas.advance(parameters, piece[chosen], states)
+        return states
+
+    def backpropagate(self, flat_RP: Tensor, batch: Sequences, options: RunOptions = NO_OPTIONS) -> Pass:
+        """Return the pass forward and back through a batch, traced where the regulariser needs it."""
+        regularisation = self.spec.regularisation
+        return self.replicas.backpropagate(
+            flat_RP, *batch, options, coverage_weight=regularisation.coverage_weight, trace=regularisation.traces
+        )
+
+    def locate(self, update: Update, r: int) -> tuple[int | None, str, str]:
+        """Return where the failed update of replica `r` stopped being finite: timestep, quantity, and a message."""
+        timestep, quantity, num_nonfinite = locate(
+            self.replicas, update.before_RP, *update.batch, replica=r, options=update.options
+        )
+        loss, grad_norm = update.metrics["loss"][r].item(), update.metrics["grad_norm"][r].item()
+        what = f"{num_nonfinite} of {self.replicas.num_parameters} entries of the gradient are not finite"
+        if math.isfinite(loss) and num_nonfinite == 0:
+            quantity, what = "parameters", "the update overflowed: parameters are not finite"
+        message = f"loss {loss:.4g}, gradient norm {grad_norm:.4g}: {what}"
+        return None if timestep is None else update.first + timestep, quantity, message
+
+    def _chosen(self, window: Window) -> Tensor:
+        """Return which sequences each replica's batch is made of, (R, B)."""
+        return self.order.indices(window.batch).to(self.device)
+
+    def scheduled_sampling(self, batch: Sequences, state: State) -> tuple[Sequences, dict[str, Tensor]]:
+        """Return the batch with the decoder inputs of this step, and the probability of the true token as a metric."""
+        inputs, forcing = batch.inputs, self.spec.training.forcing
+        if not isinstance(inputs, Seq2SeqInputs):
+            return batch, {}
+        epsilon = forcing.schedule.probability(state.step)
+        if epsilon < 1.0:
+            _, num_examples, num_positions = inputs.decoder_inputs.shape
+            coins = forcing.coins(self.spec.seeds, state.step, num_examples, num_positions)
+            with torch.no_grad():
+                parameters = self.replicas.named(state.flat_RP)
+                decoder_inputs, _ = self.replicas.free_running(parameters, inputs, coins.to(self.device))
+            batch = Sequences(Seq2SeqInputs(inputs.source, decoder_inputs), batch.targets)
+        return batch, {"teacher_forcing_probability": torch.full_like(state.flat_RP[:, 0], epsilon)}
+
+    def _clip(
+        self, grad_RP: Tensor, state: State, batch: Sequences, options: RunOptions
+    ) -> tuple[Tensor, clipping.State, Ledger]:
+        """Return the gradient to apply, the rule's state and the ledger; in the recurrence it takes a second pass."""
+        rule = self.spec.clipping
+        if rule.state_threshold is None:
+            return clipping.clip(rule, grad_RP, state.clipping, self.replicas.named(state.flat_RP))
+        clipped_inside = replace(options, state_threshold=rule.state_threshold)
+        applied_RP = self.backpropagate(state.flat_RP, batch, clipped_inside).grad_RP
+        return applied_RP, state.clipping, clipping.compare(grad_RP, applied_RP)

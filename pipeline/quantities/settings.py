@@ -1,0 +1,66 @@
+"""A row per setting of a grid, selected or not: what came out, over how many seeds, and what went wrong."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from pipeline.quantities.grid import Grid
+from pipeline.quantities.outcomes import log_test_loss, solved, test_error
+from pipeline.quantities.quantity import Quantity
+from pipeline.results import STATUSES
+
+SUMMARISED: dict[str, Quantity] = {"test_loss": log_test_loss, "test_error": test_error, "solved_share": solved}
+"""Columns that are means over seeds, each with its interval in `<name>_low` and `<name>_high`."""
+
+
+def settings_table(grid: Grid) -> pl.DataFrame:
+    """Return a row per setting of a grid, in the order of the plan.
+
+    `test_loss` is a geometric mean. `criterion_step` is the median over seeds, null where the median seed did not reach
+    the criterion. `step_time_s` is the median, `gradient_check_error` the largest over seeds.
+    """
+    runs = grid.all_runs.sort("position", "seed")
+    keys = ["position", "label", "arm", "length", "trial_id", "selected"]
+    rows = runs.select(*keys, *_varied(grid)).unique(maintain_order=True)
+    settings = grid.by_setting()
+    for name, quantity in SUMMARISED.items():
+        summary = quantity.summary(quantity.of(settings)).select(
+            pl.col("arm").cast(pl.Int64).alias("position"),
+            *(_natural(side, quantity).alias(f"{name}{suffix}") for side, suffix in _SIDES.items()),
+        )
+        rows = rows.join(summary, on="position", how="left", maintain_order="left")
+    rows = rows.join(_plain(runs), on="position", how="left", maintain_order="left")
+    return rows.select(pl.lit(grid.study).alias("study"), pl.lit(grid.name).alias("grid"), pl.all())
+
+
+_SIDES = {"mean": "", "low": "_low", "high": "_high"}
+
+
+def _natural(side: str, quantity: Quantity) -> pl.Expr:
+    return 10.0 ** pl.col(side) if quantity.scale == "log10" else pl.col(side)
+
+
+def _varied(grid: Grid) -> list[str]:
+    """Return the axes of a grid besides cell, dataset and length, which have columns of their own."""
+    axes = [column for column in grid.settings.columns if "." in column]
+    used = [axis for axis in axes if grid.settings[axis].is_not_null().any() and axis in grid.all_runs.columns]
+    return [axis for axis in used if axis not in {"model.cell", "dataset.length", "dataset.name"}]
+
+
+def _plain(runs: pl.DataFrame) -> pl.DataFrame:
+    """Return by position the worst status and what is a median, a mean or a maximum without an interval."""
+    severity = pl.col("status").replace_strict(STATUSES, range(len(STATUSES)), return_dtype=pl.Int64)
+    never = pl.col("criterion_step").cast(pl.Float64).fill_null(float("inf")).median()
+    worst = runs.group_by("position").agg(
+        status=severity.max(),
+        num_seeds=pl.len().cast(pl.Int64),
+        num_ok=(pl.col("status") == "ok").sum().cast(pl.Int64),
+        criterion_step=pl.when(never.is_finite()).then(never),
+        clipped_share=pl.col("clipped_share").mean(),
+        step_time_s=pl.col("step_time_s").median(),
+        gradient_check_error=pl.col("gradient_check_error").max(),
+        num_parameters=pl.col("num_parameters").max(),
+        wall_time_s=pl.col("wall_time_s").max(),
+    )
+    named = pl.col("status").replace_strict(range(len(STATUSES)), STATUSES, return_dtype=pl.String)
+    return worst.with_columns(status=named)

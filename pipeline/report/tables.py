@@ -1,0 +1,140 @@
+"""The small tables of a report: what did not end ok, numbers for `dvc metrics`, points for `dvc plots`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from pipeline.claims import VERDICTS
+from pipeline.quantities import Grid
+from pipeline.quantities import gradients as gradient
+from pipeline.quantities import outcomes as outcome
+from pipeline.quantities.training import median_validation_loss
+from pipeline.quantities.words import number
+
+MAX_CURVE_STEPS = 100
+"""Learning curves of `dvc plots` have at most as many steps."""
+
+_METRICS = ("test_loss", "test_error", "solved_share", "criterion_step", "gradient_check_error")
+
+
+def failures(grid: Grid) -> pl.DataFrame:
+    """Return what did not end `ok`: a row per setting, status and place, with its seeds and the message."""
+    bad = grid.all_runs.filter(pl.col("status") != "ok").sort("position", "seed")
+    place = ["diverged_step", "diverged_timestep", "diverged_quantity"]
+    keys = ["position", "label", "selected", "status", *place, "status_message"]
+    return bad.group_by(keys, maintain_order=True).agg(pl.col("seed"))
+
+
+def metrics(grids: Sequence[Grid], settings: pl.DataFrame, verdicts: pl.DataFrame) -> bytes:
+    """Return strict JSON of finite numbers or null: by study and grid, arm and length, and by claim."""
+    found: dict[str, Any] = {}
+    for grid in grids:
+        mine = settings.filter(pl.col("study") == grid.study, pl.col("grid") == grid.name, pl.col("selected"))
+        found.setdefault(grid.study, {})[grid.name] = _grid_metrics(grid, mine)
+    counts = {f"num_{verdict.replace(' ', '_')}": (verdicts["verdict"] == verdict).sum() for verdict in VERDICTS}
+    effects = {row["claim"]: {"effect": _finite(row["effect"])} for row in verdicts.iter_rows(named=True)}
+    content = found | {"claims": counts | effects}
+    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _grid_metrics(grid: Grid, settings: pl.DataFrame) -> dict[str, Any]:
+    arms: dict[str, Any] = {}
+    for row in settings.iter_rows(named=True):
+        arms.setdefault(row["arm"], {})[f"T{row['length']}"] = {name: _finite(row[name]) for name in _METRICS}
+    for arm, longest in outcome.longest_solved(grid).iter_rows():
+        arms[arm]["longest_solved"] = longest
+    quantity, longest = gradient.decay_factor, grid.at("longest")
+    decay = quantity.summary(quantity.of(longest), ["stage", "arm", "state"])
+    for row in decay.iter_rows(named=True):
+        factor = None if row["mean"] is None else _finite(10.0 ** row["mean"])
+        arms[row["arm"]][f"decay_factor_{row['state']}_{row['stage']}"] = factor
+    statuses = grid.all_runs["status"]
+    return arms | {"num_replicas": len(statuses), "num_not_ok": int((statuses != "ok").sum())}
+
+
+def plot_tables(grids: Sequence[Grid]) -> dict[str, pl.DataFrame]:
+    """Return the tables of reports/plots by name; they have their columns even where no grid has rows."""
+    return {
+        "gradient_by_lag": _stacked(grids, _gradient_rows, _GRADIENT),
+        "loss_by_length": _stacked(grids, _length_rows, _LENGTHS),
+        "learning_curves": _stacked(grids, _curve_rows, _CURVES),
+    }
+
+
+_NAMES: dict[str, pl.DataType] = {"study": pl.String(), "grid": pl.String(), "arm": pl.String()}
+_INTERVAL: dict[str, pl.DataType] = {"low": pl.Float64(), "high": pl.Float64(), "num_seeds": pl.Int64()}
+_GRADIENT = _NAMES | {"state": pl.String(), "stage": pl.String(), "lag": pl.Int64()}
+_GRADIENT |= {"log10_relative_norm": pl.Float64()} | _INTERVAL
+_LENGTHS = _NAMES | {"length": pl.Int64(), "test_loss": pl.Float64()} | _INTERVAL | {"solved_share": pl.Float64()}
+_CURVES = _NAMES | {"length": pl.Int64(), "step": pl.Int64(), "median_validation_loss": pl.Float64()}
+_CURVES |= {"num_seeds": pl.Int64()}
+
+
+def _stacked(grids: Iterable[Grid], rows: Any, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    frames = [pl.DataFrame(schema=schema)]
+    for grid in grids:
+        named = rows(grid).with_columns(study=pl.lit(grid.study), grid=pl.lit(grid.name))
+        frames.append(named.select(pl.col(name).cast(dtype) for name, dtype in schema.items()))
+    return pl.concat(frames)
+
+
+def _gradient_rows(grid: Grid) -> pl.DataFrame:
+    """Return the gradient by lag, thinned to at most `MAX_CURVE_STEPS` lags of each line."""
+    quantity = gradient.gradient_by_lag
+    summary = quantity.summary(quantity.of(grid.at("longest")), ["stage", "arm", "state", "lag"])
+    return _thinned(summary, "lag", ["stage", "arm", "state"]).rename({"mean": "log10_relative_norm"})
+
+
+def _length_rows(grid: Grid) -> pl.DataFrame:
+    losses, solved = outcome.log_test_loss, outcome.solved
+    keys = ["arm", "length"]
+    shares = solved.summary(solved.of(grid), keys).select(*keys, solved_share="mean")
+    sides = {"mean": "test_loss", "low": "low", "high": "high"}
+    rows = losses.summary(losses.of(grid), keys).sort("length", maintain_order=True)
+    rows = rows.select(*keys, "num_seeds", *((10.0 ** pl.col(side)).alias(name) for side, name in sides.items()))
+    return rows.join(shares, on=keys, how="left", maintain_order="left")
+
+
+def _curve_rows(grid: Grid) -> pl.DataFrame:
+    rows = median_validation_loss(grid).rename({"median": "median_validation_loss"})
+    return _thinned(rows, "step", ["arm", "length"])
+
+
+def _thinned(rows: pl.DataFrame, along: str, keys: Sequence[str]) -> pl.DataFrame:
+    """Return at most `MAX_CURVE_STEPS` rows of each line, evenly spaced, the last one among them."""
+    rank = (pl.col(along).rank("dense") - 1).over(keys)
+    stride = (pl.col(along).n_unique() / MAX_CURVE_STEPS).ceil().cast(pl.Int64).over(keys)
+    last = pl.col(along) == pl.col(along).max().over(keys)
+    return rows.filter((rank % stride == 0) | last)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def provenance(scale: str, grids: Sequence[Grid]) -> list[tuple[str, str]]:
+    """Return what a reader needs to find or repeat these trials, as (term, text)."""
+    if not grids:
+        return [("scale", scale)]
+    columns = ["trial_id", "seed", "wall_time_s", "device", "torch_version", "python_version", "git_revision"]
+    rows = pl.concat([grid.all_runs.select(columns) for grid in grids]).unique(maintain_order=True)
+    by_trial = rows.group_by("trial_id").agg(pl.col("wall_time_s").max())
+    return [
+        ("scale", scale),
+        ("seeds", ", ".join(str(seed) for seed in rows["seed"].unique().sort())),
+        ("trials", f"{by_trial.height}, each with all its seeds; {rows.height} replicas"),
+        ("training time", f"{number(float(by_trial['wall_time_s'].sum()))} s, summed over trials"),
+        *((name, _distinct(rows[column])) for name, column in _VERSIONS.items()),
+    ]
+
+
+_VERSIONS = {"device": "device", "torch": "torch_version", "Python": "python_version", "git revision": "git_revision"}
+
+
+def _distinct(values: pl.Series) -> str:
+    return ", ".join(values.drop_nulls().unique().sort().to_list()) or "unknown"
