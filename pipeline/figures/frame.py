@@ -206,9 +206,14 @@ class View:
 
     @cached_property
     def shown(self) -> list[str]:
-        """The arms that are drawn: all, or of too many the extremes by rank, and between them evenly."""
+        """The arms that are drawn: all, or of too many the extremes by rank, and between them evenly.
+
+        An arm without a rank gives way to those that have one, where they are enough.
+        """
         ranks = self.frame.rank[0](self) if self.frame.rank else {}
-        return pick_evenly({arm: ranks.get(arm) for arm in self.arms}, self.frame.most)
+        known = [arm for arm in self.arms if ranks.get(arm) is not None]
+        arms = known if len(self.arms) > self.frame.most <= len(known) else self.arms
+        return pick_evenly({arm: ranks.get(arm) for arm in arms}, self.frame.most)
 
     @cached_property
     def looks(self) -> dict[str, Look]:

@@ -81,7 +81,7 @@ def _decay_labels(view: View) -> dict[tuple[str, str], str]:
 gradient_by_lag = Lines(
     name="gradient_by_lag",
     rows=_one_state,
-    x=Axis(label="lag k (timesteps back from the last)", column="lag"),
+    x=Axis(label="lag k (timesteps back from the last)", column="lag", scale="counts"),
     y=Axis(label="gradient norm relative to lag 0", scale="decades", lines={0.0: ""}),
     across=("stage", STAGE_TITLES),
     series=("arm", "state"),
@@ -284,7 +284,7 @@ def _encoder_fits(view: View) -> str:
 gradient_into_encoder = Lines(
     name="gradient_into_encoder",
     rows=quantities.encoder_gradient_by_lag,
-    x=Axis(label="lag k (timesteps before the last token)", column="lag"),
+    x=Axis(label="lag k (timesteps before the last token)", column="lag", scale="counts"),
     y=Axis(label="gradient relative to lag 0", scale="decades", lines={0.0: ""}),
     across=("stage", STAGE_TITLES),
     label=_encoder_labels,
@@ -314,7 +314,7 @@ input_gradients = Lines(
     name="input_gradients",
     rows=quantities.input_gradient_by_lag,
     applies=lambda grid: 0 < len(recurring(grid)) < grid["traces"].filter(part="input")["arm"].n_unique(),
-    x=Axis(label="lag k (timesteps before the last one)", column="lag"),
+    x=Axis(label="lag k (timesteps before the last one)", column="lag", scale="counts"),
     y=Axis(label="gradient relative to the largest", scale="decades", lines={0.0: ""}),
     across=("stage", STAGE_TITLES),
     label=lambda view: {
