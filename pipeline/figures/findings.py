@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.quantities import Grid, Quantity, mean_interval, paired_difference
+from pipeline.quantities.attention import attending
 from pipeline.quantities.words import join_first, with_article
 
 NOTHING_FINISHED = "Inconclusive: no replica finished training"
@@ -106,6 +107,18 @@ def contrast(rows: pl.DataFrame, first: Sequence[str]) -> pl.DataFrame:
     difference = paired_difference(by_seed, "value", "kind", "first", "other")
     apart = ((difference["low"] > 0) | (difference["high"] < 0)).fill_null(value=False).any()
     return mean_interval(by_seed, "value", ["kind"]).with_columns(apart=pl.lit(apart)).sort("kind")
+
+
+def with_arm(arm: str, grid: Grid) -> str:
+    """Return «with dot»; «without attention» of the one arm that has none, beside others that have."""
+    others = attending(grid)
+    is_alone = len(others) == len(grid.arms) - 1 > 0 and arm not in others
+    return "without attention" if is_alone else f"with {with_article(arm)}"
+
+
+def where_true(sentences: Mapping[str, object]) -> str:
+    """Return the sentences whose condition holds, one after the other."""
+    return " ".join(sentence for sentence, holds in sentences.items() if holds)
 
 
 def at_stage(quantity: Quantity, grid: Grid, stage: str = "end", by: Sequence[str] = ("arm",)) -> pl.DataFrame:
