@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import polars as pl
-from matplotlib.figure import Figure
 
 from pipeline.figures.findings import Row, at_stage, by_sign, contrast, with_arm
 from pipeline.figures.frame import STAGE_TITLES, Axis, HeatMaps, Lines, View, listed
@@ -326,11 +325,3 @@ input_gradients = Lines(
     "{interval}.",
     values=lambda view: f"With recurrence: {'; '.join(map(name_of, recurring(view.grid)))}.",
 )
-
-
-def heatmap_of_setting(label: str, traces: pl.DataFrame) -> Figure:
-    """Return the heat map of the recurrent gradients of one setting, from its rows of `traces`."""
-    rows = traces.with_columns(arm=pl.lit(label), length=pl.col("timestep").max(), status=pl.lit("ok"))
-    runs = rows.select("trial_id", "arm", "length", "seed", "status").unique(maintain_order=True)
-    grid = Grid(study="", name="", arms=(label,), settings=runs, runs=runs, all_runs=runs, long={"traces": rows})
-    return gradient_heatmap.draw(grid)

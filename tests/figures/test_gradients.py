@@ -11,14 +11,13 @@ from pipeline.figures.gradients import (
     gradient_by_layer,
     gradient_heatmap,
     gradient_into_encoder,
-    heatmap_of_setting,
     input_gradients,
 )
 from pipeline.figures.style import to_png, to_svg
 from pipeline.quantities import Grid
 from tests.figures.conftest import changed, grids, legend, panels
 from tests.synthetic_decoding import ATTENTION, RECURRENCE, Arm, Setting, decoding_grid
-from tests.synthetic_results import END_FACTORS, Shape, Variant, study_tables
+from tests.synthetic_results import END_FACTORS, Shape, Variant
 
 EXACT = Setting(spread=0.0)
 
@@ -141,11 +140,10 @@ def test_a_heat_maps_finding_is_the_decades_lost(exact: list[Grid]) -> None:
     assert f"{least:.2f} decades (LSTM's c) below to {most:.1f} decades (Elman's h) below" in title
 
 
-def test_one_setting_is_drawn_from_its_traces_alone() -> None:
-    tables = study_tables(Shape(lengths=(10,), cells=("lstm",), digits_length=None))
-    trial = tables["settings"]["trial_id"][0]
-    figure = heatmap_of_setting("lstm, T=10", tables["traces"].filter(trial_id=trial))
-    assert panels(figure)[:2] == ["LSTM, T=10 h", "LSTM, T=10 c"]
+def test_one_setting_is_drawn_alone(exact: list[Grid]) -> None:
+    trial = exact[0].runs.filter(arm="lstm", length=20)["trial_id"][0]
+    figure = gradient_heatmap.draw(exact[0].of_trial(trial))
+    assert panels(figure)[:2] == ["LSTM h", "LSTM c"]
     assert to_png(figure).startswith(b"\x89PNG")
 
 
