@@ -28,7 +28,7 @@ from torch.func import jacrev, vjp
 from pipeline.core.cells import Cell, States, Weights
 from pipeline.core.cells.stack import unstack_states
 from pipeline.core.measures.gradients import in_float64, log10_norm
-from pipeline.core.measures.timesteps import joined, joined_step, map_timesteps, states_before
+from pipeline.core.measures.timesteps import joined_step, map_timesteps, states_before
 from pipeline.core.models import Pass, Replicas, RunOptions
 
 
@@ -153,14 +153,13 @@ def _cut_gradients(cell: Cell, weights: Weights, x_RTBD: Tensor, states: States,
         return vjp(lambda at: joined_step(cell)(at, x_t, mine), before)[1](grad)[0]
 
     each = torch.vmap(torch.vmap(pull_back, in_dims=(0, 0, None, 0)))
-    tensors = [state for state in states if state is not None]
-    before_RTBS = torch.cat(states_before(tensors), dim=3)
-    grad_c = [torch.zeros_like(state[:, 0]) for state in tensors[1:]]
+    before_RTBS = torch.cat(states_before(states.tensors()), dim=3)
+    grad_c = [torch.zeros_like(state[:, 0]) for state in states.tensors()[1:]]
     cuts: list[Tensor] = []
     for t in reversed(range(x_RTBD.shape[1])):
         grad = torch.cat([grad_h_RTBH[:, t], *grad_c], dim=2)
         cuts.append(each(before_RTBS[:, t], x_RTBD[:, t], weights, grad))
-        grad_c = list(cuts[-1].chunk(len(tensors), dim=2)[1:])
+        grad_c = list(cuts[-1].chunk(len(cell.states), dim=2)[1:])
     return torch.stack(cuts, dim=1)
 
 
@@ -215,12 +214,9 @@ def step_sensitivity(replicas: Replicas, flat_RP: Tensor, seen: Sequence[Tensor]
     recurrent = replicas.model.stacks["recurrent"]
     if len(recurrent.places) > 1:
         return flat_RP.new_full((len(flat_RP),), torch.nan, dtype=torch.float64)
-    (mine,) = unstack_states(states, recurrent.cell)
-    before = states_before([state for state in mine if state is not None])
     norm = _squared_norm(recurrent.cell, input_is_trained=replicas.model.embedding is not None)
-    squared_RTB: Tensor = map_timesteps(
-        norm, replicas.weights(flat_RP, recurrent.places[0]), seen[0], before, CHUNK_SIZE
-    )
+    weights = replicas.weights(flat_RP, recurrent.places[0])
+    squared_RTB: Tensor = map_timesteps(norm, weights, seen[0], states, CHUNK_SIZE)
     return squared_RTB.amax(dim=(1, 2)).sqrt()
 
 
@@ -229,7 +225,7 @@ def _squared_norm(cell: Cell, input_is_trained: bool) -> Callable[[Tensor, State
     step = joined_step(cell)
 
     def squared_norm(x_t: Tensor, before: States, weights: Weights) -> Tensor:
-        H, num_states, at = len(before.h), len(cell.states), joined(before)
+        H, num_states, at = len(before.h), len(cell.states), torch.cat(before.tensors())
         every_unit = torch.eye(num_states, dtype=x_t.dtype, device=x_t.device).repeat_interleave(H, dim=1)
 
         def gram(name: str) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.core.measures import finite_difference_error, gradient_check_error, trace_gradients
+from pipeline.core.measures.gradients import finite_difference_error, gradient_check_error, trace_gradients
 from pipeline.core.models import RunOptions, StateKey, loss
 from tests.core.measures.packs import REAL, batch, pack
 

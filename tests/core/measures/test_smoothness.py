@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pipeline.core.measures import local_smoothness
+from pipeline.core.measures.gradients import local_smoothness
 from pipeline.core.models import loss
 from tests.core.measures.packs import REAL, batch, pack
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.core.attention.score import Additive, Dot
 from pipeline.core.cells import CELLS
-from pipeline.core.measures import finite_difference_error
+from pipeline.core.measures.gradients import finite_difference_error
 from pipeline.core.models import Interface, ModelSpec, Replicas, Seq2SeqInputs, teacher_forced
 from pipeline.core.models.captioner import Captioner, Convolution
 from pipeline.core.models.network import NetworkRun, RunOptions

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot, General
-from pipeline.core.measures import locate
-from pipeline.core.measures.gradients import at_end, trace_gradients
+from pipeline.core.measures.gradients import at_end, locate, trace_gradients
 from pipeline.core.models import INPUT, Interface, ModelSpec, Replicas, RunOptions, Seq2SeqInputs, loss, teacher_forced
 from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.models.initialisation import PLAIN, Gaussian
