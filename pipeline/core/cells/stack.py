@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -134,12 +134,6 @@ class RecurrentStack(nn.Module):
         """2 where layers run both ways, else 1."""
         return self.output_size // self.hidden_size
 
-    def state_keys(self) -> Iterator[tuple[Place, str]]:
-        """Yield every state of the stack in order: its layer and direction, and "h" or "c"."""
-        for place in self.places:
-            for name in self.cell.states:
-                yield place, name
-
     def _run(
         self,
         place: Place,
@@ -196,7 +190,7 @@ def places_of(num_layers: int, bidirectional: bool) -> tuple[Place, ...]:
 
 
 def stack_states(states: Sequence[States]) -> list[Tensor]:
-    """Return the tensors of the states in the order of `RecurrentStack.state_keys`."""
+    """Return the tensors of the states place by place, h before c."""
     return [tensor for each in states for tensor in each.tensors()]
 
 

@@ -43,12 +43,13 @@ def trace_gradients(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets
         targets: As the loss wants them.
     """
     real = in_float64(inputs)
-    states, grad_RP = replicas.state_gradients(flat_RP.double(), real, targets, shared=True)
+    run = replicas.backpropagate(flat_RP.double(), real, targets, trace=True, shared=True)
+    states = run.grad_states
     if replicas.interface.padded:
         lengths_B = lengths_of(inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs)
         states = {key: grad if key.part == "decoder" else at_end(grad, lengths_B) for key, grad in states.items()}
     norms = {key: log10_norm(grad_RTBH.flatten(2)) for key, grad_RTBH in states.items()}
-    return GradientTrace(norms, grad_RP)
+    return GradientTrace(norms, run.grad_RP)
 
 
 def at_end(grad_RTBH: Tensor, lengths_B: Tensor) -> Tensor:
@@ -103,7 +104,8 @@ def finite_difference_error(
 
     @torch.no_grad()
     def loss_at(offset: float) -> Tensor:
-        return replicas.losses(replicas.named(flat_RP.double() + offset * direction_RP), real, targets, shared=True)
+        moved = replicas.named(flat_RP.double() + offset * direction_RP)
+        return replicas.losses(moved, real, targets, shared=True)[0]
 
     slopes = [(loss_at(epsilon) - loss_at(-epsilon)) / (2 * epsilon) for epsilon in EPSILONS]
     error_R = torch.stack([(slope_R - norm_R).abs() for slope_R in slopes]).amin(dim=0)
@@ -174,7 +176,7 @@ def local_smoothness(
 
 def _exact_gradient(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets: Tensor) -> Tensor:
     """Return the parameters' gradient on a batch that all replicas see, (R, P), in float64."""
-    return replicas.gradients(flat_RP, in_float64(inputs), targets, shared=True)[1]
+    return replicas.backpropagate(flat_RP, in_float64(inputs), targets, shared=True).grad_RP
 
 
 class Location(NamedTuple):
@@ -217,7 +219,8 @@ def locate(
     run = replicas.backpropagate(flat_RP, inputs, targets, options, trace=True)
     num_nonfinite = int((~run.grad_RP[replica].isfinite()).sum())
     met: list[tuple[bool, int, int, int, StateKey]] = []
-    for key, grad in zip(replicas.model.state_keys, run.grad_states, strict=False):
+    for key in replicas.model.state_keys:
+        grad = run.grad_states[key]
         bad = (~grad[replica].isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()  # timesteps, from 0
         if bad:  # a decoder before its encoder, the last layer first, then by how many steps back in its own order
             timestep, num_back = (

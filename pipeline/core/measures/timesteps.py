@@ -1,6 +1,6 @@
 """A recurrence unrolled from zero states: what each timestep of it was given.
 
-Measures of single timesteps want everything in the order in which the recurrence reads, timestep t after timestep t - 1.
+Measures of single timesteps want everything in the order in which the recurrence reads: timestep t after t - 1.
 
 Shapes: R replicas, T timesteps, B batch, D input, H hidden, S = H · (number of states).
 """

@@ -88,7 +88,7 @@ def truncation_bias(
     seen, states = replicas.unroll(replicas.named(flat_RP), real)
     passes = [_last_loss(replicas, flat_RP, real, targets, states, length) for length in chosen]
     grad_RKP = torch.stack([run.grad_RP for run in passes], dim=1)
-    log10_phi_RT = _log10_phi(replicas, flat_RP, seen, states, passes[-1].grad_states[: len(states)])
+    log10_phi_RT = _log10_phi(replicas, flat_RP, seen, states, list(passes[-1].grad_states.values()))
     beta_R, sensitivity_R = _decay_factor(log10_phi_RT), step_sensitivity(replicas, flat_RP, seen, states)
     bound_RK = _relative_bias_bound(grad_RKP.norm(dim=2), log10_phi_RT, sensitivity_R, beta_R, chosen)
     log10_phi_RK = log10_phi_RT[:, [length - 1 for length in chosen]]

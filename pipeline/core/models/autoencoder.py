@@ -33,11 +33,6 @@ class Autoencoder(Network):
             initialise_stack(stack, spec.initialisation, seed, part)
         initialise_readout(self.readout, spec.initialisation, seed)
 
-    @property
-    def stacks(self) -> dict[str, RecurrentStack]:
-        """The recurrent parts by name."""
-        return {"encoder": self.encoder, "decoder": self.decoder}
-
     def predict(self, inputs: Tensor, run: NetworkRun) -> tuple[Tensor, None]:
         """Return the frames drawn, (B, T, D)."""
         x_TBD = run.tap(inputs).transpose(0, 1)

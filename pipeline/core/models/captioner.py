@@ -13,14 +13,12 @@ row, U target length, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.core.cells import CELLS
-from pipeline.core.cells.stack import RecurrentStack, unstack_states
+from pipeline.core.cells.stack import unstack_states
 from pipeline.core.models.architecture import ModelSpec
 from pipeline.core.models.encoder_decoder import Decoder, Memory, Seq2SeqNetwork
 from pipeline.core.models.initialisation import generator, linear
@@ -92,11 +90,6 @@ class Captioner(Seq2SeqNetwork):
         num_states = spec.num_layers * len(CELLS[spec.cell].states)
         self.begin = linear(spec.hidden_size, num_states * spec.hidden_size, generator(seed, "begin"))
         self.decoder = Decoder(interface.output_size, spec, seed)
-
-    @property
-    def stacks(self) -> Mapping[str, RecurrentStack]:
-        """The recurrent parts by name."""
-        return {"decoder": self.decoder.stack}
 
     def read(self, source: Tensor, run: NetworkRun) -> Memory:
         """Return what the convolutions make of images, (B, height, width)."""

@@ -30,11 +30,6 @@ class SequenceModel(Network):
         initialise_stack(self.recurrent, spec.initialisation, seed)
         initialise_readout(self.readout, spec.initialisation, seed)
 
-    @property
-    def stacks(self) -> dict[str, RecurrentStack]:
-        """The recurrent parts by name."""
-        return {"recurrent": self.recurrent}
-
     def predict(self, inputs: Tensor, run: NetworkRun) -> tuple[Tensor, None]:
         """Return predictions, (B, O) or (B, T, O)."""
         x_BTD = run.tap(self.encode(inputs))

@@ -101,8 +101,8 @@ class Diagnostics:
                 or that one from finite differences, and the network does not amplify rounding as much.
         """
         trace = trace_gradients(self._replicas, flat_RP, *self._probe)
-        _, fast_RP = self._replicas.gradients(flat_RP, *self._probe, shared=True)
-        error_R = gradient_check_error(fast_RP, trace.grad_RP)
+        fast = self._replicas.backpropagate(flat_RP, *self._probe, shared=True)
+        error_R = gradient_check_error(fast.grad_RP, trace.grad_RP)
         if step == 0:
             self._check_gradients(flat_RP, trace.grad_RP, error_R, which)
         for key, norms_RT in trace.log10_norms.items():

@@ -171,7 +171,8 @@ def test_each_shape_of_input_and_output_learns(shape: str) -> None:
     replicas = Replicas([build_network(interface, spec, seed) for seed in range(2)])
     flat, losses = replicas.flat_RP, list[Tensor]()
     for _ in range(20):
-        loss, grad = replicas.gradients(flat, inputs, targets, shared=True)
+        run = replicas.backpropagate(flat, inputs, targets, shared=True)
+        loss, grad = run.losses, run.grad_RP
         losses.append(loss)
         flat = flat - 0.3 * grad
     assert all((after < before).all() for before, after in zip(losses, losses[1:], strict=False))
