@@ -3,6 +3,9 @@
 Trained in float32, measured in float64: float32 shows 0 below 1e-45 (1e-38 with denormals flushed) where a trace
 still sees 1e-300, and a vanished gradient is a number, not an absence.
 
+Unless said otherwise, parameters (R, P) are of any precision, and inputs (B, T, D) or (B, T) and targets, as the loss
+wants them, are one batch that all replicas see.
+
 Shapes: R replicas, T timesteps, B examples, D input, H hidden, P parameters of one network.
 """
 
@@ -34,16 +37,8 @@ class GradientTrace(NamedTuple):
 
 
 def trace_gradients(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets: Tensor) -> GradientTrace:
-    """Return the gradient trace of every replica on one batch that all of them see.
-
-    Args:
-        replicas: The replica batch.
-        flat_RP: Its parameters, of any precision.
-        inputs: (B, T, D) or (B, T).
-        targets: As the loss wants them.
-    """
-    real = in_float64(inputs)
-    run = replicas.backpropagate(flat_RP.double(), real, targets, trace=True, shared=True)
+    """Return the gradient trace of every replica."""
+    run = replicas.backpropagate(flat_RP.double(), in_float64(inputs), targets, trace=True, shared=True)
     states = run.grad_states
     if replicas.interface.padded:
         lengths_B = lengths_of(inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs)
@@ -89,14 +84,7 @@ def finite_difference_error(
 
     [L(θ + εu) - L(θ - εu)] / 2ε with u = g/‖g‖ should be ‖g‖: a witness that no backward pass takes part in. The best
     of several ε counts, since too large a one sees curvature and too small a one rounding; where the gradient explodes,
-    none is right and this says nothing.
-
-    Args:
-        replicas: The replica batch.
-        flat_RP: Parameters.
-        grad_RP: Their gradient on the batch, float64.
-        inputs: (B, T, D) or (B, T), the same for all replicas.
-        targets: As the loss wants them.
+    none is right and this says nothing. `grad_RP` is the gradient on the batch, float64.
     """
     real = in_float64(inputs)
     norm_R = grad_RP.norm(dim=1)
@@ -126,12 +114,6 @@ def rounding_error(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets:
 
     Relative, as `gradient_check_error`; signs alternate along the parameters. Where a network is chaotic this is large:
     no float32 gradient can be near the float64 one. It says nothing of whether the gradient is right.
-
-    Args:
-        replicas: The replica batch.
-        flat_RP: Parameters.
-        inputs: (B, T, D) or (B, T), the same for all replicas.
-        targets: As the loss wants them.
     """
     sign_P = 1.0 - 2.0 * (torch.arange(flat_RP.shape[1], device=flat_RP.device) % 2).double()
     start_RP = flat_RP.double()
@@ -151,15 +133,8 @@ def local_smoothness(
 
         L = max over α of ‖∇f(θ + α d) - ∇f(θ)‖ / (α ‖d‖),   d = the update,   α = 1/6, 2/6, …, 5/6
 
-    a lower bound of the Lipschitz constant of the gradient on the segment, in float64. NaN where nothing was moved, or
-    where the update or a gradient on the way is not finite.
-
-    Args:
-        replicas: The replica batch.
-        before_RP: θ, of any precision.
-        after_RP: θ + d.
-        inputs: (B, T, D) or (B, T), the same for all replicas.
-        targets: As the loss wants them.
+    a lower bound of the Lipschitz constant of the gradient between θ, `before_RP`, and θ + d, `after_RP`, in float64.
+    NaN where nothing was moved, or where the update or a gradient on the way is not finite.
 
     Source: Zhang, He, Sra and Jadbabaie (2020), "Why gradient clipping accelerates training", who estimate it so. Here
     f is always the loss on the same probe batch: neither sampling nor rounding shows in the difference of gradients.
@@ -229,16 +204,11 @@ def locate(
             met.append((key.part == "encoder", -key.layer, num_back, timestep + 1, key))
     if met:
         *_, timestep, key = min(met, key=lambda place: place[:3])
-        return Location(timestep, f"grad_{key.quantity}{_suffix(replicas, key)}", num_nonfinite)
+        where = [] if key.part == "recurrent" else [key.part]
+        where += [] if len(replicas.model.stacks[key.part].places) == 1 else [f"layer {key.layer}", key.direction]
+        suffix = f" ({', '.join(where)})" if where else ""
+        return Location(timestep, f"grad_{key.quantity}{suffix}", num_nonfinite)
     for name, grad in replicas.named(run.grad_RP).items():
         if not bool(grad[replica].isfinite().all()):
             return Location(None, name, num_nonfinite)
     return Location(None, "loss", num_nonfinite)
-
-
-def _suffix(replicas: Replicas, key: StateKey) -> str:
-    """Return which recurrence it was, where there are several: « (layer 1, backward)», « (decoder)»."""
-    stack = replicas.model.stacks[key.part]
-    parts = [] if key.part == "recurrent" else [key.part]
-    parts += [] if len(stack.places) == 1 else [f"layer {key.layer}", key.direction]
-    return f" ({', '.join(parts)})" if parts else ""

@@ -18,6 +18,7 @@ equations 5 and 6, with it. Shapes: B batch, S source and U target length, H hid
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,9 +31,9 @@ from pipeline.core.models.architecture import ModelSpec
 from pipeline.core.models.initialisation import (
     embedding_of,
     generator,
-    initialise_readout,
     initialise_stack,
     linear,
+    readout_of,
 )
 from pipeline.core.models.interface import Interface, Seq2SeqInputs
 from pipeline.core.models.network import Network, NetworkRun, embedded
@@ -47,7 +48,7 @@ class Memory(NamedTuple):
         mask_BS: Which positions are no padding; None is all.
     """
 
-    initial: list[States]
+    initial: Sequence[States]
     keys_BSH: Tensor
     mask_BS: Tensor | None
 
@@ -74,8 +75,7 @@ class Decoder(nn.Module):
         if attention is not None:
             self.attention = Attention(attention, size, generator(seed, "attention"))
             self.combine = linear(2 * size, size, generator(seed, "combine"))
-        self.readout = linear(size, num_tokens, generator(seed, "readout"))
-        initialise_readout(self.readout, spec.initialisation, seed)
+        self.readout = readout_of(size, num_tokens, spec.initialisation, seed)
 
     def forward(self, inputs_BU: Tensor, memory: Memory, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
         """Return the logits at every output position, (B, U, O), and the attention weights, (B, U, S), or None.

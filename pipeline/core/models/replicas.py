@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ from pipeline.core.models.interface import (
     loss,
 )
 from pipeline.core.models.network import NO_OPTIONS, Network, RunOptions
+
+Result = TypeVar("Result")
 
 
 class Pass(NamedTuple):
@@ -77,8 +79,8 @@ class Replicas:
         return {name: part.unflatten(1, shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def _each(
-        self, function: Callable[..., Any], parameters: Mapping[str, Tensor], *data: Any, dims: Sequence[Any]
-    ) -> Any:
+        self, function: Callable[..., Result], parameters: Mapping[str, Tensor], *data: Any, dims: Sequence[Any]
+    ) -> Result:
         """Return `function(network, *data)` of every replica, (R, ...).
 
         Args:
@@ -88,10 +90,11 @@ class Replicas:
             dims: Where each of them has its replica axis; None where all replicas see the same.
         """
 
-        def one(mine: dict[str, Tensor], *data: Any) -> Any:
+        def one(mine: dict[str, Tensor], *data: Any) -> Result:
             return function(lambda *arguments: functional_call(self.model, mine, arguments), *data)
 
-        return torch.vmap(one, in_dims=(0, *dims))(dict(parameters), *data)
+        stacked: Result = torch.vmap(one, in_dims=(0, *dims))(dict(parameters), *data)
+        return stacked
 
     def predict(self, parameters: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
         """Return every replica's predictions for the same inputs (B, ...), (R, ...).
@@ -102,13 +105,11 @@ class Replicas:
         """
         own = isinstance(inputs, Seq2SeqInputs) and inputs.decoder_inputs.dim() > 2  # noqa: PLR2004 - (B, U)
         dims = [Seq2SeqInputs(None, 0) if own else None]  # type: ignore[arg-type]
-        predictions: Tensor = self._each(lambda network, x: network(x).values, parameters, inputs, dims=dims)
-        return predictions
+        return self._each(lambda network, x: network(x).values, parameters, inputs, dims=dims)
 
     def attend(self, parameters: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
         """Return every replica's attention weights, (R, B, U, S), for the same inputs; the model has attention."""
-        weights: Tensor = self._each(lambda network, x: network(x).weights, parameters, inputs, dims=[None])
-        return weights
+        return self._each(lambda network, x: network(x).weights, parameters, inputs, dims=[None])
 
     def unroll(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the inputs of each layer and direction, (R, T, B, D), and all states, (R, T, B, H), of a stack.
@@ -118,13 +119,11 @@ class Replicas:
             inputs: (B, T, D) or (B, T), the same for all replicas.
         """
 
-        def unrolled(network: Callable[..., Prediction], inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        def unrolled(network: Callable[..., Any], inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
             prediction = network(inputs)
-            assert prediction.run is not None  # noqa: S101 - the caller has seen to it
             return list(prediction.run.inputs), list(prediction.states)
 
-        inputs_and_states: tuple[list[Tensor], list[Tensor]] = self._each(unrolled, parameters, inputs, dims=[None])
-        return inputs_and_states
+        return self._each(unrolled, parameters, inputs, dims=[None])
 
     def advance(self, parameters: Mapping[str, Tensor], inputs: Tensor, initial: Sequence[Tensor] = ()) -> list[Tensor]:
         """Return the states after the last timestep, (R, B, H) each, forward in time only.
@@ -135,13 +134,10 @@ class Replicas:
             initial: States before the first timestep, (R, B, H) each in the order of `state_keys`; none for zeros.
         """
 
-        def advanced(network: Callable[..., Prediction], inputs: Tensor, *initial: Tensor) -> list[Tensor]:
-            run = network(inputs, RunOptions(initial=initial)).run
-            assert run is not None  # noqa: S101 - the caller has seen to it
-            return stack_states(run.final)
+        def advanced(network: Callable[..., Any], inputs: Tensor, *initial: Tensor) -> list[Tensor]:
+            return stack_states(network(inputs, RunOptions(initial=initial)).run.final)
 
-        states: list[Tensor] = self._each(advanced, parameters, inputs, *initial, dims=[0] * (1 + len(initial)))
-        return states
+        return self._each(advanced, parameters, inputs, *initial, dims=[0] * (1 + len(initial)))
 
     def free_running(
         self, parameters: Mapping[str, Tensor], inputs: Seq2SeqInputs, coins: Tensor, shared: bool = False
@@ -160,8 +156,7 @@ class Replicas:
             return prediction.decoder_inputs, prediction.values.argmax(dim=-1)
 
         dims = [None, None] if shared else [0, 0]
-        read_and_written: tuple[Tensor, Tensor] = self._each(decoded, parameters, inputs, coins, dims=dims)
-        return read_and_written
+        return self._each(decoded, parameters, inputs, coins, dims=dims)
 
     def losses(
         self,
@@ -191,8 +186,7 @@ class Replicas:
 
         states = (*options.initial, *options.taps)
         dims = [*([None, None] if shared else [0, 0]), *([0] * len(states))]
-        found: tuple[Tensor, Tensor, list[Tensor]] = self._each(scored, parameters, inputs, targets, *states, dims=dims)
-        return found
+        return self._each(scored, parameters, inputs, targets, *states, dims=dims)
 
     def backpropagate(
         self,

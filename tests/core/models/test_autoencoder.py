@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.models import INPUT, Interface, ModelSpec, Replicas, RunOptions, StateKey, loss
-from pipeline.core.models.autoencoder import Autoencoder
 from pipeline.core.models.initialisation import PLAIN, Gaussian
+from pipeline.core.models.sequence import Autoencoder
 from pipeline.core.training.runtime import computing
 from tests.core.cells.reference import IN_TORCH, in_torch
 

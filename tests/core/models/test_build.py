@@ -26,12 +26,11 @@ from pipeline.core.models import (
     teacher_forced,
 )  # fmt: skip
 from pipeline.core.models.architecture import SelfAttention
-from pipeline.core.models.autoencoder import Autoencoder
 from pipeline.core.models.captioner import Captioner
 from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.models.initialisation import PLAIN, Orthogonal, SpectralRadius
 from pipeline.core.models.self_attention import SelfAttentionModel
-from pipeline.core.models.sequence import SequenceModel
+from pipeline.core.models.sequence import Autoencoder, SequenceModel
 
 H = 8
 ONE = Interface(input_kind="real", input_size=3, target_at="last", target_kind="class", output_size=4)
