@@ -86,7 +86,7 @@ class Cell:
     @functools.cached_property
     def function(self) -> type[torch.autograd.Function]:
         """The autograd function of a whole sequence, made of the two loops; see `recurrence`."""
-        return recurrence(self.forward, self.backward, num_states=len(self.states))
+        return recurrence(self.forward, self.backward, len(self.states), len(self.gates))
 
 
 def fuse_summed(weights: Weights) -> Tensor:
