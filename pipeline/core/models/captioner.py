@@ -74,7 +74,9 @@ class FeatureMap(nn.Module):
         maps = F.max_pool2d(torch.relu(self.first(images[:, None])), 2)
         maps = F.max_pool2d(torch.relu(self.second(maps)), 2)
         maps = torch.relu(self.third(maps))
-        positions = _coordinates(maps).expand(len(maps), -1, -1, -1)
+        # row and column of every cell, from -1 to 1
+        axes = (torch.linspace(-1, 1, size, device=maps.device, dtype=maps.dtype) for size in maps.shape[-2:])
+        positions = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(maps), -1, -1, -1)
         cells_BLC = torch.cat([maps, positions], dim=1).flatten(2).transpose(1, 2)
         return self.project(cells_BLC.contiguous())  # of a replica batch a product with a view is another one
 
@@ -97,9 +99,3 @@ class Captioner(Seq2SeqNetwork):
         stack = self.decoder.stack
         first = torch.tanh(self.begin(annotations.mean(dim=1))).split(stack.hidden_size, dim=1)
         return Memory(unstack_states(first, stack.cell), annotations, None)
-
-
-def _coordinates(maps: Tensor) -> Tensor:
-    """Return row and column of every cell, from -1 to 1, (1, 2, rows, columns)."""
-    rows, columns = (torch.linspace(-1, 1, size, device=maps.device, dtype=maps.dtype) for size in maps.shape[-2:])
-    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]

@@ -67,7 +67,6 @@ class NetworkRun:
         self.runs: dict[str, list[StackRun]] = {part: [] for part in self._stacks}
         self.decoder_inputs: Tensor | None = None
         self._taps: dict[str, list[States]] = {}
-        self._num_run = dict.fromkeys(self._stacks, 0)
         rest = list(options.taps)
         for part, stack in self._stacks.items() if rest else ():
             size = len(stack.places) * len(stack.cell.states)
@@ -89,13 +88,12 @@ class NetworkRun:
             initial: States before them; None takes those of the options.
             lengths_B: After how many timesteps each example ends; None where all have T.
         """
-        stack, start, stop = self._stacks[part], self._num_run[part], self._num_run[part] + len(x_TBD)
-        self._num_run[part] = stop
+        stack, taps = self._stacks[part], self._taps.get(part)
         if initial is None and self.options.initial:
             initial = unstack_states(self.options.initial, stack.cell)
-        taps = self._taps.get(part)
         if taps is not None and len(taps[0].h) != len(x_TBD):
-            taps = [tap.map(lambda each: each[start:stop]) for tap in taps]
+            start = sum(len(run.outputs) for run in self.runs[part])
+            taps = [tap.map(lambda each: each[start : start + len(x_TBD)]) for tap in taps]
         run: StackRun = stack(x_TBD, initial, taps, lengths_B, self.options.state_threshold)
         self.runs[part].append(run)
         return run
