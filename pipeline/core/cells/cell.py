@@ -8,7 +8,7 @@ Jacobians are taken of.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -78,7 +78,7 @@ class Cell:
     forward: ForwardLoop
     backward: BackwardLoop
     step: Callable[[Tensor, States, Weights], States]
-    gate_values: Callable[[Tensor, States, Weights], Mapping[str, Tensor]] | None = None
+    gate_values: Callable[[Tensor, States, Weights], dict[str, Tensor]] | None = None
     keep_gate: str | None = None
     derivative: Callable[[Tensor], Tensor] | None = None
     torch_class: Callable[..., nn.RNNBase] | None = None

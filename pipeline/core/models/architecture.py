@@ -77,11 +77,8 @@ def check_model(spec: ModelSpec, interface: Interface) -> None:
     Raises:
         InvalidFieldError: If not; the caller knows the file and the dataset.
     """
-    attention, expected, transduces = (
-        spec.attention.name,
-        "for this dataset's targets",
-        interface.target_at == "sequence",
-    )
+    transduces, attention = interface.target_at == "sequence", spec.attention.name
+    expected = "for this dataset's targets"
     if interface.decodes:
         require(attention != "self", "model.attention.name", f"none, dot, general or additive, {expected}", attention)
     else:
