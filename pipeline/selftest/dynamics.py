@@ -11,19 +11,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pipeline.core.measures import (
-    gate_statistics,
-    gate_values,
+from pipeline.core.measures.gates import gate_statistics, gate_values, retention
+from pipeline.core.measures.jacobians import singular_values_by_lag
+from pipeline.core.measures.lyapunov import (
     log_stretches,
     lyapunov_spectrum,
     mean_field_exponent,
     random_network_jacobians,
-    recurrent_blocks,
-    retention,
-    sigma_max,
-    singular_values_by_lag,
-    spectral_radius,
 )
+from pipeline.core.measures.spectrum import recurrent_blocks, sigma_max, spectral_radius
 from pipeline.core.models import Replicas
 from pipeline.core.models.initialisation import (
     PLAIN,

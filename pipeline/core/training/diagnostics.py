@@ -10,31 +10,26 @@ from torch import Tensor
 
 from pipeline.core.cells import Cell, Weights
 from pipeline.core.cells.stack import FORWARD, Place
-from pipeline.core.measures import (
+from pipeline.core.measures.attention import (
     alignment_error,
     alignment_share,
-    eigenvalues,
     entropy_nats,
+    rank_correlation,
+    within_class_share,
+)
+from pipeline.core.measures.gates import gate_statistics, gate_values, retention
+from pipeline.core.measures.gradients import (
     finite_difference_error,
-    gate_statistics,
-    gate_values,
-    geometric_lengths,
     gradient_check_error,
     in_float64,
     local_smoothness,
-    lyapunov_spectrum,
-    rank_correlation,
-    recurrent_blocks,
-    retention,
     rounding_error,
-    sigma_max,
-    singular_values_by_lag,
-    spectral_radius,
-    step_jacobians,
     trace_gradients,
-    truncation_bias,
-    within_class_share,
 )
+from pipeline.core.measures.jacobians import singular_values_by_lag, step_jacobians
+from pipeline.core.measures.lyapunov import lyapunov_spectrum
+from pipeline.core.measures.spectrum import eigenvalues, recurrent_blocks, sigma_max, spectral_radius
+from pipeline.core.measures.truncation_bias import geometric_lengths, truncation_bias
 from pipeline.core.models import Replicas, Seq2SeqInputs
 from pipeline.core.training.data import Sequences
 from pipeline.core.training.rows import RowWriter
@@ -106,8 +101,8 @@ class Diagnostics:
                 or that one from finite differences, and the network does not amplify rounding as much.
         """
         trace = trace_gradients(self._replicas, flat_RP, *self._probe)
-        _, fast_RP = self._replicas.gradients(flat_RP, *self._probe, shared=True)
-        error_R = gradient_check_error(fast_RP, trace.grad_RP)
+        fast = self._replicas.backpropagate(flat_RP, *self._probe, shared=True)
+        error_R = gradient_check_error(fast.grad_RP, trace.grad_RP)
         if step == 0:
             self._check_gradients(flat_RP, trace.grad_RP, error_R, which)
         for key, norms_RT in trace.log10_norms.items():
