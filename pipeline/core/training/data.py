@@ -25,10 +25,6 @@ class Sequences(NamedTuple):
         """Return the sequences at `indices`, of any shape."""
         return Sequences(map_inputs(lambda tensor: tensor[indices], self.inputs), self.targets[indices])
 
-    def first(self, num_sequences: int) -> Sequences:
-        """Return the first sequences of the split."""
-        return self.take(slice(num_sequences))
-
     def split(self, num_sequences: int) -> list[Sequences]:
         """Return the split in portions, in order."""
         return [self.take(slice(at, at + num_sequences)) for at in range(0, len(self.targets), num_sequences)]

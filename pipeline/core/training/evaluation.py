@@ -10,6 +10,7 @@ Shapes: R replicas, N sequences, B of them at once, T timesteps, U output positi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,61 +33,64 @@ TEACHER_FORCED, FREE_RUNNING = "teacher_forced", "free_running"
 MODES = (TEACHER_FORCED, FREE_RUNNING)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Scores a replica batch on the splits of a dataset, and writes what is more than a loss and an error.
+    """Scores a replica batch on the splits of a dataset, and writes what is more than the results of a trial.
 
-    Args:
+    Its methods take the parameters, (R, P), the replicas whose rows are wanted, and the step under which these stand.
+    They return the loss and the error of every replica; errors are None for real targets. Of a decoder they are the
+    teacher-forced loss and the free-running error of whole sequences.
+
+    Attributes:
         replicas: The replica batch.
         dataset: What is known of the data besides, and test splits of other lengths.
         splits: Validation and test among them, on the device.
         rows: Where they go.
     """
 
-    def __init__(self, replicas: Replicas, dataset: Dataset, splits: Mapping[str, Sequences], rows: RowWriter) -> None:
-        self._replicas, self._dataset, self._splits, self._rows = replicas, dataset, splits, rows
+    replicas: Replicas
+    dataset: Dataset
+    splits: Mapping[str, Sequences]
+    rows: RowWriter
 
-    def score(self, name: str, flat_RP: Tensor, which: list[int], step: int) -> tuple[Tensor, Tensor | None]:
-        """Return the loss and the error of every replica on a split, (R,) each; the error is None for real targets.
+    def validate(self, flat_RP: Tensor, which: list[int], step: int) -> tuple[list[float], list[float | None]]:
+        """Return losses and errors of the validation split, and write them."""
+        losses, errors = self._score("validation", flat_RP, which, step)
+        self._write_scores(losses, errors, which, step, split="validation")
+        return losses.tolist(), _listed(errors, losses)
 
-        Of a decoder they are the teacher-forced loss and the free-running error of whole sequences; its other losses
-        and errors are written.
+    def test(self, flat_RP: Tensor, which: list[int], step: int) -> tuple[list[float], list[float | None]]:
+        """Return losses and errors of the test split; write what is tested besides, unseen lengths, kinds of token."""
+        losses, errors = self._score("test", flat_RP, which, step)
+        for length, unseen in self.dataset.unseen.items():
+            split = to_device(unseen, self.replicas.interface, flat_RP.device)
+            unseen_losses, unseen_errors = evaluate(self.replicas, flat_RP, split)
+            if self.replicas.interface.decodes:
+                unseen_errors = decode(self.replicas, flat_RP, split).sequence_error()
+            self._write_scores(unseen_losses, unseen_errors, which, step, split="test", tested_length=length)
+        groups = self.dataset.token_groups or {}
+        for group, error_R in error_by_group(self.replicas, flat_RP, self.splits["test"], groups).items():
+            self.rows.curve(step, "error", error_R, which, split="test", group=group)
+        return losses.tolist(), _listed(errors, losses)
 
-        Args:
-            name: Of the split.
-            flat_RP: Parameters.
-            which: Replicas whose rows are wanted.
-            step: Under which the rows stand.
-        """
-        split = self._splits[name]
-        if not self._replicas.interface.decodes:
-            return evaluate(self._replicas, flat_RP, split)
-        decoding = decode(self._replicas, flat_RP, split)
-        self._rows.curve(step, "loss", decoding.losses[FREE_RUNNING], which, split=name, mode=FREE_RUNNING)
+    def _score(self, name: str, flat_RP: Tensor, which: list[int], step: int) -> tuple[Tensor, Tensor | None]:
+        split = self.splits[name]
+        if not self.replicas.interface.decodes:
+            return evaluate(self.replicas, flat_RP, split)
+        decoding = decode(self.replicas, flat_RP, split)
+        self.rows.curve(step, "loss", decoding.losses[FREE_RUNNING], which, split=name, mode=FREE_RUNNING)
         for mode in MODES:
-            self._rows.curve(step, "token_error", decoding.token_error(mode), which, split=name, mode=mode)
+            self.rows.curve(step, "token_error", decoding.token_error(mode), which, split=name, mode=mode)
         if name == "test":
             self._write_breakdown(decoding, split, which, step)
         return decoding.losses[TEACHER_FORCED], decoding.sequence_error()
 
-    def test_further(self, flat_RP: Tensor, tested: list[int], step: int) -> None:
-        """Write what is tested besides: unseen lengths and kinds of token.
-
-        Args:
-            flat_RP: Parameters.
-            tested: Replicas that have results.
-            step: Under which the rows stand.
-        """
-        replicas, test = self._replicas, self._splits["test"]
-        for length, unseen in self._dataset.unseen.items():
-            split = to_device(unseen, replicas.interface, flat_RP.device)
-            losses, errors = evaluate(replicas, flat_RP, split)
-            if replicas.interface.decodes:
-                errors = decode(replicas, flat_RP, split).sequence_error()
-            self._rows.curve(step, "loss", losses, tested, split="test", tested_length=length)
-            if errors is not None:
-                self._rows.curve(step, "error", errors, tested, split="test", tested_length=length)
-        for group, errors in error_by_group(replicas, flat_RP, test, self._dataset.token_groups or {}).items():
-            self._rows.curve(step, "error", errors, tested, split="test", group=group)
+    def _write_scores(
+        self, losses: Tensor, errors: Tensor | None, which: list[int], step: int, **facts: str | int
+    ) -> None:
+        self.rows.curve(step, "loss", losses, which, **facts)
+        if errors is not None:
+            self.rows.curve(step, "error", errors, which, **facts)
 
     def _write_breakdown(self, decoding: Decoding, split: Sequences, which: list[int], step: int) -> None:
         """Write where decoders err: tokens by output position in both modes, sequences by source length."""
@@ -103,7 +107,11 @@ class Evaluation:
             parts.append((FREE_RUNNING, "source_length", lengths_K.cpu().numpy(), error_RK, num_K))
         for mode, by, at, error_RK, num_K in parts:
             values = {"error": error_RK[which].double(), "num": num_K.expand(len(which), -1)}
-            self._rows.write("breakdown", values, which, {"at": at}, mode=mode, by=by, step=step)
+            self.rows.write("breakdown", values, which, {"at": at}, mode=mode, by=by, step=step)
+
+
+def _listed(errors: Tensor | None, losses: Tensor) -> list[float | None]:
+    return [None] * len(losses) if errors is None else errors.tolist()
 
 
 @torch.no_grad()

@@ -60,6 +60,19 @@ class TrainingSpec:
             require(1 <= getattr(self, field) <= 10**12, field, "an integer of at least 1", getattr(self, field))
         require(self.stop_below is None or self.stop_below > 0, "stop_below", "null or above 0", self.stop_below)
 
+    def is_last(self, step: int) -> bool:
+        """Return whether no update follows."""
+        return step >= self.max_steps
+
+    def evaluates_at(self, step: int) -> bool:
+        """Return whether replicas are evaluated after so many updates."""
+        return self.is_last(step) or step % self.evaluate_every == 0
+
+    def is_reached(self, loss: float, error: float | None) -> bool:
+        """Return whether a validation loss and error (None for real targets) are below the criterion."""
+        judged = loss if self.stop_on == "validation_loss" else error
+        return self.stop_below is not None and judged is not None and judged < self.stop_below
+
 
 @dataclass(frozen=True)
 class DiagnosticsSpec:
