@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.core.models import Inputs, Interface, Seq2SeqInputs, map_inputs, teacher_forced
-
-if TYPE_CHECKING:
-    from pipeline.data import Split
-    from pipeline.data.dataset import Task
+from pipeline.data import Split
+from pipeline.data.dataset import Task
 
 
 class Sequences(NamedTuple):

@@ -4,14 +4,15 @@ A decoder is always evaluated teacher-forced and free-running. One that writes e
 does so free-running as well, and the other way round, for then its inputs are the same: whole sequences have one error.
 What teacher forcing hides shows token by token, after the first mistake.
 
-Shapes: R replicas, N sequences, B of them at once, T timesteps, U output positions, O numbers per prediction.
+Shapes: R replicas, P parameters of one network, N sequences, B of them at once, T timesteps, U output positions, O
+numbers per prediction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +22,7 @@ from torch import Tensor
 from pipeline.core.models import Replicas, Seq2SeqInputs, lengths_of, loss, num_scored, num_wrong
 from pipeline.core.training.data import Sequences, to_device
 from pipeline.core.training.rows import RowWriter
-from pipeline.data import EOS, PAD
-
-if TYPE_CHECKING:
-    from pipeline.data import Dataset
+from pipeline.data import EOS, PAD, Dataset
 
 CHUNK = 128
 """Sequences evaluated at once: bounds memory, changes nothing else."""
@@ -116,14 +114,9 @@ def _listed(errors: Tensor | None, losses: Tensor) -> list[float | None]:
 
 @torch.no_grad()
 def evaluate(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> tuple[Tensor, Tensor | None]:
-    """Return mean loss (R,), and the share of wrong classes (R,) or None for real targets.
+    """Return mean loss (R,), and the share of wrong classes (R,) or None for real targets, of a split.
 
     Of sequences that differ in length both are means over their tokens; a decoder is teacher-forced.
-
-    Args:
-        replicas: The replica batch.
-        flat_RP: Parameters.
-        split: Inputs and targets; every replica sees the same.
     """
     interface, parameters = replicas.interface, replicas.named(flat_RP)
     classes = interface.target_kind == "class"
@@ -148,26 +141,18 @@ def error_by_group(
 ) -> dict[str, Tensor]:
     """Return by group the share of wrong classes, (R,), at the timesteps whose input is in it; NaN where none is.
 
-    Args:
-        replicas: The replica batch.
-        flat_RP: Parameters.
-        split: Symbol ids, (N, T), and classes at every timestep, (N, T).
-        groups: The ids of each group, by its name; without any nothing is predicted.
+    The split has symbol ids, (N, T), and classes at every timestep, (N, T); without any group nothing is predicted.
     """
     if not groups:
         return {}
-    parameters = replicas.named(flat_RP)
-    members = {group: torch.tensor(tokens, device=flat_RP.device) for group, tokens in groups.items()}
-    zeros = torch.zeros(replicas.num_replicas, dtype=torch.float64, device=flat_RP.device)
-    wrong, num_timesteps = {group: zeros.clone() for group in groups}, {group: zeros[0].clone() for group in groups}
-    for inputs, targets in split.split(CHUNK):
-        assert isinstance(inputs, Tensor)  # noqa: S101 - token groups are of input tokens
-        missed = replicas.predict(parameters, inputs).argmax(-1) != targets
-        for group, tokens in members.items():
-            chosen = torch.isin(inputs.long(), tokens)
-            wrong[group] += (missed & chosen).flatten(1).sum(dim=1)
-            num_timesteps[group] += chosen.sum()
-    return {group: wrong[group] / num_timesteps[group] for group in groups}
+    assert isinstance(split.inputs, Tensor)  # noqa: S101 - token groups are of input tokens
+    parameters, errors = replicas.named(flat_RP), {}
+    missed = [replicas.predict(parameters, part.inputs).argmax(-1) != part.targets for part in split.split(CHUNK)]
+    missed_RNT = torch.cat(missed, dim=1)
+    for group, tokens in groups.items():
+        chosen_NT = torch.isin(split.inputs.long(), torch.tensor(tokens, device=flat_RP.device))
+        errors[group] = (missed_RNT & chosen_NT).sum(dim=(1, 2)).double() / chosen_NT.sum()
+    return errors
 
 
 class Decoding(NamedTuple):
@@ -213,13 +198,7 @@ class Decoding(NamedTuple):
 
 @torch.no_grad()
 def decode(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> Decoding:
-    """Return what every replica's decoder does with a split, in both modes.
-
-    Args:
-        replicas: The replica batch.
-        flat_RP: Parameters.
-        split: Sources and targets; every replica sees the same.
-    """
+    """Return what every replica's decoder does with one split, in both modes."""
     parameters = replicas.named(flat_RP)
     tokens: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
     losses: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
@@ -243,11 +222,9 @@ def decode(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> Decoding:
 
 def _summed_loss(logits_RBUO: Tensor, targets_BU: Tensor) -> Tensor:
     """Return the cross-entropy summed over all tokens, (R,), in float64."""
-
-    def of_one(logits_BUO: Tensor) -> Tensor:
-        return F.cross_entropy(logits_BUO.flatten(0, 1), targets_BU.flatten(), ignore_index=PAD, reduction="sum")
-
-    return torch.stack([of_one(logits_BUO).double() for logits_BUO in logits_RBUO])
+    targets = targets_BU.flatten()
+    sums = [F.cross_entropy(x.flatten(0, 1), targets, ignore_index=PAD, reduction="sum") for x in logits_RBUO]
+    return torch.stack(sums).double()
 
 
 def ended(tokens: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +15,7 @@ from pipeline.core.models.generation import beam_search, generate, network_of
 from pipeline.core.training.data import Sequences, aligned_on
 from pipeline.core.training.evaluation import FREE_RUNNING, decode
 from pipeline.core.training.rows import Column, RowWriter, long_columns
-from pipeline.data import PAD
-
-if TYPE_CHECKING:
-    from pipeline.data import Dataset
+from pipeline.data import PAD, Dataset
 
 NUM_EXAMPLES = 6
 PROMPT_LENGTH, SAMPLE_LENGTH = 20, 120
@@ -80,12 +77,10 @@ class Examples:
     def _write_tokens(self, r: int, example: int, sequence: str, ids: Tensor, texts: Sequence[str] | None) -> None:
         kept = [token for token in ids.tolist() if token != PAD or not self.dataset.padded]
         shown = [str(token) if texts is None else texts[token] for token in kept]
-        columns: dict[str, Column] = {"seed": int(self.rows.seeds[r]), "example": example, "sequence": sequence}
-        columns["step"] = self.step
         if shown:
-            self.rows.sink.write(
-                "tokens", columns | {"position": np.arange(1, len(shown) + 1), "token": np.array(shown)}
-            )
+            about: dict[str, Column] = {"seed": int(self.rows.seeds[r]), "example": example, "sequence": sequence}
+            tokens = {"step": self.step, "position": np.arange(1, len(shown) + 1), "token": np.array(shown)}
+            self.rows.sink.write("tokens", about | tokens)
 
     def _write_attention(self, inputs: Seq2SeqInputs, targets: Tensor) -> None:
         weights_RBUS = self.replicas.attend(self.replicas.named(self.flat_RP), inputs).double()

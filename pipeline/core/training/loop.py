@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import platform
 import time
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,10 +24,8 @@ from pipeline.core.training.runtime import computing, keep_freed_memory, peak_me
 from pipeline.core.training.schedule import log_spaced_steps
 from pipeline.core.training.spec import TrialSpec, check_fit
 from pipeline.core.training.step import Step
+from pipeline.data import Dataset
 from pipeline.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pipeline.data import Dataset
 
 
 def train(trial: Trial) -> TrialResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -120,9 +120,9 @@ class Progress:
         num_clipped_R: Updates that were clipped.
         outcomes: One per replica.
         activation_bytes: What the first update kept for its way back, of all replicas together.
-        training_s: Seconds spent in updates.
-        diagnostics_s: Seconds spent in traces, gradient checks and spectra.
-        wall_s: Seconds spent in all.
+        training_s: Spent in updates.
+        diagnostics_s: Spent in traces, gradient checks and spectra.
+        wall_s: Spent in all.
         step_times_s: Mean time of an update, between one evaluation and the next.
         timed_step: Updates that these means are of.
         timed_s: Seconds that these updates took.
@@ -212,17 +212,19 @@ def unpack(data: bytes, optimiser: Optimiser, device: torch.device) -> tuple[Pro
     """
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        version, progress, rows = content["version"], content["progress"], content["rows"]
+        version, rows = content["version"], content["rows"]
+        plain: Any = Progress(**content["progress"])  # its parts are plain values still
     except Exception as error:  # torch raises many kinds for a damaged file
         raise CheckpointError(f"not a readable checkpoint: {error}") from error
     if version != TRIAL_VERSION:
         raise CheckpointError(f"a checkpoint of trial version {version}, expected {TRIAL_VERSION}")
-    state = progress["state"]
+    state = plain.state
     flat_RP = state["flat_RP"].to(device)
     at_work = optimiser.over(flat_RP)
     at_work.load_state_dict(state["optimiser"])
-    restored = {
-        "state": State(
+    progress = replace(
+        plain,
+        state=State(
             step=state["step"],
             flat_RP=flat_RP,
             active_R=state["active_R"].to(device),
@@ -230,8 +232,8 @@ def unpack(data: bytes, optimiser: Optimiser, device: torch.device) -> tuple[Pro
             clipping=tuple(tensor.to(device) for tensor in state["clipping"]),
             carried=[tensor.to(device) for tensor in state["carried"]],
         ),
-        "best_RP": progress["best_RP"].to(device),
-        "num_clipped_R": progress["num_clipped_R"].to(device),
-        "outcomes": [ReplicaOutcome(**fields) for fields in progress["outcomes"]],
-    }
-    return Progress(**progress | restored), rows
+        best_RP=plain.best_RP.to(device),
+        num_clipped_R=plain.num_clipped_R.to(device),
+        outcomes=[ReplicaOutcome(**fields) for fields in plain.outcomes],
+    )
+    return progress, rows

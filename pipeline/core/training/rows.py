@@ -77,15 +77,9 @@ def long_columns(
         axes: For each axis of the arrays, in order, its column and what stands along it.
         constants: Columns with one value in all rows.
     """
-    shape = tuple(len(along) for along in axes.values())
-    columns: dict[str, Column] = dict(constants)
-    for axis, (name, along) in enumerate(axes.items()):
-        ones = [1] * len(shape)
-        ones[axis] = -1
-        columns[name] = np.broadcast_to(np.asarray(along).reshape(ones), shape).reshape(-1)
-    for name, array in values.items():
-        columns[name] = array.detach().cpu().numpy().reshape(shape).reshape(-1)
-    return columns
+    grids = np.meshgrid(*axes.values(), indexing="ij")
+    places = {name: grid.reshape(-1) for name, grid in zip(axes, grids, strict=True)}
+    return constants | places | {name: array.detach().cpu().numpy().reshape(-1) for name, array in values.items()}
 
 
 FACTS: dict[str, str | int] = {
