@@ -8,8 +8,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from pipeline.core.training.rows import FACTS
-from pipeline.results import FINISHED
+from pipeline.results import FACTS, FINISHED
 
 Stage = Literal["initialisation", "end"]
 STAGES: dict[str, str] = {"initialisation": "at initialisation", "end": "after training"}
@@ -43,8 +42,8 @@ def metric(curves: pl.DataFrame, name: str, **facts: str | int) -> pl.DataFrame:
         name: Of the metric, such as `loss`.
         **facts: Columns among `FACTS`, such as `split="validation"`.
     """
-    told = [pl.col(fact).is_null() for fact in FACTS if fact not in facts]
-    return curves.filter(*told, metric=name, **facts)
+    nothing = [pl.col(fact).is_null() for fact in FACTS if fact not in facts]
+    return curves.filter(*nothing, metric=name, **facts)
 
 
 def pick_evenly(values: Mapping[str, float | None], most: int) -> list[str]:
