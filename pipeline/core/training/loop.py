@@ -204,7 +204,8 @@ class Trial:
         for r in progress.active():
             outcome = progress.outcomes[r]
             outcome.status, outcome.num_steps = Status.TIMED_OUT, progress.step
-            outcome.status_message = f"{Status.TIMED_OUT.sentence} (limit {self.max_wall_time_s:g} s)"
+            limit = f"(limit {self.max_wall_time_s:g} s)"
+            outcome.status_message = f"stopped by the time limit; results are of its best step {limit}"
         progress.freeze(progress.active())
 
     def measure(self, which: list[int]) -> None:

@@ -19,25 +19,16 @@ from pipeline.errors import PipelineError
 
 
 class Status(StrEnum):
-    """The closed list of outcomes, mildest first; each has the sentence that a reader sees."""
+    """The closed list of outcomes, mildest first."""
 
     OK = "ok"
+    """Trained to its last step, or to the criterion; results are of its best step."""
     TIMED_OUT = "timed_out"
+    """Stopped by the time limit; results are of its best step."""
     DIVERGED = "diverged"
+    """Loss, gradient or parameters stopped being finite; results are of its best step before that."""
     ERROR = "error"
-
-    @property
-    def sentence(self) -> str:
-        """What this outcome means."""
-        return _SENTENCES[self]
-
-
-_SENTENCES = {
-    Status.OK: "trained to its last step, or to the criterion; results are of its best step",
-    Status.TIMED_OUT: "stopped by the time limit; results are of its best step",
-    Status.DIVERGED: "loss, gradient or parameters stopped being finite; results are of its best step before that",
-    Status.ERROR: "the program failed; there are no results",
-}
+    """The program failed; there are no results."""
 
 
 @dataclass

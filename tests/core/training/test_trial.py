@@ -128,7 +128,7 @@ def test_a_damaged_checkpoint_is_refused(data: bytes, adding: Any, spec_of: Any)
 
 def test_a_checkpoint_of_another_layout_is_refused(adding: Any, spec_of: Any) -> None:
     slot, buffer = Slot(), io.BytesIO()
-    torch.save({"version": TRIAL_VERSION, "progress": {"clock": {}}, "rows": b""}, buffer)
+    torch.save({"version": TRIAL_VERSION, "progress": {"clock": {}}, "rows": b"rows"}, buffer)
     slot.data = buffer.getvalue()
     with pytest.raises(CheckpointError, match="not a readable checkpoint: .* unexpected keyword argument 'clock'"):
         run_trial(spec_of(), adding, MemorySink(), checkpoints=slot)
