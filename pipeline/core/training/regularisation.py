@@ -97,13 +97,7 @@ class VanishingGradient:
         require(not model.bidirectional, "model.bidirectional", "false for 'vanishing_gradient'", True)
 
     def penalise(self, replicas: Replicas, flat_RP: Tensor, run: Pass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the gradient of L + λ Ω, (R, P), and Ω, (R,), as the metric `omega`.
-
-        Args:
-            replicas: The replica batch.
-            flat_RP: Its parameters.
-            run: A traced pass through it.
-        """
+        """Return the gradient of L + λ Ω, (R, P), after a traced pass, and Ω, (R,), as the metric `omega`."""
         stack = replicas.model.stacks["recurrent"]
         derivative, (place,) = stack.cell.derivative, stack.places
         assert derivative is not None  # noqa: S101 - `check` has seen to it

@@ -130,7 +130,7 @@ class Step:
             options=options,
             active_R=state.active_R,
             failed_R=state.active_R & ~sound_R,
-            clipped_R=active_R & clipping.is_clipped(ledger.grad_norm, ledger.clipped_grad_norm),
+            clipped_R=active_R & ledger.is_clipped,
             metrics={"loss": run.losses, **ledger._asdict(), **penalty, **sampled},
             activation_bytes=sum(kept.values()),
         )

@@ -255,9 +255,9 @@ def test_a_target_at_the_end_means_one_update_a_sequence(adding: Any, spec_of: A
 def test_step_times_are_of_the_portions_between_evaluations(adding: Any, spec_of: Any) -> None:
     trial = Trial(spec_of(), adding, MemorySink(), device=torch.device("cpu"))
     row = train(trial).rows[0]
-    assert len(trial.progress.times.step_times_s) == 3  # 30 updates, an evaluation every 10
+    assert len(trial.progress.step_times_s) == 3  # 30 updates, an evaluation every 10
     assert row["step_time_error_s"] > 0
-    assert sum(trial.progress.times.step_times_s) * 10 == pytest.approx(row["training_time_s"])
+    assert sum(trial.progress.step_times_s) * 10 == pytest.approx(row["training_time_s"])
 
 
 def test_the_criterion_may_be_an_error_and_real_targets_have_none(symbols: Any, adding: Any, spec_of: Any) -> None:
