@@ -17,10 +17,9 @@ from typing import Any
 import polars as pl
 
 from pipeline.config import Paths
-from pipeline.core.training.rows import FACTS
 from pipeline.quantities import Grid, grids_of, mean_interval
 from pipeline.quantities.settings import SUMMARISED, settings_table
-from pipeline.results import SCHEMAS, read_table
+from pipeline.results import CURVE_FACTS, SCHEMAS, read_table
 from pipeline.results.schema import TRIALS
 
 MAX_POINTS = 300
@@ -232,7 +231,8 @@ def history(curves: pl.DataFrame) -> list[dict[str, float]]:
     Args:
         curves: The `curves` table of one trial.
     """
-    chart = pl.concat_str("metric", *(pl.col(fact).cast(pl.String) for fact in FACTS), separator="/", ignore_nulls=True)
+    facts = [pl.col(fact).cast(pl.String) for fact in CURVE_FACTS]
+    chart = pl.concat_str("metric", *facts, separator="/", ignore_nulls=True)
     thinned = _thinned(curves.select("seed", "step", "value", chart=chart))
     num_seeds = curves["seed"].n_unique()
     rows: dict[int, dict[str, float]] = {}

@@ -8,8 +8,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from pipeline.core.training.rows import FACTS
-from pipeline.results import FINISHED
+from pipeline.results import CURVE_FACTS, FINISHED
 
 Stage = Literal["initialisation", "end"]
 STAGES: dict[str, str] = {"initialisation": "at initialisation", "end": "after training"}
@@ -41,9 +40,9 @@ def metric(curves: pl.DataFrame, name: str, **facts: str | int) -> pl.DataFrame:
     Args:
         curves: The table.
         name: Of the metric, such as `loss`.
-        **facts: Columns among `FACTS`, such as `split="validation"`.
+        **facts: Columns among `CURVE_FACTS`, such as `split="validation"`.
     """
-    told = [pl.col(fact).is_null() for fact in FACTS if fact not in facts]
+    told = [pl.col(fact).is_null() for fact in CURVE_FACTS if fact not in facts]
     return curves.filter(*told, metric=name, **facts)
 
 

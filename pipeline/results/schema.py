@@ -17,6 +17,22 @@ STATUSES = ("ok", "diverged", "timed_out", "error")
 FINISHED = ("ok", "timed_out")
 """Statuses of replicas whose last weights are the end of a training."""
 
+HOST_COLUMNS: dict[str, pl.DataType] = {
+    "wall_time_s": pl.Float64(),
+    "training_time_s": pl.Float64(),
+    "step_time_s": pl.Float64(),
+    "step_time_error_s": pl.Float64(),
+    "criterion_time_s": pl.Float64(),
+    "diagnostics_time_share": pl.Float64(),
+    "peak_memory_bytes": pl.Int64(),
+    "device": pl.String(),
+    "hostname": pl.String(),
+    "torch_version": pl.String(),
+    "python_version": pl.String(),
+    "git_revision": pl.String(),
+}
+"""Columns of `trials` that say where and how fast; two runs of the same spec agree on all the others."""
+
 TRIALS: dict[str, pl.DataType] = {
     # what was run: one row per (trial, seed); every single field of the spec follows as a dotted column, `model.cell`
     "trial_id": pl.String(),
@@ -42,43 +58,9 @@ TRIALS: dict[str, pl.DataType] = {
     "num_parameters": pl.Int64(),
     "activation_bytes": pl.Int64(),
     "gradient_check_error": pl.Float64(),
-    # where and how fast; these columns differ between identical runs
-    "wall_time_s": pl.Float64(),
-    "training_time_s": pl.Float64(),
-    "step_time_s": pl.Float64(),
-    "step_time_error_s": pl.Float64(),
-    "criterion_time_s": pl.Float64(),
-    "diagnostics_time_share": pl.Float64(),
-    "peak_memory_bytes": pl.Int64(),
-    "device": pl.String(),
-    "hostname": pl.String(),
-    "torch_version": pl.String(),
-    "python_version": pl.String(),
-    "git_revision": pl.String(),
-}
+} | HOST_COLUMNS
 
-HOST_COLUMNS = (
-    "wall_time_s",
-    "training_time_s",
-    "step_time_s",
-    "step_time_error_s",
-    "criterion_time_s",
-    "diagnostics_time_share",
-    "peak_memory_bytes",
-    "device",
-    "hostname",
-    "torch_version",
-    "python_version",
-    "git_revision",
-)
-"""Columns of `trials` that say where and how fast; two runs of the same spec agree on all the others."""
-
-CURVES: dict[str, pl.DataType] = {
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
-    "metric": pl.String(),  # loss, error, token_error; grad_norm, clipped_grad_norm, clip_cosine; sigma_max, ...
-    # what there is to say of it besides, null where nothing: see `FACTS` of pipeline/core/training/rows.py
+CURVE_FACTS: dict[str, pl.DataType] = {
     "split": pl.String(),
     "mode": pl.String(),
     "group": pl.String(),
@@ -87,6 +69,15 @@ CURVES: dict[str, pl.DataType] = {
     "layer": pl.Int64(),
     "direction": pl.String(),
     "gate": pl.String(),
+}
+"""Columns of `curves` that say what a metric is of; null where they do not apply."""
+
+CURVES: dict[str, pl.DataType] = {
+    "trial_id": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "metric": pl.String(),  # loss, error, token_error; grad_norm, clipped_grad_norm, clip_cosine; sigma_max, ...
+    **CURVE_FACTS,
     "value": pl.Float64(),
 }
 

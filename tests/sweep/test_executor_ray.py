@@ -48,7 +48,7 @@ def assert_same_tables(first: Path, second: Path) -> None:
     for table in SCHEMAS:
         frames = [read_table(table, folder) for folder in (first, second)]
         if table == "trials":
-            frames = [frame.drop(HOST_COLUMNS) for frame in frames]
+            frames = [frame.drop(list(HOST_COLUMNS)) for frame in frames]
         assert frames[0].equals(frames[1]), table
 
 
