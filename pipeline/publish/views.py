@@ -18,6 +18,7 @@ import polars as pl
 
 from pipeline.config import Paths
 from pipeline.quantities import Grid, grids_of, mean_interval
+from pipeline.quantities.selection import thin_evenly
 from pipeline.quantities.settings import SUMMARISED, settings_table
 from pipeline.results import CURVE_FACTS, SCHEMAS, read_table
 from pipeline.results.schema import TRIALS
@@ -233,24 +234,13 @@ def history(curves: pl.DataFrame) -> list[dict[str, float]]:
     """
     facts = [pl.col(fact).cast(pl.String) for fact in CURVE_FACTS]
     chart = pl.concat_str("metric", *facts, separator="/", ignore_nulls=True)
-    thinned = _thinned(curves.select("seed", "step", "value", chart=chart))
+    thinned = thin_evenly(curves.select("seed", "step", "value", chart=chart), "step", ["chart"], MAX_POINTS)
     num_seeds = curves["seed"].n_unique()
     rows: dict[int, dict[str, float]] = {}
     for point in mean_interval(thinned, "value", ["step", "chart"]).sort("step", "chart").iter_rows(named=True):
         row = rows.setdefault(point["step"], {"step": point["step"]})
         row |= _parts(point["chart"], point, with_seeds=point["num_seeds"] < num_seeds)
     return list(rows.values())
-
-
-def _thinned(curves: pl.DataFrame) -> pl.DataFrame:
-    """Return at most `MAX_POINTS` steps of each chart, evenly spaced among its own, first and last included."""
-    steps = curves.select("chart", "step").unique().sort("chart", "step")
-    rank = pl.int_range(pl.len()).over("chart")
-    last = pl.len().over("chart") - 1
-    bucket = (rank * (MAX_POINTS - 1)) // last
-    # A step opens a bucket if its predecessor lies in an earlier one; the last step has the last bucket to itself.
-    opens = (bucket != bucket.shift(1).over("chart")).fill_null(value=True)
-    return curves.join(steps.filter((last < MAX_POINTS) | opens), on=["chart", "step"], how="semi")
 
 
 def _summary(setting: Mapping[str, Any]) -> dict[str, Any]:

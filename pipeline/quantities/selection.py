@@ -59,6 +59,24 @@ def pick_evenly(values: Mapping[str, float | None], most: int) -> list[str]:
     return [name for name in values if name in taken]
 
 
+def thin_evenly(frame: pl.DataFrame, along: str, keys: Sequence[str], most: int) -> pl.DataFrame:
+    """Return the rows of at most `most` values of `along` per group, evenly spaced by rank, first and last included.
+
+    Args:
+        frame: Any rows, with the columns `along` and `keys`.
+        along: What is thinned, such as the step.
+        keys: The columns that make a group.
+        most: At least 2.
+    """
+    values = frame.select(*keys, along).unique().sort(*keys, along)
+    rank, last = pl.int_range(pl.len()).over(keys), pl.len().over(keys) - 1
+    bucket = (rank * (most - 1)) // last
+    # A value opens a bucket if its predecessor lies in an earlier one; the last value has the last bucket to itself.
+    opens = (bucket != bucket.shift(1).over(keys)).fill_null(value=True)
+    kept = values.filter((last < most) | opens)
+    return frame.join(kept, on=[*keys, along], how="semi", maintain_order="left", nulls_equal=True)
+
+
 def on_schedule(frame: pl.DataFrame, series: Sequence[str]) -> pl.DataFrame:
     """Return `frame` with a row of every seed at every scheduled step of its trial.
 

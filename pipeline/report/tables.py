@@ -13,6 +13,7 @@ from pipeline.claims import VERDICTS
 from pipeline.quantities import Grid
 from pipeline.quantities import gradients as gradient
 from pipeline.quantities import outcomes as outcome
+from pipeline.quantities.selection import thin_evenly
 from pipeline.quantities.training import median_validation_loss
 from pipeline.quantities.words import number
 
@@ -85,9 +86,9 @@ def _stacked(grids: Iterable[Grid], rows: Any, schema: Mapping[str, pl.DataType]
 
 def _gradient_rows(grid: Grid) -> pl.DataFrame:
     """Return the gradient by lag, thinned to at most `MAX_CURVE_STEPS` lags of each line."""
-    quantity = gradient.gradient_by_lag
-    summary = quantity.summary(quantity.of(grid.at("longest")), ["stage", "arm", "state", "lag"])
-    return _thinned(summary, "lag", ["stage", "arm", "state"]).rename({"mean": "log10_relative_norm"})
+    quantity, line = gradient.gradient_by_lag, ["stage", "arm", "state"]
+    summary = quantity.summary(quantity.of(grid.at("longest")), [*line, "lag"])
+    return thin_evenly(summary, "lag", line, MAX_CURVE_STEPS).rename({"mean": "log10_relative_norm"})
 
 
 def _length_rows(grid: Grid) -> pl.DataFrame:
@@ -102,15 +103,7 @@ def _length_rows(grid: Grid) -> pl.DataFrame:
 
 def _curve_rows(grid: Grid) -> pl.DataFrame:
     rows = median_validation_loss(grid).rename({"median": "median_validation_loss"})
-    return _thinned(rows, "step", ["arm", "length"])
-
-
-def _thinned(rows: pl.DataFrame, along: str, keys: Sequence[str]) -> pl.DataFrame:
-    """Return at most `MAX_CURVE_STEPS` rows of each line, evenly spaced, the last one among them."""
-    rank = (pl.col(along).rank("dense") - 1).over(keys)
-    stride = (pl.col(along).n_unique() / MAX_CURVE_STEPS).ceil().cast(pl.Int64).over(keys)
-    last = pl.col(along) == pl.col(along).max().over(keys)
-    return rows.filter((rank % stride == 0) | last)
+    return thin_evenly(rows, "step", ["arm", "length"], MAX_CURVE_STEPS)
 
 
 def _finite(value: float | None) -> float | None:
