@@ -15,19 +15,15 @@ gives the same bytes, so a stage that runs again and finds nothing new leaves la
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import uuid
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Params, load_scale
-from pipeline.config.paths import Paths
+from pipeline.config.paths import Paths, write_whole
 from pipeline.config.study import lengths_of, load_study
-from pipeline.errors import PipelineError
 
 
 def write_digest(path: Path, content: Any) -> None:
@@ -36,15 +32,7 @@ def write_digest(path: Path, content: Any) -> None:
     Raises:
         PipelineError: If the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise PipelineError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_whole(path, (json.dumps(content, indent=1, default=str) + "\n").encode())
 
 
 def keep_listed(path_of: Callable[[str], Path], names: Collection[str]) -> None:

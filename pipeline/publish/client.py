@@ -146,7 +146,7 @@ def _show(run: Any, view: RunView, pictures: Mapping[str, bytes], position: int)
             path.write_bytes(data)
             shown[name] = wandb.Image(str(path))
         for name, table in view.tables.items():
-            cells = [list(row) for row in table.cells]
+            cells = [list(row) for row in table.iter_rows()]
             shown[name] = wandb.Table(columns=list(table.columns), data=cells, allow_mixed_types=True)
         run.log(shown, step=position)
 

@@ -33,19 +33,6 @@ _IDENTITY = ("trial_id", "dataset_digest")
 
 
 @dataclass(frozen=True)
-class Table:
-    """A small table shown in the run; `cells` are plain values, a tuple per row."""
-
-    columns: tuple[str, ...]
-    cells: tuple[tuple[Any, ...], ...]
-
-    @classmethod
-    def of(cls, frame: pl.DataFrame) -> Table:
-        """Return `frame` as plain values."""
-        return cls(tuple(frame.columns), tuple(frame.iter_rows()))
-
-
-@dataclass(frozen=True)
 class Picture:
     """A PNG that is drawn only if it is sent: `source` is a digest of what it is drawn from."""
 
@@ -79,7 +66,7 @@ class RunView:
     config: Mapping[str, Any]
     rows: Sequence[Mapping[str, float]]
     summary: Mapping[str, Any]
-    tables: Mapping[str, Table]
+    tables: Mapping[str, pl.DataFrame]
     pictures: Mapping[str, Picture]
     artifacts: Sequence[Files]
 
@@ -97,17 +84,10 @@ class RunView:
                 "config": self.config,
                 "rows": self.rows_digest,
                 "summary": self.summary,
-                "tables": {name: [table.columns, table.cells] for name, table in self.tables.items()},
+                "tables": {name: [table.columns, table.rows()] for name, table in self.tables.items()},
                 "pictures": {name: picture.source for name, picture in self.pictures.items()},
                 "artifacts": [
-                    [
-                        files.name,
-                        files.type,
-                        files.aliases,
-                        files.metadata,
-                        [digest_of_file(path) for path in files.paths],
-                    ]
-                    for files in self.artifacts
+                    vars(files) | {"paths": [digest_of_file(path) for path in files.paths]} for files in self.artifacts
                 ],
             }
         )
@@ -165,7 +145,7 @@ def _view_of_setting(row: Mapping[str, Any], trials: pl.DataFrame, curves: pl.Da
         config={**json.loads(trials["spec"][0]), **facts, "dataset_digest": trials["dataset_digest"][0]},
         rows=history(curves),
         summary=_summary(row),
-        tables={"seeds": Table.of(trials.select(column for column in TRIALS if column not in _IDENTITY))},
+        tables={"seeds": trials.select(column for column in TRIALS if column not in _IDENTITY)},
         pictures=pictures,
         artifacts=(),
     )
@@ -200,7 +180,7 @@ def _view_of_study(paths: Paths, study: str, tables: Mapping[str, pl.DataFrame])
         config={"study": study, "grids": settings["grid"].unique(maintain_order=True).to_list()},
         rows=(),
         summary=counts | {f"num_seeds/{status}": count for status, count in statuses.iter_rows()},
-        tables={"settings": Table.of(settings)},
+        tables={"settings": settings},
         pictures={name: Picture(digest_of_file(path), path.read_bytes) for name, path in figures.items()},
         artifacts=[*_datasets(paths, trials), results],
     )

@@ -60,6 +60,8 @@ TRIALS: dict[str, pl.DataType] = {
     "gradient_check_error": pl.Float64(),
 } | HOST_COLUMNS
 
+_MEASURED: dict[str, pl.DataType] = {"trial_id": pl.String(), "seed": pl.Int64(), "step": pl.Int64()}
+
 CURVE_FACTS: dict[str, pl.DataType] = {
     "split": pl.String(),
     "mode": pl.String(),
@@ -73,18 +75,14 @@ CURVE_FACTS: dict[str, pl.DataType] = {
 """Columns of `curves` that say what a metric is of; null where they do not apply."""
 
 CURVES: dict[str, pl.DataType] = {
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "metric": pl.String(),  # loss, error, token_error; grad_norm, clipped_grad_norm, clip_cosine; sigma_max, ...
     **CURVE_FACTS,
     "value": pl.Float64(),
 }
 
 _PLACE: dict[str, pl.DataType] = {
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "part": pl.String(),  # of the network: recurrent where there is one stack only; else input, encoder, decoder
     "layer": pl.Int64(),
     "direction": pl.String(),
@@ -129,9 +127,7 @@ LYAPUNOV: dict[str, pl.DataType] = _PLACE | {
 
 TRUNCATION: dict[str, pl.DataType] = {
     # the gradient of the last timestep's loss, backpropagated through `backward_length` timesteps, against the full one
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "backward_length": pl.Int64(),
     "cosine": pl.Float64(),
     "relative_error": pl.Float64(),
@@ -142,9 +138,7 @@ TRUNCATION: dict[str, pl.DataType] = {
 
 ATTENTION: dict[str, pl.DataType] = {
     # what a decoder that is given the true tokens attends to while it writes; a row an output and a source position
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "example": pl.Int64(),
     "output_position": pl.Int64(),  # from 1
     "source_position": pl.Int64(),  # from 1; of an image the cell of the grid, row by row
@@ -154,9 +148,7 @@ ATTENTION: dict[str, pl.DataType] = {
 
 BREAKDOWN: dict[str, pl.DataType] = {
     # test errors of a decoder by where they are: of tokens by output position, of whole sequences by source length
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "mode": pl.String(),  # teacher_forced: given the true tokens; free_running: given its own
     "by": pl.String(),  # output_position (from 1), or source_length
     "at": pl.Int64(),
@@ -166,9 +158,7 @@ BREAKDOWN: dict[str, pl.DataType] = {
 
 TOKENS: dict[str, pl.DataType] = {
     # examples as text, token by token
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "example": pl.Int64(),
     "sequence": pl.String(),  # source, target, free_running; of a language model prompt, and sample (temperature 0.7)
     "position": pl.Int64(),  # from 1
@@ -177,9 +167,7 @@ TOKENS: dict[str, pl.DataType] = {
 
 IMAGES: dict[str, pl.DataType] = {
     # examples as images, pixel by pixel
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "example": pl.Int64(),
     "image": pl.String(),  # input, reconstruction
     "frame": pl.Int64(),  # from 1

@@ -83,7 +83,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(project: Project, undisturb
 
 
 def test_a_worker_lost_too_often_is_an_error(project: Project, tmp_path: Path) -> None:
-    setting = current_plan(*project, "cells", TrialStore(tmp_path), 60.0).settings[0]
+    setting = current_plan(*project, "cells", TrialStore(tmp_path)).settings[0]
     watch, trial = Mock(), Mock(config={"trial_id": setting.trial_id})
     trial.get_error.return_value = "The worker died unexpectedly.\nno more is known"
     executor_ray._Watching(watch, {setting.trial_id: setting}).on_trial_error(1, [], trial)
