@@ -17,8 +17,11 @@ from pipeline.quantities.selection import thin_evenly
 from pipeline.quantities.training import median_validation_loss
 from pipeline.quantities.words import number
 
-MAX_CURVE_STEPS = 100
-"""Learning curves of `dvc plots` have at most as many steps."""
+MAX_CURVE_STEPS, MAX_LAGS = 100, 25
+"""A line of `dvc plots` has at most as many points."""
+
+PLOT_DIGITS = 6
+"""Significant digits of `dvc plots`: git keeps these tables, so they are small."""
 
 _METRICS = ("test_loss", "test_error", "solved_share", "criterion_step", "gradient_check_error")
 
@@ -81,14 +84,14 @@ def _stacked(grids: Iterable[Grid], rows: Any, schema: Mapping[str, pl.DataType]
     for grid in grids:
         named = rows(grid).with_columns(study=pl.lit(grid.study), grid=pl.lit(grid.name))
         frames.append(named.select(pl.col(name).cast(dtype) for name, dtype in schema.items()))
-    return pl.concat(frames)
+    return pl.concat(frames).with_columns(pl.col(pl.Float64).round_sig_figs(PLOT_DIGITS))
 
 
 def _gradient_rows(grid: Grid) -> pl.DataFrame:
-    """Return the gradient by lag, thinned to at most `MAX_CURVE_STEPS` lags of each line."""
+    """Return the gradient by lag, thinned to at most `MAX_LAGS` lags of each line."""
     quantity, line = gradient.gradient_by_lag, ["stage", "arm", "state"]
     summary = quantity.summary(quantity.of(grid.at("longest")), [*line, "lag"])
-    return thin_evenly(summary, "lag", line, MAX_CURVE_STEPS).rename({"mean": "log10_relative_norm"})
+    return thin_evenly(summary, "lag", line, MAX_LAGS).rename({"mean": "log10_relative_norm"})
 
 
 def _length_rows(grid: Grid) -> pl.DataFrame:
