@@ -42,8 +42,8 @@ def metric(curves: pl.DataFrame, name: str, **facts: str | int) -> pl.DataFrame:
         name: Of the metric, such as `loss`.
         **facts: Columns among `CURVE_FACTS`, such as `split="validation"`.
     """
-    told = [pl.col(fact).is_null() for fact in CURVE_FACTS if fact not in facts]
-    return curves.filter(*told, metric=name, **facts)
+    nothing = [pl.col(fact).is_null() for fact in CURVE_FACTS if fact not in facts]
+    return curves.filter(*nothing, metric=name, **facts)
 
 
 def pick_evenly(values: Mapping[str, float | None], most: int) -> list[str]:
