@@ -11,7 +11,6 @@ import argparse
 import sys
 
 from pipeline.claims import load_rules
-
 from pipeline.config import Paths, keep_listed, load_params, load_study
 from pipeline.errors import PipelineError
 from pipeline.figures.catalogue import check_figures

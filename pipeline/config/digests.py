@@ -17,16 +17,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import uuid
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Params, load_scale
-from pipeline.config.paths import Paths
+from pipeline.config.paths import Paths, write_whole
 from pipeline.config.study import lengths_of, load_study
-from pipeline.errors import PipelineError
 
 
 def write_digest(path: Path, content: Any) -> None:
@@ -35,25 +32,7 @@ def write_digest(path: Path, content: Any) -> None:
     Raises:
         PipelineError: If the file cannot be written.
     """
-    try:
-        write_whole(path, (json.dumps(content, indent=1, default=str) + "\n").encode())
-    except OSError as error:
-        raise PipelineError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, in a folder that is made if need be, so that readers never see half of it.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, (json.dumps(content, indent=1, default=str) + "\n").encode())
 
 
 def keep_listed(path_of: Callable[[str], Path], names: Collection[str]) -> None:

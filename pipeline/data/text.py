@@ -27,8 +27,8 @@ from urllib.request import urlopen
 
 import numpy as np
 
-from pipeline.config.digests import write_whole
 from pipeline.config.params import Sizes
+from pipeline.config.paths import write_whole
 from pipeline.config.strict import require
 from pipeline.data.dataset import SPLITS, Dataset, Split, Task, make_task
 from pipeline.data.generator import AtLengths, Drawn, Shares
@@ -240,9 +240,9 @@ def fetch(url: str, sha256: str) -> bytes:
     if _sha256(content) != sha256:
         raise DatasetError(f"{url}: expected a file with sha256 {sha256}, got one with {_sha256(content)}")
     try:
-        write_whole(path, content)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be written: {error.strerror}; set XDG_CACHE_HOME elsewhere") from None
+        write_whole(path, content, DatasetError)
+    except DatasetError as error:
+        raise DatasetError(f"{error}; set XDG_CACHE_HOME elsewhere") from None
     return content
 
 

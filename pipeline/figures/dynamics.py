@@ -70,7 +70,10 @@ jacobian_spectrum = Lines(
     name="jacobian_spectrum",
     rows=_singular_values,
     x=Axis(label="lag k (timesteps)", column="lag", scale="counts"),
-    y=Axis(label="singular value", scale="decades", max_decades=1000, lines={0.0: ""}),
+    y={
+        which: Axis(label="singular value", scale="decades", max_decades=1000, lines={0.0: ""})
+        for which in ("largest", "median", "smallest")
+    },
     across=("stage", STAGE_TITLES),
     down=("which", {"largest": "largest", "median": "median", "smallest": "smallest"}),
     add=_draw_bounds,

@@ -9,7 +9,7 @@ import polars as pl
 
 from pipeline.quantities import Grid, Quantity, mean_interval, paired_difference
 from pipeline.quantities.attention import attending
-from pipeline.quantities.words import interval, join_first, with_article
+from pipeline.quantities.words import join_first, with_article
 
 NOTHING_FINISHED = "Inconclusive: no replica finished training"
 
@@ -107,11 +107,6 @@ def contrast(rows: pl.DataFrame, first: Sequence[str]) -> pl.DataFrame:
     difference = paired_difference(by_seed, "value", "kind", "first", "other")
     apart = ((difference["low"] > 0) | (difference["high"] < 0)).fill_null(value=False).any()
     return mean_interval(by_seed, "value", ["kind"]).with_columns(apart=pl.lit(apart)).sort("kind")
-
-
-def with_interval(row: Row, digits: int = 2) -> str:
-    """Return «the LSTM (0.91 [0.88, 0.94])»."""
-    return f"{with_article(row['arm'])} ({interval(row, digits)})"
 
 
 def with_arm(arm: str, grid: Grid) -> str:

@@ -206,9 +206,14 @@ class View:
 
     @cached_property
     def shown(self) -> list[str]:
-        """The arms that are drawn: all, or of too many the extremes by rank, and between them evenly."""
+        """The arms that are drawn: all, or of too many the extremes by rank, and between them evenly.
+
+        An arm without a rank gives way to those that have one, where they are enough.
+        """
         ranks = self.frame.rank[0](self) if self.frame.rank else {}
-        return pick_evenly({arm: ranks.get(arm) for arm in self.arms}, self.frame.most)
+        known = [arm for arm in self.arms if ranks.get(arm) is not None]
+        arms = known if len(self.arms) > self.frame.most <= len(known) else self.arms
+        return pick_evenly({arm: ranks.get(arm) for arm in arms}, self.frame.most)
 
     @cached_property
     def looks(self) -> dict[str, Look]:
@@ -325,7 +330,7 @@ class Lines(Frame):
 
     def fill(self, view: View, ax: Axes, panel: Panel) -> None:
         """Draw what is in one panel."""
-        rows, axis = self._beside(view, panel).filter(_of(panel)), _axis_of(self, self.y, panel)
+        rows, axis = self._beside(view, panel, self.y).filter(_of(panel)), _axis_of(self, self.y, panel)
         self._lines(view, ax, rows, axis, panel)
         for height, name in axis.references(view, panel).items():
             reference(ax, axis.shown(height), name, horizontal=True)
@@ -336,17 +341,16 @@ class Lines(Frame):
 
     def scale(self, view: View, ax: Axes, panel: Panel) -> None:
         """Scale and limit the axes of one panel by what all panels show that share them."""
-        beside, x, y = self._beside(view, panel), _axis_of(self, self.x, panel), _axis_of(self, self.y, panel)
-        rows = beside if self.down or isinstance(self.y, Axis) else beside.filter(_of(panel))
+        x, y = _axis_of(self, self.x, panel), _axis_of(self, self.y, panel)
         references = pl.Series(list(y.references(view, panel)), dtype=pl.Float64)
-        _scale(ax, "x", x, beside[x.column])
-        _scale(ax, "y", y, pl.concat([rows["mean"], references]))
+        _scale(ax, "x", x, self._beside(view, panel, self.x)[x.column])
+        _scale(ax, "y", y, pl.concat([self._beside(view, panel, self.y)["mean"], references]))
 
-    def _beside(self, view: View, panel: Panel) -> pl.DataFrame:
-        """Return what is drawn in all panels of the same row."""
+    def _beside(self, view: View, panel: Panel, axes: Axis | Mapping[Any, Axis]) -> pl.DataFrame:
+        """Return what is drawn in all panels that share an axis."""
         means = view.quartiles if _axis_of(self, self.y, panel).band == "quartiles" else view.means
-        below = {self.down[0]: panel[self.down[0]]} if self.down else {}
-        return means.filter(pl.col("arm").is_in(view.shown), *_of(below))
+        facet = None if isinstance(axes, Axis) else self.down or self.across
+        return means.filter(pl.col("arm").is_in(view.shown), *_of({facet[0]: panel[facet[0]]} if facet else {}))
 
     def remarks(self, view: View) -> list[str]:
         """Return what the caption says of how this was drawn."""
@@ -470,12 +474,12 @@ class Dots(Frame):
         figure, axes = panels.canvas(1.0 + (0.33 if len(view.shown) > 6 else 0.42) * len(view.shown))
         for ax, panel in panels.each(axes):
             self.fill(view, ax, panel)
+        label_panels(list(axes.flat))
         if any(ax.texts for ax in axes.flat):  # names of lines stand above the panels
             for ax in axes.flat:
                 ax.set_title(ax.get_title(loc="left"), loc="left", pad=15)
         if self.series is not None and (known := [key for key in self.series[1] if key in view.means[self.series[0]]]):
             _legend(figure, dict(self.series[1][key] for key in known))
-        label_panels(list(axes.flat))
         return figure
 
     def fill(self, view: View, ax: Axes, panel: Panel) -> None:

@@ -175,7 +175,7 @@ def _last_product(view: View) -> dict[str, float | None]:
 
 _retention: dict[str, Any] = {
     "name": "gate_retention",
-    "x": Axis(label="lag k (timesteps)", column="lag"),
+    "x": Axis(label="lag k (timesteps)", column="lag", scale="counts"),
     "y": Axis(label="relative to lag 0", scale="decades", lines={0.0: ""}, max_decades=16),
     "across": ("arm", None),
     "series": ("arm", "source"),

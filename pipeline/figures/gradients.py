@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import polars as pl
-from matplotlib.figure import Figure
 
 from pipeline.figures.findings import Row, at_stage, by_sign, contrast, with_arm
 from pipeline.figures.frame import STAGE_TITLES, Axis, HeatMaps, Lines, View, listed
@@ -81,7 +80,7 @@ def _decay_labels(view: View) -> dict[tuple[str, str], str]:
 gradient_by_lag = Lines(
     name="gradient_by_lag",
     rows=_one_state,
-    x=Axis(label="lag k (timesteps back from the last)", column="lag"),
+    x=Axis(label="lag k (timesteps back from the last)", column="lag", scale="counts"),
     y=Axis(label="gradient norm relative to lag 0", scale="decades", lines={0.0: ""}),
     across=("stage", STAGE_TITLES),
     series=("arm", "state"),
@@ -284,7 +283,7 @@ def _encoder_fits(view: View) -> str:
 gradient_into_encoder = Lines(
     name="gradient_into_encoder",
     rows=quantities.encoder_gradient_by_lag,
-    x=Axis(label="lag k (timesteps before the last token)", column="lag"),
+    x=Axis(label="lag k (timesteps before the last token)", column="lag", scale="counts"),
     y=Axis(label="gradient relative to lag 0", scale="decades", lines={0.0: ""}),
     across=("stage", STAGE_TITLES),
     label=_encoder_labels,
@@ -314,7 +313,7 @@ input_gradients = Lines(
     name="input_gradients",
     rows=quantities.input_gradient_by_lag,
     applies=lambda grid: 0 < len(recurring(grid)) < grid["traces"].filter(part="input")["arm"].n_unique(),
-    x=Axis(label="lag k (timesteps before the last one)", column="lag"),
+    x=Axis(label="lag k (timesteps before the last one)", column="lag", scale="counts"),
     y=Axis(label="gradient relative to the largest", scale="decades", lines={0.0: ""}),
     across=("stage", STAGE_TITLES),
     label=lambda view: {
@@ -326,11 +325,3 @@ input_gradients = Lines(
     "{interval}.",
     values=lambda view: f"With recurrence: {'; '.join(map(name_of, recurring(view.grid)))}.",
 )
-
-
-def heatmap_of_setting(label: str, traces: pl.DataFrame) -> Figure:
-    """Return the heat map of the recurrent gradients of one setting, from its rows of `traces`."""
-    rows = traces.with_columns(arm=pl.lit(label), length=pl.col("timestep").max(), status=pl.lit("ok"))
-    runs = rows.select("trial_id", "arm", "length", "seed", "status").unique(maintain_order=True)
-    grid = Grid(study="", name="", arms=(label,), settings=runs, runs=runs, all_runs=runs, long={"traces": rows})
-    return gradient_heatmap.draw(grid)

@@ -212,10 +212,15 @@ class _Decades(MaxNLocator):
 
 
 def decades(ax: Axes, axis: str = "y") -> None:
-    """Show the values of an axis, which are log10, as powers of ten; between two of them as plain numbers."""
+    """Show the values of an axis, which are log10, as powers of ten; over less than three decades as plain numbers."""
     chosen = getattr(ax, f"{axis}axis")
     chosen.set_major_locator(_Decades(nbins=7, integer=True))
-    chosen.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+
+    def text(exponent: float, _: int | None) -> str:
+        low, high = sorted(chosen.get_view_interval())
+        return f"{10.0**exponent:.2g}" if high - low < 3 and low > -4 else _power(exponent)
+
+    chosen.set_major_formatter(FuncFormatter(text))
 
 
 def _power(exponent: float) -> str:

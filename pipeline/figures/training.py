@@ -234,6 +234,12 @@ def _smoothness_finding(view: View) -> str:
     return f"Along training {'' if sides.startswith('no correlation') else 'local smoothness '}{sides}"
 
 
+def _smoothness_values(view: View) -> str:
+    num_left_out = smoothness_points(view.grid).height - view.rows.height
+    points = f" {count(num_left_out, 'point')} of zero or not finite left out." if num_left_out else ""
+    return f"Spearman: {listed(view, _correlations(view, 'spearman')) or 'n/a'}.{points}"
+
+
 def _add_proportion(view: View, ax: Axes, panel: Panel) -> None:
     """Draw proportionality through the medians, and the correlation."""
     rows = view.rows.filter(arm=panel["arm"])
@@ -267,11 +273,11 @@ smoothness = Points(
     more=lambda view: {"proportional to the gradient norm": _PROPORTIONAL},
     means=lambda view: _correlations(view, "pearson"),
     title=_smoothness_finding,
-    about="‖∇f(x + αd) - ∇f(x)‖ / (α‖d‖) against ‖∇f(x)‖ on the probe batch, a point per seed and measured step where "
-    "both are finite, at T = {T} on {dataset}; dotted: proportionality through the medians; were the loss smooth in "
+    about="‖∇f(x + αd) - ∇f(x)‖ / (α‖d‖) against ‖∇f(x)‖ on the probe batch, a point per seed and measured step, "
+    "at T = {T} on {dataset}; dotted: proportionality through the medians; were the loss smooth in "
     "the classical sense, the points would have a ceiling that the norm does not move (Zhang et al., 2020). "
     "Correlations of the logarithms seed by seed, mean over {seeds} with {interval}.",
-    values=lambda view: f"Spearman: {listed(view, _correlations(view, 'spearman')) or 'n/a'}.",
+    values=_smoothness_values,
     not_ok="their points until they stopped are shown",
     most=6,
     rank=(lambda view: dict(_correlations(view, "pearson").select("arm", "mean").iter_rows()), "correlation"),

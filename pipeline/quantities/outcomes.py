@@ -88,7 +88,10 @@ def solved(grid: Grid) -> pl.DataFrame:
 
 
 @quantity(
-    words="share of seeds that end {status}", scale="event", facets=("status",), not_ok="they are what is counted"
+    words="share of seeds whose outcome is {status}",
+    scale="event",
+    facets=("status",),
+    not_ok="they are what is counted",
 )
 def outcome(grid: Grid) -> pl.DataFrame:
     """Whether a seed ended with a status: a row per status but `error`, whose seeds say nothing about their arm."""
@@ -106,7 +109,9 @@ def failed(grid: Grid) -> pl.DataFrame:
     return grid.runs.select("arm", "seed", value=pl.col("status") == "error")
 
 
-@quantity(words="share of all settings that end {status}", unit="share", facets=("status",), not_ok="they are counted")
+@quantity(
+    words="share of all settings whose outcome is {status}", unit="share", facets=("status",), not_ok="they are counted"
+)
 def outcome_of_settings(grid: Grid) -> pl.DataFrame:
     """Share of an arm's settings that ended with a status, per seed: of all learning rates, not of the selected one."""
     runs = grid.all_runs.filter(pl.col("status") != "error")

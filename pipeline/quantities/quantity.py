@@ -155,16 +155,14 @@ class Selection:
         if name not in QUANTITIES:
             raise ConfigError(f"{where}: {unknown_name('quantity', name, QUANTITIES)}")
         chosen = QUANTITIES[name]
-        facets = {key: value for key, value in given.items() if key not in {"quantity", "arm", "length"}}
-        for facet in facets:
-            if facet not in chosen.facets:
-                raise ConfigError(f"{where}: {unknown_name(f'facet of {name}', facet, chosen.facets)}")
-        pinned: dict[str, str | int] = {}
+        facets: dict[str, str | int] = {}
+        for facet in given.keys() - {"quantity", "arm", "length"} - set(chosen.facets):
+            raise ConfigError(f"{where}: {unknown_name(f'facet of {name}', facet, chosen.facets)}")
         for facet in chosen.facets:
-            value = facets.get(facet)
+            value = given.get(facet)
             if not isinstance(value, str | int):
                 raise ConfigError(f"{where}: {name}: expected a value of {facet!r}; got {value!r}")
-            pinned[facet] = value
+            facets[facet] = value
         if facets.get("stage", "end") not in STAGES:
             raise ConfigError(f"{where}: {unknown_name('stage', str(facets['stage']), STAGES)}")
         length = given.get("length", "longest")
@@ -172,7 +170,7 @@ class Selection:
             raise ConfigError(f"{where}: length: expected longest, shortest or a number; got {length!r}")
         arm = given.get("arm", ())
         arms = tuple(str(one) for one in arm) if isinstance(arm, list | tuple) else (str(arm),)
-        return cls(chosen, arms, length, pinned)
+        return cls(chosen, arms, length, facets)
 
     def rows(self, grid: Grid) -> pl.DataFrame:
         """Return the rows of these arms, a row per arm and seed."""

@@ -14,13 +14,6 @@ _SHARE = (0.0, 1.0)
 _STOPPED = "they are part of the means, with their last measured weights"
 
 
-def mean_over_steps(grid: Grid, name: str, **facts: str | int) -> pl.DataFrame:
-    """Return each seed's mean of a curve over its finite steps; null where it has none, diverged or failed."""
-    rows = metric(grid["curves"], name, **facts)
-    known = finished("value").filter(pl.col("value").is_finite())
-    return rows.group_by("arm", "seed", maintain_order=True).agg(value=known.mean())
-
-
 def scheduled(grid: Grid, name: str, **facts: str | int) -> pl.DataFrame:
     """Return a curve with every seed at every scheduled step: a replica that stopped keeps its last measurement."""
     rows = on_schedule(metric(grid["curves"], name, **facts), ["metric"])

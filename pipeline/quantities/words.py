@@ -35,11 +35,6 @@ def with_article(arm: str) -> str:
     return f"the {name} network" if arm.startswith("elman") else f"the {name}"
 
 
-def series_name(arm: str, quantity: str) -> str:
-    """Return «LSTM c»: a state of a cell."""
-    return f"{name_of(arm)} {quantity}"
-
-
 def number(value: float | None, digits: int = 3) -> str:
     """Return a value with `digits` significant digits, or «n/a» where there is none."""
     if value is None or math.isnan(value):

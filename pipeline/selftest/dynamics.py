@@ -11,29 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pipeline.core.measures import (
-    gate_statistics,
-    gate_values,
-    log_stretches,
-    lyapunov_spectrum,
-    mean_field_exponent,
-    random_network_jacobians,
-    recurrent_blocks,
-    retention,
-    sigma_max,
-    singular_values_by_lag,
-    spectral_radius,
-)
+from pipeline.core.measures import gates, jacobians, lyapunov, spectrum
 from pipeline.core.models import Replicas
-from pipeline.core.models.initialisation import (
-    PLAIN,
-    Gaussian,
-    Initialisation,
-    KeepBias,
-    Orthogonal,
-    ScaledGaussian,
-    SpectralRadius,
-)
+from pipeline.core.models import initialisation as init
 from pipeline.selftest.check import Number, Tolerance, experiment, printed
 from pipeline.selftest.networks import (
     F64,
@@ -60,12 +40,12 @@ def scalar_linear() -> Iterator[Number]:
     |0.5|^980 is 1e-295: near the end of float64, where float32 and squares of float64 are 0.
     """
     factors, far = (0.5, -0.9, 1.1), 980
-    replicas, inputs = replicas_of("elman_linear", 1, [PLAIN] * len(factors)), draw(2, far + 1, 1)
+    replicas, inputs = replicas_of("elman_linear", 1, [init.PLAIN] * len(factors)), draw(2, far + 1, 1)
     a_R11 = torch.tensor(factors, dtype=F64)[:, None, None]
     flat_RP = parameters(replicas, W_hh=a_R11, W_ih=torch.ones(1, 1), readout=torch.ones(1, 1))
     near = inputs[:, :NUM_TIMESTEPS]
     norms_RT, long_RT = (log10_norms(replicas, flat_RP, these, _far_targets(2)) for these in (near, inputs))
-    exponents_RM = lyapunov_spectrum(jacobians_of(replicas, flat_RP, near)).exponents_RM
+    exponents_RM = lyapunov.lyapunov_spectrum(jacobians_of(replicas, flat_RP, near)).exponents_RM
     for r, a in enumerate(factors):
         for k, norms_T in ((10, norms_RT[r]), (100, norms_RT[r])) + (((far, long_RT[r]),) if a == 0.5 else ()):
             name, ratio = f"‖∂L/∂h_T-k‖/‖∂L/∂h_T‖, a={a:g}, k={k}", 10.0 ** (norms_T[-1 - k] - norms_T[-1]).item()
@@ -78,14 +58,14 @@ def scalar_linear() -> Iterator[Number]:
 def orthogonal_linear() -> Iterator[Number]:
     """An orthogonal W_hh in a linear network keeps every norm: exponents 0, singular values 1."""
     replicas, inputs = replicas_of("elman_linear", 16), draw(2, NUM_TIMESTEPS, 1)
-    W_hh = matrix(Orthogonal(gain=1.0), 16, 1)
+    W_hh = matrix(init.Orthogonal(gain=1.0), 16, 1)
     flat_RP = parameters(replicas, W_hh=W_hh, W_ih=draw(16, 1), readout=draw(1, 16, seed=1))
     norms_RT = log10_norms(replicas, flat_RP, inputs, _far_targets(2))
-    jacobians = jacobians_of(replicas, flat_RP, inputs)
-    values = singular_values_by_lag(jacobians, [NUM_TIMESTEPS - 1])
+    steps = jacobians_of(replicas, flat_RP, inputs)
+    values = jacobians.singular_values_by_lag(steps, [NUM_TIMESTEPS - 1])
     change = (norms_RT - norms_RT[:, -1:]).abs().max().item()
     yield Number("largest change of log10 ‖∂L/∂h_t‖", expected=0.0, measured=change, within=ROUNDING)
-    exponent = lyapunov_spectrum(jacobians).exponents_RM.abs().max().item()
+    exponent = lyapunov.lyapunov_spectrum(steps).exponents_RM.abs().max().item()
     yield Number("largest of all |Lyapunov exponents|", expected=0.0, measured=exponent, within=ROUNDING)
     for which in ("largest", "median", "smallest"):
         name = f"{which} singular value of ∂h_T/∂h_T-100"
@@ -104,22 +84,17 @@ def small_lstm() -> Iterator[Number]:
     Its half-life, ln 0.5 / ln f timesteps, is read from the gradient trace and, independently, from the gate's values.
     """
     half_lives, num_timesteps, near, far = {0: "1.00", 1: "2.21", 2: "5.46", 3: "14.27", 5: "103.2"}, 80, 10, 60
-    small, plain = Gaussian(std=1e-6), Gaussian(std=1.0)
-    biases = [KeepBias(value=float(bias)) for bias in half_lives]
-    replicas = replicas_of(
-        "lstm", 8, [Initialisation(input=small, recurrent=small, gates={}, bias=bias, readout=plain) for bias in biases]
-    )
-    inputs, flat_RP, recurrent = (
-        draw(2, num_timesteps, 1),
-        replicas.flat_RP.double(),
-        replicas.model.stacks["recurrent"],
-    )
+    small, plain = init.Gaussian(std=1e-6), init.Gaussian(std=1.0)
+    biases = [init.KeepBias(value=float(bias)) for bias in half_lives]
+    rules = [init.Initialisation(input=small, recurrent=small, gates={}, bias=bias, readout=plain) for bias in biases]
+    replicas, inputs = replicas_of("lstm", 8, rules), draw(2, num_timesteps, 1)
+    flat_RP, recurrent = replicas.flat_RP.double(), replicas.model.stacks["recurrent"]
     c_RT = log10_norms(replicas, replicas.flat_RP, inputs, torch.ones(2, 1, dtype=F64), "c")
     traced = (10.0 ** ((c_RT[:, -1 - far] - c_RT[:, -1 - near]) / (far - near))).tolist()
     seen, states = replicas.unroll(replicas.named(flat_RP), inputs)
-    gates = gate_values(recurrent.cell, replicas.weights(flat_RP, recurrent.places[0]), seen[0], states)
-    (half_life,) = (row.value_R.tolist() for row in gate_statistics(gates, "f") if row.quantity == "half_life")
-    kept = (10.0 ** (retention(gates["f"])[:, -1] / num_timesteps)).tolist()
+    opened = gates.gate_values(recurrent.cell, replicas.weights(flat_RP, recurrent.places[0]), seen[0], states)
+    (half_life,) = (row.value_R.tolist() for row in gates.gate_statistics(opened, "f") if row.quantity == "half_life")
+    kept = (10.0 ** (gates.retention(opened["f"])[:, -1] / num_timesteps)).tolist()
     within = Tolerance("relative", 1e-5, "weights of standard deviation 1e-6 are not 0")
     for r, (bias, text) in enumerate(half_lives.items()):
         f = 1 / (1 + math.exp(-bias))
@@ -138,16 +113,16 @@ def singular_values() -> Iterator[Number]:
     explode (necessary, not sufficient): a Gaussian W_hh of spectral radius .7 has σ_max near 1.4, and vanishes.
     """
     bounds, start, exact = (0.5, 0.95), torch.Generator().manual_seed(0), Tolerance("relative", 1e-12, "float64")
-    drawn = [matrix(ScaledGaussian(gain=1.0), 256, start) for _ in bounds]
-    matrices = [W_hh * (bound / sigma_max(W_hh[None])) for W_hh, bound in zip(drawn, bounds, strict=True)]
-    matrices += [matrix(Orthogonal(gain=0.95), 256, start)]
-    matrices += [matrix(SpectralRadius(radius=0.7), 256, start)]
+    drawn = [matrix(init.ScaledGaussian(gain=1.0), 256, start) for _ in bounds]
+    matrices = [W_hh * (bound / spectrum.sigma_max(W_hh[None])) for W_hh, bound in zip(drawn, bounds, strict=True)]
+    matrices += [matrix(init.Orthogonal(gain=0.95), 256, start)]
+    matrices += [matrix(init.SpectralRadius(radius=0.7), 256, start)]
     W_ih, readout = draw(256, 1, seed=2), draw(1, 256, seed=3)
     W_ih_RHD = W_ih.repeat(4, 1, 1) / 10
     W_ih_RHD[2] = 0.0  # the orthogonal one stays at h = 0, where the slope is 1
-    tanh, sigmoid = replicas_of("elman", 256, [PLAIN] * 4), replicas_of("elman_sigmoid", 256)
+    tanh, sigmoid = replicas_of("elman", 256, [init.PLAIN] * 4), replicas_of("elman_sigmoid", 256)
     flat_RP = parameters(tanh, W_hh=torch.stack(matrices), W_ih=W_ih_RHD, readout=readout)
-    steep = parameters(sigmoid, W_hh=matrix(Orthogonal(gain=3.9), 256, 0), W_ih=W_ih, readout=readout)
+    steep = parameters(sigmoid, W_hh=matrix(init.Orthogonal(gain=3.9), 256, 0), W_ih=W_ih, readout=readout)
     data = draw(4, NUM_TIMESTEPS, 1), draw(4, 1, seed=1)
     norms_RT = log10_norms(tanh, flat_RP, *data)
     largest = (10.0 ** -norms_RT.diff(dim=1).amin(dim=1)).tolist()
@@ -159,8 +134,8 @@ def singular_values() -> Iterator[Number]:
     name = "largest ‖δ_t-1‖/‖δ_t‖, sigmoid, σ_max=3.9, times γ = ¼"
     yield Number(name, expected=3.9 / 4, measured=of_sigmoid, within=below)
     yield Number("the same at h=0, W_hh=0.95 · orthogonal", expected=0.95, measured=largest[2], within=exact)
-    (block_RHH,) = recurrent_blocks(tanh, flat_RP).values()
-    radius, sigma = spectral_radius(block_RHH[-1:]).item(), sigma_max(block_RHH[-1:]).item()
+    (block_RHH,) = spectrum.recurrent_blocks(tanh, flat_RP).values()
+    radius, sigma = spectrum.spectral_radius(block_RHH[-1:]).item(), spectrum.sigma_max(block_RHH[-1:]).item()
     yield Number("spectral radius of a Gaussian W_hh", expected=0.7, measured=radius, within=exact)
     near = Tolerance("relative", 0.05, "holds for N → ∞; N = 256")
     yield Number("its σ_max, near 2 · radius", expected=1.4, measured=sigma, within=near)
@@ -181,18 +156,18 @@ def random_network() -> Iterator[Number]:
     below = Tolerance("at most", 0.0, "the theory is of N → ∞ and above")
     closer = Tolerance("at most", 0.0, "ten times the units, less than half of it")
     for gain in (1.5, 2.5):
-        theory = mean_field_exponent(gain)
+        theory = lyapunov.mean_field_exponent(gain)
         small, large = (_exponents(gain, N, num_networks).mean().item() for N, num_networks in ((100, 8), (1000, 3)))
         yield Number(f"λ_1 against ½ ln χ_1, g={gain:g}, N=1000", expected=theory, measured=large, within=percent)
         yield Number(f"λ_1 is below ½ ln χ_1, g={gain:g}, N=100", expected=theory, measured=small, within=below)
         ratio = abs(large - theory) / abs(small - theory)
         yield Number(f"distance to it, N=1000 over N=100, g={gain:g}", expected=0.5, measured=ratio, within=closer)
-    replicas, seeds = replicas_of("elman", 100, [PLAIN] * 3), range(3)
-    W_hh = torch.stack([matrix(ScaledGaussian(gain=2.5), 100, seed) for seed in seeds])
+    replicas, seeds = replicas_of("elman", 100, [init.PLAIN] * 3), range(3)
+    W_hh = torch.stack([matrix(init.ScaledGaussian(gain=2.5), 100, seed) for seed in seeds])
     W_ih = torch.stack([draw(100, 1, seed=seed + 1000) for seed in seeds])
     flat_RP = parameters(replicas, W_hh=W_hh, W_ih=W_ih, readout=first_unit(100))
     inputs = torch.eye(1, 500, dtype=F64)[:, :, None]  # the first input brings h to tanh(x_0)
-    spectrum = lyapunov_spectrum(jacobians_of(replicas, flat_RP, inputs), burn_in=100, num_exponents=1)
+    spectrum = lyapunov.lyapunov_spectrum(jacobians_of(replicas, flat_RP, inputs), burn_in=100, num_exponents=1)
     difference = (spectrum.exponents_RM[:, 0] - _exponents(2.5, 100, 3)).mean().item()
     name, within = "λ_1 of the Elman network minus that of x, N=100", Tolerance("absolute", 0.01, "400 timesteps")
     yield Number(name, expected=0.0, measured=difference, within=within)
@@ -202,11 +177,9 @@ def _exponents(gain: float, num_units: int, num_networks: int) -> Tensor:
     """Return λ_1 of every network, (networks,), over timesteps 100 to 500."""
     exponents = []
     for seed in range(num_networks):
-        coupling, start = (
-            matrix(ScaledGaussian(gain=gain), num_units, seed),
-            draw(num_units, seed=seed + 1000),
-        )
-        exponents.append(log_stretches(random_network_jacobians(coupling, start, 500), 1)[100:].mean())
+        coupling, start = matrix(init.ScaledGaussian(gain=gain), num_units, seed), draw(num_units, seed=seed + 1000)
+        steps = lyapunov.random_network_jacobians(coupling, start, 500)
+        exponents.append(lyapunov.log_stretches(steps, 1)[100:].mean())
     return torch.stack(exponents)
 
 

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from pipeline.claims.effects import Effect
-from pipeline.claims.effects.runs import SolvedShare
-from pipeline.claims.judge import VERDICTS, Check, Rules, judge, load_rules, verdict_of
 
-from pipeline.config import Paths, Study, load_study
+from pipeline.claims import VERDICTS, Check, Rules, judge, load_rules, verdict_of
+from pipeline.config import Paths, Study, build, load_study
+from pipeline.config.strict import InvalidFieldError
 from pipeline.errors import ConfigError
-from pipeline.quantities import GridTables
+from pipeline.quantities import Effect, Grid
 from tests.figures.conftest import grids
-from tests.report.conftest import ROOT
 from tests.synthetic_results import END_FACTORS, START_FACTORS, Shape
+from tests.test_architecture import ROOT
 
 RULES = load_rules(Paths.at(ROOT), {})
 QUICK = {"elman": 25.0, "lstm": 5.0, "gru": 5.0}
@@ -26,9 +26,9 @@ def study(**changes: object) -> Shape:
     return Shape(**(base | changes))  # type: ignore[arg-type]
 
 
-def twice(shape: Shape) -> list[GridTables]:
+def twice(shape: Shape) -> list[Grid]:
     """The grids of a made-up study, once as those of `cells` and once as those of `length`."""
-    return [replace(tables, study=name) for tables in grids(shape) for name in ("cells", "length")]
+    return [replace(grid, study=name) for grid in grids(shape) for name in ("cells", "length")]
 
 
 def verdicts(shape: Shape) -> dict[str, str]:
@@ -38,8 +38,20 @@ def verdicts(shape: Shape) -> dict[str, str]:
 
 
 def test_supported() -> None:
-    told = verdicts(study())
-    assert told == {"C2": "supported", "C3": "supported", "C13": "supported", "C21": "supported with a condition"}
+    assert verdicts(study()) == {
+        "C2": "supported",
+        "C3": "supported",
+        "C13": "supported",
+        "C21": "supported with a condition",
+    }
+
+
+def test_the_claim_of_the_contributing_guide_is_judged() -> None:
+    example = yaml.safe_load((ROOT / "docs" / "examples" / "claim.yaml").read_text(encoding="utf-8"))
+    rules: Rules = build(Rules, {"min_seeds": 3, "claims": example}, "claim.yaml")
+    verdicts, checks = judge(rules, twice(study()))
+    assert verdicts["verdict"].to_list() == ["supported"]
+    assert checks["effect"][0] == pytest.approx(END_FACTORS["gru/h"] / END_FACTORS["elman/h"], rel=0.02)
 
 
 def test_contradicted() -> None:
@@ -93,32 +105,77 @@ def test_roles_decide_the_verdict(answers: list[tuple[object, object]], verdict:
     assert verdict in VERDICTS
 
 
+SOLVED = {"quantity": "solved", "arm": "gru"}
+
+
 @pytest.mark.parametrize(
-    ("interval", "expected", "answer"),
+    ("interval", "side", "answer"),
     [
         ((0.1, 0.4), "below", "met"),
         ((0.6, 0.9), "below", "refuted"),
         ((0.6, 0.9), "above", "met"),
         ((0.1, 0.4), "above", "refuted"),
         ((0.4, 0.6), "above", "undecided"),
+        ((0.5, 0.6), "above", "undecided"),
         ((None, None), "above", "undecided"),
     ],
 )
 def test_the_whole_interval_must_lie_on_one_side(
-    interval: tuple[float | None, float | None], expected: str, answer: str
+    interval: tuple[float | None, float | None], side: str, answer: str
 ) -> None:
-    check = Check("essential", "adding", SolvedShare("solved_share", ("gru",), "longest"), expected, 0.5)  # type: ignore[arg-type]
+    sides: dict[str, float] = {side: 0.5}
+    check = Check(grid="adding", value=SOLVED, **sides)  # type: ignore[arg-type]
     assert check.answer(Effect(0.5, *interval, num_seeds=5, num_left_out=0), min_seeds=3) == answer
+    assert check.answer(Effect(0.5, *interval, num_seeds=2, num_left_out=3), min_seeds=3) == "undecided"
+    assert check.expected == f"{side} 0.5"
+
+
+def test_value_difference_and_ratio_are_of_the_quantity_and_paired() -> None:
+    (grid,) = grids(study(lengths=(20,)))
+    of = {"quantity": "test_loss", "arm": "lstm"}
+    losses = {arm: grid.runs.filter(arm=arm).sort("seed")["test_loss"].to_list() for arm in ("lstm", "gru")}
+    pairs = list(zip(losses["lstm"], losses["gru"], strict=True))
+    value = Check(grid="adding", value=of, below=1.0).effect(grid)
+    difference = Check(grid="adding", difference=of, to={"arm": "gru"}, below=0.0).effect(grid)
+    ratio = Check(grid="adding", ratio=of, to={"arm": "gru"}, below=1.0).effect(grid)
+    assert value.value == pytest.approx(statistics.fmean(losses["lstm"]))
+    assert difference.value == pytest.approx(statistics.fmean(first - second for first, second in pairs))
+    assert ratio.value == pytest.approx(statistics.geometric_mean(first / second for first, second in pairs))
+    assert value.num_seeds == difference.num_seeds == ratio.num_seeds == 5
+
+
+def test_a_check_is_measured_in_words() -> None:
+    of = {"quantity": "decay_factor", "arm": "lstm", "state": "c", "stage": "end"}
+    value = Check(grid="adding", value=of, below=1.0)
+    ratio = Check(grid="adding", ratio=of, to={"arm": "elman", "state": "h"}, above=1.0)
+    assert value.measure == "LSTM: factor of the gradient in c per timestep of lag, after training"
+    assert ratio.measure == f"{value.measure}, ratio to Elman, h"
+
+
+@pytest.mark.parametrize(
+    ("check", "field", "expected"),
+    [
+        ({"below": 1.0}, "value", "exactly one of value, difference and ratio"),
+        ({"value": SOLVED, "ratio": SOLVED, "to": {}, "below": 1.0}, "value", "exactly one of value, difference and"),
+        ({"value": SOLVED, "to": {"arm": "lstm"}, "below": 1.0}, "to", "changes beside a difference or a ratio only"),
+        ({"ratio": SOLVED, "below": 1.0}, "to", "changes beside a difference or a ratio only"),
+        ({"value": SOLVED}, "below", "exactly one of below and above"),
+        ({"value": SOLVED, "below": 1.0, "above": 0.0}, "below", "exactly one of below and above"),
+    ],
+)
+def test_a_check_has_one_number_and_one_threshold(check: dict[str, object], field: str, expected: str) -> None:
+    with pytest.raises(InvalidFieldError, match=f"{field}.*{expected}"):
+        Check(grid="adding", **check)  # type: ignore[arg-type]
 
 
 def test_each_check_is_of_its_own_grid() -> None:
     known = RULES.claims["C2"]
     places = ("adding", "nowhere", "adding")
     checks = tuple(replace(check, grid=grid) for check, grid in zip(known.checks, places, strict=True))
-    found, told = judge(Rules(3, {"C2": replace(known, checks=checks)}), twice(study()))
-    assert told["grid"].to_list() == list(places)
-    assert told["answer"].to_list() == ["met", "not tested", "met"]
-    assert told["num_seeds"].to_list() == [5, 0, 5]
+    found, answers = judge(Rules(3, {"C2": replace(known, checks=checks)}), twice(study()))
+    assert answers["grid"].to_list() == list(places)
+    assert answers["answer"].to_list() == ["met", "not tested", "met"]
+    assert answers["num_seeds"].to_list() == [5, 0, 5]
     assert found["verdict"].to_list() == ["inconclusive"]
 
 
@@ -136,17 +193,40 @@ def test_a_study_may_name_only_claims_with_a_rule() -> None:
         load_rules(paths, {"cells": stranger})
 
 
+def changed_rules(tmp_path: Path, claim: str, changes: dict[str, object]) -> Rules:
+    """Load the project's rules with changes to one claim; a whole number is that check's changes."""
+    rules = yaml.safe_load((ROOT / "configs" / "claims.yaml").read_text())
+    for key, change in changes.items():
+        if isinstance(key, int):
+            rules["claims"][claim]["checks"][key] |= change
+        else:
+            rules["claims"][claim][key] = change
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "claims.yaml").write_text(yaml.safe_dump(rules))
+    return load_rules(Paths.at(tmp_path), {"cells": load_study(Paths.at(ROOT), "cells")})
+
+
+DECAY = {"quantity": "decay_factor", "arm": "elman", "state": "h", "stage": "end"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"condition": None}, "C2.condition: expected text if a check has the role condition, else null"),
+        ({"condition": None}, "C2.condition: expected text if a check has the role condition, else none"),
         ({"checks": []}, "C2.checks: expected at least one check"),
+        ({1: {"below": 1.0}}, r"C2.checks\[1\].below: expected exactly one of below and above"),
+        (
+            {2: {"value": DECAY | {"quantity": "decay_facto"}}},
+            r"C2.checks\[2\]: unknown quantity 'decay_facto'; did you mean 'decay_factor'\?",
+        ),
+        (
+            {1: {"value": DECAY | {"stat": "h"}}},
+            r"C2.checks\[1\]: unknown facet of decay_factor 'stat'; did you mean 'state'\?",
+        ),
+        ({0: {"grid": "addin"}}, r"C2: unknown grid 'addin'; did you mean 'adding'\?"),
+        ({0: {"rank": 1}}, r"C2.checks\[0\]: unknown key 'rank'"),
     ],
 )
 def test_a_claim_is_checked_when_it_is_read(tmp_path: Path, changes: dict[str, object], message: str) -> None:
-    rules = yaml.safe_load((ROOT / "configs" / "claims.yaml").read_text())
-    rules["claims"]["C2"] |= changes
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "claims.yaml").write_text(yaml.safe_dump(rules))
-    with pytest.raises(ConfigError, match=message):
-        load_rules(Paths.at(tmp_path), {})
+    with pytest.raises(ConfigError, match=f"^configs/claims.yaml.*claims.{message}"):
+        changed_rules(tmp_path, "C2", changes)

@@ -9,20 +9,19 @@ from typing import Any
 
 import polars as pl
 import pytest
-from pipeline.claims.effects import decoding, dynamics, runs, step_times
-from pipeline.claims.judge import Check, load_rules
 
+from pipeline.claims import Check, load_rules
 from pipeline.config import Paths, build, expand, load_params, load_scale, load_study
 from pipeline.core.cells import CELLS
 from pipeline.core.measures.truncation_bias import geometric_lengths
 from pipeline.core.training import TrialSpec
 from pipeline.data.tagging import CONTEXTS
-from pipeline.quantities import GridTables, grids_of
+from pipeline.quantities import Grid, grids_of
 from pipeline.results import SCHEMAS
 from pipeline.results.frames import failed_trials_frame
 from pipeline.sweep.consolidate import settings_frame
 from pipeline.sweep.plan import Plan, Setting, label_of
-from tests.report.conftest import ROOT
+from tests.test_architecture import ROOT
 
 PATHS = Paths.at(ROOT)
 RULES = load_rules(PATHS, {})
@@ -35,21 +34,20 @@ CHECKS = [
     for name, claim in RULES.claims.items()
     for index, check in enumerate(claim.checks)
 ]
-ALWAYS = {"training_loss", "grad_norm", "clipped_grad_norm", "clip_cosine", "validation_loss"}
-"""Curves that every trial writes."""
 ALIGNED = {"copying", "dates"}
 """Datasets of decoders, with a known alignment."""
 
 
 @cache
-def planned(name: str) -> dict[str, tuple[GridTables, Mapping[str, list[TrialSpec]]]]:
+def planned(name: str) -> dict[str, tuple[Grid, Mapping[str, list[TrialSpec]]]]:
     """Return the grids of a study at laptop scale as they would be if every trial failed, and each arm's specs."""
     settings = []
     for position, raw in enumerate(expand(STUDIES[name], "laptop", name)):
         spec = build(TrialSpec, {**raw.spec, "seeds": [0]}, raw.where)
         label, identity = label_of(raw), f"trial {position}"
         settings.append(Setting(name, raw.grid, position, raw.axes, label, spec, identity, "", False, 0.0))
-    plan, specs = Plan(name, tuple(settings), STUDIES[name].select), {s.trial_id: s.spec for s in settings}
+    plan = Plan(study=name, settings=tuple(settings), select=STUDIES[name].select, max_wall_time_s=60.0)
+    specs = {s.trial_id: s.spec for s in settings}
     given: dict[str, Any] = {"dataset_digest": "", "message": "never ran", "git_revision": None}
     failed = [failed_trials_frame(spec, trial_id=identity, **given) for identity, spec in specs.items()]
     tables = {table: pl.DataFrame(schema=schema) for table, schema in SCHEMAS.items()}
@@ -60,13 +58,12 @@ def planned(name: str) -> dict[str, tuple[GridTables, Mapping[str, list[TrialSpe
         arms: dict[str, list[TrialSpec]] = {}
         for arm, identity in grid.settings.select("arm", "trial_id").iter_rows():
             arms.setdefault(arm, []).append(specs[identity])
-        found[grid.grid] = (grid, arms)
+        found[grid.name] = (grid, arms)
     return found
 
 
 def named_arms(check: Check) -> set[str]:
-    told = vars(check.effect)
-    return {told[key] for key in ("arm", "than") if key in told} | set(told.get("arms", ()))
+    return {arm for selection in check.selections("") for arm in selection.arms}
 
 
 def test_every_claim_of_the_notes_has_a_rule() -> None:
@@ -74,66 +71,63 @@ def test_every_claim_of_the_notes_has_a_rule() -> None:
 
 
 def test_every_claim_is_named_by_the_study_that_tests_it_and_by_no_other() -> None:
-    told = {claim: [name for name, study in STUDIES.items() if claim in study.claims] for claim in RULES.claims}
-    assert told == {name: [claim.study] for name, claim in RULES.claims.items()}
+    tested = {claim: [name for name, study in STUDIES.items() if claim in study.claims] for claim in RULES.claims}
+    assert tested == {name: [claim.study] for name, claim in RULES.claims.items()}
 
 
 @pytest.mark.parametrize(("study", "check"), CHECKS)
 def test_study_grid_and_arms_of_a_check_exist(study: str, check: Check) -> None:
     assert study in STUDIES
     assert check.grid in planned(study)
-    tables, arms = planned(study)[check.grid]
-    assert set(tables.arms) == set(arms)
+    grid, arms = planned(study)[check.grid]
+    assert set(grid.arms) == set(arms)
     assert named_arms(check) <= set(arms)
-
-
-def written(spec: TrialSpec) -> set[str]:
-    """Return the curves that a trial of `spec` writes, as far as checks ask for them."""
-    unseen = {f"{what}[T={T}]" for T in spec.dataset.unseen_lengths for what in ("test_loss", "test_error")}
-    groups = {f"test_error[{group}]" for group in CONTEXTS} if spec.dataset.name == "tagging" else set()
-    return ALWAYS | unseen | groups
 
 
 @pytest.mark.parametrize(("study", "check"), CHECKS)
 def test_what_a_check_measures_is_measured(study: str, check: Check) -> None:
-    tables, arms = planned(study)[check.grid]
-    effect, specs = check.effect, [spec for arm in named_arms(check) for spec in arms[arm]]
-    longest = [spec for spec in specs if spec.dataset.length in {None, tables.lengths[-1]}]
+    grid, arms = planned(study)[check.grid]
+    selections = check.selections("")
+    specs = [spec for arm in named_arms(check) for spec in arms[arm]]
+    longest = [spec for spec in specs if spec.dataset.length in {None, grid.lengths[-1]}]
     assert longest or not specs
-    match effect:
-        case runs.SolvedShare():
-            assert all(spec.training.stop_below is not None for spec in specs)
-        case runs.Metric(column="criterion_time_s") | runs.MetricRatio(column="criterion_time_s"):
-            assert all(spec.training.stop_below is not None for spec in specs)
-        case runs.LengthRatio() | runs.LengthDifference():
-            assert len(tables.lengths) >= 2
-        case step_times.StepTimeExponent():
-            assert len(tables.lengths) >= 3
-        case step_times.StepTimeRatio():
-            assert all(2 * spec.training.evaluate_every <= spec.training.max_steps for spec in specs)  # timed portions
-        case dynamics.CurveMean() | dynamics.CurveDifference():
-            assert all(effect.metric in written(spec) for spec in longest)
-        case dynamics.AttentionMean():
-            known = ALIGNED if effect.metric == "alignment_error" else {"matching_digits"}
-            assert all(spec.model.attention.name != "none" and spec.dataset.name in known for spec in longest)
-        case decoding.ExposureGap() | decoding.ExposureGapDifference() | decoding.ExposureGapGrowth():
-            assert all(spec.dataset.name in ALIGNED for spec in longest)
-        case dynamics.UnseenOverBaseline():
-            assert all(max(spec.dataset.unseen_lengths) > tables.lengths[-1] for spec in longest)
-        case dynamics.GateMean() | dynamics.RetentionFactor():
-            assert all("gates" in spec.diagnostics.measures for spec in specs)
-            assert all(effect.gate in CELLS[spec.model.cell].gates for spec in specs)
-        case dynamics.TruncationBias():
-            assert all("truncation" in spec.diagnostics.measures for spec in specs)
-            assert effect.backward_length in geometric_lengths(tables.lengths[-1])
-    if getattr(effect, "quantity", None) == "c":
-        assert all(spec.model.cell == "lstm" for spec in arms[effect.arm])  # type: ignore[union-attr]
+    if len({selection.length for selection in selections}) > 1:
+        assert len(grid.lengths) >= 2
+    for selection in selections:
+        facets = selection.where
+        match selection.quantity.name:
+            case "solved" | "criterion_time_s" | "criterion_step":
+                assert all(spec.training.stop_below is not None for spec in specs)
+            case "step_time_exponent":
+                assert len(grid.lengths) >= 3
+            case "step_time_s":  # timed portions
+                assert all(2 * spec.training.evaluate_every <= spec.training.max_steps for spec in specs)
+            case "test_error_by_group":
+                assert facets["group"] in CONTEXTS
+                assert all(spec.dataset.name == "tagging" for spec in longest)
+            case "alignment_error":
+                assert all(spec.model.attention.name != "none" and spec.dataset.name in ALIGNED for spec in longest)
+            case "within_class_share" | "similarity_rank_correlation":
+                assert all(spec.model.attention.name != "none" for spec in longest)
+                assert all(spec.dataset.name == "matching_digits" for spec in longest)
+            case "exposure_gap" | "exposure_gap_by_half":
+                assert all(spec.dataset.name in ALIGNED for spec in longest)
+            case "unseen_over_baseline":
+                assert all(max(spec.dataset.unseen_lengths) > grid.lengths[-1] for spec in longest)
+            case "gate_mean" | "retention_factor":
+                assert all("gates" in spec.diagnostics.measures for spec in specs)
+                assert all(facets["gate"] in CELLS[spec.model.cell].gates for spec in specs)
+            case "truncation_error" | "truncation_cosine":
+                assert all("truncation" in spec.diagnostics.measures for spec in specs)
+                assert facets["backward_length"] in geometric_lengths(grid.lengths[-1])
+        if facets.get("state") == "c":
+            assert all(spec.model.cell == "lstm" for arm in selection.arms for spec in arms[arm])
 
 
 @pytest.mark.parametrize(("study", "check"), CHECKS)
 def test_a_check_is_said_without_raw_names(study: str, check: Check) -> None:
     assert study
-    assert not re.search(r"[a-z]_[a-z]|None|\[", check.effect.said), check.effect.said
+    assert not re.search(r"[a-z]_[a-z]|None|\[|\{", check.measure), check.measure
 
 
 @pytest.mark.parametrize("scale", ["laptop", "cluster"])

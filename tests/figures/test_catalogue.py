@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import itertools
+import re
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 import pytest
 from matplotlib.artist import Artist
 from matplotlib.text import Text
 
+from pipeline import figures
 from pipeline.errors import ConfigError
-from pipeline.figures.catalogue import FIGURES, KINDS, check_kinds, drawings_of
+from pipeline.figures.catalogue import FIGURES, check_figures, discover, figures_of
 from pipeline.figures.style import to_svg
-from pipeline.quantities import GridTables
-from tests.figures.conftest import grids
-from tests.figures.test_error_by_token import with_errors
-from tests.figures.test_unseen_lengths import with_unseen
+from pipeline.quantities import Grid
+from tests.figures.conftest import changed, grids
+from tests.figures.test_outcomes import ERRORS, with_errors
+from tests.figures.test_training import LOSSES, with_unseen
 from tests.synthetic_attention import attending, autoencoding, captioning, writing
 from tests.synthetic_attention import grid as shown_grid
 from tests.synthetic_decoding import ATTENTION, RECURRENCE, SCHEDULES, decoding_grid
 from tests.synthetic_results import Shape, Variant
 
-LONG = ("curves", "traces", "eigenvalues", "gates", "jacobians", "lyapunov", "truncation")
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "figure.py"
 
 
-def names(tables: GridTables) -> list[str]:
-    return [drawing.name for drawing in drawings_of(tables)]
+def names(grid: Grid) -> list[str]:
+    return [frame.name for frame in figures_of(grid)]
 
 
-def kinds(tables: GridTables) -> set[str]:
-    return {drawing.kind for drawing in drawings_of(tables)}
-
-
-def test_names_of_figures_say_study_and_grid(exact: list[GridTables]) -> None:
-    assert names(exact[0])[:3] == [
-        "cells_adding_gradient_by_lag",
-        "cells_adding_gradient_heatmap",
-        "cells_adding_loss_by_length",
-    ]
-    assert kinds(exact[1]) == {
+def test_figures_stand_in_the_order_of_a_report(exact: list[Grid]) -> None:
+    assert names(exact[0])[:3] == ["gradient_by_lag", "gradient_heatmap", "loss_by_length"]
+    assert set(names(exact[1])) == {
         "gradient_by_lag",
         "gradient_heatmap",
         "error_by_cell",
@@ -51,64 +47,75 @@ def test_names_of_figures_say_study_and_grid(exact: list[GridTables]) -> None:
     }
 
 
-def test_every_figure_applies_somewhere(measured: GridTables, many: GridTables, deep: GridTables) -> None:
+def test_every_figure_is_of_some_grid(measured: Grid, many: Grid, deep: Grid) -> None:
     variants = {"K = 4": Variant("lstm", backward_length=4), "full": Variant("lstm")}
     cut = grids(Shape(variants=variants, digits_length=None))[0]
     digits = grids(Shape())[1]
-    told = with_unseen(with_errors(measured, {("elman", "left"): 0.1}), {"elman": 0.1})
-    applying = kinds(measured) | kinds(many) | kinds(deep) | kinds(cut) | kinds(digits) | kinds(told)
-    applying |= kinds(decoding_grid(ATTENTION)) | kinds(decoding_grid(SCHEDULES)) | kinds(decoding_grid(RECURRENCE))
-    applying |= kinds(shown_grid(["dot"], attending({"dot": 0.9}))) | kinds(shown_grid(["a"], captioning({"a": 0.9})))
-    applying |= kinds(shown_grid(["lstm"], autoencoding)) | kinds(shown_grid(["lstm"], writing))
-    assert applying == {module.__name__.rpartition(".")[2] for module in FIGURES}
+    tested = with_unseen(with_errors(measured, ERRORS), LOSSES)
+    decoders = [decoding_grid(arms) for arms in (ATTENTION, SCHEDULES, RECURRENCE)]
+    shown = [shown_grid(["dot"], attending({"dot": 0.9})), shown_grid(["a"], captioning({"a": 0.9}))]
+    shown += [shown_grid(["lstm"], autoencoding), shown_grid(["lstm"], writing)]
+    found = [names(grid) for grid in (measured, many, deep, cut, digits, tested, *decoders, *shown)]
+    assert set(itertools.chain(*found)) == set(FIGURES)
+    assert len(FIGURES) == 30
 
 
 @pytest.mark.parametrize("grid", [0, 1])
-def test_draws_where_replicas_diverged_and_settings_failed(broken: list[GridTables], grid: int) -> None:
-    for drawing in drawings_of(broken[grid]):
-        assert b"<svg" in to_svg(drawing.draw())
-        assert "seed" in drawing.caption
-        assert "ended ok" in drawing.caption or "failed" in drawing.caption or "diverged" in drawing.caption
+def test_draws_where_replicas_diverged_and_settings_failed(broken: list[Grid], grid: int) -> None:
+    for frame in figures_of(broken[grid]):
+        assert b"<svg" in to_svg(frame.draw(broken[grid]))
+        caption = frame.view(broken[grid]).caption
+        assert "seed" in caption, frame.name
+        assert "ended ok" in caption or "failed" in caption or "diverged" in caption, frame.name
 
 
-def test_figures_of_a_recurrent_network_do_not_apply_to_an_encoder_and_a_decoder(measured: GridTables) -> None:
+def test_captions_and_titles_leave_no_place_unfilled(many: Grid, deep: Grid, exact: list[Grid]) -> None:
+    for grid in (many, deep, *exact):
+        for frame in figures_of(grid):
+            view = frame.view(grid)
+            text = f"{view.title} {view.caption}"
+            assert not re.search(r"\{\w*\}|None|nan\b|  |\.\.", text), f"{frame.name}: {text}"
+
+
+def test_figures_of_a_recurrent_network_are_of_no_encoder_and_decoder(measured: Grid) -> None:
     placed = ("traces", "eigenvalues", "gates", "jacobians", "lyapunov")
-    encoder = {name: getattr(measured, name).with_columns(part=pl.lit("encoder")) for name in placed}
-    metric = pl.col("metric").str.replace("[", "[encoder.", literal=True)
-    curves = measured.curves.with_columns(metric)
-    left = kinds(replace(measured, curves=curves, **encoder))
+    encoder = {name: measured[name].with_columns(part=pl.lit("encoder")) for name in placed}
+    curves = measured["curves"].with_columns(part=pl.col("part").replace("recurrent", "encoder"))
+    left = set(names(changed(measured, curves=curves, **encoder)))
     of_any = {"loss_by_length", "learning_curves", "clipping_ledger", "smoothness", "truncation_bias"}
     assert left == of_any | {"gradient_into_encoder"}
 
 
 def test_draws_one_seed_at_one_length() -> None:
     shape = Shape(lengths=(10,), learning_rates=(0.01,), num_seeds=1, cells=("gru",), digits_length=None, measures=True)
-    (tables,) = grids(shape)
-    for drawing in drawings_of(tables):
-        assert b"<svg" in to_svg(drawing.draw())
+    (grid,) = grids(shape)
+    for frame in figures_of(grid):
+        assert b"<svg" in to_svg(frame.draw(grid))
 
 
 def test_nothing_is_drawn_where_everything_failed() -> None:
     shape = Shape(lengths=(10,), learning_rates=(0.01,), cells=("gru", "lstm"), digits_length=None)
-    one = grids(replace(shape, broken={"gru, T=10, lr=0.01": "error"}))[0]
+    (one,) = grids(replace(shape, broken={"gru, T=10, lr=0.01": "error"}))
     left = one.runs.filter(arm="gru")
-    empty = {name: getattr(one, name).clear() for name in LONG}
-    assert names(replace(one, runs=left, all_runs=left, **empty)) == []
+    assert (
+        names(changed(one, runs=left, all_runs=left, **{name: frame.clear() for name, frame in one.long.items()})) == []
+    )
 
 
 @pytest.mark.parametrize("grid", ["many", "deep"])
 def test_titles_and_legends_lie_apart_and_on_the_page(request: pytest.FixtureRequest, grid: str) -> None:
-    for drawing in drawings_of(request.getfixturevalue(grid)):
-        figure = drawing.draw()
+    drawn = request.getfixturevalue(grid)
+    for frame in figures_of(drawn):
+        figure = frame.draw(drawn)
         figure.draw_without_rendering()
         panels = [ax for ax in figure.axes if ax.get_visible()]
         titles = {*figure.texts, *(child for ax in panels for child in ax.get_children() if _is_title(child))}
         boxes = [item.get_window_extent() for item in [*titles, *figure.legends]]
         for first, second in itertools.combinations(boxes, 2):
-            assert not first.overlaps(second), drawing.kind
+            assert not first.overlaps(second), frame.name
         for legend in figure.legends:
-            assert figure.bbox.x0 <= legend.get_window_extent().x0, drawing.kind
-            assert legend.get_window_extent().x1 <= figure.bbox.x1, drawing.kind
+            assert figure.bbox.x0 <= legend.get_window_extent().x0, frame.name
+            assert legend.get_window_extent().x1 <= figure.bbox.x1, frame.name
 
 
 def _is_title(artist: Artist) -> bool:
@@ -116,15 +123,35 @@ def _is_title(artist: Artist) -> bool:
     return isinstance(artist, Text) and artist.get_text() != "" and artist.get_fontweight() == "bold"
 
 
-def test_a_grid_may_choose_its_figures_and_their_order(exact: list[GridTables]) -> None:
-    tables = exact[0]
+def test_the_same_tables_give_the_same_bytes() -> None:
+    first, second = (grids(Shape(measures=True, digits_length=None))[0] for _ in range(2))
+    for frame in figures_of(first):
+        assert to_svg(frame.draw(first)) == to_svg(frame.draw(second)), frame.name
+
+
+def test_a_grid_may_choose_its_figures_and_their_order(exact: list[Grid]) -> None:
     wanted = ("learning_curves", "gate_distribution", "gradient_by_lag")
-    assert [drawing.kind for drawing in drawings_of(tables, wanted)] == ["learning_curves", "gradient_by_lag"]
-    assert not list(drawings_of(tables, ()))
+    assert [frame.name for frame in figures_of(exact[0], wanted)] == ["learning_curves", "gradient_by_lag"]
+    assert not figures_of(exact[0], ())
 
 
 def test_an_unknown_figure_is_named_with_its_neighbour() -> None:
-    check_kinds(tuple(KINDS), "here")
-    check_kinds(None, "here")
+    check_figures(tuple(FIGURES), "here")
+    check_figures(None, "here")
     with pytest.raises(ConfigError, match="^here: unknown figure 'gradient_by_lags'; did you mean 'gradient_by_lag'"):
-        check_kinds(("gradient_by_lags",), "here")
+        check_figures(("gradient_by_lags",), "here")
+
+
+def test_a_figure_is_added_by_its_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exact: list[Grid]
+) -> None:
+    (tmp_path / "step_times.py").write_text(EXAMPLE.read_text())
+    monkeypatch.setattr(figures, "__path__", [*figures.__path__, str(tmp_path)])
+    found = discover()
+    monkeypatch.delitem(sys.modules, "pipeline.figures.step_times")
+    assert list(found) == [*FIGURES, "step_time"]
+    view = found["step_time"].view(exact[0])
+    assert "(8.00 ms)" in view.title
+    assert "All 9 replicas ended ok." in view.caption
+    assert to_svg(found["step_time"].draw(exact[0])) == to_svg(found["step_time"].draw(exact[0]))
+    assert len(EXAMPLE.read_text().splitlines()) <= 25

@@ -60,6 +60,8 @@ def test_bounds_are_drawn_in_the_panels_of_the_largest(measured: Grid) -> None:
     assert len(axes) == 6
     assert [len(ax.lines) for ax in axes] == [3 + 1 + 1] * 2 + [3 + 1] * 4  # arms, zero, and the bound of the Elman
     assert axes[0].get_ylim()[1] > 0
+    lowest = [ax.get_ylim()[0] for ax in axes]
+    assert lowest[0] == lowest[1] > lowest[2] == lowest[3] > lowest[4]  # each row has its own range
 
 
 def test_the_sign_of_the_largest_exponent_follows_the_interval(measured: Grid) -> None:

@@ -4,14 +4,8 @@ import matplotlib
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from pipeline.figures.gradient_by_lag import draw
 
-from pipeline.figures.style import LOOKS, canvas, log_ticks, looks_of, state_looks, styled, to_svg, with_room
-from pipeline.quantities import GridTables
-
-
-def test_the_same_tables_give_the_same_bytes(exact: list[GridTables]) -> None:
-    assert to_svg(draw(exact[0])) == to_svg(draw(exact[0]))
+from pipeline.figures.style import LOOKS, canvas, decades, log_ticks, looks_of, state_looks, styled, to_svg, with_room
 
 
 def test_a_figure_leaves_the_callers_look_alone() -> None:
@@ -65,3 +59,20 @@ def test_logarithmic_ticks_are_plain_numbers(limits: tuple[float, float], labels
     log_ticks(axes[0, 0], "y")
     figure.draw_without_rendering()
     assert labels <= {label.get_text() for label in axes[0, 0].get_yticklabels()}
+
+
+@pytest.mark.parametrize(
+    ("limits", "labels"),
+    [
+        ((-6.0, 0.0), {"$10^{-6}$", "$10^{-3}$", "$10^{0}$"}),
+        ((-1.2, -0.1), {"0.1", "0.2", "0.5"}),
+        ((0.0, 0.1), {"1.1"}),
+    ],
+)
+def test_logarithms_are_shown_as_what_they_are_of(limits: tuple[float, float], labels: set[str]) -> None:
+    figure, axes = canvas("A finding", 1, 1, 2.0)
+    axes[0, 0].set_ylim(*limits)
+    decades(axes[0, 0])
+    figure.draw_without_rendering()
+    shown = {label.get_text().replace("$10^{-1}$", "0.1") for label in axes[0, 0].get_yticklabels()}
+    assert labels <= shown

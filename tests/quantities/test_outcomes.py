@@ -260,7 +260,7 @@ def test_every_column_that_is_a_quantity_is_one_of_the_trials_table() -> None:
 def test_words_name_arm_facets_and_length() -> None:
     of = {"quantity": "outcome", "arm": ["elman", "ReLU, identity"], "status": "timed_out", "length": 10}
     words = Selection.of(of, "check").words
-    assert words == "best of Elman and «ReLU, identity»: share of seeds that end timed out, at T = 10"
+    assert words == "best of Elman and «ReLU, identity»: share of seeds whose outcome is timed out, at T = 10"
 
 
 def test_values_are_computed_once() -> None:

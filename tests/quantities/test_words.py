@@ -4,11 +4,24 @@ import math
 
 import polars as pl
 import pytest
-from pipeline.figures.words import count, few, left_out, listed, name_of, number, outcomes, seeds_of, series_name, the
+
+from pipeline.quantities.words import (
+    capitalised,
+    count,
+    interval,
+    join,
+    join_first,
+    left_out,
+    name_of,
+    number,
+    outcomes,
+    seeds_of,
+    with_article,
+)
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "text"),
     [
         (0.0123456, "0.0123"),
         (1234.5, "1234"),
@@ -20,22 +33,21 @@ from pipeline.figures.words import count, few, left_out, listed, name_of, number
         (-0.5, "-0.500"),
     ],
 )
-def test_numbers_have_three_significant_digits(value: float | None, said: str) -> None:
-    assert number(value) == said
+def test_numbers_have_three_significant_digits(value: float | None, text: str) -> None:
+    assert number(value) == text
 
 
 def test_names_are_for_people() -> None:
     assert (name_of("lstm"), name_of("gru, threshold=1"), name_of("new")) == ("LSTM", "GRU, threshold=1", "new")
-    assert (the("elman"), the("gru")) == ("the Elman network", "the GRU")
     assert (name_of("clip + Ω"), name_of("clip + Ω, lstm, length=5")) == ("clip + Ω", "clip + Ω, LSTM, length=5")
-    assert (the("clip + Ω"), the("clip + Ω, gru"), the("gru, a=1")) == ("«clip + Ω»", "«clip + Ω, GRU»", "«GRU, a=1»")
-    assert series_name("clip + Ω, lstm", "c") == "clip + Ω, LSTM c"
-    assert (listed(["a"]), listed(["a", "b", "c"]), count(1, "seed"), count(2, "seed")) == (
-        "a",
-        "a, b and c",
-        "1 seed",
-        "2 seeds",
-    )
+    assert (with_article("elman"), with_article("gru")) == ("the Elman network", "the GRU")
+    labels = ("clip + Ω", "clip + Ω, gru", "gru, a=1")
+    assert tuple(map(with_article, labels)) == ("«clip + Ω»", "«clip + Ω, GRU»", "«GRU, a=1»")
+
+
+def test_counts_and_lists_are_english() -> None:
+    assert (join(["a"]), join(["a", "b", "c"])) == ("a", "a, b and c")
+    assert (count(1, "seed"), count(2, "seed")) == ("1 seed", "2 seeds")
 
 
 def test_outcomes_are_counted_by_status() -> None:
@@ -57,5 +69,16 @@ def test_seeds_and_values_left_out_are_said() -> None:
 
 
 def test_long_lists_are_cut() -> None:
-    assert few(["a", "b", "c"]) == "a, b and c"
-    assert few(["a", "b", "c", "d", "e"]) == "a, b and 3 others"
+    assert join_first(["a", "b", "c"]) == "a, b and c"
+    assert join_first(["a", "b", "c", "d", "e"]) == "a, b and 3 others"
+
+
+def test_an_interval_of_one_seed_is_a_number() -> None:
+    assert interval({"mean": 0.5, "low": None, "high": None}) == "0.50"
+    assert interval({"mean": 0.5, "low": 0.25, "high": 0.75}) == "0.50 [0.25, 0.75]"
+    assert interval({"mean": 0.5, "low": 0.25, "high": 0.75}, 3, scale=100) == "50.0 [25.0, 75.0]"
+
+
+def test_a_sentence_begins_with_a_large_letter_and_keeps_the_others() -> None:
+    assert capitalised("the GRU") == "The GRU"
+    assert capitalised("") == ""

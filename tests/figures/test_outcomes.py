@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.collections import PathCollection
+from scipy import stats
+
+from pipeline.figures.outcomes import error_by_cell, error_by_token, loss_by_length, outcome_by_arm
+from pipeline.quantities import Grid
+from tests.figures.conftest import changed, grids, legend, panels
+from tests.synthetic_results import Shape, Variant
+
+
+def with_runs(
+    grid: Grid,
+    losses: dict[str, list[float]],
+    *,
+    solved: dict[str, int] | None = None,
+    status: dict[str, str] | None = None,
+    classes: bool = False,
+) -> Grid:
+    rows = [
+        {"arm": arm, "length": 20, "seed": seed, "status": (status or {}).get(arm, "ok"), "baseline_loss": 1 / 6}
+        | {"test_loss": loss, "test_error": loss if classes else None, "dataset.name": "adding", "model.cell": "gru"}
+        | {"reached_criterion": seed < (solved or {}).get(arm, 0), "training.stop_below": 0.1 if solved else None}
+        | {"dataset.length": 20}
+        for arm, own in losses.items()
+        for seed, loss in enumerate(own)
+    ]
+    schema = {"test_error": pl.Float64, "training.stop_below": pl.Float64}
+    return changed(grid, runs=pl.DataFrame(rows, schema_overrides=schema))
+
+
+@pytest.mark.parametrize(
+    ("errors", "title"),
+    [
+        ({"gru": [0.1, 0.2, 0.3], "lstm": [0.11, 0.21, 0.312]}, "Fewest test errors: the GRU"),  # paired: tight
+        ({"gru": [0.1, 0.2, 0.3], "lstm": [0.3, 0.2, 0.12]}, "Inconclusive: no difference in test error"),
+        ({"gru": [0.1], "lstm": [0.2]}, "One pair of seeds, no interval"),
+        ({"gru": [0.1, 0.3]}, r"Only the GRU (20.0 %)"),
+    ],
+)
+def test_the_best_cell_rests_on_the_paired_difference(
+    exact: list[Grid], errors: dict[str, list[float]], title: str
+) -> None:
+    runs = with_runs(exact[1], errors, classes=True).runs.with_columns(pl.col("arm").alias("model.cell"))
+    assert error_by_cell.view(changed(exact[1], runs=runs)).title.startswith(title)
+
+
+def test_only_grids_of_cells_with_classes_have_error_by_cell(exact: list[Grid]) -> None:
+    assert [error_by_cell.is_of(grid) for grid in exact] == [False, True]
+
+
+ERRORS = {("elman", "left"): 0.02, ("elman", "right"): 0.7, ("lstm", "left"): 0.01, ("lstm", "right"): 0.1}
+
+
+def with_errors(grid: Grid, errors: dict[tuple[str, str], float], step: float = 0.01) -> Grid:
+    """The grid with an error per kind of token: the one given, plus `step` times the seed."""
+    runs = grid.at("longest").runs.select("trial_id", "seed", "arm", "length", "status")
+    facts = {"step": pl.lit(40, pl.Int64), "metric": pl.lit("error"), "split": pl.lit("test")}
+    parts = [
+        runs.filter(arm=arm).with_columns(**facts, group=pl.lit(group), value=error + step * pl.col("seed"))
+        for (arm, group), error in errors.items()
+    ]
+    return changed(grid, curves=pl.concat([grid["curves"], *parts], how="diagonal_relaxed"))
+
+
+def test_errors_by_kind_of_token_are_means_over_seeds(exact: list[Grid]) -> None:
+    assert not error_by_token.is_of(exact[0])
+    view = error_by_token.view(with_errors(exact[0], ERRORS))
+    means = {(row["arm"], row["group"]): row["mean"] for row in view.means.iter_rows(named=True)}
+    assert means == {key: pytest.approx(error + 0.01) for key, error in ERRORS.items()}  # seeds 0, 1, 2
+    assert view.means["num_seeds"].to_list() == [3] * 4
+    assert panels(error_by_token.draw(view.grid)) == ["a  left tokens", "b  right tokens"]
+    assert "left: Elman 0.030" in view.caption
+
+
+def test_the_kind_of_token_where_arms_differ_most_is_the_finding(exact: list[Grid]) -> None:
+    title = error_by_token.view(with_errors(exact[0], ERRORS)).title
+    assert title == "The LSTM is ahead on right tokens: 11.0 % against 71.0 % of the Elman network are wrong"
+    same = dict.fromkeys(ERRORS, 0.3)
+    assert error_by_token.view(with_errors(exact[0], same)).title.startswith("Inconclusive: for no kind of token")
+    one = {key: error for key, error in ERRORS.items() if key[0] == "elman"}
+    title = error_by_token.view(with_errors(exact[0], one)).title
+    assert title == "Most errors of the Elman network are on right tokens"
+
+
+LOSSES = {"a, ×1": [0.1, 0.2, 0.3], "b": [0.11, 0.22, 0.33], "c": [0.3, 0.3, 0.3]}
+
+
+def test_shares_of_ends_have_wilson_intervals(exact: list[Grid]) -> None:
+    view = outcome_by_arm.view(with_runs(exact[0], LOSSES, solved={"b": 2}, status={"c": "diverged"}))
+    shares = view.means.filter(panel="ends")
+    found = {(row["arm"], row["end"]): row["mean"] for row in shares.iter_rows(named=True)}
+    nothing = dict.fromkeys([("a, ×1", "solved"), ("a, ×1", "diverged"), ("b", "diverged"), ("c", "solved")], 0.0)
+    assert found == nothing | {("b", "solved"): pytest.approx(2 / 3), ("c", "diverged"): 1.0}
+    expected = stats.binomtest(2, 3).proportion_ci(method="wilson")
+    row = shares.filter(arm="b", end="solved").row(0, named=True)
+    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+    assert legend(outcome_by_arm.draw(view.grid)) == ["reached the criterion", "diverged"]
+
+
+def test_losses_are_geometric_means_of_those_that_did_not_diverge(exact: list[Grid]) -> None:
+    view = outcome_by_arm.view(with_runs(exact[0], LOSSES, status={"c": "diverged"}))
+    means = dict(view.means.filter(panel="loss").select("arm", "mean").iter_rows())
+    assert 10 ** means["a, ×1"] == pytest.approx(math.prod(LOSSES["a, ×1"]) ** (1 / 3))
+    assert means["c"] is None
+
+
+@pytest.mark.parametrize(
+    ("solved", "status", "finding"),
+    [
+        ({"b": 2}, {"c": "diverged"}, "most seeds reach the criterion with b, not with «a, ×1» and c; "),
+        ({"b": 1}, {}, "no arm reaches the criterion with most of its seeds"),
+        ({"a, ×1": 3, "b": 3, "c": 2}, {}, "every arm reaches the criterion with most of its seeds"),
+        ({}, {"c": "diverged"}, "Lowest test loss: «a, ×1» (0.182), ahead of b (0.200)"),
+    ],
+)
+def test_the_finding_follows_the_shares(
+    exact: list[Grid], solved: dict[str, int], status: dict[str, str], finding: str
+) -> None:
+    title = outcome_by_arm.view(with_runs(exact[0], LOSSES, solved=solved, status=status)).title
+    assert finding in title
+    assert title.endswith("most seeds of c diverge") == bool(status)
+
+
+def test_without_a_difference_the_outcome_is_inconclusive(exact: list[Grid]) -> None:
+    near = {"a": [0.1, 0.2, 0.3], "b": [0.3, 0.2, 0.11]}
+    title = outcome_by_arm.view(with_runs(exact[0], near, classes=True)).title
+    assert title.startswith("Inconclusive: no difference in test error")
+    assert "a (20.0 %) and b (20.3 %)" in title
+    title = outcome_by_arm.view(with_runs(exact[0], {"a": [0.1], "b": [0.2]})).title
+    assert title == "One pair of seeds, no interval: a (0.100) against b (0.200) in test loss"
+    gone = with_runs(exact[0], near, status={"a": "diverged", "b": "diverged"})
+    title = outcome_by_arm.view(gone).title
+    assert title.startswith("Inconclusive: no replica finished training; most seeds of a and b")
+
+
+def test_bare_cells_have_their_own_figures(exact: list[Grid], many: Grid) -> None:
+    assert not outcome_by_arm.is_of(exact[0])
+    assert not outcome_by_arm.is_of(exact[1])
+    assert outcome_by_arm.is_of(many)
+    assert "most seeds of «tanh, orthogonal ×1.03» diverge" in outcome_by_arm.view(many).title
+    assert not outcome_by_arm.is_of(with_runs(exact[0], {"a": [0.1, 0.2]}))
+
+
+@pytest.mark.parametrize("solved", [None, {"b": 2}])
+def test_the_baselines_name_lies_above_every_row(exact: list[Grid], solved: dict[str, int] | None) -> None:
+    losses = {"a": [0.05, 0.1, 0.9], "b": [0.11, 0.22, 0.33], "c": [1 / 6, 1 / 6, 1 / 6]}  # a's interval crosses it
+    figure = outcome_by_arm.draw(with_runs(exact[0], losses, solved=solved))
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    (name,) = ax.texts
+    titles = [a._left_title.get_window_extent().y0 for a in figure.axes]  # type: ignore[attr-defined]
+    assert name.get_window_extent().y0 >= ax.get_window_extent().y1
+    assert name.get_window_extent().y1 <= min(titles)
+    assert max(titles) == pytest.approx(min(titles), abs=1)
+    middle = (name.get_window_extent().x0 + name.get_window_extent().x1) / 2
+    assert middle == pytest.approx(ax.transData.transform((1 / 6, 0))[0], abs=1)
+
+
+def test_only_two_panels_have_a_left_one(exact: list[Grid]) -> None:
+    assert outcome_by_arm.view(with_runs(exact[0], LOSSES)).caption.startswith("Test loss on adding")
+    both = with_runs(exact[0], LOSSES, solved={"b": 2})
+    assert outcome_by_arm.view(both).caption.startswith("Left: test loss on adding")
+
+
+def test_losses_by_length_are_geometric_means_of_those_that_did_not_diverge(broken: list[Grid]) -> None:
+    view = loss_by_length.view(broken[0])
+    row = view.means.filter(panel="loss", arm="elman", length=20).row(0, named=True)
+    sound = broken[0].runs.filter(arm="elman", length=20, status="ok")
+    assert 10 ** row["mean"] == pytest.approx(math.prod(sound["test_loss"]) ** (1 / 2))
+    assert row["num_seeds"] == 2
+    assert "1 diverged, 1 ran out of time and 3 failed with an error" in view.caption
+
+
+@pytest.mark.parametrize(
+    ("patience", "title"),
+    [
+        ({"elman": 25, "lstm": 5}, "Most seeds solve up to T = 100 with the LSTM, up to T = 20 with the Elman network"),
+        ({"elman": 90, "lstm": 5}, "Most seeds solve up to T = 100 with the LSTM, no length with the Elman network"),
+        ({"elman": 5, "lstm": 5}, "Every cell solves every length that was tried, up to T = 100"),
+        ({"elman": 90, "lstm": 90}, "No cell reaches the criterion with most of its seeds, not even at T = 20"),
+    ],
+)
+def test_the_reach_follows_the_shares(patience: dict[str, float], title: str) -> None:
+    shape = Shape(lengths=(20, 100), cells=("elman", "lstm"), digits_length=None, patience=patience)
+    assert loss_by_length.view(grids(shape)[0]).title == title
+
+
+def test_without_a_criterion_the_loss_decides_and_there_is_one_panel(exact: list[Grid]) -> None:
+    runs = exact[0].runs.with_columns(pl.lit(None, pl.Float64).alias("training.stop_below"))
+    runs = runs.with_columns(test_loss=pl.when(pl.col("arm") == "lstm").then(1e-4).otherwise(0.1))
+    view = loss_by_length.view(changed(exact[0], runs=runs))
+    assert view.title == "At T = 20 the LSTM has the lowest mean test loss"
+    assert view.caption.startswith("Test loss on adding")
+    assert panels(loss_by_length.draw(view.grid)) == ["Test loss"]
+
+
+def test_of_many_reaches_the_ends_are_named() -> None:
+    patience = {"elman": 90.0, "lstm": 60.0, "gru": 18.0}
+    variants = {f"v{i}": Variant("elman") for i in range(4)}
+    (grid,) = grids(Shape(lengths=(5, 10, 20, 40), digits_length=None, variants=variants, patience=patience))
+    reach = pl.col("arm").replace_strict({"v0": 5, "v1": 10, "v2": 20, "v3": 0}, return_dtype=pl.Int64)
+    view = loss_by_length.view(changed(grid, runs=grid.runs.with_columns(reached_criterion=pl.col("length") <= reach)))
+    assert view.title == "Most seeds solve up to T = 20 with v2 to no length with v3; 2 arms lie between"
+
+
+@pytest.mark.parametrize(
+    ("stop_on", "judged"),
+    [
+        (pl.lit("validation_loss"), "whose validation loss fell below"),
+        (pl.lit("validation_error"), "whose validation error fell below"),
+        (
+            pl.when(pl.col("arm") == "gru").then(pl.lit("validation_error")).otherwise(pl.lit("validation_loss")),
+            "whose validation loss or validation error fell below",
+        ),
+    ],
+)
+def test_the_caption_says_what_the_criterion_is_about(exact: list[Grid], stop_on: pl.Expr, judged: str) -> None:
+    runs = exact[0].runs.with_columns(stop_on.alias("training.stop_on"))
+    assert judged in loss_by_length.view(changed(exact[0], runs=runs)).caption
+
+
+def test_every_seed_is_a_point_and_a_diverged_one_a_cross(broken: list[Grid]) -> None:
+    clouds = loss_by_length.draw(broken[0]).axes[0].collections
+    num_points = sum(np.shape(cloud.get_offsets())[0] for cloud in clouds if isinstance(cloud, PathCollection))
+    assert num_points == broken[0].runs["test_loss"].drop_nulls().len()
