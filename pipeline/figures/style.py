@@ -218,7 +218,7 @@ def decades(ax: Axes, axis: str = "y") -> None:
 
     def text(exponent: float, _: int | None) -> str:
         low, high = sorted(chosen.get_view_interval())
-        return f"{10.0**exponent:.2g}" if high - low < 3 and -4 < low else _power(exponent)
+        return f"{10.0**exponent:.2g}" if high - low < 3 and low > -4 else _power(exponent)
 
     chosen.set_major_formatter(FuncFormatter(text))
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from pipeline.core.cells.stack import FORWARD
-from pipeline.core.measures import step_jacobians, trace_gradients
+from pipeline.core.measures.gradients import trace_gradients
+from pipeline.core.measures.jacobians import step_jacobians
 from pipeline.core.models import Interface, ModelSpec, Replicas, RunOptions, SequenceModel, StateKey
 from pipeline.core.models.initialisation import PLAIN, Initialisation, MatrixRule
 

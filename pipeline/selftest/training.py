@@ -192,7 +192,7 @@ def _summed_error(replicas: Replicas, flat_RP: Tensor, k1: int, k2: int) -> floa
         )
         summed_RP += run.grad_RP * num_scored / num_timesteps  # each loss is the mean over its own timesteps
         carried = [state[:, window.carry - 1] for state in run.states] if window.carry else carried
-    full_RP = replicas.gradients(flat_RP, inputs, targets)[1]
+    full_RP = replicas.backpropagate(flat_RP, inputs, targets).grad_RP
     return ((summed_RP - full_RP).norm() / full_RP.norm()).item()
 
 

@@ -207,7 +207,7 @@ def decode(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> Decoding:
         never = torch.zeros_like(inputs.decoder_inputs, dtype=torch.bool)
         read_RBU, free_RBU = replicas.free_running(parameters, inputs, never, shared=True)
         forced_RBUO = replicas.predict(parameters, inputs)
-        free_RBUO = replicas.predict_each(parameters, Seq2SeqInputs(inputs.source, read_RBU))
+        free_RBUO = replicas.predict(parameters, Seq2SeqInputs(inputs.source, read_RBU))
         tokens[TEACHER_FORCED].append(forced_RBUO.argmax(dim=-1))
         tokens[FREE_RUNNING].append(ended(free_RBU))
         losses[TEACHER_FORCED].append(_summed_loss(forced_RBUO, targets))

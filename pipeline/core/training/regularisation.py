@@ -102,7 +102,8 @@ class VanishingGradient:
         derivative, (place,) = stack.cell.derivative, stack.places
         assert derivative is not None  # noqa: S101 - `check` has seen to it
         weight_RHH = replicas.weights(flat_RP, place).weight_hh
-        omega_R, grad_RHH = vanishing_gradient_penalty(run.grad_states[0], weight_RHH, derivative(run.states[0]))
+        delta_RTBH = run.grad_states[replicas.model.state_keys[0]]
+        omega_R, grad_RHH = vanishing_gradient_penalty(delta_RTBH, weight_RHH, derivative(run.states[0]))
         grad_RP = run.grad_RP.clone()
         replicas.weights(grad_RP, place).weight_hh.add_(grad_RHH, alpha=self.weight)
         return grad_RP, {"omega": omega_R}

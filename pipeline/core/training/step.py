@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.core import clipping
 from pipeline.core.clipping import Ledger
-from pipeline.core.measures import locate
+from pipeline.core.measures.gradients import locate
 from pipeline.core.models import Pass, Replicas, RunOptions, Seq2SeqInputs
 from pipeline.core.models.network import NO_OPTIONS
 from pipeline.core.training.data import Sequences

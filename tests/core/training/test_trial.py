@@ -230,14 +230,16 @@ def test_a_training_gradient_that_disagrees_at_initialisation_is_an_error(adding
 def test_a_wrong_backward_pass_is_an_error_at_initialisation(
     adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = Replicas.state_gradients
+    right = Replicas.backpropagate
 
     def wrong(pack: Replicas, *arguments: Any, **options: Any) -> Any:
-        states, grad = right(pack, *arguments, **options)
-        return states, grad * 1.01
+        run = right(pack, *arguments, **options)
+        return run._replace(grad_RP=run.grad_RP * 1.01)
 
-    monkeypatch.setattr(Replicas, "state_gradients", wrong)
-    monkeypatch.setattr("pipeline.core.measures.gradient_check_error", lambda fast, exact: torch.zeros(len(fast)))
+    monkeypatch.setattr(Replicas, "backpropagate", wrong)
+    monkeypatch.setattr(
+        "pipeline.core.training.diagnostics.gradient_check_error", lambda fast, exact: torch.zeros(len(fast))
+    )
     with pytest.raises(GradientCheckError, match="from finite differences of the loss at step 0"):
         run_trial(spec_of(), adding, MemorySink())
 

@@ -122,7 +122,7 @@ def test_with_k2_over_the_whole_sequence_the_gradients_of_its_updates_sum_to_the
         run = step_of.backpropagate(start.flat_RP, step_of.batch_of(window), options)
         summed += run.grad_RP * window.num_scored / T  # each loss is a mean over its own timesteps
     whole = step_of.train.take(step_of.order.indices(0))
-    _, full = trial.replicas.gradients(start.flat_RP, *whole)
+    full = trial.replicas.backpropagate(start.flat_RP, *whole).grad_RP
     torch.testing.assert_close(summed, full, rtol=1e-9, atol=1e-14)
 
 
