@@ -11,7 +11,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pipeline.core.measures import gates, jacobians, lyapunov, spectrum
+from pipeline.core.measures.gates import gate_statistics, gate_values, retention
+from pipeline.core.measures.jacobians import singular_values_by_lag
+from pipeline.core.measures.lyapunov import (
+    log_stretches,
+    lyapunov_spectrum,
+    mean_field_exponent,
+    random_network_jacobians,
+)
+from pipeline.core.measures.spectrum import recurrent_blocks, sigma_max, spectral_radius
 from pipeline.core.models import Replicas
 from pipeline.core.models import initialisation as init
 from pipeline.selftest.check import Number, Tolerance, experiment, printed
@@ -45,7 +53,7 @@ def scalar_linear() -> Iterator[Number]:
     flat_RP = parameters(replicas, W_hh=a_R11, W_ih=torch.ones(1, 1), readout=torch.ones(1, 1))
     near = inputs[:, :NUM_TIMESTEPS]
     norms_RT, long_RT = (log10_norms(replicas, flat_RP, these, _far_targets(2)) for these in (near, inputs))
-    exponents_RM = lyapunov.lyapunov_spectrum(jacobians_of(replicas, flat_RP, near)).exponents_RM
+    exponents_RM = lyapunov_spectrum(jacobians_of(replicas, flat_RP, near)).exponents_RM
     for r, a in enumerate(factors):
         for k, norms_T in ((10, norms_RT[r]), (100, norms_RT[r])) + (((far, long_RT[r]),) if a == 0.5 else ()):
             name, ratio = f"‖∂L/∂h_T-k‖/‖∂L/∂h_T‖, a={a:g}, k={k}", 10.0 ** (norms_T[-1 - k] - norms_T[-1]).item()
@@ -61,11 +69,11 @@ def orthogonal_linear() -> Iterator[Number]:
     W_hh = matrix(init.Orthogonal(gain=1.0), 16, 1)
     flat_RP = parameters(replicas, W_hh=W_hh, W_ih=draw(16, 1), readout=draw(1, 16, seed=1))
     norms_RT = log10_norms(replicas, flat_RP, inputs, _far_targets(2))
-    steps = jacobians_of(replicas, flat_RP, inputs)
-    values = jacobians.singular_values_by_lag(steps, [NUM_TIMESTEPS - 1])
+    jacobians = jacobians_of(replicas, flat_RP, inputs)
+    values = singular_values_by_lag(jacobians, [NUM_TIMESTEPS - 1])
     change = (norms_RT - norms_RT[:, -1:]).abs().max().item()
     yield Number("largest change of log10 ‖∂L/∂h_t‖", expected=0.0, measured=change, within=ROUNDING)
-    exponent = lyapunov.lyapunov_spectrum(steps).exponents_RM.abs().max().item()
+    exponent = lyapunov_spectrum(jacobians).exponents_RM.abs().max().item()
     yield Number("largest of all |Lyapunov exponents|", expected=0.0, measured=exponent, within=ROUNDING)
     for which in ("largest", "median", "smallest"):
         name = f"{which} singular value of ∂h_T/∂h_T-100"
@@ -92,9 +100,9 @@ def small_lstm() -> Iterator[Number]:
     c_RT = log10_norms(replicas, replicas.flat_RP, inputs, torch.ones(2, 1, dtype=F64), "c")
     traced = (10.0 ** ((c_RT[:, -1 - far] - c_RT[:, -1 - near]) / (far - near))).tolist()
     seen, states = replicas.unroll(replicas.named(flat_RP), inputs)
-    opened = gates.gate_values(recurrent.cell, replicas.weights(flat_RP, recurrent.places[0]), seen[0], states)
-    (half_life,) = (row.value_R.tolist() for row in gates.gate_statistics(opened, "f") if row.quantity == "half_life")
-    kept = (10.0 ** (gates.retention(opened["f"])[:, -1] / num_timesteps)).tolist()
+    gates = gate_values(recurrent.cell, replicas.weights(flat_RP, recurrent.places[0]), seen[0], states)
+    (half_life,) = (row.value_R.tolist() for row in gate_statistics(gates, "f") if row.quantity == "half_life")
+    kept = (10.0 ** (retention(gates["f"])[:, -1] / num_timesteps)).tolist()
     within = Tolerance("relative", 1e-5, "weights of standard deviation 1e-6 are not 0")
     for r, (bias, text) in enumerate(half_lives.items()):
         f = 1 / (1 + math.exp(-bias))
@@ -114,7 +122,7 @@ def singular_values() -> Iterator[Number]:
     """
     bounds, start, exact = (0.5, 0.95), torch.Generator().manual_seed(0), Tolerance("relative", 1e-12, "float64")
     drawn = [matrix(init.ScaledGaussian(gain=1.0), 256, start) for _ in bounds]
-    matrices = [W_hh * (bound / spectrum.sigma_max(W_hh[None])) for W_hh, bound in zip(drawn, bounds, strict=True)]
+    matrices = [W_hh * (bound / sigma_max(W_hh[None])) for W_hh, bound in zip(drawn, bounds, strict=True)]
     matrices += [matrix(init.Orthogonal(gain=0.95), 256, start)]
     matrices += [matrix(init.SpectralRadius(radius=0.7), 256, start)]
     W_ih, readout = draw(256, 1, seed=2), draw(1, 256, seed=3)
@@ -134,8 +142,8 @@ def singular_values() -> Iterator[Number]:
     name = "largest ‖δ_t-1‖/‖δ_t‖, sigmoid, σ_max=3.9, times γ = ¼"
     yield Number(name, expected=3.9 / 4, measured=of_sigmoid, within=below)
     yield Number("the same at h=0, W_hh=0.95 · orthogonal", expected=0.95, measured=largest[2], within=exact)
-    (block_RHH,) = spectrum.recurrent_blocks(tanh, flat_RP).values()
-    radius, sigma = spectrum.spectral_radius(block_RHH[-1:]).item(), spectrum.sigma_max(block_RHH[-1:]).item()
+    (block_RHH,) = recurrent_blocks(tanh, flat_RP).values()
+    radius, sigma = spectral_radius(block_RHH[-1:]).item(), sigma_max(block_RHH[-1:]).item()
     yield Number("spectral radius of a Gaussian W_hh", expected=0.7, measured=radius, within=exact)
     near = Tolerance("relative", 0.05, "holds for N → ∞; N = 256")
     yield Number("its σ_max, near 2 · radius", expected=1.4, measured=sigma, within=near)
@@ -156,7 +164,7 @@ def random_network() -> Iterator[Number]:
     below = Tolerance("at most", 0.0, "the theory is of N → ∞ and above")
     closer = Tolerance("at most", 0.0, "ten times the units, less than half of it")
     for gain in (1.5, 2.5):
-        theory = lyapunov.mean_field_exponent(gain)
+        theory = mean_field_exponent(gain)
         small, large = (_exponents(gain, N, num_networks).mean().item() for N, num_networks in ((100, 8), (1000, 3)))
         yield Number(f"λ_1 against ½ ln χ_1, g={gain:g}, N=1000", expected=theory, measured=large, within=percent)
         yield Number(f"λ_1 is below ½ ln χ_1, g={gain:g}, N=100", expected=theory, measured=small, within=below)
@@ -167,7 +175,7 @@ def random_network() -> Iterator[Number]:
     W_ih = torch.stack([draw(100, 1, seed=seed + 1000) for seed in seeds])
     flat_RP = parameters(replicas, W_hh=W_hh, W_ih=W_ih, readout=first_unit(100))
     inputs = torch.eye(1, 500, dtype=F64)[:, :, None]  # the first input brings h to tanh(x_0)
-    spectrum = lyapunov.lyapunov_spectrum(jacobians_of(replicas, flat_RP, inputs), burn_in=100, num_exponents=1)
+    spectrum = lyapunov_spectrum(jacobians_of(replicas, flat_RP, inputs), burn_in=100, num_exponents=1)
     difference = (spectrum.exponents_RM[:, 0] - _exponents(2.5, 100, 3)).mean().item()
     name, within = "λ_1 of the Elman network minus that of x, N=100", Tolerance("absolute", 0.01, "400 timesteps")
     yield Number(name, expected=0.0, measured=difference, within=within)
@@ -178,8 +186,8 @@ def _exponents(gain: float, num_units: int, num_networks: int) -> Tensor:
     exponents = []
     for seed in range(num_networks):
         coupling, start = matrix(init.ScaledGaussian(gain=gain), num_units, seed), draw(num_units, seed=seed + 1000)
-        steps = lyapunov.random_network_jacobians(coupling, start, 500)
-        exponents.append(lyapunov.log_stretches(steps, 1)[100:].mean())
+        jacobians = random_network_jacobians(coupling, start, 500)
+        exponents.append(log_stretches(jacobians, 1)[100:].mean())
     return torch.stack(exponents)
 
 

@@ -11,7 +11,26 @@ from torch import Tensor
 
 from pipeline.core.cells import Cell, Weights
 from pipeline.core.cells.stack import FORWARD, Place
-from pipeline.core.measures import attention, gates, gradients, jacobians, lyapunov, spectrum, truncation_bias
+from pipeline.core.measures.attention import (
+    alignment_error,
+    alignment_share,
+    entropy_nats,
+    rank_correlation,
+    within_class_share,
+)
+from pipeline.core.measures.gates import gate_statistics, gate_values, retention
+from pipeline.core.measures.gradients import (
+    finite_difference_error,
+    gradient_check_error,
+    in_float64,
+    local_smoothness,
+    rounding_error,
+    trace_gradients,
+)
+from pipeline.core.measures.jacobians import singular_values_by_lag, step_jacobians
+from pipeline.core.measures.lyapunov import lyapunov_spectrum
+from pipeline.core.measures.spectrum import eigenvalues, recurrent_blocks, sigma_max, spectral_radius
+from pipeline.core.measures.truncation_bias import geometric_lengths, truncation_bias
 from pipeline.core.models import Replicas, Seq2SeqInputs
 from pipeline.core.training.data import Sequences
 from pipeline.core.training.rows import RowWriter
@@ -75,9 +94,9 @@ class Diagnostics:
             GradientCheckError: If at step 0 the training path's gradient is further from the float64 one than allowed,
                 or that one from finite differences, and the network does not amplify rounding as much.
         """
-        trace = gradients.trace_gradients(self.replicas, flat_RP, *self.probe)
+        trace = trace_gradients(self.replicas, flat_RP, *self.probe)
         fast = self.replicas.backpropagate(flat_RP, *self.probe, shared=True)
-        error_R = gradients.gradient_check_error(fast.grad_RP, trace.grad_RP)
+        error_R = gradient_check_error(fast.grad_RP, trace.grad_RP)
         if step == 0:
             self._check_gradients(flat_RP, trace.grad_RP, error_R, which)
         for key, norms_RT in trace.log10_norms.items():
@@ -85,28 +104,28 @@ class Diagnostics:
             self.rows.write("traces", {"log10_norm": norms_RT[which]}, which, axes, step=step, **key._asdict())
         if "smoothness" in self.spec.measures:
             self.rows.curve(step, "probe_grad_norm", trace.grad_RP.norm(dim=1), which)
-        for block, block_RHH in spectrum.recurrent_blocks(self.replicas, flat_RP.cpu()).items():  # LAPACK serves well
+        for block, block_RHH in recurrent_blocks(self.replicas, flat_RP.cpu()).items():  # LAPACK serves well
             facts = {"part": block.part, "gate": block.gate, **block.place._asdict()}
-            self.rows.curve(step, "sigma_max", _only(spectrum.sigma_max, block_RHH, which), which, **facts)
-            self.rows.curve(step, "spectral_radius", _only(spectrum.spectral_radius, block_RHH, which), which, **facts)
+            self.rows.curve(step, "sigma_max", _only(sigma_max, block_RHH, which), which, **facts)
+            self.rows.curve(step, "spectral_radius", _only(spectral_radius, block_RHH, which), which, **facts)
         if self.replicas.model.attends:
             self._measure_attention(step, flat_RP, which)
         if "gates" in self.spec.measures:
             for place, weights, (x, *states) in self._unrolled(flat_RP, which):
-                values = gates.gate_values(self._cell, weights, x, states)
+                values = gate_values(self._cell, weights, x, states)
                 self._write_gates(step, place, values, which)
         return error_R[which].tolist()
 
     def measure_expensive(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
         """Write what costs more and is measured at step 0 and where a replica ends."""
-        for (part, place, gate), block_RHH in spectrum.recurrent_blocks(self.replicas, flat_RP.cpu()).items():
-            values_RH = spectrum.eigenvalues(block_RHH[which])
+        for (part, place, gate), block_RHH in recurrent_blocks(self.replicas, flat_RP.cpu()).items():
+            values_RH = eigenvalues(block_RHH[which])
             parts, axes = {"real": values_RH.real, "imag": values_RH.imag}, {"index": range(values_RH.shape[1])}
             self.rows.write("eigenvalues", parts, which, axes, step=step, part=part, gate=gate, **place._asdict())
         if {"jacobians", "lyapunov"} & set(self.spec.measures):
             for place, weights, unrolled in self._unrolled(flat_RP, which):
                 x, *states = (tensor[:, :, :NUM_JACOBIAN_EXAMPLES] for tensor in unrolled)
-                self._write_jacobians(step, place, jacobians.step_jacobians(self._cell, weights, x, states), which)
+                self._write_jacobians(step, place, step_jacobians(self._cell, weights, x, states), which)
         if "truncation" in self.spec.measures:
             self._write_truncation(step, flat_RP, which)
 
@@ -114,7 +133,7 @@ class Diagnostics:
         """Write how smooth the loss is along the update from `step` to the next, where the spec asks for it."""
         if "smoothness" not in self.spec.measures:
             return
-        smoothness_R = gradients.local_smoothness(self.replicas, before_RP, after_RP, *self.probe)
+        smoothness_R = local_smoothness(self.replicas, before_RP, after_RP, *self.probe)
         self.rows.curve(step, "local_smoothness", smoothness_R, which)
 
     def _check_gradients(self, flat_RP: Tensor, exact_RP: Tensor, error_R: Tensor, which: list[int]) -> None:
@@ -126,7 +145,7 @@ class Diagnostics:
         Raises:
             GradientCheckError: If one strays further than the tolerance, and the network is not chaotic.
         """
-        differences_R = gradients.finite_difference_error(self.replicas, flat_RP, exact_RP, *self.probe)
+        differences_R = finite_difference_error(self.replicas, flat_RP, exact_RP, *self.probe)
         exploding_R = exact_RP.norm(dim=1) >= EXPLODING_NORM
         for text, strayed_R in (
             ("the training gradient is {:.1e} (relative) from the float64 gradient", error_R),
@@ -139,7 +158,7 @@ class Diagnostics:
             suspects = [r for r in which if not strayed_R[r] <= tolerance]  # NaN strays
             if not suspects:
                 continue
-            amplified_R = gradients.rounding_error(self.replicas, flat_RP, *self.probe)
+            amplified_R = rounding_error(self.replicas, flat_RP, *self.probe)
             guilty = [r for r in suspects if amplified_R[r] < CHAOTIC or not strayed_R[r] <= 100 * amplified_R[r]]
             if guilty:
                 found = f"{text.format(strayed_R[guilty[0]])} at step 0, seed {self.rows.seeds[guilty[0]]}"
@@ -148,20 +167,20 @@ class Diagnostics:
     def _measure_attention(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
         """Write attention entropy, and alignment error or similarity to the inputs as far as an alignment is known."""
         inputs, targets = self.probe
-        weights_RBUS = self.replicas.attend(self.replicas.named(flat_RP.double()), gradients.in_float64(inputs))
-        aligned, entropy_RBU = self.alignment, attention.entropy_nats(weights_RBUS)
+        weights_RBUS = self.replicas.attend(self.replicas.named(flat_RP.double()), in_float64(inputs))
+        aligned, entropy_RBU = self.alignment, entropy_nats(weights_RBUS)
         asking_BU = targets != PAD if isinstance(inputs, Seq2SeqInputs) else self.replicas.interface.mask(inputs)
         asking_BU = torch.ones_like(entropy_RBU[0], dtype=torch.bool) if asking_BU is None else asking_BU
         measured = {"attention_entropy_nats": _mean_over(entropy_RBU, asking_BU)}
         if aligned is not None and isinstance(inputs, Seq2SeqInputs):
-            measured["alignment_error"] = attention.alignment_error(weights_RBUS, aligned)
-            measured["alignment_share"] = attention.alignment_share(weights_RBUS, aligned)
+            measured["alignment_error"] = alignment_error(weights_RBUS, aligned)
+            measured["alignment_share"] = alignment_share(weights_RBUS, aligned)
         elif aligned is not None and isinstance(inputs, Tensor):  # which timesteps are of one class
             itself = torch.eye(aligned.shape[1], dtype=torch.bool, device=aligned.device)
-            measured["within_class_share"] = attention.within_class_share(weights_RBUS, aligned | itself)
+            measured["within_class_share"] = within_class_share(weights_RBUS, aligned | itself)
             real = inputs.double()
             similarity = torch.nn.functional.cosine_similarity(real[:, :, None], real[:, None], dim=-1)
-            measured["similarity_rank_correlation"] = attention.rank_correlation(weights_RBUS, similarity)
+            measured["similarity_rank_correlation"] = rank_correlation(weights_RBUS, similarity)
         for metric, values_R in measured.items():
             self.rows.curve(step, metric, values_R, which)
 
@@ -174,7 +193,7 @@ class Diagnostics:
         """Yield each layer forward in time, its weights, and its inputs and states on the probe, in float64."""
         exact_RP, inputs = flat_RP.double(), self.probe.inputs
         assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
-        seen, states = self.replicas.unroll(self.replicas.named(exact_RP), gradients.in_float64(inputs))
+        seen, states = self.replicas.unroll(self.replicas.named(exact_RP), in_float64(inputs))
         per_place = len(self._cell.states)
         for number, place in enumerate(self.replicas.model.stacks["recurrent"].places):
             if place.direction == FORWARD:
@@ -184,24 +203,24 @@ class Diagnostics:
 
     def _write_gates(self, step: int, place: Place, values: Mapping[str, Tensor], which: list[int]) -> None:
         keep, facts = self._cell.keep_gate, {"step": step, "part": "recurrent", **place._asdict()}
-        for gate, quantity, position, value_R in gates.gate_statistics(values, keep):
+        for gate, quantity, position, value_R in gate_statistics(values, keep):
             self.rows.write(
                 "gates", {"value": value_R}, which, {}, **facts, gate=gate, quantity=quantity, position=position
             )
         if keep is not None:
             lags = {"position": np.arange(1.0, values[keep].shape[1] + 1)}
-            kept = {"value": gates.retention(values[keep])}
+            kept = {"value": retention(values[keep])}
             self.rows.write("gates", kept, which, lags, **facts, gate=keep, quantity="retention")
 
     def _write_jacobians(self, step: int, place: Place, jacobians_RTBSS: Tensor, which: list[int]) -> None:
         num_timesteps, facts = jacobians_RTBSS.shape[1], {"step": step, "part": "recurrent", **place._asdict()}
-        lags = truncation_bias.geometric_lengths(num_timesteps, per_doubling=4)
+        lags = geometric_lengths(num_timesteps, per_doubling=4)
         if "jacobians" in self.spec.measures:
-            for quantity, log10_RK in jacobians.singular_values_by_lag(jacobians_RTBSS, lags).items():
+            for quantity, log10_RK in singular_values_by_lag(jacobians_RTBSS, lags).items():
                 values = {"log10_value": log10_RK}
                 self.rows.write("jacobians", values, which, {"lag": lags}, **facts, quantity=quantity)
         if "lyapunov" in self.spec.measures:
-            spectrum = lyapunov.lyapunov_spectrum(jacobians_RTBSS, timesteps=lags[:-1])
+            spectrum = lyapunov_spectrum(jacobians_RTBSS, timesteps=lags[:-1])
             whole = spectrum.exponents_RM[:, None], spectrum.standard_error_RM[:, None]
             largest = spectrum.running_RKM[..., :1], spectrum.running_error_RKM[..., :1]  # the convergence of one
             for timesteps, (exponents, errors) in ((lags[:-1], largest), ([num_timesteps], whole)):
@@ -212,8 +231,8 @@ class Diagnostics:
     def _write_truncation(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
         inputs, targets = self.probe
         assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
-        lengths = truncation_bias.geometric_lengths(inputs.shape[1], per_doubling=2)
-        bias = truncation_bias.truncation_bias(self.replicas, flat_RP, inputs, targets, lengths)
+        lengths = geometric_lengths(inputs.shape[1], per_doubling=2)
+        bias = truncation_bias(self.replicas, flat_RP, inputs, targets, lengths)
         values = {
             "cosine": bias.cosine_RK,
             "relative_error": bias.relative_error_RK,

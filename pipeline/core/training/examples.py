@@ -78,13 +78,15 @@ class Examples:
         kept = [token for token in ids.tolist() if token != PAD or not self.dataset.padded]
         shown = [str(token) if texts is None else texts[token] for token in kept]
         if shown:
-            about: dict[str, Column] = {"seed": int(self.rows.seeds[r]), "example": example, "sequence": sequence}
-            tokens: dict[str, Column] = {
+            columns: dict[str, Column] = {
+                "seed": int(self.rows.seeds[r]),
+                "example": example,
+                "sequence": sequence,
                 "step": self.step,
                 "position": np.arange(1, len(shown) + 1),
                 "token": np.array(shown),
             }
-            self.rows.sink.write("tokens", about | tokens)
+            self.rows.sink.write("tokens", columns)
 
     def _write_attention(self, inputs: Seq2SeqInputs, targets: Tensor) -> None:
         weights_RBUS = self.replicas.attend(self.replicas.named(self.flat_RP), inputs).double()
