@@ -34,6 +34,7 @@ P = ParamSpec("P")
 
 WIDTH = 6.5
 PNG_DPI = 150
+DOTTED = (0, (1, 1.5))
 INK, FAINT = "#22282e", "#8a929a"
 
 _RC: Any = {
@@ -218,7 +219,7 @@ def decades(ax: Axes, axis: str = "y") -> None:
 
     def text(exponent: float, _: int | None) -> str:
         low, high = sorted(chosen.get_view_interval())
-        return f"{10.0**exponent:.2g}" if high - low < 3 and -4 < low else _power(exponent)
+        return f"{10.0**exponent:.2g}" if high - low < 3 and low > -4 else _power(exponent)
 
     chosen.set_major_formatter(FuncFormatter(text))
 
