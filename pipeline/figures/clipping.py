@@ -100,10 +100,6 @@ def _values(view: View) -> str:
     return text
 
 
-def _rank(view: View) -> dict[str, float | None]:
-    return (clip_cosine if _changes_direction(view.grid) else clipped_share).by_arm(view.grid)
-
-
 clipping_ledger = Lines(
     name="clipping_ledger",
     rows=_rows,
@@ -133,5 +129,8 @@ clipping_ledger = Lines(
     values=_values,
     not_ok="they count until they stopped",
     most=4,
-    rank=(_rank, "mean cosine of clipped steps, or share of clipped steps where none changes direction"),
+    rank=(
+        lambda view: (clip_cosine if _changes_direction(view.grid) else clipped_share).by_arm(view.grid),
+        "mean cosine of clipped steps, or share of clipped steps where none changes direction",
+    ),
 )

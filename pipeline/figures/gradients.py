@@ -90,6 +90,7 @@ gradient_by_lag = Lines(
     f"relative to lag 0, at T = {{T}} on {{dataset}}; {_EXACT}. Lines are means of log10 over {{seeds}}, bands the "
     "{interval}. In the legend: factors per timestep at initialisation and after training, least-squares fits of the "
     "log10 norm, seed by seed. Where the study selects between settings, the selected one is shown.",
+    not_ok="diverged and failed replicas are shown at initialisation only, if at all",
     top_layer="traces",
 )
 

@@ -171,10 +171,6 @@ unseen_lengths = Lines(
 _PROPORTIONAL = Look(INK, DOTTED, "")
 
 
-def _finite_points(grid: Grid) -> pl.DataFrame:
-    return smoothness_points(grid).filter(pl.col("log10_norm").is_finite(), pl.col("log10_smoothness").is_finite())
-
-
 def _smoothness_finding(view: View) -> str:
     """In which arms smoothness and gradient norm rise together, where the whole interval says so."""
     found = smoothness_correlation.means(view.grid, kind="pearson").drop_nulls("mean")
@@ -224,7 +220,9 @@ def _near_most(rows: pl.DataFrame) -> Sequence[tuple[float, float]]:
 
 smoothness = Points(
     name="smoothness",
-    rows=_finite_points,
+    rows=lambda grid: smoothness_points(grid).filter(
+        pl.all_horizontal(pl.col("log10_norm", "log10_smoothness").is_finite())
+    ),
     x=Axis(label="gradient norm", column="log10_norm", scale="decades"),
     y=Axis(label="local smoothness", column="log10_smoothness", scale="decades"),
     across=("arm", None),
