@@ -42,11 +42,12 @@ def ours(cell: str, B: int, H: int, T: int, num_replicas: int, trace: bool) -> S
 
     def step() -> None:
         if trace:
-            states, grad = replicas.state_gradients(flat, inputs, targets)
-            for grad_RTBH in states.values():
+            run = replicas.backpropagate(flat, inputs, targets, trace=True)
+            grad = run.grad_RP
+            for grad_RTBH in run.grad_states.values():
                 grad_RTBH.norm(dim=(2, 3))
         else:
-            _, grad = replicas.gradients(flat, inputs, targets)
+            grad = replicas.backpropagate(flat, inputs, targets).grad_RP
         flat.grad = clip_by_global_norm(grad, 1.0)
         optimiser.step()
 

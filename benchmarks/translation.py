@@ -70,7 +70,7 @@ def ours(num_replicas: int, trace: bool) -> Step:
 
     def step() -> None:
         run = replicas.backpropagate(flat, inputs, targets, trace=trace)
-        for grad_RTBH in run.grad_states:
+        for grad_RTBH in run.grad_states.values():
             grad_RTBH.norm(dim=(2, 3))
         flat.grad = clip_by_global_norm(run.grad_RP, 1.0)
         optimiser.step()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pipeline.config import Paths, keep_listed, load_params, load_scale, write_digest
+from pipeline.config import Paths, keep_listed, load_params, write_digest
 from pipeline.errors import PipelineError
 from pipeline.sweep import Plan, plan_study
 
@@ -30,10 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
 def plan_all(paths: Paths) -> list[Plan]:
     """Plan every listed study, then write the plans: none where one is wrong."""
     params = load_params(paths)
-    limit_s = load_scale(paths, params.scale).max_wall_time_s
     plans = [plan_study(paths, params, name) for name in params.studies]
     for plan in plans:
-        write_digest(paths.plan(plan.study), plan.digest(limit_s))
+        write_digest(paths.plan(plan.study), plan.digest())
     keep_listed(paths.dataset_digest, params.datasets)
     return plans
 

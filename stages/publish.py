@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import sys
-from typing import Literal
 
-from pipeline.config import Params, Paths, load_params
+from pipeline.config import Paths, load_params
 from pipeline.errors import ConfigError, PipelineError, unknown_name
 from pipeline.publish import Publisher
 
@@ -26,31 +24,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mode", choices=("online", "offline"), help="default: as WANDB_MODE or params.yaml says")
     asked = parser.parse_args(arguments)
     try:
-        done = _publish(Paths.at(), asked.studies, asked.mode)
+        if asked.mode:
+            os.environ["WANDB_MODE"] = asked.mode  # the command line comes before the environment and params.yaml
+        publisher = publish(Paths.at(), asked.studies)
     except PipelineError as error:
         print(f"publish: {error}", file=sys.stderr)
         return 2
-    return 0 if done else 1
+    return 0 if publisher.num_failed == 0 and asked.mode in {None, publisher.mode} else 1
 
 
-def _publish(paths: Paths, studies: list[str], mode: Literal["online", "offline"] | None) -> bool:
-    """Publish `studies`, or all of params.yaml, and return whether everything went where it was meant to go."""
+def publish(paths: Paths, studies: list[str]) -> Publisher:
+    """Publish `studies`, or all of params.yaml, and return the publisher, which knows what failed."""
     params = load_params(paths)
     for study in studies:
         if study not in params.studies:
             raise ConfigError(f"{paths.params.name}: studies: {unknown_name('study', study, params.studies)}")
-    with contextlib.closing(Publisher(paths, _with_mode(params, mode))) as publisher:
+    with contextlib.closing(Publisher(paths, params)) as publisher:
         for study in studies or params.studies:
             publisher.study(study)
             print(f"{study}: {publisher.mode}, {publisher.num_failed} failed")
-    return publisher.num_failed == 0 and mode in {None, publisher.mode}
-
-
-def _with_mode(params: Params, mode: Literal["online", "offline"] | None) -> Params:
-    if mode is None:
-        return params
-    os.environ.pop("WANDB_MODE", None)  # what is asked on the command line is meant
-    return dataclasses.replace(params, tracking=dataclasses.replace(params.tracking, mode=mode))
+    return publisher
 
 
 if __name__ == "__main__":

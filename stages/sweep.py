@@ -12,7 +12,7 @@ import os
 import sys
 
 from pipeline import sweep
-from pipeline.config import Paths, load_params, load_scale, write_digest
+from pipeline.config import Paths, load_params, write_digest
 from pipeline.errors import PipelineError
 from pipeline.results import digest_tables
 from pipeline.results.store import TrialStore
@@ -38,14 +38,13 @@ def _sweep(asked: argparse.Namespace) -> None:
     paths = Paths.at()
     params = load_params(paths)
     store = TrialStore.of(paths, params.trial_store)
-    limit_s = load_scale(paths, params.scale).max_wall_time_s
     if asked.dry_run:
-        print(sweep.describe_plan(sweep.current_plan(paths, params, asked.study, store, limit_s)))
+        print(sweep.describe_plan(sweep.current_plan(paths, params, asked.study, store)))
         return
     if os.environ.get("RAY_ADDRESS") and store.is_local:
         print(f"sweep: trial_store is {store.url}: every node of the cluster must see that folder", file=sys.stderr)
     executor = sweep.executor_named(asked.executor, params)
-    sweep.run_sweep(paths, params, asked.study, executor, max_wall_time_s=limit_s)
+    sweep.run_sweep(paths, params, asked.study, executor)
     write_digest(paths.results_digest(asked.study), digest_tables(paths.results(asked.study)))
 
 

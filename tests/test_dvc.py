@@ -23,6 +23,12 @@ def definition(stage: str) -> dict:
     return STAGES[stage].get("do", STAGES[stage])
 
 
+def command(stage: str) -> str:
+    """The command that makes the stage's outputs: its last; what runs before only checks."""
+    commands = definition(stage)["cmd"]
+    return commands if isinstance(commands, str) else commands[-1]
+
+
 def files_of(module: str) -> list[Path]:
     """The files that importing `module` runs: itself and the packages above it."""
     parts = module.split(".")
@@ -55,7 +61,7 @@ def listed(stage: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_lists_its_script_and_exactly_its_modules(stage: str) -> None:
-    script = definition(stage)["cmd"].split()[1]
+    script = command(stage).split()[1]
     assert script == f"stages/{stage}.py"
     assert script in definition(stage)["deps"]
     assert listed(stage) == closure(ROOT / script)
@@ -206,6 +212,15 @@ def test_more_seeds_prepare_nothing(author: Clone) -> None:
     author.edit("params.yaml", resources={"cpus_per_trial": 2, "gpus_per_trial": 0})
     assert ran(author.run("dvc", "repro", "plan")) == ["request", "plan"]
     assert stale(author) == {f"sweep@{name}" for name in STUDIES}
+
+
+def test_a_misspelt_figure_shows_before_any_sweep_and_leaves_the_report(author: Clone) -> None:
+    grids = {"a": {"figures": ["learning_curve"], "axes": {"model.cell": ["elman"]}}}
+    author.edit("configs/studies/on_adding.yaml", grids=grids)
+    printed = author.run("dvc", "repro", check=False)
+    assert "unknown figure 'learning_curve'; did you mean 'learning_curves'?" in printed
+    assert ran(printed) == ["request"]
+    assert (author.folder / "reports" / "site" / "index.html").is_file()
 
 
 def test_a_colleague_trains_nothing_after_a_study_and_a_dataset_were_taken_out(author: Clone, tmp_path: Path) -> None:

@@ -111,18 +111,18 @@ class Check:
         return "met" if effect.low > self.above else "refuted" if effect.high < self.above else "undecided"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """A statement, the study that tests it, and its checks; the first check is the one that a summary shows."""
 
     statement: str
     study: str
-    condition: str | None
     checks: tuple[Check, ...]
+    condition: str | None = None
 
     def __post_init__(self) -> None:
         conditional = any(check.role == "condition" for check in self.checks)
-        told = "text if a check has the role condition, else null"
+        told = "text if a check has the role condition, else none"
         require(len(self.checks) > 0, "checks", "at least one check", [])
         require(conditional == (self.condition is not None), "condition", told, self.condition)
 

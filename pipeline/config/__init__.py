@@ -2,7 +2,7 @@
 
 from pipeline.config.digests import keep_listed, write_digest, write_requests
 from pipeline.config.params import Params, Resources, Scale, Sizes, Tracking, load_params, load_scale, seeds_of
-from pipeline.config.paths import Paths
+from pipeline.config.paths import Paths, write_whole
 from pipeline.config.strict import InvalidFieldError, build, read_yaml, require
 from pipeline.config.study import RawSetting, Selection, Study, expand, lengths_of, load_study
 
@@ -29,4 +29,5 @@ __all__ = [
     "seeds_of",
     "write_digest",
     "write_requests",
+    "write_whole",
 ]

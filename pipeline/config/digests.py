@@ -15,48 +15,32 @@ gives the same bytes, so a stage that runs again and finds nothing new leaves la
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import uuid
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Params, load_scale
-from pipeline.config.paths import Paths
+from pipeline.config.paths import Paths, write_whole
 from pipeline.config.study import lengths_of, load_study
-from pipeline.errors import PipelineError
 
 
 def write_digest(path: Path, content: Any) -> None:
-    """Write `content` as JSON, or what comes near it (infinities, dates); readers never see half a file.
+    """Write `content` as JSON, or what comes near it (infinities, dates).
 
     Raises:
         PipelineError: If the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise PipelineError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_whole(path, (json.dumps(content, indent=1, default=str) + "\n").encode())
 
 
 def keep_listed(path_of: Callable[[str], Path], names: Collection[str]) -> None:
-    """Remove the digests of what params.yaml no longer lists.
+    """Remove the digests of what params.yaml no longer lists: `path_of` is `paths.dataset_digest`, or another of them.
 
     No stage of DVC can depend on the files of a list in params.yaml, so the next stage depends on the folder of the
     digests and cleans it. DVC hashes a dependency after the stage has run: dvc.lock never knows of a left-over, which
     a clone would not have.
-
-    Args:
-        path_of: From a name to its digest, `paths.dataset_digest` or `paths.results_digest`.
-        names: What params.yaml lists.
     """
     for path in path_of("any").parent.glob("*.json"):
         if path.stem not in names:
@@ -77,10 +61,8 @@ def write_requests(paths: Paths, params: Params) -> None:
     for dataset in params.datasets:
         lengths = lengths_of(studies, params.scale, dataset)
         write_digest(paths.request(dataset), {"lengths": lengths, "sizes": dataclasses.asdict(sizes)})
-    read = {
-        name: dataclasses.replace(
-            study, scales={scale: override for scale, override in study.scales.items() if scale == params.scale}
-        )
-        for name, study in studies.items()
-    }
-    write_digest(paths.listed_studies, [{"name": name, **dataclasses.asdict(study)} for name, study in read.items()])
+    read = []
+    for name, study in studies.items():
+        scales = {scale: override for scale, override in study.scales.items() if scale == params.scale}
+        read.append({"name": name, **dataclasses.asdict(dataclasses.replace(study, scales=scales))})
+    write_digest(paths.listed_studies, read)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config.paths import Paths
-from pipeline.config.strict import build, read_yaml, require
-from pipeline.errors import ConfigError, unknown_name
+from pipeline.config.strict import build, read_yaml, require, unknown_file
+from pipeline.errors import ConfigError
 
 MAX_SEEDS = 10_000
 """More replicas than this in one trial are a slip of the keyboard."""
@@ -114,8 +114,7 @@ def load_params(paths: Paths) -> Params:
     ):
         for name in names:
             if not path_of(name).is_file():
-                known = (path.stem for path in path_of(name).parent.glob("*.yaml"))
-                raise ConfigError(f"{paths.params.name}: {unknown_name(kind, name, known)}")
+                raise ConfigError(f"{paths.params.name}: {unknown_file(kind, path_of(name))}")
     return params
 
 

@@ -1,9 +1,14 @@
-"""The one place that knows where every file of a project lies."""
+"""The one place that knows where every file of a project lies, and how a file is written."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
+
+from pipeline.errors import PipelineError
 
 
 @dataclass(frozen=True)
@@ -82,3 +87,29 @@ class Paths:
     def reports(self) -> Path:
         """The folder that the report stage writes."""
         return self.root / "reports"
+
+
+def write_whole(path: Path, data: bytes, error: type[PipelineError] = PipelineError) -> None:
+    """Write a file under a temporary name, wait until the disk has it, and move it into place: nobody sees half of it.
+
+    Args:
+        path: The file; its folder is made, an older file survives a failure.
+        data: Its content.
+        error: What is raised.
+
+    Raises:
+        PipelineError: Or the type `error`, if the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())  # else a power cut could leave an empty file under the final name
+        os.replace(temporary, path)
+    except OSError as cause:
+        raise error(f"{path}: cannot be written: {cause.strerror or cause}") from cause
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

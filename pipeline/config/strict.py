@@ -49,8 +49,7 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506
     except FileNotFoundError:
-        beside = sorted(p.stem for p in path.parent.glob(f"*{path.suffix}"))
-        raise ConfigError(f"{path}: no such file; {unknown_name('name', path.stem, beside)}") from None
+        raise ConfigError(f"{path}: no such file; {unknown_file('name', path)}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -59,13 +58,18 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
 
 
+def unknown_file(kind: str, path: Path) -> str:
+    """Return «unknown study 'cels'; did you mean 'cells'? known: ...», where the files beside `path` are known."""
+    return unknown_name(kind, path.stem, (other.stem for other in path.parent.glob(f"*{path.suffix}")))
+
+
 def build(cls: Any, value: object, where: str) -> Any:
     """Return `value` as an instance of `cls`, checked field by field.
 
     Args:
         cls: A frozen dataclass, a union of dataclasses told apart by a `name: Literal[...]` field, an abstract class,
-            which stands for the union of its subclasses, or a plain type (`int`,
-            `float`, `str`, `bool`, `Literal`, `X | None`, `tuple[X, ...]`, `Mapping`).
+            which stands for the union of its subclasses, or a plain type (`int`, `float`, `str`, `bool`, `Literal`,
+            `X | None`, `tuple[X, ...]`, `Mapping`).
         value: What a YAML file holds there.
         where: File and dotted key, for the error.
 
@@ -90,7 +94,12 @@ def build(cls: Any, value: object, where: str) -> Any:
     if cls is Any:
         return value
     if origin is not None and issubclass(origin, Mapping):
-        return _build_mapping(args, value, where)
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected a mapping, got {value!r}")
+        for key in value:
+            if not isinstance(key, str):
+                raise ConfigError(f"{where}: expected text as a key, got {key!r}")
+        return {key: build(args[1], item, f"{where}.{key}") for key, item in value.items()}
     return _build_scalar(cls, value, where)
 
 
@@ -132,15 +141,6 @@ def _build_union(args: tuple[Any, ...], value: object, where: str) -> Any:
     return build(by_name[value["name"]], value, where)
 
 
-def _build_mapping(args: tuple[Any, ...], value: object, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected a mapping, got {value!r}")
-    for key in value:
-        if not isinstance(key, str):
-            raise ConfigError(f"{where}: expected text as a key, got {key!r}")
-    return {key: build(args[1], item, f"{where}.{key}") for key, item in value.items()}
-
-
 def _build_scalar(cls: type, value: object, where: str) -> Any:
     if cls is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -156,12 +156,10 @@ def _build_scalar(cls: type, value: object, where: str) -> Any:
 
 
 def _type_name(cls: Any) -> str:
-    plain = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
-    if cls in plain:
-        return plain[cls]
     if dataclasses.is_dataclass(cls):
         return "a mapping"
-    return str(cls).replace("typing.", "").replace("collections.abc.", "")
+    plain = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+    return plain.get(cls) or str(cls).replace("typing.", "").replace("collections.abc.", "")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

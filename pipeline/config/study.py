@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config.paths import Paths
-from pipeline.config.strict import build, read_yaml, require
+from pipeline.config.strict import build, read_yaml, require, unknown_file
 from pipeline.errors import ConfigError, unknown_name
 
 VARIANT = "variant"
@@ -115,13 +115,12 @@ def load_study(paths: Paths, name: str) -> Study:
         raise ConfigError(f"{where}.grids: expected at least one grid, got none")
     for scale, override in study.scales.items():
         if not paths.scale_config(scale).is_file():
-            known = (path.stem for path in paths.scale_config(scale).parent.glob("*.yaml"))
-            raise ConfigError(f"{where}.scales: {unknown_name('scale', scale, known)}")
+            raise ConfigError(f"{where}.scales: {unknown_file('scale', paths.scale_config(scale))}")
         _check_override(study, override, f"{where}.scales.{scale}")
+    axes = {axis for grid in study.grids.values() for axis in grid.all_axes}
     for axis in study.select.over if study.select else ():
-        axes_of_all = {axis for grid in study.grids.values() for axis in grid.all_axes}
-        if axis not in axes_of_all:
-            raise ConfigError(f"{where}.select.over: {unknown_name('axis', axis, axes_of_all)}")
+        if axis not in axes:
+            raise ConfigError(f"{where}.select.over: {unknown_name('axis', axis, axes)}")
     return study
 
 
@@ -165,17 +164,14 @@ def lengths_of(studies: Mapping[str, Study], scale: str, dataset: str) -> tuple[
     Raises:
         ConfigError: If a length is neither null nor an integer.
     """
-    lengths: set[int] = set()
+    lengths: set[int | None] = set()
     for name, study in studies.items():
         for setting in expand(study, scale, f"configs/studies/{name}.yaml"):
-            wanted = setting.spec.get("dataset")
-            if not isinstance(wanted, Mapping) or wanted.get("name") != dataset:
-                continue
-            length = build(int | None, wanted.get("length"), f"{setting.where}.dataset.length")
-            unseen = wanted.get("unseen_lengths", [])
-            lengths |= {length} - {None}
-            lengths |= set(build(tuple[int, ...], unseen, f"{setting.where}.dataset.unseen_lengths"))
-    return tuple(sorted(lengths))
+            wanted, where = setting.spec.get("dataset"), f"{setting.where}.dataset"
+            if isinstance(wanted, Mapping) and wanted.get("name") == dataset:
+                lengths.add(build(int | None, wanted.get("length"), f"{where}.length"))
+                lengths.update(build(tuple[int, ...], wanted.get("unseen_lengths", []), f"{where}.unseen_lengths"))
+    return tuple(sorted(length for length in lengths if length is not None))
 
 
 def _check_override(study: Study, override: ScaleOverride, where: str) -> None:

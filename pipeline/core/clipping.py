@@ -61,10 +61,10 @@ class Ledger(NamedTuple):
     clipped_grad_norm: Tensor
     clip_cosine: Tensor
 
-
-def is_clipped(grad_norm: Tensor, clipped_grad_norm: Tensor) -> Tensor:
-    """Return which updates were clipped: those whose applied gradient is shorter than the gradient was."""
-    return clipped_grad_norm < grad_norm
+    @property
+    def is_clipped(self) -> Tensor:
+        """Which updates were clipped: those whose applied gradient is shorter than the gradient was, (R,)."""
+        return self.clipped_grad_norm < self.grad_norm
 
 
 def clip(rule: ClippingRule, grad_RP: Tensor, state: State, params: Params) -> tuple[Tensor, State, Ledger]:
@@ -72,38 +72,29 @@ def clip(rule: ClippingRule, grad_RP: Tensor, state: State, params: Params) -> t
 
     A gradient whose norm is not finite is applied as it is: the trial is to see it.
     """
-    norm = norms(grad_RP)
     clipped_RP, state = rule.update(grad_RP, state, params)
-    applied_RP = clipped_RP if clipped_RP is grad_RP else torch.where(norm.isfinite()[:, None], clipped_RP, grad_RP)
-    return applied_RP, state, compare(grad_RP, applied_RP)
+    if clipped_RP is not grad_RP:
+        clipped_RP = torch.where(norms(grad_RP).isfinite()[:, None], clipped_RP, grad_RP)
+    return clipped_RP, state, compare(grad_RP, clipped_RP)
 
 
 def compare(grad_RP: Tensor, applied_RP: Tensor) -> Ledger:
     """Return the ledger of an update that applied `applied_RP` where the gradient was `grad_RP`, (R, P) each.
 
-    The cosine is that of `cosine`, and 1 where one and the same tensor is given as both.
+    The cosine is 1 where one and the same tensor is given as both and where both are zero, NaN where one of them is, or
+    is not finite.
     """
     norm_R = norms(grad_RP)
     if applied_RP is grad_RP:
-        return Ledger(grad_norm=norm_R, clipped_grad_norm=norm_R, clip_cosine=torch.ones_like(norm_R))
-    applied_norm_R = norms(applied_RP)
-    cosine_R = _cosine(grad_RP, applied_RP, norm_R, applied_norm_R)
-    return Ledger(grad_norm=norm_R, clipped_grad_norm=applied_norm_R, clip_cosine=cosine_R)
+        return Ledger(norm_R, norm_R, torch.ones_like(norm_R))
+    applied_norm_R, dot_R = norms(applied_RP), (grad_RP.double() * applied_RP).sum(dim=1)
+    both_zero_R = (norm_R == 0) & (applied_norm_R == 0)
+    return Ledger(norm_R, applied_norm_R, torch.where(both_zero_R, 1.0, dot_R / (norm_R * applied_norm_R)))
 
 
 def norms(vectors_RP: Tensor) -> Tensor:
     """Return Euclidean norms of rows, (R,), in float64."""
     return torch.linalg.vector_norm(vectors_RP, dim=1, dtype=torch.float64)
-
-
-def cosine(first_RP: Tensor, second_RP: Tensor) -> Tensor:
-    """Return the cosine between rows, (R,); 1 where both are zero, NaN where one is, or is not finite."""
-    return _cosine(first_RP, second_RP, norms(first_RP), norms(second_RP))
-
-
-def _cosine(first_RP: Tensor, second_RP: Tensor, first_norm_R: Tensor, second_norm_R: Tensor) -> Tensor:
-    dot_R = (first_RP.double() * second_RP).sum(dim=1)
-    return torch.where((first_norm_R == 0) & (second_norm_R == 0), 1.0, dot_R / (first_norm_R * second_norm_R))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +104,7 @@ class _Threshold:
     threshold: float
 
     def __post_init__(self) -> None:
-        _require_positive("threshold", self.threshold)
-
-
-def _require_positive(field: str, value: float) -> None:
-    require(0 < value < math.inf, field, "a finite number above 0", value)
+        require(0 < self.threshold < math.inf, "threshold", "a finite number above 0", self.threshold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +233,7 @@ class Adaptive(ClippingRule):
     clipping: float
 
     def __post_init__(self) -> None:
-        _require_positive("clipping", self.clipping)
+        require(0 < self.clipping < math.inf, "clipping", "a finite number above 0", self.clipping)
 
     def update(self, grad_RP: Tensor, state: State, params: Params) -> tuple[Tensor, State]:
         """Return `adaptive_grad_clip` at the ratio."""

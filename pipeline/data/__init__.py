@@ -6,8 +6,6 @@ Import from here; the generators themselves are in modules of this folder, which
 from pipeline.data.dataset import (
     EOS,
     PAD,
-    SOS,
-    SPECIAL_TOKENS,
     SPLITS,
     Dataset,
     Split,
@@ -16,18 +14,14 @@ from pipeline.data.dataset import (
     combined_digest,
     make_task,
 )
-from pipeline.data.generator import Drawn, Generator, Sampled, generators, read_generator, stream
+from pipeline.data.generator import Sampled, generators, read_generator, stream
 from pipeline.data.storage import Manifest, Variant, load_dataset, prepare_dataset, read_manifest
 
 __all__ = [
     "EOS",
     "PAD",
-    "SOS",
-    "SPECIAL_TOKENS",
     "SPLITS",
     "Dataset",
-    "Drawn",
-    "Generator",
     "Manifest",
     "Sampled",
     "Split",

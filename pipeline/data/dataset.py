@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -47,6 +47,11 @@ class Split:
     targets: np.ndarray
     alignment: np.ndarray | None = None
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that there are, by name."""
+        return {role: array for role, array in vars(self).items() if array is not None}
+
 
 @dataclass(frozen=True)
 class Task:
@@ -78,11 +83,12 @@ class Task:
     output_size: int
     baseline_loss: float | None
     baseline_name: str | None
-    token_groups: Mapping[str, tuple[int, ...]] | None = field(default=None, kw_only=True)
-    padded: bool = field(default=False, kw_only=True)
-    input_tokens: tuple[str, ...] | None = field(default=None, kw_only=True)
-    target_tokens: tuple[str, ...] | None = field(default=None, kw_only=True)
-    frame_shape: tuple[int, ...] | None = field(default=None, kw_only=True)
+    _: KW_ONLY
+    token_groups: Mapping[str, tuple[int, ...]] | None = None
+    padded: bool = False
+    input_tokens: tuple[str, ...] | None = None
+    target_tokens: tuple[str, ...] | None = None
+    frame_shape: tuple[int, ...] | None = None
 
 
 def make_task(
@@ -93,14 +99,9 @@ def make_task(
     baseline: tuple[float | None, str | None],
     **more: Any,
 ) -> Task:
-    """Return a task.
+    """Return a task: kind and size of its inputs; kind, place and size of its targets; loss and name of the baseline.
 
-    Args:
-        length: What a study calls `dataset.length`.
-        inputs: Their kind, and D, the number of different tokens, or the number of channels.
-        targets: Their kind, where the loss is, and D_out or the number of classes.
-        baseline: Loss of the best answer that remembers nothing, and what that answer is.
-        more: Further fields of the task.
+    `more` are further fields.
     """
     target_kind, target_at, output_size = targets
     return Task(length, *inputs, target_kind, target_at, output_size, *baseline, **more)
@@ -134,9 +135,7 @@ def _digest(task: Task, splits: Mapping[str, Split]) -> str:
     """Return the sha256 of what the arrays say (type, shape, bytes) and of what `task` says about them."""
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(task), sort_keys=True, allow_nan=False).encode())
     for split in SPLITS:
-        for array in (splits[split].inputs, splits[split].targets, splits[split].alignment):
-            if array is None:
-                continue
+        for array in splits[split].arrays.values():
             digest.update(f"{split} {array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

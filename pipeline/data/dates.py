@@ -17,11 +17,11 @@ Shapes: N sequences, S source characters (code points), U = 11 target tokens.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from itertools import product
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +29,16 @@ import numpy as np
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import EOS, SPLITS, Dataset, Split, Task
-from pipeline.data.generator import Drawn, Shares, draw_rows, num_sequences, split_indices, stream
+from pipeline.data.generator import (
+    Drawn,
+    Shares,
+    draw_rows,
+    import_source,
+    num_sequences,
+    require_between,
+    split_indices,
+    stream,
+)
 from pipeline.data.vocabulary import Vocabulary, pad, translation_task
 from pipeline.errors import DatasetError, unknown_name
 
@@ -55,6 +64,7 @@ class Dates(Drawn):
     last_year: int
     shares: Shares
 
+    length_reason = "the longest date has {self.natural_length} characters"
     num_drawn = 6
 
     def __post_init__(self) -> None:
@@ -62,22 +72,16 @@ class Dates(Drawn):
         for field in ("locales", "formats"):
             names = getattr(self, field)
             require(len(set(names)) == len(names) > 0, field, "at least one, each once", list(names))
-        require(1000 <= self.first_year <= 9999, "first_year", "a year from 1000 to 9999", self.first_year)
+        require_between(1000, 9999, "first_year", self.first_year, "a year")
         expected = f"a year from {self.first_year} (first_year) to 9999"
         require(self.first_year <= self.last_year <= 9999, "last_year", expected, self.last_year)
-        num, shares = self.last_year - self.first_year + 1, self.shares
-        least = 365 * num * min(shares.train, shares.validation, shares.test)
-        require(least >= 2, "shares", f"at least 2 dates of {num} years in every split", least)
+        num = self.last_year - self.first_year + 1
+        self.shares.require_two(365 * num, f"dates of {num} years")
 
     @property
     def natural_length(self) -> int:
         """The number of characters of the longest text."""
         return max(map(len, self._texts()))
-
-    @property
-    def length_reason(self) -> str:
-        """How long the longest text is, in words."""
-        return f"the longest date has {self.natural_length} characters"
 
     def _texts(self) -> frozenset[str]:
         return texts_of_year(self.last_year, self.locales, self.formats)
@@ -96,7 +100,12 @@ class Dates(Drawn):
             num = len(days[split]) * len(ways)
             chosen = stream(self.seed, position).permutation(num)[: num_sequences(sizes, split)]
             dates = [first + datetime.timedelta(int(day)) for day in days[split][chosen // len(ways)]]
-            splits[split] = translate(dates, [ways[i] for i in chosen % len(ways)], source, length)
+            written = [write(date, *ways[i]) for date, i in zip(dates, chosen % len(ways), strict=True)]
+            splits[split] = Split(
+                pad([source.encode(text) for text, _ in written], length),
+                pad([[*TARGET.encode(date.isoformat()), EOS] for date in dates], NUM_TARGET_TOKENS),
+                np.array([align(text, spans, length) for text, spans in written]),
+            )
         return translation_task(length, source, TARGET, splits["train"].targets), splits
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
@@ -107,51 +116,26 @@ class Dates(Drawn):
 
     def source(self) -> dict[str, Any]:
         """Return the versions of Babel and of CLDR, whose names and patterns they are."""
-        babel = _babel()
-        return {"babel_version": babel.__version__, "cldr_version": babel.core.get_cldr_version()}
+        return {"babel_version": metadata.version("Babel"), "cldr_version": _babel("core").get_cldr_version()}
 
 
 def align(text: str, spans: Mapping[str, slice], width: int) -> np.ndarray:
-    """Return which of `width` source positions each token of the ISO date is made from, Boolean (U, width).
+    """Return which of S = `width` source positions each token of the ISO date is made from, Boolean (U, S).
 
-    Args:
-        text: A date written out.
-        spans: Where its year, month and day stand.
-        width: S, at least the length of `text`.
+    `spans` is where in the text year, month and day stand.
     """
     alignment = np.zeros((NUM_TARGET_TOKENS, width), dtype=bool)
     for field, span in spans.items():
         places = ISO_PLACES[field]
         digits = [s for s in range(span.start, span.stop) if text[s] in DIGITS]
-        if len(digits) == len(places):
-            alignment[places, digits] = True
-        else:
-            alignment[places, span] = True
+        alignment[places, digits if len(digits) == len(places) else span] = True
     return alignment
 
 
-def translate(
-    dates: Sequence[datetime.date], ways: Sequence[tuple[str, Format]], source: Vocabulary, length: int
-) -> Split:
-    """Return every date in its way of writing, a locale and a format, as a source of `length` tokens."""
-    written = [write(date, *way) for date, way in zip(dates, ways, strict=True)]
-    return Split(
-        pad([source.encode(text) for text, _ in written], length),
-        pad([[*TARGET.encode(date.isoformat()), EOS] for date in dates], NUM_TARGET_TOKENS),
-        np.array([align(text, spans, length) for text, spans in written]),
-    )
-
-
 def write(date: datetime.date, locale: str, format: Format) -> tuple[str, dict[str, slice]]:
-    """Return the date written out, and where in the text its year, month and day stand.
-
-    Args:
-        date: What to write.
-        locale: Such as "en", "fr_CA" or "ko".
-        format: Which of the locale's patterns to follow.
-    """
+    """Return the date written out in a locale such as "fr_CA", and where in the text its year, month and day stand."""
     pattern, text, spans = _pattern(locale, format), "", {}
-    fields = _babel().dates.DateTimeFormat(date, locale)
+    fields = _babel("dates").DateTimeFormat(date, locale)
     for kind, value in pattern:
         piece = value if kind == "chars" else fields[value[0] * value[1]]
         if kind == "field" and value[0] in FIELDS:
@@ -179,17 +163,12 @@ def _pattern(locale: str, format: Format) -> list[tuple[str, Any]]:
     Raises:
         DatasetError: If CLDR has no such locale; the message names the nearest language.
     """
-    babel = _babel()
-    if not babel.localedata.exists(locale):
-        languages = [name for name in babel.localedata.locale_identifiers() if len(name) == 2]
+    dates, locales = _babel("dates"), _babel("localedata")
+    if not locales.exists(locale):
+        languages = [name for name in locales.locale_identifiers() if len(name) == 2]
         raise DatasetError(f"dataset 'dates': {unknown_name('locale', locale, languages)}")
-    return babel.dates.tokenize_pattern(babel.dates.get_date_format(format, locale).pattern)
+    return dates.tokenize_pattern(dates.get_date_format(format, locale).pattern)
 
 
-def _babel() -> ModuleType:
-    try:
-        import babel.dates
-    except ImportError:
-        message = "dataset 'dates': names and patterns come with Babel, which is not installed"
-        raise DatasetError(f"{message}; pip install Babel") from None
-    return babel
+def _babel(module: str) -> Any:
+    return import_source(f"babel.{module}", "Babel", "dataset 'dates': names and patterns come")

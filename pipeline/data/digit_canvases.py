@@ -15,15 +15,13 @@ Xu et al. 2015. Shapes: N canvases, n digits of a canvas at most, U = n + 1 targ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, Dataset, Split, Task, make_task
-from pipeline.data.digits import SIDE, draw_images, sample_digit_splits, source_of_images
-from pipeline.data.generator import Drawn, Shares
+from pipeline.data.digits import SIDE, ShowsDigits, draw_images
+from pipeline.data.generator import Shares, require_between
 from pipeline.data.vocabulary import Vocabulary, unigram_entropy
 
 WORDS = Vocabulary(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
@@ -32,7 +30,7 @@ MAX_CELL = SIDE // 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitCanvases(Drawn):
+class DigitCanvases(ShowsDigits):
     """Canvases of `num_lines` lines of `line_height` x `width` pixels, with `min_digits` to `max_digits` digits."""
 
     num_lines: int
@@ -43,6 +41,7 @@ class DigitCanvases(Drawn):
     cell: int
     shares: Shares
 
+    length_reason = "the names of {self.max_digits} digits and an end"
     num_drawn = 4
 
     def __post_init__(self) -> None:
@@ -52,10 +51,8 @@ class DigitCanvases(Drawn):
             pixels = getattr(self, field)
             require(pixels >= SIDE, field, f"at least the {SIDE} pixels of a digit", pixels)
         room = self.num_lines * (self.width // SIDE)
-        expected = f"an integer from 1 to {room}, all that the lines have room for"
-        require(1 <= self.max_digits <= room, "max_digits", expected, self.max_digits)
-        expected = f"an integer from 1 to {self.max_digits} (max_digits)"
-        require(1 <= self.min_digits <= self.max_digits, "min_digits", expected, self.min_digits)
+        require_between(1, room, "max_digits", self.max_digits, why=", all that the lines have room for")
+        require_between(1, self.max_digits, "min_digits", self.min_digits, why=" (max_digits)")
         fits = 1 <= self.cell <= MAX_CELL and self.height % self.cell == self.width % self.cell == 0
         expected = f"1 to {MAX_CELL} pixels that divide the canvas of {self.height} x {self.width}"
         require(fits, "cell", expected, self.cell)
@@ -70,31 +67,19 @@ class DigitCanvases(Drawn):
         """U, the most tokens of a target, with its `EOS`."""
         return self.max_digits + 1
 
-    @property
-    def length_reason(self) -> str:
-        """What a target consists of."""
-        return f"the names of {self.max_digits} digits and an end"
-
-    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
-        """Return canvases and the names on them."""
-        splits = sample_digit_splits(self.seed, length, sizes, self.shares, self.sample)
-        written = splits["train"].targets
-        task = make_task(
+    def task_of(self, length: int, train: Split) -> Task:
+        """Return the task of naming the digits of a canvas."""
+        return make_task(
             length,
             inputs=("image", 1),
             targets=("class", "sequence", len(WORDS)),
-            baseline=(unigram_entropy(written[written != PAD]), "unigram"),
+            baseline=(unigram_entropy(train.targets[train.targets != PAD]), "unigram"),
             padded=True,
             target_tokens=WORDS.tokens,
         )
-        return task, splits
 
     def sample(self, rng: np.random.Generator, num: int, length: int, images: np.ndarray, digits: np.ndarray) -> Split:
-        """Return `num` canvases that show `images`, (M, 8, 8), of `digits`, (M,).
-
-        Returns:
-            Canvases (N, height, width) float32, targets (N, U) uint8 and alignment (N, U, L) Boolean.
-        """
+        """Return canvases (N, height, width) float32, targets (N, U) uint8 and alignment (N, U, L) Boolean."""
         num_digits = rng.integers(self.min_digits, self.max_digits + 1, num)
         present = np.arange(self.max_digits) < num_digits[:, None]
         chosen = rng.integers(0, len(images), present.shape)
@@ -112,14 +97,11 @@ class DigitCanvases(Drawn):
         return Split(canvases, targets, alignment)
 
     def place(self, rng: np.random.Generator, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the top and the left edge of each digit, in pixels, in reading order.
+        """Return the top and the left edge of each digit, in pixels, in reading order, both (N, n).
 
         A line has as many seats as there is room for digits; digits take different seats of the canvas at random, and
-        then move apart: the room that is left in their line is divided at random.
-
-        Args:
-            rng: The stream to draw from.
-            present: Whether a canvas has that many digits, (N, n); what is returned for others says nothing.
+        then move apart: the room that is left in their line is divided at random. Edges of digits that are not
+        `present`, (N, n) Boolean, say nothing.
         """
         per_line = self.width // SIDE
         seats = rng.permuted(np.tile(np.arange(self.num_lines * per_line), (len(present), 1)), axis=1)
@@ -139,31 +121,16 @@ class DigitCanvases(Drawn):
         labels = [" ".join(WORDS.decode(target)[:-1]) for target in train.targets[: self.num_drawn]]
         return draw_images(train.inputs[: self.num_drawn], labels)
 
-    def source(self) -> dict[str, Any]:
-        """Return which images they are made of."""
-        return source_of_images()
-
 
 def covered_cells(tops: np.ndarray, lefts: np.ndarray, height: int, width: int, cell: int) -> np.ndarray:
-    """Return which cells of the grid each box covers at least by half, row by row.
+    """Return which cells of the grid the box of each digit covers at least by half, row by row, (M, L) Boolean.
 
-    Args:
-        tops: Top edge of each box, in pixels, (M,).
-        lefts: Its left edge, (M,).
-        height: Of the canvas, in pixels.
-        width: Likewise.
-        cell: Height and width of a cell, in pixels.
-
-    Returns:
-        (M, L) Boolean.
+    A box has the top and the left edge `tops` and `lefts`, (M,); a cell has sides of `cell`. All are in pixels.
     """
-    rows, columns = _overlaps(tops, height, cell), _overlaps(lefts, width, cell)
-    areas = rows[:, :, None] * columns[:, None, :]
+    overlaps = []  # how many pixels of each cell, along one axis, lie in each box: (M, size / cell)
+    for starts, size in ((tops, height), (lefts, width)):
+        edges = np.arange(0, size, cell)
+        ends = np.minimum(starts[:, None] + SIDE, edges + cell)
+        overlaps.append(np.maximum(ends - np.maximum(starts[:, None], edges), 0))
+    areas = overlaps[0][:, :, None] * overlaps[1][:, None, :]
     return (2 * areas >= cell**2).reshape(len(tops), -1)
-
-
-def _overlaps(starts: np.ndarray, size: int, cell: int) -> np.ndarray:
-    """Return how many pixels of each cell along one axis lie in the box that starts there, (M, size / cell)."""
-    edges = np.arange(0, size, cell)
-    ends = np.minimum(starts[:, None] + SIDE, edges + cell)
-    return np.maximum(ends - np.maximum(starts[:, None], edges), 0)

@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import Dataset, Split, Task, make_task
-from pipeline.data.digits import NUM_PIXELS, SIDE, draw_images, images_by_split, sample_digit_splits, source_of_images
-from pipeline.data.generator import DrawnAtLengths, Shares, require_between
+from pipeline.data.digits import NUM_PIXELS, SIDE, ShowsDigits, draw_images
+from pipeline.data.generator import AtLengths, Shares, require_between
 from pipeline.data.vocabulary import unigram_entropy
 
 NUM_CLASSES = 10
@@ -26,7 +25,7 @@ DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MovingDigits(DrawnAtLengths):
+class MovingDigits(AtLengths, ShowsDigits):
     """Moving digits: a handwritten digit crosses a small frame in a straight line and bounces off its borders.
 
         inputs   T frames of `frame_side` x `frame_side` pixels; from one to the next the 8 x 8 box of the digit moves
@@ -54,17 +53,8 @@ class MovingDigits(DrawnAtLengths):
         super().__post_init__()
         require(self.frame_side > SIDE, "frame_side", f"more than the {SIDE} pixels of a digit", self.frame_side)
 
-    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
-        """Return sequences of `length` frames."""
-        splits = sample_digit_splits(self.seed, length, sizes, self.shares, self.sample)
-        return self._task(length, splits["train"].inputs), splits
-
     def sample(self, rng: np.random.Generator, num: int, length: int, images: np.ndarray, digits: np.ndarray) -> Split:
-        """Return `num` sequences of frames that show `images`, (M, 8, 8), of `digits`, (M,).
-
-        Returns:
-            Frames (N, T, D) float32 in [0, 1] with targets: the frames, directions (N, T) uint8, or digits (N,) uint8.
-        """
+        """Return frames (N, T, D) float32 in [0, 1]; targets are the frames, directions (N, T) or digits (N,) uint8."""
         chosen = rng.integers(0, len(images), num)
         farthest = self.frame_side - SIDE
         starts = rng.integers(0, 2 * farthest, (2, num, 1))
@@ -81,11 +71,12 @@ class MovingDigits(DrawnAtLengths):
         down, right = (phases < farthest).astype(np.uint8)
         return Split(inputs, 2 * down + right if self.task == "frame" else digits[chosen])
 
-    def _task(self, length: int, frames: np.ndarray) -> Task:
+    def task_of(self, length: int, train: Split) -> Task:
+        """Return what is asked about sequences of `length` frames."""
         D, shape = self.frame_side**2, (self.frame_side, self.frame_side)
         asking = partial(make_task, length, inputs=("real", D), frame_shape=shape)
         if self.task == "reconstruct":
-            return asking(targets=("value", "sequence", D), baseline=(mean_frame_loss(frames), "mean frame"))
+            return asking(targets=("value", "sequence", D), baseline=(mean_frame_loss(train.inputs), "mean frame"))
         if self.task == "sequence":
             chance = math.log(NUM_CLASSES)
             return asking(targets=("class", "last", 10), baseline=(chance, "chance"), target_tokens=DIGITS)
@@ -103,13 +94,9 @@ class MovingDigits(DrawnAtLengths):
             labels[-1] += f": {DIGITS[train.targets[0]]}"
         return draw_images(frames, labels)
 
-    def source(self) -> dict[str, Any]:
-        """Return which images they are made of."""
-        return source_of_images()
-
 
 @dataclass(frozen=True, kw_only=True)
-class MatchingDigits(DrawnAtLengths):
+class MatchingDigits(AtLengths, ShowsDigits):
     """Matching digits: for each of several handwritten digits, how many of the others are the same digit.
 
         inputs   T images of 8 x 8 pixels, no image twice, of at most `num_digits` different digits
@@ -134,28 +121,22 @@ class MatchingDigits(DrawnAtLengths):
     @property
     def longest_length(self) -> int:
         """As many as there are images of any `num_digits` digits in every split."""
-        parts = images_by_split(self.shares, self.seed).values()
+        parts = self.images_by_split().values()
         return self.num_digits * min(int(np.bincount(digits, minlength=NUM_CLASSES).min()) for _, digits in parts)
 
-    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
-        """Return sequences of `length` images."""
-        splits = sample_digit_splits(self.seed, length, sizes, self.shares, self.sample)
-        task = make_task(
+    def task_of(self, length: int, train: Split) -> Task:
+        """Return the task of counting, for each of `length` images, the others of its digit."""
+        return make_task(
             length,
             inputs=("real", NUM_PIXELS),
             targets=("class", "every", length),
-            baseline=(unigram_entropy(splits["train"].targets), "unigram"),
+            baseline=(unigram_entropy(train.targets), "unigram"),
             target_tokens=tuple(map(str, range(length))),
             frame_shape=(SIDE, SIDE),
         )
-        return task, splits
 
     def sample(self, rng: np.random.Generator, num: int, length: int, images: np.ndarray, digits: np.ndarray) -> Split:
-        """Return `num` sequences drawn from `images`, (M, 8, 8), that show `digits`, (M,).
-
-        Returns:
-            Images (N, T, 64) float32 in [0, 1], targets (N, T) uint8 in 0..T-1 and alignment (N, T, T) Boolean.
-        """
+        """Return images (N, T, 64) float32 in [0, 1], targets (N, T) uint8 in 0..T-1, alignment (N, T, T) Boolean."""
         allowed = rng.random((num, NUM_CLASSES)).argsort(axis=1) < self.num_digits
         keys = rng.random((num, len(images)), dtype=np.float32) + ~allowed[:, digits]
         lowest = np.argpartition(keys, length - 1, axis=1)[:, :length]
@@ -169,10 +150,6 @@ class MatchingDigits(DrawnAtLengths):
         """Return the images of one sequence, each below its target."""
         train = dataset.splits["train"]
         return draw_images(train.inputs[0].reshape(-1, SIDE, SIDE), [f"target {target}" for target in train.targets[0]])
-
-    def source(self) -> dict[str, Any]:
-        """Return which images they are."""
-        return source_of_images()
 
 
 def mean_frame_loss(frames: np.ndarray) -> float:

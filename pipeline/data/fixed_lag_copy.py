@@ -55,6 +55,8 @@ class FixedLagCopy(Sampled):
     spliced: bool
     num_streams: int | None
 
+    length_reason = "a copy comes {self.lag} timesteps after its symbol"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_between(4, 255, "num_symbols", self.num_symbols)
@@ -66,11 +68,6 @@ class FixedLagCopy(Sampled):
     def shortest_length(self) -> int:
         """The least length in which a symbol and its copy fit."""
         return self.lag + 1
-
-    @property
-    def length_reason(self) -> str:
-        """Why a stream must be so long, in words."""
-        return f"a copy comes {self.lag} timesteps after its symbol"
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return the task, and streams of `length` timesteps; `num_streams`, where given, replaces all three sizes."""
@@ -110,7 +107,7 @@ class FixedLagCopy(Sampled):
 
 
 def spliced_places(shifts: np.ndarray, num_timesteps: int) -> np.ndarray:
-    """Return where each timestep of a stream comes from when every stream's shift is also applied to all before it.
+    """Return where each timestep of a stream comes from, (N, T), if its shift, of (N,), also applies to all before it.
 
     A shift by s drops the first s timesteps of a stream and lets in s at its end: always those from T on, which no
     shift changes. Stream i of a group undergoes the shifts i, i + 1, ... of its group, and so is the last T of
@@ -120,25 +117,14 @@ def spliced_places(shifts: np.ndarray, num_timesteps: int) -> np.ndarray:
     Streams are grouped by 64, the authors' batch and their whole split; in a smaller group (the rest of a split, or all
     of it) there are as many shifts as streams. In a group of 64 with m = 10, the pieces are 309 timesteps of a stream
     on average. At a T that is no multiple of 2m, pieces begin amid a block.
-
-    Args:
-        shifts: (N,) integers, the shift that each stream causes.
-        num_timesteps: T.
-
-    Returns:
-        (N, T) integers from 0 to T - 1 + the largest shift.
     """
-    groups = np.split(shifts, range(NUM_TOGETHER, len(shifts), NUM_TOGETHER))
-    return np.concatenate([_places_in_group(group.tolist(), num_timesteps) for group in groups])
-
-
-def _places_in_group(shifts: list[int], num_timesteps: int) -> np.ndarray:
-    whole, pieces = np.arange(num_timesteps), np.arange(0)
-    places = []
-    for shift in reversed(shifts):
-        pieces = np.concatenate([num_timesteps + np.arange(shift), pieces])
-        places.append(np.concatenate([whole, pieces])[-num_timesteps:])
-    return np.stack(places[::-1])
+    whole, places = np.arange(num_timesteps), np.empty((len(shifts), num_timesteps), dtype=int)
+    for start in range(0, len(shifts), NUM_TOGETHER):
+        pieces = np.arange(0)
+        for i in reversed(range(start, min(start + NUM_TOGETHER, len(shifts)))):
+            pieces = np.concatenate([num_timesteps + np.arange(shifts[i]), pieces])
+            places[i] = np.concatenate([whole, pieces])[-num_timesteps:]
+    return places
 
 
 def memoryless_loss(num_symbols: int, lag: int) -> float:

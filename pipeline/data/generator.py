@@ -16,10 +16,10 @@ import math
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,7 +38,17 @@ class Generator(ABC):
     """The description of a dataset, and how it is made.
 
     A subclass says which lengths are possible, by `natural_length` or by a shortest and a longest one, and why.
+
+    Attributes:
+        length_reason: Why lengths are limited, with fields in braces: "a copy comes {self.lag} timesteps later".
+        num_drawn: How many sequences a preview shows.
     """
+
+    length_reason: ClassVar[str]
+    num_drawn: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:  # noqa: B027 - most generators add checks, some have none
+        """Check the fields."""
 
     @property
     def natural_length(self) -> int | None:
@@ -56,21 +66,6 @@ class Generator(ABC):
         return self.natural_length
 
     @property
-    @abstractmethod
-    def length_reason(self) -> str:
-        """Why lengths are limited, in words that `possible_lengths` goes on from."""
-
-    @property
-    def possible_lengths(self) -> str:
-        """Which lengths are possible, in words that end an error message."""
-        limits = f"at least {self.shortest_length}"
-        if self.natural_length is not None:
-            limits = f"write null (or {self.natural_length})"
-        elif self.longest_length is not None:
-            limits = f"from {self.shortest_length} to {self.longest_length}"
-        return f"{self.length_reason}: {limits}"
-
-    @property
     def listed_lengths(self) -> tuple[int, ...]:
         """Lengths that are prepared even if no study asks for them."""
         return () if self.natural_length is None else (self.natural_length,)
@@ -81,19 +76,19 @@ class Generator(ABC):
         return re.sub(r"(?<=.)(?=[A-Z])", "_", cls.__name__).lower()
 
     def check_length(self, length: int, name: str | None = None) -> None:
-        """Refuse a length that cannot be made.
-
-        Args:
-            length: What a study calls `dataset.length`.
-            name: The dataset's name, where it is known.
+        """Refuse a length that cannot be made, of the dataset of that name where it is known.
 
         Raises:
-            DatasetError: If the length is impossible; the message says which are possible.
+            DatasetError: If the length is impossible; the message says which are possible, and why.
         """
-        longest = self.longest_length
-        if length < self.shortest_length or (longest is not None and length > longest):
-            dataset = f"dataset {name or self.key()!r}"
-            raise DatasetError(f"{dataset}: length {length} is impossible; {self.possible_lengths}")
+        shortest, longest = self.shortest_length, self.longest_length
+        if length >= shortest and (longest is None or length <= longest):
+            return
+        possible = f"at least {shortest}" if longest is None else f"from {shortest} to {longest}"
+        if self.natural_length is not None:
+            possible = f"write null (or {self.natural_length})"
+        impossible = f"dataset {name or self.key()!r}: length {length} is impossible"
+        raise DatasetError(f"{impossible}; {self.length_reason.format(self=self)}: {possible}")
 
     def lengths_to_make(self, name: str, asked: Sequence[int]) -> tuple[int, ...]:
         """Return, sorted, the lengths that studies ask for and those that the dataset's own file lists.
@@ -103,8 +98,9 @@ class Generator(ABC):
         """
         lengths = tuple(sorted({*asked, *self.listed_lengths}))
         if not lengths:
-            message = "no length to prepare; list one under `lengths` in its file or a study"
-            raise DatasetError(f"dataset {name!r}: {message}")
+            raise DatasetError(
+                f"dataset {name!r}: no length to prepare; list one under `lengths` in its file or a study"
+            )
         for length in lengths:
             self.check_length(length, name)
         return lengths
@@ -123,15 +119,12 @@ class Generator(ABC):
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return what there is to do, and the sequences of every split; real data may have sizes of their own."""
 
-    num_drawn = 3
-    """How many sequences a preview shows."""
-
     def draw(self, dataset: Dataset) -> str:
         """Return the first training sequences as text for a person."""
         train = dataset.splits["train"]
-        alignment = train.alignment if train.alignment is not None else [None] * len(train.inputs)
-        triples = zip(train.inputs[: self.num_drawn], train.targets, alignment, strict=False)
-        return "\n\n".join(self.draw_one(dataset, Split(*one)) for one in triples)
+        num = min(self.num_drawn, len(train.inputs))
+        ones = (Split(**{role: array[i] for role, array in train.arrays.items()}) for i in range(num))
+        return "\n\n".join(self.draw_one(dataset, one) for one in ones)
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
         """Return one sequence as text: inputs above targets, or above a single target; `one` has no axis N."""
@@ -157,18 +150,27 @@ class Drawn(Generator):
     seed: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.seed >= 0, "seed", "an integer of at least 0", self.seed)
+
+    def streams(self, length: int, sizes: Sizes) -> Iterator[tuple[str, np.random.Generator, int]]:
+        """Yield every split with its own stream, and the number of sequences that the scale wants.
+
+        The stream depends on seed, length and split alone, so a further length never changes another one's data.
+        """
+        for position, split in enumerate(SPLITS):
+            yield split, stream(self.seed, length, position), num_sequences(sizes, split)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnAtLengths(Drawn):
-    """A drawn dataset of several possible lengths; `lengths` are prepared even if no study asks for them."""
+class AtLengths(Generator):
+    """A dataset of several possible lengths; `lengths` are prepared even if no study asks for them."""
 
     lengths: tuple[int, ...]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_different_lengths(self.lengths)
+        require(len({*self.lengths}) == len(self.lengths), "lengths", "each length once", list(self.lengths))
 
     @property
     def listed_lengths(self) -> tuple[int, ...]:
@@ -177,18 +179,12 @@ class DrawnAtLengths(Drawn):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampled(DrawnAtLengths):
+class Sampled(AtLengths, Drawn):
     """A dataset whose sequences are drawn independently."""
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
-        """Return the task, and every split, each drawn from its own stream.
-
-        The stream depends on seed, length and split alone, so a further length never changes another one's data.
-        """
-        splits = {
-            split: self.sample(stream(self.seed, length, position), num_sequences(sizes, split), length)
-            for position, split in enumerate(SPLITS)
-        }
+        """Return the task, and every split, each drawn from its own stream."""
+        splits = {split: self.sample(rng, num, length) for split, rng, num in self.streams(length, sizes)}
         return self.task(length, splits["train"]), splits
 
     @abstractmethod
@@ -214,26 +210,28 @@ class Shares:
         total = self.train + self.validation + self.test
         require(math.isclose(total, 1, abs_tol=1e-9), "test", "train, validation and test to sum to 1", total)
 
+    def cuts(self, num: int) -> np.ndarray:
+        """Return where, of `num` members in a row, the validation and the test split begin."""
+        return np.rint(np.array([self.train, self.train + self.validation]) * num).astype(int)
+
+    def require_two(self, num: int, members: str) -> None:
+        """Check that of `num` members every split has two."""
+        least = num * min(self.train, self.validation, self.test)
+        require(least >= 2, "shares", f"at least 2 {members} in every split", least)
+
 
 def split_indices(labels: np.ndarray, shares: Shares, seed: int) -> dict[str, np.ndarray]:
-    """Return which members of a whole belong to each split, every label divided by the same shares.
+    """Return which members of a whole belong to each split: shuffled indices, together 0..N-1, each once.
 
-    Args:
-        labels: Label of each member, (N,); all alike where there is nothing to balance.
-        shares: Part of each split.
-        seed: Seed of the draw; what has the same labels, shares and seed is split alike.
-
-    Returns:
-        Shuffled indices by split; together they are 0..N-1, each once.
+    Every one of the `labels`, (N,), is divided by the same shares; they are all alike where there is nothing to
+    balance. What has the same labels, shares and seed is split alike.
     """
     rng = stream(seed, *SHARES_KEY)
-    parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    parts = []
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
-        cuts = np.rint(np.array([shares.train, shares.train + shares.validation]) * len(members)).astype(int)
-        for split, part in zip(SPLITS, np.split(members, cuts), strict=True):
-            parts[split].append(part)
-    return {split: rng.permutation(np.concatenate(parts[split])) for split in SPLITS}
+        parts.append(np.split(members, shares.cuts(len(members))))
+    return {split: rng.permutation(np.concatenate(some)) for split, *some in zip(SPLITS, *parts, strict=True)}
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
@@ -246,14 +244,21 @@ def num_sequences(sizes: Sizes, split: str) -> int:
     return {"train": sizes.num_train, "validation": sizes.num_validation, "test": sizes.num_test}[split]
 
 
-def require_different_lengths(lengths: tuple[int, ...]) -> None:
-    """Check the lengths that a dataset's file lists."""
-    require(len(set(lengths)) == len(lengths), "lengths", "each length once", list(lengths))
+def require_between(least: int, most: int, field: str, got: int, kind: str = "an integer", why: str = "") -> None:
+    """Check a whole number that has two limits, and say what it is and why it has them."""
+    require(least <= got <= most, field, f"{kind} from {least} to {most}{why}", got)
 
 
-def require_between(least: int, most: int, field: str, got: int) -> None:
-    """Check an integer that has two limits."""
-    require(least <= got <= most, field, f"an integer from {least} to {most}", got)
+def import_source(module: str, package: str, what: str) -> Any:
+    """Return the module of another package that a dataset's data come with.
+
+    Raises:
+        DatasetError: If the package is not installed; the message begins with `what`, "the images come".
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise DatasetError(f"{what} with {package}, which is not installed; pip install {package}") from None
 
 
 def generators() -> dict[str, type[Generator]]:
@@ -275,13 +280,11 @@ def read_generator(config_path: Path) -> Generator:
     Raises:
         ConfigError: If the file is missing or wrong, or names no known generator.
     """
-    where, known = "/".join(config_path.parts[-3:]), generators()
-    config = read_yaml(config_path)
+    where, known, config = "/".join(config_path.parts[-3:]), generators(), read_yaml(config_path)
     if not isinstance(config, Mapping) or "generator" not in config:
         expected = f"expected a mapping with a generator, one of {', '.join(known)}"
         raise ConfigError(f"{where}: {expected}; got {config!r}")
-    fields = dict(config)
-    key = fields.pop("generator")
+    key, fields = config["generator"], {field: value for field, value in config.items() if field != "generator"}
     if not isinstance(key, str) or key not in known:
         raise ConfigError(f"{where}.generator: {unknown_name('generator', key, known)}")
     generator: Generator = build(known[key], fields, where)
@@ -293,15 +296,13 @@ def draw_rows(rows: Mapping[str, Sequence[str]]) -> str:
     margin = max(map(len, rows))
     width = max(len(cell) for cells in rows.values() for cell in cells)
     num_timesteps, per_line = max(map(len, rows.values())), max(1, (PAGE_WIDTH - margin) // (width + 1))
-    blocks = []
+    lines = []
     for start in range(0, num_timesteps, per_line):
-        chunk = slice(start, start + per_line)
-        lines = (
-            f"{label:>{margin}}  " + " ".join(f"{cell:>{width}}" for cell in cells[chunk])
-            for label, cells in rows.items()
-        )
-        blocks.append("\n".join(line.rstrip() for line in lines))
-    return "\n\n".join(blocks)
+        for label, cells in rows.items():
+            shown = " ".join(f"{cell:>{width}}" for cell in cells[start : start + per_line])
+            lines.append(f"{label:>{margin}}  {shown}".rstrip())
+        lines.append("")
+    return "\n".join(lines[:-1])
 
 
 def _cells(values: np.ndarray, texts: Sequence[str] | None) -> list[str]:

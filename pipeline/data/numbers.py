@@ -27,9 +27,8 @@ import numpy as np
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import EOS, SPLITS, Dataset, Split, Task
-from pipeline.data.generator import Drawn, Shares, num_sequences, split_indices
+from pipeline.data.generator import Drawn, Shares, import_source, num_sequences, split_indices
 from pipeline.data.vocabulary import Vocabulary, pad, translation_task
-from pipeline.errors import DatasetError
 
 Language = Literal["fr", "en"]
 
@@ -46,6 +45,7 @@ class Numbers(Drawn):
     target: Literal["words", "digits"]
     shares: Shares
 
+    length_reason = "the longest number has {self.natural_length} words"
     num_drawn = 10
 
     def __post_init__(self) -> None:
@@ -53,19 +53,13 @@ class Numbers(Drawn):
         require(self.lowest >= 0, "lowest", "an integer of at least 0", self.lowest)
         expected = f"an integer from {self.lowest} (lowest) to {END - 1}"
         require(self.lowest <= self.highest < END, "highest", expected, self.highest)
-        num, shares = self.highest - self.lowest + 1, self.shares
-        least = min(shares.train, shares.validation, shares.test)
-        require(least * num >= 2, "shares", f"at least 2 of {num} numbers in every split", least * num)
+        num = self.highest - self.lowest + 1
+        self.shares.require_two(num, f"of {num} numbers")
 
     @property
     def natural_length(self) -> int:
         """The most French words that a number has."""
         return self._most_words("fr")
-
-    @property
-    def length_reason(self) -> str:
-        """How long the longest number is, in words."""
-        return f"the longest number has {self.natural_length} words"
 
     def _most_words(self, language: Language) -> int:
         return int(num_words(language)[self.lowest : self.highest + 1].max())
@@ -108,12 +102,8 @@ def words(number: int, language: Language) -> list[str]:
     Raises:
         DatasetError: If num2words is not installed.
     """
-    try:
-        from num2words import num2words
-    except ImportError:
-        message = "dataset 'numbers': the words come with num2words, which is not installed"
-        raise DatasetError(f"{message}; pip install num2words") from None
-    return re.findall(r"\w+", num2words(number, lang=language))
+    source = import_source("num2words", "num2words", "dataset 'numbers': the words come")
+    return re.findall(r"\w+", source.num2words(number, lang=language))
 
 
 @cache

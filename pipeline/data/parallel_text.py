@@ -37,24 +37,12 @@ UNKNOWN = "<unk>"
 """Stands for tokens that are seen too seldom."""
 
 
-class Text(NamedTuple):
-    """One side of a pair: its tokens, and the file and line (from 1) that it is from."""
-
-    tokens: tuple[str, ...]
-    path: Path
-    line: int
-
-    @property
-    def where(self) -> str:
-        """File and line, for an error."""
-        return f"{self.path}, line {self.line}"
-
-
 class Pair(NamedTuple):
-    """What is read, and what is to be answered."""
+    """The tokens that are read and those to be answered, and the line (from 1) that they are from."""
 
-    source: Text
-    target: Text
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    line: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +73,15 @@ class ParallelText(Drawn):
         """The most tokens that a text may have."""
         return self.max_length
 
+    def files(self) -> list[Path]:
+        """Return the file of the sources and that of the targets, or the one of both."""
+        return [Path(file) for file in (self.source_file, self.target_file, self.tsv_file) if file is not None]
+
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return all pairs, filled up to the longest; `sizes` are of generated sequences and change nothing here."""
-        parts = split_pairs(self.read(), self.shares, self.seed)
-        source, inputs = encode_side(parts, "source", self.min_count)
-        target, targets = encode_side(parts, "target", self.min_count)
+        parts = self.split(self.read())
+        source, inputs = self.encode("source", parts)
+        target, targets = self.encode("target", parts)
         num_source, num_target = (max(len(row) for rows in ids.values() for row in rows) for ids in (inputs, targets))
         splits = {}
         for split in SPLITS:
@@ -105,39 +97,72 @@ class ParallelText(Drawn):
             DatasetError: If a file cannot be read, or holds anything but pairs of texts that are long enough and no
                 longer than `max_length`.
         """
-        paths = self._files()
+        paths = self.files()
         columns = [read_lines(path) for path in paths]
         if len({*map(len, columns)}) > 1:
-            source, target = (f"{path} has {len(lines)}" for path, lines in zip(paths, columns, strict=True))
-            raise DatasetError(f"{source} lines, {target}; expected as many in both")
+            first, second = (f"{path} has {len(lines)}" for path, lines in zip(paths, columns, strict=True))
+            raise DatasetError(f"{first} lines, {second}; expected as many in both")
         pairs = []
         for line, row in enumerate(zip(*columns, strict=True), start=1):
             texts = row if len(paths) == 2 else row[0].split("\t")
             if len(texts) != 2:
                 expected = "two columns, source and target with a tab between"
                 raise DatasetError(f"{paths[0]}, line {line}: expected {expected}, got {len(texts)}")
-            source, target = texts
-            pairs.append(
-                Pair(self._text("source", source, paths[0], line), self._text("target", target, paths[-1], line))
-            )
+            source, target = (tuple(text.split() if self.unit == "word" else text.strip()) for text in texts)
+            for side, path, tokens in (("source", paths[0], source), ("target", paths[-1], target)):
+                if not tokens:
+                    raise DatasetError(f"{path}, line {line}: the {side} is empty; expected at least one {self.unit}")
+                if len(tokens) > self.max_length:
+                    got = f"the {side} has {len(tokens)} {self.unit}s, more than max_length {self.max_length}"
+                    raise DatasetError(f"{path}, line {line}: {got}")
+            pairs.append(Pair(source, target, line))
         return pairs
 
-    def _text(self, side: str, content: str, path: Path, line: int) -> Text:
-        """Return one side of a pair as tokens.
+    def split(self, pairs: list[Pair]) -> dict[str, list[Pair]]:
+        """Return the pairs of each split; those with one source stay together, so `shares` are of different sources.
 
         Raises:
-            DatasetError: If there is none, or there are too many; the message names file and line.
+            DatasetError: If there are too few different sources for one in every split.
         """
-        text = Text(tuple(content.split() if self.unit == "word" else content.strip()), path, line)
-        if not text.tokens:
-            raise DatasetError(f"{text.where}: the {side} is empty; expected at least one {self.unit}")
-        if len(text.tokens) > self.max_length:
-            got = f"the {side} has {len(text.tokens)} {self.unit}s"
-            raise DatasetError(f"{text.where}: {got}, more than max_length {self.max_length}")
-        return text
+        by_source: dict[tuple[str, ...], list[Pair]] = {}
+        for pair in pairs:
+            by_source.setdefault(pair.source, []).append(pair)
+        groups = list(by_source.values())
+        parts = split_indices(np.zeros(len(groups), dtype=np.uint8), self.shares, self.seed)
+        for split, chosen in parts.items():
+            if len(chosen) == 0:
+                got = f"{len(groups)} different sources, too few for a share of {getattr(self.shares, split)}"
+                raise DatasetError(f"{self.files()[0]}: {got}; {split} needs at least one")
+        return {split: [pair for i in chosen for pair in groups[i]] for split, chosen in parts.items()}
 
-    def _files(self) -> list[Path]:
-        return [Path(file) for file in (self.source_file, self.target_file, self.tsv_file) if file is not None]
+    def encode(
+        self, side: Literal["source", "target"], parts: Mapping[str, list[Pair]]
+    ) -> tuple[Vocabulary, dict[str, list[list[int]]]]:
+        """Return the vocabulary of one side of the training pairs, and the ids of that side of every pair, by split.
+
+        Raises:
+            DatasetError: If there are more different tokens than ids, a word is a special token, or a text has a token
+                that no training pair has.
+        """
+        path = self.files()[0 if side == "source" else -1]
+        counts = Counter(token for pair in parts["train"] for token in getattr(pair, side))
+        frequent = sorted(token for token, count in counts.items() if count >= self.min_count)
+        try:
+            vocabulary = Vocabulary([*([UNKNOWN] if self.min_count else []), *frequent])
+        except DatasetError as error:
+            raise DatasetError(f"{path}: {side}s of the training split: {error}") from None
+        known = {*frequent}
+        ids: dict[str, list[list[int]]] = {split: [] for split in parts}
+        for split, pair in ((split, pair) for split, pairs in parts.items() for pair in pairs):
+            tokens = getattr(pair, side)
+            if self.min_count:
+                tokens = [token if token in known else UNKNOWN for token in tokens]
+            try:
+                ids[split].append(vocabulary.encode(tokens))
+            except DatasetError as error:
+                message = f"{path}, line {pair.line}: in the {split} split, with a token that the training split lacks"
+                raise DatasetError(f"{message}: {error}; leave such pairs out, or set min_count") from None
+        return vocabulary, ids
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
         """Return a pair as text, the target under the source."""
@@ -149,55 +174,7 @@ class ParallelText(Drawn):
 
     def source(self) -> dict[str, Any]:
         """Return the sha256 of every file."""
-        return {"files": {str(path): hashlib.sha256(read_bytes(path)).hexdigest() for path in self._files()}}
-
-
-def split_pairs(pairs: list[Pair], shares: Shares, seed: int) -> dict[str, list[Pair]]:
-    """Return the pairs of each split; those with the same source stay together, so `shares` are of different sources.
-
-    Raises:
-        DatasetError: If there are too few different sources for one in every split.
-    """
-    by_source: dict[tuple[str, ...], list[Pair]] = {}
-    for pair in pairs:
-        by_source.setdefault(pair.source.tokens, []).append(pair)
-    groups = list(by_source.values())
-    parts = split_indices(np.zeros(len(groups), dtype=np.uint8), shares, seed)
-    for split, chosen in parts.items():
-        if len(chosen) == 0:
-            got = f"{len(groups)} different sources, too few for a share of {getattr(shares, split)}"
-            raise DatasetError(f"{pairs[0].source.path}: {got}; {split} needs at least one")
-    return {split: [pair for i in chosen for pair in groups[i]] for split, chosen in parts.items()}
-
-
-def encode_side(
-    parts: Mapping[str, list[Pair]], side: Literal["source", "target"], min_count: int
-) -> tuple[Vocabulary, dict[str, list[list[int]]]]:
-    """Return the vocabulary of one side of the training pairs, and the ids of that side of every pair, by split.
-
-    Raises:
-        DatasetError: If there are more different tokens than ids, a word is a special token, or a text has a token
-            that no training pair has.
-    """
-    texts = {split: [getattr(pair, side) for pair in pairs] for split, pairs in parts.items()}
-    counts = Counter(token for text in texts["train"] for token in text.tokens)
-    frequent = sorted(token for token, count in counts.items() if count >= min_count)
-    try:
-        vocabulary = Vocabulary([*([UNKNOWN] if min_count else []), *frequent])
-    except DatasetError as error:
-        raise DatasetError(f"{texts['train'][0].path}: {side}s of the training split: {error}") from None
-
-    known = {*vocabulary.tokens}
-
-    def encode(text: Text, split: str) -> list[int]:
-        tokens = [token if token in known or not min_count else UNKNOWN for token in text.tokens]
-        try:
-            return vocabulary.encode(tokens)
-        except DatasetError as error:
-            message = f"{text.where}: in the {split} split, with a token that the training split lacks"
-            raise DatasetError(f"{message}: {error}; leave such pairs out, or set min_count") from None
-
-    return vocabulary, {split: [encode(text, split) for text in some] for split, some in texts.items()}
+        return {"files": {str(path): hashlib.sha256(read_bytes(path)).hexdigest() for path in self.files()}}
 
 
 def read_lines(path: Path) -> list[str]:

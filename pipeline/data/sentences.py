@@ -38,7 +38,6 @@ Source: grammars made for this project; sampling: Efraimidis & Spirakis 2006. Sh
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.config.params import Sizes
-from pipeline.data.dataset import PAD, SPECIAL_TOKENS, Dataset, Split, Task, make_task
+from pipeline.data.dataset import PAD, SPECIAL_TOKENS, Dataset, Split, TargetAt, Task, make_task
 from pipeline.data.generator import Drawn, Shares, draw_rows, num_sequences, split_indices, stream
 from pipeline.data.vocabulary import Vocabulary, pad
 
@@ -96,17 +95,13 @@ class Sentences(Drawn):
     task: Literal["sentiment", "entities"]
     shares: Shares
 
+    length_reason = "the longest sentence has {self.natural_length} words"
     num_drawn = 4
 
     @property
     def natural_length(self) -> int:
         """The number of words of the longest sentence."""
         return max(len(words) for _, words, _ in sentences_of(self.task))
-
-    @property
-    def length_reason(self) -> str:
-        """How long the longest sentence is, in words."""
-        return f"the longest sentence has {self.natural_length} words"
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return the sentences, filled up to the longest."""
@@ -118,24 +113,25 @@ class Sentences(Drawn):
             ids = [[classes.index(answer) for answer in answers[i]] for i in chosen]
             targets = pad(ids, length) if self.task == "entities" else np.array(ids, dtype=np.uint8)[:, 0]
             splits[split] = Split(pad([vocabulary.encode(words[i]) for i in chosen], length), targets)
-        task = make_task(
-            length,
-            inputs=("token", len(vocabulary)),
-            targets=("class", "last", len(classes)),
-            baseline=(math.log(2), "chance"),
-            padded=True,
-            input_tokens=vocabulary.tokens,
-            target_tokens=classes,
-        )
+        at: TargetAt = "last"
+        baseline, groups = (math.log(2), "chance"), None
         if self.task == "entities":
             plain = sorted({*vocabulary.tokens[len(SPECIAL_TOKENS) :]} - {*LEFT_NAMES, *RIGHT_NAMES})
             names = {"plain": plain, "left": LEFT_NAMES, "right": RIGHT_NAMES}
             groups = {kind: tuple(vocabulary.encode(some)) for kind, some in names.items()}
             inputs = splits["train"].inputs
             share = float(np.isin(inputs, groups["left"] + groups["right"]).sum() / (inputs != PAD).sum())
-            baseline = math.log(3) * share
-            at_every = dataclasses.replace(task, target_at="every", token_groups=groups)
-            task = dataclasses.replace(at_every, baseline_loss=baseline, baseline_name="memoryless")
+            at, baseline = "every", (math.log(3) * share, "memoryless")
+        task = make_task(
+            length,
+            inputs=("token", len(vocabulary)),
+            targets=("class", at, len(classes)),
+            baseline=baseline,
+            token_groups=groups,
+            padded=True,
+            input_tokens=vocabulary.tokens,
+            target_tokens=classes,
+        )
         return task, splits
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
@@ -191,16 +187,10 @@ def tagged_sentences() -> Iterator[tuple[str, str, str]]:
 
 
 def split_sentences(forms: Sequence[str], shares: Shares, seed: int) -> dict[str, np.ndarray]:
-    """Return which sentences belong to each split, in the order in which they are taken.
+    """Return the indices of each split's sentences, in the order in which they are taken; together 0..N-1, each once.
 
-    Args:
-        forms: The form of each sentence, (N,).
-        shares: Part of each split, of every form.
-        seed: Seed of the draw.
-
-    Returns:
-        Indices by split; together they are 0..N-1, each once. In any first part of them, forms are about equally
-        frequent as far as there are enough of each.
+    Every one of the `forms`, (N,), is divided by the same shares. In any first part of a split, forms are about equally
+    frequent as far as there are enough of each.
     """
     _, form_ids, num_alike = np.unique(forms, return_inverse=True, return_counts=True)
     keys = stream(seed).exponential(size=len(forms)) * num_alike[form_ids]

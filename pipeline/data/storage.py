@@ -24,19 +24,16 @@ import numpy as np
 from pipeline.config.params import Sizes
 from pipeline.config.strict import build, require
 from pipeline.data.dataset import SPLITS, Dataset, Split, Task, combined_digest
-from pipeline.data.generator import Generator, read_generator
+from pipeline.data.generator import read_generator
 from pipeline.errors import ConfigError, DatasetError
 
 FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 PREVIEW = "preview.txt"
-ROLES = ("inputs", "targets")
-ALIGNMENT = "alignment"
-"""The role of a third array, in datasets whose alignment is known."""
 
 
 def array_path(length: int, split: str, role: str) -> str:
-    """Return where an array lies below the dataset's folder."""
+    """Return where an array lies below the dataset's folder; `role` is its name in a `Split`."""
     return f"length-{length}/{split}.{role}.npy"
 
 
@@ -64,7 +61,8 @@ class Variant(Task):
     @property
     def roles(self) -> tuple[str, ...]:
         """What the arrays of a split are."""
-        return (*ROLES, ALIGNMENT) if array_path(self.length, SPLITS[0], ALIGNMENT) in self.files else ROLES
+        aligned = array_path(self.length, "train", "alignment") in self.files
+        return ("inputs", "targets", "alignment") if aligned else ("inputs", "targets")
 
     @property
     def num_bytes(self) -> int:
@@ -123,21 +121,12 @@ class Manifest:
             DatasetError: If that length is not prepared, or is null where there is no natural one.
         """
         wanted = self.natural_length if length is None else length
-        if wanted is None:
-            raise DatasetError(f"dataset {self.name!r}: length null, but it has no natural one; {self._known()}")
-        if str(wanted) not in self.variants:
-            raise DatasetError(f"dataset {self.name!r}: length {wanted} is not prepared; {self._known()}")
-        return self.variants[str(wanted)]
-
-    def _known(self) -> str:
+        if str(wanted) in self.variants:
+            return self.variants[str(wanted)]
+        problem = "null, but it has no natural one" if wanted is None else f"{wanted} is not prepared"
         again = f"`python stages/prepare.py {self.name}` prepares what studies ask for"
-        return f"known: {', '.join(map(str, self.lengths))} ({again})"
-
-
-def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write `<folder>/manifest.json`; the same manifest gives the same bytes."""
-    text = json.dumps(dataclasses.asdict(manifest), indent=2, allow_nan=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        known = f"known: {', '.join(map(str, self.lengths))} ({again})"
+        raise DatasetError(f"dataset {self.name!r}: length {problem}; {known}")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -147,12 +136,16 @@ def read_manifest(folder: Path) -> Manifest:
         DatasetError: If it is missing, damaged, of another format or of another dataset.
     """
     path = folder / MANIFEST
-    content = _read_json(path)
-    version = content.get("format_version") if isinstance(content, Mapping) else None
-    if version != FORMAT_VERSION:
-        raise DatasetError(f"{path}: expected format_version {FORMAT_VERSION}, got {version!r}; {mend(folder)}")
     try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.get("format_version") if isinstance(content, Mapping) else None
+        if version != FORMAT_VERSION:
+            raise DatasetError(f"{path}: expected format_version {FORMAT_VERSION}, got {version!r}; {mend(folder)}")
         manifest: Manifest = build(Manifest, content, str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DatasetError(f"{path}: no such file; {mend(folder)}") from None
+    except ValueError as error:  # neither UTF-8 nor JSON
+        raise DatasetError(f"{path}: not valid JSON ({error}); {mend(folder)}") from None
     except ConfigError as error:
         raise DatasetError(f"{error}; {mend(folder)}") from None
     if manifest.name != folder.name:
@@ -163,15 +156,6 @@ def read_manifest(folder: Path) -> Manifest:
 def mend(folder: Path) -> str:
     """Return the end of a message about damaged files: the command that makes them anew."""
     return f"`python stages/prepare.py {folder.name}` makes it anew"
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise DatasetError(f"{path}: no such file; {mend(path.parent)}") from None
-    except ValueError as error:  # neither UTF-8 nor JSON
-        raise DatasetError(f"{path}: not valid JSON ({error}); {mend(path.parent)}") from None
 
 
 def prepare_dataset(name: str, config_path: Path, lengths: Sequence[int], sizes: Sizes, folder: Path) -> None:
@@ -192,72 +176,38 @@ def prepare_dataset(name: str, config_path: Path, lengths: Sequence[int], sizes:
         raise DatasetError(f"{folder}: expected a folder called {name!r}: readers know a dataset by its folder's name")
     generator = read_generator(config_path)
     every = generator.lengths_to_make(name, lengths)
+    variants, preview = {}, ""
     try:
         with _replacing(folder) as new:
-            _write(name, generator, every, sizes, new)
+            for length in every:
+                dataset = dataclasses.replace(generator.generate(length, sizes), name=name)
+                variants[str(length)] = _write_variant(dataset, new)
+                title = f"{name}, length {length}: the first training sequences"
+                preview = preview or f"{title}\n\n{generator.draw(dataset)}\n"
+            (new / PREVIEW).write_text(preview, encoding="utf-8")
+            config = {"generator": generator.key(), **dataclasses.asdict(generator)}
+            manifest = Manifest(
+                format_version=FORMAT_VERSION,
+                name=name,
+                generator=generator.key(),
+                config=config,
+                seed=config.get("seed", 0),
+                sizes=sizes,
+                source=generator.source(),
+                natural_length=generator.natural_length,
+                variants=variants,
+            )
+            text = json.dumps(dataclasses.asdict(manifest), indent=2, allow_nan=False)
+            (new / MANIFEST).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise DatasetError(f"{folder}: cannot be written: {error.strerror or error}") from error
-
-
-def load_dataset(folder: Path, length: int | None, unseen_lengths: Sequence[int] = ()) -> Dataset:
-    """Return the dataset in `folder` at one length; every array's file is verified before it is believed.
-
-    Args:
-        folder: data/<name>.
-        length: A prepared length, or None where the dataset has one natural length.
-        unseen_lengths: Prepared lengths whose test splits come along as `unseen`.
-
-    Raises:
-        DatasetError: If the length is not prepared, or a file is missing, damaged or foreign.
-    """
-    manifest = read_manifest(folder)
-    _check_names(folder, manifest)
-    variant = manifest.variant(length)
-    others = [manifest.variant(unseen) for unseen in unseen_lengths]
-    return Dataset(
-        **_task_of(variant),
-        name=manifest.name,
-        digest=combined_digest([variant.digest, *(other.digest for other in others)]),
-        splits={split: _load_split(folder, variant, split) for split in SPLITS},
-        unseen={other.length: _load_split(folder, other, "test") for other in others},
-    )
-
-
-def _load_split(folder: Path, variant: Variant, split: str) -> Split:
-    names = (array_path(variant.length, split, role) for role in variant.roles)
-    return Split(*(_load_array(folder, name, variant.files[name]) for name in names))
-
-
-def _write(name: str, generator: Generator, lengths: Sequence[int], sizes: Sizes, folder: Path) -> None:
-    variants, preview = {}, ""
-    for length in lengths:
-        dataset = dataclasses.replace(generator.generate(length, sizes), name=name)
-        variants[str(length)] = _write_variant(dataset, folder)
-        preview = preview or f"{name}, length {length}: the first training sequences\n\n{generator.draw(dataset)}\n"
-    (folder / PREVIEW).write_text(preview, encoding="utf-8")
-    config = {"generator": generator.key(), **dataclasses.asdict(generator)}
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        name=name,
-        generator=generator.key(),
-        config=config,
-        seed=config.get("seed", 0),
-        sizes=sizes,
-        source=generator.source(),
-        natural_length=generator.natural_length,
-        variants=variants,
-    )
-    write_manifest(manifest, folder)
 
 
 def _write_variant(dataset: Dataset, folder: Path) -> Variant:
     files = {}
     (folder / f"length-{dataset.length}").mkdir()
     for split in SPLITS:
-        for role in (*ROLES, ALIGNMENT):
-            array: np.ndarray | None = getattr(dataset.splits[split], role)
-            if array is None:
-                continue
+        for role, array in dataset.splits[split].arrays.items():
             name = array_path(dataset.length, split, role)
             np.save(folder / name, np.ascontiguousarray(array), allow_pickle=False)
             num_bytes = (folder / name).stat().st_size
@@ -291,27 +241,55 @@ def _tidy(folder: Path, new: Path, old: Path) -> None:
         shutil.rmtree(left_over, ignore_errors=True)
 
 
-def _check_names(folder: Path, manifest: Manifest) -> None:
+def load_dataset(folder: Path, length: int | None, unseen_lengths: Sequence[int] = ()) -> Dataset:
+    """Return the dataset in `folder` at one length; every array's file is verified before it is believed.
+
+    Args:
+        folder: data/<name>.
+        length: A prepared length, or None where the dataset has one natural length.
+        unseen_lengths: Prepared lengths whose test splits come along as `unseen`.
+
+    Raises:
+        DatasetError: If the length is not prepared, or a file is missing, damaged or foreign.
+    """
+    manifest = read_manifest(folder)
     expected = {MANIFEST, PREVIEW, *(name for variant in manifest.variants.values() for name in variant.files)}
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     for name in sorted(expected - found):
         raise DatasetError(f"{folder / name}: missing; {mend(folder)}")
     for name in sorted(found - expected):
         raise DatasetError(f"{folder / name}: not a file of this dataset; move it away, or {mend(folder)}")
+    variant = manifest.variant(length)
+    others = [manifest.variant(unseen) for unseen in unseen_lengths]
+    return Dataset(
+        **_task_of(variant),
+        name=manifest.name,
+        digest=combined_digest([variant.digest, *(other.digest for other in others)]),
+        splits={split: _load_split(folder, variant, split) for split in SPLITS},
+        unseen={other.length: _load_split(folder, other, "test") for other in others},
+    )
 
 
-def _load_array(folder: Path, name: str, expected: ArrayFile) -> np.ndarray:
-    path = folder / name
-    num_bytes = path.stat().st_size
-    if num_bytes < expected.num_bytes:
-        raise DatasetError(f"{path}: truncated to {num_bytes} of {expected.num_bytes} bytes; {mend(folder)}")
-    if _sha256(path) != expected.sha256:
-        raise DatasetError(f"{path}: damaged, its sha256 is not that of the manifest; {mend(folder)}")
-    array: np.ndarray = np.load(path, allow_pickle=False)
-    for what, wanted, got in (("dtype", expected.dtype, str(array.dtype)), ("shape", expected.shape, array.shape)):
-        if wanted != got:
-            raise DatasetError(f"{path}: expected {what} {wanted}, got {got}; {mend(folder)}")
-    return array
+def _load_split(folder: Path, variant: Variant, split: str) -> Split:
+    """Return one split.
+
+    Raises:
+        DatasetError: If a file is not what the manifest says.
+    """
+    arrays = {}
+    for role in variant.roles:
+        name = array_path(variant.length, split, role)
+        path, expected = folder / name, variant.files[name]
+        num_bytes = path.stat().st_size
+        if num_bytes < expected.num_bytes:
+            raise DatasetError(f"{path}: truncated to {num_bytes} of {expected.num_bytes} bytes; {mend(folder)}")
+        if _sha256(path) != expected.sha256:
+            raise DatasetError(f"{path}: damaged, its sha256 is not that of the manifest; {mend(folder)}")
+        array = arrays[role] = np.load(path, allow_pickle=False)
+        for what, wanted, got in (("dtype", expected.dtype, str(array.dtype)), ("shape", expected.shape, array.shape)):
+            if wanted != got:
+                raise DatasetError(f"{path}: expected {what} {wanted}, got {got}; {mend(folder)}")
+    return Split(**arrays)
 
 
 def _sha256(path: Path) -> str:

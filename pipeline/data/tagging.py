@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config.strict import require
 from pipeline.data.dataset import Dataset, Split, Task, make_task
 from pipeline.data.generator import Sampled, draw_rows, require_between
 
@@ -42,22 +41,18 @@ class Tagging(Sampled):
     num_symbols: int
     max_distance: int
 
+    length_reason = "a token looks as far as {self.max_distance} timesteps"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_between(2, len(LETTERS), "num_symbols", self.num_symbols)
         most = MAX_TOKENS // (len(CONTEXTS) * self.num_symbols)
-        expected = f"an integer from 1 to {most} (with {self.num_symbols} symbols)"
-        require(1 <= self.max_distance <= most, "max_distance", expected, self.max_distance)
+        require_between(1, most, "max_distance", self.max_distance, why=f" (with {self.num_symbols} symbols)")
 
     @property
     def shortest_length(self) -> int:
         """The least length in which every distance fits."""
         return self.max_distance + 1
-
-    @property
-    def length_reason(self) -> str:
-        """Why a sequence must be so long, in words."""
-        return f"a token looks as far as {self.max_distance} timesteps"
 
     def task(self, length: int, train: Split) -> Task:
         """Return the task of tagging `length` tokens."""
@@ -85,28 +80,20 @@ class Tagging(Sampled):
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
         """Return symbols as letters, above where a token looks, above the tags."""
-        looks = DIRECTIONS[context_of(one.inputs)] * distance_of(one.inputs, self.num_symbols)
+        contexts, symbols, distances = parts_of(one.inputs, self.num_symbols)
         rows = {
-            "symbol": [LETTERS[v] for v in symbol_of(one.inputs, self.num_symbols)],
-            "looks": [f"{d:+d}" if d else "" for d in looks],
+            "symbol": [LETTERS[v] for v in symbols],
+            "looks": [f"{d:+d}" if d else "" for d in DIRECTIONS[contexts] * distances],
             "target": [LETTERS[v] for v in one.targets],
         }
         return draw_rows(rows)
 
 
-def context_of(inputs: np.ndarray) -> np.ndarray:
-    """Return where each token's tag comes from: 0 itself, 1 its left, 2 its right; in the shape of `inputs`."""
-    return inputs % len(CONTEXTS)
-
-
-def symbol_of(inputs: np.ndarray, num_symbols: int) -> np.ndarray:
-    """Return each token's own symbol, 0..num_symbols-1, in the shape of `inputs`."""
-    return inputs // len(CONTEXTS) % num_symbols
-
-
-def distance_of(inputs: np.ndarray, num_symbols: int) -> np.ndarray:
-    """Return how far each token looks, in timesteps, in the shape of `inputs`; of a plain token it says nothing."""
-    return inputs // (len(CONTEXTS) * num_symbols) + 1
+def parts_of(inputs: np.ndarray, num_symbols: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return context, symbol and distance of each token, c, v and d, in the shape of `inputs`."""
+    rest, contexts = np.divmod(inputs, len(CONTEXTS))
+    distances, symbols = np.divmod(rest, num_symbols)
+    return contexts, symbols, distances + 1
 
 
 def memoryless_loss(length: int, num_symbols: int, max_distance: int) -> float:

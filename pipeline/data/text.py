@@ -16,7 +16,6 @@ import hashlib
 import os
 import platform
 import re
-import string
 import sysconfig
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -29,14 +28,14 @@ from urllib.request import urlopen
 import numpy as np
 
 from pipeline.config.params import Sizes
+from pipeline.config.paths import write_whole
 from pipeline.config.strict import require
 from pipeline.data.dataset import SPLITS, Dataset, Split, Task, make_task
-from pipeline.data.generator import DrawnAtLengths, Shares, num_sequences, stream
+from pipeline.data.generator import AtLengths, Drawn, Shares
 from pipeline.data.vocabulary import unigram_entropy
 from pipeline.errors import DatasetError, unknown_name
 
-PRINTABLE = string.digits + string.ascii_letters + string.punctuation + " "
-VOCABULARY = "\n" + "".join(sorted(PRINTABLE))
+VOCABULARY = "\n" + "".join(map(chr, range(ord(" "), ord("~") + 1)))
 OTHER = len(VOCABULARY)
 DRAWN = VOCABULARY.replace("\n", "⏎") + "▯"
 MAX_BYTES = 100_000_000
@@ -44,7 +43,7 @@ TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class CharacterText(DrawnAtLengths):
+class CharacterText(AtLengths, Drawn):
     """Windows of texts, none across two of them: as many as the scale wants, or as there are."""
 
     @abstractmethod
@@ -58,10 +57,10 @@ class CharacterText(DrawnAtLengths):
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return windows of `length` characters, drawn without repetition."""
-        splits = {}
-        for position, (split, texts) in enumerate(self.texts_by_split().items()):
-            windows = cut_windows(texts, length)
-            chosen = stream(self.seed, length, position).permutation(len(windows))[: num_sequences(sizes, split)]
+        texts, splits = self.texts_by_split(), {}
+        for split, rng, num in self.streams(length, sizes):
+            windows = cut_windows(texts[split], length)
+            chosen = rng.permutation(len(windows))[:num]
             splits[split] = Split(windows[chosen, :-1], windows[chosen, 1:])
         tokens = (*VOCABULARY, DRAWN[OTHER])
         task = make_task(
@@ -88,13 +87,13 @@ class Modules:
     test: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        seen: set[str] = set()
+        seen: list[str] = []
         for split in SPLITS:
             files = getattr(self, split)
             require(len(files) > 0, split, "at least one file", list(files))
             for file in files:
                 require(file not in seen, split, "files that are listed once, in one split only", file)
-                seen.add(file)
+                seen.append(file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +110,8 @@ class StdlibText(CharacterText):
 
     def texts_by_split(self) -> dict[str, list[np.ndarray]]:
         """Return the ids of every module of each split."""
-        contents = self.contents()
-        return {
-            split: [encode(contents[file].decode("utf-8", errors="replace")) for file in getattr(self.modules, split)]
-            for split in SPLITS
-        }
+        texts = {file: encode(content.decode(errors="replace")) for file, content in self.contents().items()}
+        return {split: [texts[file] for file in getattr(self.modules, split)] for split in SPLITS}
 
     def contents(self) -> dict[str, bytes]:
         """Return the content of every file.
@@ -162,21 +158,18 @@ class WebText(CharacterText):
         require(hexadecimal, "sha256", "64 hexadecimal digits in small letters", self.sha256)
 
     def texts_by_split(self) -> dict[str, list[np.ndarray]]:
-        """Return the ids of the three consecutive parts of the text."""
-        ids = encode(self.text())
-        cuts = np.rint(np.cumsum([self.shares.train, self.shares.validation]) * len(ids)).astype(int)
-        return {split: [part] for split, part in zip(SPLITS, np.split(ids, cuts), strict=True)}
-
-    def text(self) -> str:
-        """Return the text of the file.
+        """Return the ids of the three consecutive parts of the text.
 
         Raises:
             DatasetError: If the file cannot be had, is another one, or is not UTF-8.
         """
         try:
-            return fetch(self.url, self.sha256).decode("utf-8-sig").replace("\r\n", "\n")
+            text = fetch(self.url, self.sha256).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise DatasetError(f"{self.url}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        ids = encode(text.replace("\r\n", "\n"))
+        parts = np.split(ids, self.shares.cuts(len(ids)))
+        return {split: [part] for split, part in zip(SPLITS, parts, strict=True)}
 
     def source(self) -> dict[str, Any]:
         """Return the address and the sha256, which is verified whenever the text is read."""
@@ -185,10 +178,9 @@ class WebText(CharacterText):
 
 def encode(text: str) -> np.ndarray:
     """Return the ids, (len(text),) uint8, of characters in `VOCABULARY`; any other character is `OTHER`."""
-    table = np.full(128, OTHER, dtype=np.uint8)
+    table = np.full(129, OTHER, dtype=np.uint8)
     table[[ord(character) for character in VOCABULARY]] = np.arange(len(VOCABULARY))
-    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    return np.where(codes < 128, table[np.minimum(codes, 127)], np.uint8(OTHER))
+    return table[np.minimum(np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32), 128)]
 
 
 def cut_windows(texts: list[np.ndarray], length: int) -> np.ndarray:
@@ -196,11 +188,8 @@ def cut_windows(texts: list[np.ndarray], length: int) -> np.ndarray:
 
     Windows follow each other, so no character is the target of two of them.
     """
-    windows = [np.zeros((0, length + 1), dtype=np.uint8)]
-    for ids in texts:
-        if len(ids) > length:
-            windows.append(np.lib.stride_tricks.sliding_window_view(ids, length + 1)[::length])
-    return np.concatenate(windows)
+    sliding = np.lib.stride_tricks.sliding_window_view
+    return np.concatenate([sliding(ids, length + 1)[::length] for ids in texts if len(ids) > length])
 
 
 def read_bytes(path: Path) -> bytes:
@@ -218,68 +207,43 @@ def read_bytes(path: Path) -> bytes:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def fetch(url: str, sha256: str) -> bytes:
-    """Return the file with this checksum: the kept one, or that at `url`.
-
-    Raises:
-        DatasetError: If it is not kept and cannot be downloaded, is another file, or cannot be kept.
-    """
-    path = cache_path(sha256)
-    if path.is_file() and _sha256(content := path.read_bytes()) == sha256:
-        return content
-    content = download(url, path)
-    if _sha256(content) != sha256:
-        raise DatasetError(f"{url}: expected a file with sha256 {sha256}, got one with {_sha256(content)}")
-    _keep(content, path)
-    return content
-
-
 def cache_path(sha256: str) -> Path:
     """Return where the file with this checksum is kept."""
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(folder) / "gradient-dynamics" / sha256
 
 
-def download(url: str, instead: Path) -> bytes:
-    """Return what is at `url`, of at most `MAX_BYTES`.
-
-    Args:
-        url: An http or https address.
-        instead: Where a user without a network can put the file.
+def fetch(url: str, sha256: str) -> bytes:
+    """Return the file with this checksum: the kept one, or that at `url`, of at most `MAX_BYTES`.
 
     Raises:
-        DatasetError: If the server cannot be reached, refuses, breaks off, or sends more than that.
+        DatasetError: If it is not kept and the server cannot be reached, refuses, breaks off, or sends too much or
+            another file; or if it cannot be kept.
     """
+    path = cache_path(sha256)
+    if path.is_file() and _sha256(content := path.read_bytes()) == sha256:
+        return content
     try:
         with urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310 - http(s): see `WebText`
-            content: bytes = response.read(MAX_BYTES + 1)
+            content = response.read(MAX_BYTES + 1)
             announced = response.headers.get("Content-Length", "")
     except HTTPError as error:
         error.close()
         raise DatasetError(f"{url}: the server answers {error.code} {error.reason}") from None
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise DatasetError(f"{url}: cannot be downloaded ({reason}); or put the file at {instead}") from None
+        raise DatasetError(f"{url}: cannot be downloaded ({reason}); or put the file at {path}") from None
     if len(content) > MAX_BYTES:
         raise DatasetError(f"{url}: more than {MAX_BYTES} bytes, the most that is downloaded")
     if announced.isdigit() and len(content) < int(announced):
         raise DatasetError(f"{url}: broke off after {len(content)} of {announced} bytes; try again")
-    return content
-
-
-def _keep(content: bytes, path: Path) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        DatasetError: If it cannot be written.
-    """
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    if _sha256(content) != sha256:
+        raise DatasetError(f"{url}: expected a file with sha256 {sha256}, got one with {_sha256(content)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_bytes(content)
-        os.replace(new, path)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be written: {error.strerror}; set XDG_CACHE_HOME elsewhere") from None
+        write_whole(path, content, DatasetError)
+    except DatasetError as error:
+        raise DatasetError(f"{error}; set XDG_CACHE_HOME elsewhere") from None
+    return content
 
 
 def _sha256(content: bytes) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, SPLITS, Dataset, Split, Task
-from pipeline.data.generator import DrawnAtLengths, draw_rows, num_sequences, require_between, stream
+from pipeline.data.generator import AtLengths, Drawn, draw_rows, num_sequences, require_between, stream
 from pipeline.data.vocabulary import Vocabulary, translation_task
 from pipeline.errors import DatasetError
 
@@ -37,7 +37,7 @@ FIRST_SYMBOL, AFTER_ALL = len(SPECIAL_TOKENS), 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transduction(DrawnAtLengths):
+class Transduction(AtLengths, Drawn):
     """An `operation` on sequences of `num_symbols` letters, the shortest `min_share` times as long as the longest."""
 
     operation: Operation
@@ -84,7 +84,7 @@ class Transduction(DrawnAtLengths):
 
 
 def draw_sources(rng: np.random.Generator, num: int, *, shortest: int, longest: int, num_symbols: int) -> np.ndarray:
-    """Return sources of random length, no two alike.
+    """Return sources of random length, no two alike: ids of symbols, from 3 on, and `PAD` behind them, (N, S) uint8.
 
     Args:
         rng: The stream to draw from.
@@ -92,9 +92,6 @@ def draw_sources(rng: np.random.Generator, num: int, *, shortest: int, longest: 
         shortest: Fewest symbols of a source.
         longest: S, most symbols of a source.
         num_symbols: Different symbols.
-
-    Returns:
-        Ids of symbols, from 3 on, and `PAD` behind them, (N, S) uint8.
     """
     sources = np.zeros((0, longest), dtype=np.uint8)
     while len(sources) < num:

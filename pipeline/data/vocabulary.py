@@ -51,12 +51,7 @@ class Vocabulary:
 
 
 def pad(rows: Sequence[Sequence[int]], width: int, num_tokens: int = 256) -> np.ndarray:
-    """Return rows of ids, each filled up with `PAD` at its end, (N, width) uint8; int16 of a larger vocabulary.
-
-    Args:
-        rows: The ids of each sequence.
-        width: How long rows become.
-        num_tokens: Size of the vocabulary.
+    """Return rows of ids, each filled up with `PAD` at its end, (N, width) uint8; int16 of more than 256 `num_tokens`.
 
     Raises:
         DatasetError: If a row is empty or longer than `width`.
@@ -72,11 +67,7 @@ def pad(rows: Sequence[Sequence[int]], width: int, num_tokens: int = 256) -> np.
 def translation_task(length: int, source: Vocabulary, target: Vocabulary, targets: np.ndarray) -> Task:
     """Return the task of turning a sequence of `source` tokens into one of `target` tokens.
 
-    Args:
-        length: What a study calls `dataset.length`.
-        source: Vocabulary of the inputs.
-        target: Vocabulary of the targets.
-        targets: Training targets, (N, U); the baseline is their unigram entropy, in nats per token that is no padding.
+    The baseline is the unigram entropy of the training `targets`, (N, U), in nats per token that is no padding.
     """
     return make_task(
         length,

@@ -142,11 +142,11 @@ def _show(run: Any, view: RunView, pictures: Mapping[str, bytes], position: int)
     with tempfile.TemporaryDirectory() as folder:
         shown: dict[str, Any] = {"step": view.rows[-1]["step"] if view.rows else 0}
         for name, data in pictures.items():
-            path = Path(folder) / f"{name}.png"
+            path = Path(folder) / f"{len(shown)}.png"  # a name of its own: `name` may have a slash
             path.write_bytes(data)
             shown[name] = wandb.Image(str(path))
         for name, table in view.tables.items():
-            cells = [list(row) for row in table.cells]
+            cells = [list(row) for row in table.iter_rows()]
             shown[name] = wandb.Table(columns=list(table.columns), data=cells, allow_mixed_types=True)
         run.log(shown, step=position)
 

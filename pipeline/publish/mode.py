@@ -6,19 +6,14 @@ import logging
 import netrc
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from pipeline.errors import unknown_name
 
 Mode = Literal["online", "offline", "disabled"]
 
-MODES: dict[str, Mode | Literal["auto"]] = {
-    "auto": "auto",
-    "online": "online",
-    "offline": "offline",
-    "disabled": "disabled",
-}
+MODES = ("auto", "online", "offline", "disabled")
 DEFAULT_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 """Hosts under which `wandb login` keeps the key of the public server, older and newer."""
 
@@ -36,12 +31,11 @@ def resolve_mode(asked: str, environment: Mapping[str, str]) -> Mode:
     if name not in MODES:
         _log.warning("W&B: %s: %s; writing offline", source, unknown_name("mode", name, MODES))
         return "offline"
-    mode = MODES[name]
-    if mode not in {"auto", "online"}:
-        return mode  # type: ignore[return-value]  # offline or disabled
+    if name in {"offline", "disabled"}:
+        return cast(Mode, name)
     if find_key(environment) is not None:
         return "online"
-    if mode == "online":
+    if name == "online":
         _log.warning("W&B: no API key for %s in WANDB_API_KEY or netrc; writing offline", hosts(environment)[0])
     return "offline"
 

@@ -10,7 +10,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.config import Params, Paths
+from pipeline.config import Params, Paths, write_digest
 from pipeline.publish.client import Client, is_installed
 from pipeline.publish.mode import Mode, find_key, hosts, resolve_mode
 from pipeline.publish.views import RunView, digest_of, views_of
@@ -30,24 +30,20 @@ class Publisher:
         params: Mode, project and entity; `WANDB_MODE` overrides the mode.
 
     Attributes:
+        mode: What is done now: `offline` after a failure online.
         num_failed: Settings and studies that could not be published at all.
     """
 
     def __init__(self, paths: Paths, params: Params) -> None:
         self._paths, self._tracking = paths, params.tracking
-        self._mode: Mode = resolve_mode(params.tracking.mode, os.environ)
-        if self._mode != "disabled" and not is_installed():
+        self.mode: Mode = resolve_mode(params.tracking.mode, os.environ)
+        if self.mode != "disabled" and not is_installed():
             _log.warning("W&B: wandb is not installed, nothing is published; `pip install wandb`, or mode: disabled")
-            self._mode = "disabled"
+            self.mode = "disabled"
         folder = Path(os.environ.get("WANDB_DIR") or paths.root).resolve() / "wandb"
         self._records = Records(folder)
         self._client = Client(folder, params.tracking, find_key(os.environ))
         self.num_failed = 0
-
-    @property
-    def mode(self) -> Mode:
-        """What is done now: `offline` after a failure online."""
-        return self._mode
 
     def study(self, study: str) -> None:
         """Publish a run for every finished setting of a study and one for the study, from its result tables.
@@ -56,7 +52,7 @@ class Publisher:
             TableError: If the study has no result tables, or they do not have their columns.
         """
         read_table("settings", self._paths.results(study))  # no results are an error also where nothing is published
-        for view in views_of(self._paths, study) if self._mode != "disabled" else ():
+        for view in views_of(self._paths, study) if self.mode != "disabled" else ():
             self.publish(view)
 
     def close(self) -> None:
@@ -68,26 +64,26 @@ class Publisher:
 
     def publish(self, view: RunView) -> None:
         """Send one run, if it would say anything new; what fails is a warning, and counted."""
-        if self._mode == "disabled":
+        if self.mode == "disabled":
             return
         try:
             digest = self._digest(view)
-            if not self._records.is_current(view.run_id, digest, self._mode):
+            if not self._records.is_current(view.run_id, digest, self.mode):
                 pictures = _draw(view)
                 self._deliver(view, pictures)
                 complete = len(pictures) == len(view.pictures)
-                self._records.write(view.run_id, Record(digest, self._mode, complete))
+                self._records.write(view.run_id, Record(digest, self.mode, complete))
         except Exception as error:
             self.num_failed += 1
             _log.warning("W&B: %s, %s: not published: %s", view.group, view.name, _cause(error))
 
     def _deliver(self, view: RunView, pictures: dict[str, bytes]) -> None:
         staging = self._records.staging(view.run_id)
-        if self._mode == "online":
+        if self.mode == "online":
             try:
                 self._client.send(view, pictures, "online", staging)
             except Exception as error:
-                self._mode = "offline"
+                self.mode = "offline"
                 self.close()  # a run that failed to start still holds its id in the service process
                 _log.warning(
                     "W&B: %s failed: %s; writing offline from here on, `python stages/publish.py` sends it later",
@@ -155,11 +151,7 @@ class Records:
 
     def write(self, run_id: str, record: Record) -> None:
         """Keep the record of a run, in place of an older one."""
-        path = self._path(run_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(record), indent=1) + "\n")
-        temporary.replace(path)
+        write_digest(self._path(run_id), asdict(record))
 
     def offline_folders(self, run_id: str) -> list[Path]:
         """Return the offline run folders of a run, oldest first."""

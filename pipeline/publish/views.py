@@ -17,10 +17,10 @@ from typing import Any
 import polars as pl
 
 from pipeline.config import Paths
-from pipeline.core.training.rows import FACTS
 from pipeline.quantities import Grid, grids_of, mean_interval
+from pipeline.quantities.selection import thin_evenly
 from pipeline.quantities.settings import SUMMARISED, settings_table
-from pipeline.results import SCHEMAS, read_table
+from pipeline.results import CURVE_FACTS, SCHEMAS, read_table
 from pipeline.results.schema import TRIALS
 
 MAX_POINTS = 300
@@ -30,19 +30,6 @@ DATASET_FILES = ("manifest.*", "preview*")
 """What stands for a dataset in W&B: never the arrays, which its digest names and `prepare` makes again."""
 
 _IDENTITY = ("trial_id", "dataset_digest")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A small table shown in the run; `cells` are plain values, a tuple per row."""
-
-    columns: tuple[str, ...]
-    cells: tuple[tuple[Any, ...], ...]
-
-    @classmethod
-    def of(cls, frame: pl.DataFrame) -> Table:
-        """Return `frame` as plain values."""
-        return cls(tuple(frame.columns), tuple(frame.iter_rows()))
 
 
 @dataclass(frozen=True)
@@ -79,7 +66,7 @@ class RunView:
     config: Mapping[str, Any]
     rows: Sequence[Mapping[str, float]]
     summary: Mapping[str, Any]
-    tables: Mapping[str, Table]
+    tables: Mapping[str, pl.DataFrame]
     pictures: Mapping[str, Picture]
     artifacts: Sequence[Files]
 
@@ -97,17 +84,10 @@ class RunView:
                 "config": self.config,
                 "rows": self.rows_digest,
                 "summary": self.summary,
-                "tables": {name: [table.columns, table.cells] for name, table in self.tables.items()},
+                "tables": {name: [table.columns, table.rows()] for name, table in self.tables.items()},
                 "pictures": {name: picture.source for name, picture in self.pictures.items()},
                 "artifacts": [
-                    [
-                        files.name,
-                        files.type,
-                        files.aliases,
-                        files.metadata,
-                        [digest_of_file(path) for path in files.paths],
-                    ]
-                    for files in self.artifacts
+                    vars(files) | {"paths": [digest_of_file(path) for path in files.paths]} for files in self.artifacts
                 ],
             }
         )
@@ -165,7 +145,7 @@ def _view_of_setting(row: Mapping[str, Any], trials: pl.DataFrame, curves: pl.Da
         config={**json.loads(trials["spec"][0]), **facts, "dataset_digest": trials["dataset_digest"][0]},
         rows=history(curves),
         summary=_summary(row),
-        tables={"seeds": Table.of(trials.select(column for column in TRIALS if column not in _IDENTITY))},
+        tables={"seeds": trials.select(column for column in TRIALS if column not in _IDENTITY)},
         pictures=pictures,
         artifacts=(),
     )
@@ -200,7 +180,7 @@ def _view_of_study(paths: Paths, study: str, tables: Mapping[str, pl.DataFrame])
         config={"study": study, "grids": settings["grid"].unique(maintain_order=True).to_list()},
         rows=(),
         summary=counts | {f"num_seeds/{status}": count for status, count in statuses.iter_rows()},
-        tables={"settings": Table.of(settings)},
+        tables={"settings": settings},
         pictures={name: Picture(digest_of_file(path), path.read_bytes) for name, path in figures.items()},
         artifacts=[*_datasets(paths, trials), results],
     )
@@ -232,25 +212,15 @@ def history(curves: pl.DataFrame) -> list[dict[str, float]]:
     Args:
         curves: The `curves` table of one trial.
     """
-    chart = pl.concat_str("metric", *(pl.col(fact).cast(pl.String) for fact in FACTS), separator="/", ignore_nulls=True)
-    thinned = _thinned(curves.select("seed", "step", "value", chart=chart))
+    facts = [pl.col(fact).cast(pl.String) for fact in CURVE_FACTS]
+    chart = pl.concat_str("metric", *facts, separator="/", ignore_nulls=True)
+    thinned = thin_evenly(curves.select("seed", "step", "value", chart=chart), "step", ["chart"], MAX_POINTS)
     num_seeds = curves["seed"].n_unique()
     rows: dict[int, dict[str, float]] = {}
     for point in mean_interval(thinned, "value", ["step", "chart"]).sort("step", "chart").iter_rows(named=True):
         row = rows.setdefault(point["step"], {"step": point["step"]})
         row |= _parts(point["chart"], point, with_seeds=point["num_seeds"] < num_seeds)
     return list(rows.values())
-
-
-def _thinned(curves: pl.DataFrame) -> pl.DataFrame:
-    """Return at most `MAX_POINTS` steps of each chart, evenly spaced among its own, first and last included."""
-    steps = curves.select("chart", "step").unique().sort("chart", "step")
-    rank = pl.int_range(pl.len()).over("chart")
-    last = pl.len().over("chart") - 1
-    bucket = (rank * (MAX_POINTS - 1)) // last
-    # A step opens a bucket if its predecessor lies in an earlier one; the last step has the last bucket to itself.
-    opens = (bucket != bucket.shift(1).over("chart")).fill_null(value=True)
-    return curves.join(steps.filter((last < MAX_POINTS) | opens), on=["chart", "step"], how="semi")
 
 
 def _summary(setting: Mapping[str, Any]) -> dict[str, Any]:

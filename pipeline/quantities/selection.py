@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from pipeline.results import FACTS, FINISHED
+from pipeline.results import CURVE_FACTS, FINISHED
 
 Stage = Literal["initialisation", "end"]
 STAGES: dict[str, str] = {"initialisation": "at initialisation", "end": "after training"}
@@ -40,9 +40,9 @@ def metric(curves: pl.DataFrame, name: str, **facts: str | int) -> pl.DataFrame:
     Args:
         curves: The table.
         name: Of the metric, such as `loss`.
-        **facts: Columns among `FACTS`, such as `split="validation"`.
+        **facts: Columns among `CURVE_FACTS`, such as `split="validation"`.
     """
-    nothing = [pl.col(fact).is_null() for fact in FACTS if fact not in facts]
+    nothing = [pl.col(fact).is_null() for fact in CURVE_FACTS if fact not in facts]
     return curves.filter(*nothing, metric=name, **facts)
 
 
@@ -57,6 +57,24 @@ def pick_evenly(values: Mapping[str, float | None], most: int) -> list[str]:
     order = sorted(keys, key=lambda name: keys[name])
     taken = {order[place] for place in np.linspace(0, len(order) - 1, most).round().astype(int)}
     return [name for name in values if name in taken]
+
+
+def thin_evenly(frame: pl.DataFrame, along: str, keys: Sequence[str], most: int) -> pl.DataFrame:
+    """Return the rows of at most `most` values of `along` per group, evenly spaced by rank, first and last included.
+
+    Args:
+        frame: Any rows, with the columns `along` and `keys`.
+        along: What is thinned, such as the step.
+        keys: The columns that make a group.
+        most: At least 2.
+    """
+    values = frame.select(*keys, along).unique().sort(*keys, along)
+    rank, last = pl.int_range(pl.len()).over(keys), pl.len().over(keys) - 1
+    bucket = (rank * (most - 1)) // last
+    # A value opens a bucket if its predecessor lies in an earlier one; the last value has the last bucket to itself.
+    opens = (bucket != bucket.shift(1).over(keys)).fill_null(value=True)
+    kept = values.filter((last < most) | opens)
+    return frame.join(kept, on=[*keys, along], how="semi", maintain_order="left", nulls_equal=True)
 
 
 def on_schedule(frame: pl.DataFrame, series: Sequence[str]) -> pl.DataFrame:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
 from pipeline.claims import judge, load_rules
-from pipeline.config import Paths, Study
+from pipeline.config import Paths, Study, write_whole
 from pipeline.errors import PipelineError
 from pipeline.figures.catalogue import figures_of
 from pipeline.figures.style import to_png, to_svg_and_png
@@ -84,15 +81,13 @@ def _shown(grid: Grid, settings: pl.DataFrame, wanted: tuple[str, ...] | None, f
     header, rows = shown_settings(grid, settings)
     figures = []
     for frame in figures_of(grid, wanted):
-        figure = ShownFigure(
-            kind=frame.name, path=f"figures/{grid.study}/{grid.name}/{frame.name}", view=frame.view(grid)
-        )
+        view, path = frame.view(grid), f"figures/{grid.study}/{grid.name}/{frame.name}"
         drawn = frame.draw(grid)
         svg, png = to_svg_and_png(drawn)
-        files |= {f"site/{figure.path}.svg": svg, f"site/{figure.path}.png": png}
+        files |= {f"site/{path}.svg": svg, f"site/{path}.png": png}
         if f"pictures/{grid.study}.png" not in files:  # the first figure of a study stands for it in the README
             files[f"pictures/{grid.study}.png"] = to_png(drawn, dpi=PICTURE_DPI)
-        figures.append(figure)
+        figures.append(ShownFigure(kind=frame.name, path=path, title=view.title, caption=view.caption))
     bad = [shown_failure(row) for row in failures(grid).iter_rows(named=True)]
     return ShownGrid(grid=grid, header=header, rows=rows, figures=figures, failures=bad)
 
@@ -100,28 +95,14 @@ def _shown(grid: Grid, settings: pl.DataFrame, wanted: tuple[str, ...] | None, f
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write `files` below `folder` by relative name, then remove the report's earlier files that are not among them.
 
-    Each is written under a temporary name and moved into place, so that readers never see half a file.
-
     Raises:
         ReportError: If a file cannot be written.
     """
     for name, written in files.items():
-        _replace(folder / name, written)
+        write_whole(folder / name, written, ReportError)
     for part, kinds in OWNED.items():
         for path in sorted((folder / part).rglob("*"), reverse=True):
             if path.suffix in kinds and path.relative_to(folder).as_posix() not in files:
                 path.unlink()
             elif path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-
-
-def _replace(path: Path, written: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(written)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise ReportError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -13,7 +13,6 @@ import polars as pl
 from markupsafe import Markup
 
 from pipeline.claims import VERDICTS
-from pipeline.figures.frame import View
 from pipeline.quantities import Grid
 from pipeline.quantities.decoding import decodes
 from pipeline.quantities.outcomes import compares_cells, has_criterion
@@ -34,22 +33,8 @@ class ShownFigure:
 
     kind: str
     path: str
-    view: View
-
-    @property
-    def anchor(self) -> str:
-        """Its id on the page."""
-        return self.path.replace("/", "--")
-
-    @property
-    def title(self) -> str:
-        """Its finding."""
-        return self.view.title
-
-    @property
-    def caption(self) -> str:
-        """Its caption."""
-        return self.view.caption
+    title: str
+    caption: str
 
 
 @dataclass(frozen=True, kw_only=True)

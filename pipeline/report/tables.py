@@ -13,11 +13,15 @@ from pipeline.claims import VERDICTS
 from pipeline.quantities import Grid
 from pipeline.quantities import gradients as gradient
 from pipeline.quantities import outcomes as outcome
+from pipeline.quantities.selection import thin_evenly
 from pipeline.quantities.training import median_validation_loss
 from pipeline.quantities.words import number
 
-MAX_CURVE_STEPS = 100
-"""Learning curves of `dvc plots` have at most as many steps."""
+MAX_CURVE_STEPS, MAX_LAGS = 100, 25
+"""A line of `dvc plots` has at most as many points."""
+
+PLOT_DIGITS = 6
+"""Significant digits of `dvc plots`: git keeps these tables, so they are small."""
 
 _METRICS = ("test_loss", "test_error", "solved_share", "criterion_step", "gradient_check_error")
 
@@ -80,14 +84,14 @@ def _stacked(grids: Iterable[Grid], rows: Any, schema: Mapping[str, pl.DataType]
     for grid in grids:
         named = rows(grid).with_columns(study=pl.lit(grid.study), grid=pl.lit(grid.name))
         frames.append(named.select(pl.col(name).cast(dtype) for name, dtype in schema.items()))
-    return pl.concat(frames)
+    return pl.concat(frames).with_columns(pl.col(pl.Float64).round_sig_figs(PLOT_DIGITS))
 
 
 def _gradient_rows(grid: Grid) -> pl.DataFrame:
-    """Return the gradient by lag, thinned to at most `MAX_CURVE_STEPS` lags of each line."""
-    quantity = gradient.gradient_by_lag
-    summary = quantity.summary(quantity.of(grid.at("longest")), ["stage", "arm", "state", "lag"])
-    return _thinned(summary, "lag", ["stage", "arm", "state"]).rename({"mean": "log10_relative_norm"})
+    """Return the gradient by lag, thinned to at most `MAX_LAGS` lags of each line."""
+    quantity, line = gradient.gradient_by_lag, ["stage", "arm", "state"]
+    summary = quantity.summary(quantity.of(grid.at("longest")), [*line, "lag"])
+    return thin_evenly(summary, "lag", line, MAX_LAGS).rename({"mean": "log10_relative_norm"})
 
 
 def _length_rows(grid: Grid) -> pl.DataFrame:
@@ -102,15 +106,7 @@ def _length_rows(grid: Grid) -> pl.DataFrame:
 
 def _curve_rows(grid: Grid) -> pl.DataFrame:
     rows = median_validation_loss(grid).sort("length", "arm", "step").rename({"mean": "median_validation_loss"})
-    return _thinned(rows, "step", ["arm", "length"])
-
-
-def _thinned(rows: pl.DataFrame, along: str, keys: Sequence[str]) -> pl.DataFrame:
-    """Return at most `MAX_CURVE_STEPS` rows of each line, evenly spaced, the last one among them."""
-    rank = (pl.col(along).rank("dense") - 1).over(keys)
-    stride = (pl.col(along).n_unique() / MAX_CURVE_STEPS).ceil().cast(pl.Int64).over(keys)
-    last = pl.col(along) == pl.col(along).max().over(keys)
-    return rows.filter((rank % stride == 0) | last)
+    return thin_evenly(rows, "step", ["arm", "length"], MAX_CURVE_STEPS)
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,15 +1,15 @@
-"""Result tables as Parquet files: written under a temporary name and moved into place."""
+"""Result tables as Parquet files."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import uuid
+import io
+import tempfile
 from pathlib import Path
 
 import polars as pl
 
+from pipeline.config import write_whole
 from pipeline.errors import TableError
 from pipeline.results.schema import SCHEMAS, check
 
@@ -21,17 +21,15 @@ def write_table(table: str, frame: pl.DataFrame, folder: Path) -> Path:
         TableError: If the frame is not what the schema declares, or the folder cannot be written.
     """
     path = folder / f"{table}.parquet"
-    frame = check(table, frame, str(path))
-    temporary = folder / f".{table}.{uuid.uuid4().hex}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        frame.write_parquet(temporary, compression="zstd", statistics=False)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise TableError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_whole(path, parquet_bytes(check(table, frame, str(path))), TableError)
     return path
+
+
+def parquet_bytes(frame: pl.DataFrame) -> bytes:
+    """Return a frame as Parquet; equal frames make equal bytes."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd", statistics=False)
+    return buffer.getvalue()
 
 
 def probe_writable(folder: Path) -> None:
@@ -40,11 +38,10 @@ def probe_writable(folder: Path) -> None:
     Raises:
         TableError: If the folder cannot be made or written.
     """
-    probe = folder / f".probe.{uuid.uuid4().hex}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"writable")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"writable")
     except OSError as error:
         raise TableError(f"{folder}: results cannot be written there: {error.strerror or error}") from error
 

@@ -9,37 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pipeline.config import write_whole
 from pipeline.errors import StoreError
 
 STALE_TEMPORARY_S = 86_400.0
 """A temporary file this old was left by a killed writer."""
-
-
-class Objects(Protocol):
-    """What a trial store needs of the place that holds it; every failure is a `StoreError` naming the place."""
-
-    where: str
-
-    def names(self) -> list[str]:
-        """Return the name of every object, sorted."""
-
-    def read(self, name: str) -> bytes | None:
-        """Return an object's bytes, or None where there is no such object."""
-
-    def write(self, name: str, data: bytes) -> None:
-        """Make or replace an object; an older one survives a failure."""
-
-    def rename(self, name: str, new_name: str) -> None:
-        """Give an object another name, replacing what had it."""
-
-    def delete(self, name: str) -> None:
-        """Remove an object; nothing happens where there is none."""
 
 
 class FolderObjects:
@@ -66,16 +45,7 @@ class FolderObjects:
 
     def write(self, name: str, data: bytes) -> None:
         """Make or replace an object; an older one survives a failure."""
-        temporary = self.folder / f".{name}.{uuid.uuid4().hex}.tmp"
-        with _store_errors(f"{self.where}/{name}", "written"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                _write_through(temporary, data)
-                os.replace(temporary, self.folder / name)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
-                raise
+        write_whole(self.folder / name, data, StoreError)
 
     def rename(self, name: str, new_name: str) -> None:
         """Give an object another name, replacing what had it."""
@@ -141,6 +111,10 @@ class FilesystemObjects:
         return f"{self.prefix}/{name}"
 
 
+Objects = FolderObjects | FilesystemObjects
+"""What holds a trial store; every failure is a `StoreError` that names the place, `where`."""
+
+
 def open_objects(url: str) -> Objects:
     """Return the objects of a folder, or of a URL such as `s3://bucket/folder?endpoint_override=host:port`.
 
@@ -166,14 +140,6 @@ def _in_single_requests(url: str) -> str:
     if urlsplit(url).scheme != "s3" or option in url:
         return url
     return f"{url}{'&' if urlsplit(url).query else '?'}{option}=true"
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it, so that a power cut leaves no empty file under a final name."""
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager

@@ -17,6 +17,22 @@ STATUSES = ("ok", "diverged", "timed_out", "error")
 FINISHED = ("ok", "timed_out")
 """Statuses of replicas whose last weights are the end of a training."""
 
+HOST_COLUMNS: dict[str, pl.DataType] = {
+    "wall_time_s": pl.Float64(),
+    "training_time_s": pl.Float64(),
+    "step_time_s": pl.Float64(),
+    "step_time_error_s": pl.Float64(),
+    "criterion_time_s": pl.Float64(),
+    "diagnostics_time_share": pl.Float64(),
+    "peak_memory_bytes": pl.Int64(),
+    "device": pl.String(),
+    "hostname": pl.String(),
+    "torch_version": pl.String(),
+    "python_version": pl.String(),
+    "git_revision": pl.String(),
+}
+"""Columns of `trials` that say where and how fast; two runs of the same spec agree on all the others."""
+
 TRIALS: dict[str, pl.DataType] = {
     # what was run: one row per (trial, seed); every single field of the spec follows as a dotted column, `model.cell`
     "trial_id": pl.String(),
@@ -42,43 +58,11 @@ TRIALS: dict[str, pl.DataType] = {
     "num_parameters": pl.Int64(),
     "activation_bytes": pl.Int64(),
     "gradient_check_error": pl.Float64(),
-    # where and how fast; these columns differ between identical runs
-    "wall_time_s": pl.Float64(),
-    "training_time_s": pl.Float64(),
-    "step_time_s": pl.Float64(),
-    "step_time_error_s": pl.Float64(),
-    "criterion_time_s": pl.Float64(),
-    "diagnostics_time_share": pl.Float64(),
-    "peak_memory_bytes": pl.Int64(),
-    "device": pl.String(),
-    "hostname": pl.String(),
-    "torch_version": pl.String(),
-    "python_version": pl.String(),
-    "git_revision": pl.String(),
-}
+} | HOST_COLUMNS
 
-HOST_COLUMNS = (
-    "wall_time_s",
-    "training_time_s",
-    "step_time_s",
-    "step_time_error_s",
-    "criterion_time_s",
-    "diagnostics_time_share",
-    "peak_memory_bytes",
-    "device",
-    "hostname",
-    "torch_version",
-    "python_version",
-    "git_revision",
-)
-"""Columns of `trials` that say where and how fast; two runs of the same spec agree on all the others."""
+_MEASURED: dict[str, pl.DataType] = {"trial_id": pl.String(), "seed": pl.Int64(), "step": pl.Int64()}
 
-CURVES: dict[str, pl.DataType] = {
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
-    "metric": pl.String(),  # loss, error, token_error; grad_norm, clipped_grad_norm, clip_cosine; sigma_max, ...
-    # what there is to say of it besides, null where nothing: see `FACTS` of pipeline/core/training/rows.py
+CURVE_FACTS: dict[str, pl.DataType] = {
     "split": pl.String(),
     "mode": pl.String(),
     "group": pl.String(),
@@ -87,13 +71,18 @@ CURVES: dict[str, pl.DataType] = {
     "layer": pl.Int64(),
     "direction": pl.String(),
     "gate": pl.String(),
+}
+"""Columns of `curves` that say what a metric is of; null where they do not apply."""
+
+CURVES: dict[str, pl.DataType] = {
+    **_MEASURED,
+    "metric": pl.String(),  # loss, error, token_error; grad_norm, clipped_grad_norm, clip_cosine; sigma_max, ...
+    **CURVE_FACTS,
     "value": pl.Float64(),
 }
 
 _PLACE: dict[str, pl.DataType] = {
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "part": pl.String(),  # of the network: recurrent where there is one stack only; else input, encoder, decoder
     "layer": pl.Int64(),
     "direction": pl.String(),
@@ -138,9 +127,7 @@ LYAPUNOV: dict[str, pl.DataType] = _PLACE | {
 
 TRUNCATION: dict[str, pl.DataType] = {
     # the gradient of the last timestep's loss, backpropagated through `backward_length` timesteps, against the full one
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "backward_length": pl.Int64(),
     "cosine": pl.Float64(),
     "relative_error": pl.Float64(),
@@ -151,9 +138,7 @@ TRUNCATION: dict[str, pl.DataType] = {
 
 ATTENTION: dict[str, pl.DataType] = {
     # what a decoder that is given the true tokens attends to while it writes; a row an output and a source position
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "example": pl.Int64(),
     "output_position": pl.Int64(),  # from 1
     "source_position": pl.Int64(),  # from 1; of an image the cell of the grid, row by row
@@ -163,9 +148,7 @@ ATTENTION: dict[str, pl.DataType] = {
 
 BREAKDOWN: dict[str, pl.DataType] = {
     # test errors of a decoder by where they are: of tokens by output position, of whole sequences by source length
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "mode": pl.String(),  # teacher_forced: given the true tokens; free_running: given its own
     "by": pl.String(),  # output_position (from 1), or source_length
     "at": pl.Int64(),
@@ -175,9 +158,7 @@ BREAKDOWN: dict[str, pl.DataType] = {
 
 TOKENS: dict[str, pl.DataType] = {
     # examples as text, token by token
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "example": pl.Int64(),
     "sequence": pl.String(),  # source, target, free_running; of a language model prompt, and sample (temperature 0.7)
     "position": pl.Int64(),  # from 1
@@ -186,9 +167,7 @@ TOKENS: dict[str, pl.DataType] = {
 
 IMAGES: dict[str, pl.DataType] = {
     # examples as images, pixel by pixel
-    "trial_id": pl.String(),
-    "seed": pl.Int64(),
-    "step": pl.Int64(),
+    **_MEASURED,
     "example": pl.Int64(),
     "image": pl.String(),  # input, reconstruction
     "frame": pl.Int64(),  # from 1

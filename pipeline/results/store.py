@@ -25,6 +25,7 @@ from pipeline.config import Paths
 from pipeline.core.training.spec import TRIAL_VERSION
 from pipeline.errors import StoreError, TableError
 from pipeline.results import TRIAL_TABLES, check
+from pipeline.results.files import parquet_bytes
 from pipeline.results.objects import FolderObjects, Objects, open_objects
 
 _log = logging.getLogger(__name__)
@@ -73,9 +74,7 @@ class StoredTrial:
             archive.writestr(zipfile.ZipInfo("trial.json", _EPOCH), json.dumps(head, indent=1, sort_keys=True))
             for table in TRIAL_TABLES:
                 frame = check(table, self.tables[table], f"trial {self.trial_id}")
-                parquet = io.BytesIO()
-                frame.write_parquet(parquet, compression="zstd", statistics=False)
-                archive.writestr(zipfile.ZipInfo(f"{table}.parquet", _EPOCH), parquet.getvalue())
+                archive.writestr(zipfile.ZipInfo(f"{table}.parquet", _EPOCH), parquet_bytes(frame))
         return buffer.getvalue()
 
     @classmethod

@@ -11,29 +11,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pipeline.core.measures import (
-    gate_statistics,
-    gate_values,
+from pipeline.core.measures.gates import gate_statistics, gate_values, retention
+from pipeline.core.measures.jacobians import singular_values_by_lag
+from pipeline.core.measures.lyapunov import (
     log_stretches,
     lyapunov_spectrum,
     mean_field_exponent,
     random_network_jacobians,
-    recurrent_blocks,
-    retention,
-    sigma_max,
-    singular_values_by_lag,
-    spectral_radius,
 )
+from pipeline.core.measures.spectrum import recurrent_blocks, sigma_max, spectral_radius
 from pipeline.core.models import Replicas
-from pipeline.core.models.initialisation import (
-    PLAIN,
-    Gaussian,
-    Initialisation,
-    KeepBias,
-    Orthogonal,
-    ScaledGaussian,
-    SpectralRadius,
-)
+from pipeline.core.models import initialisation as init
 from pipeline.selftest.check import Number, Tolerance, experiment, printed
 from pipeline.selftest.networks import (
     F64,
@@ -60,7 +48,7 @@ def scalar_linear() -> Iterator[Number]:
     |0.5|^980 is 1e-295: near the end of float64, where float32 and squares of float64 are 0.
     """
     factors, far = (0.5, -0.9, 1.1), 980
-    replicas, inputs = replicas_of("elman_linear", 1, [PLAIN] * len(factors)), draw(2, far + 1, 1)
+    replicas, inputs = replicas_of("elman_linear", 1, [init.PLAIN] * len(factors)), draw(2, far + 1, 1)
     a_R11 = torch.tensor(factors, dtype=F64)[:, None, None]
     flat_RP = parameters(replicas, W_hh=a_R11, W_ih=torch.ones(1, 1), readout=torch.ones(1, 1))
     near = inputs[:, :NUM_TIMESTEPS]
@@ -78,7 +66,7 @@ def scalar_linear() -> Iterator[Number]:
 def orthogonal_linear() -> Iterator[Number]:
     """An orthogonal W_hh in a linear network keeps every norm: exponents 0, singular values 1."""
     replicas, inputs = replicas_of("elman_linear", 16), draw(2, NUM_TIMESTEPS, 1)
-    W_hh = matrix(Orthogonal(gain=1.0), 16, 1)
+    W_hh = matrix(init.Orthogonal(gain=1.0), 16, 1)
     flat_RP = parameters(replicas, W_hh=W_hh, W_ih=draw(16, 1), readout=draw(1, 16, seed=1))
     norms_RT = log10_norms(replicas, flat_RP, inputs, _far_targets(2))
     jacobians = jacobians_of(replicas, flat_RP, inputs)
@@ -104,16 +92,11 @@ def small_lstm() -> Iterator[Number]:
     Its half-life, ln 0.5 / ln f timesteps, is read from the gradient trace and, independently, from the gate's values.
     """
     half_lives, num_timesteps, near, far = {0: "1.00", 1: "2.21", 2: "5.46", 3: "14.27", 5: "103.2"}, 80, 10, 60
-    small, plain = Gaussian(std=1e-6), Gaussian(std=1.0)
-    biases = [KeepBias(value=float(bias)) for bias in half_lives]
-    replicas = replicas_of(
-        "lstm", 8, [Initialisation(input=small, recurrent=small, gates={}, bias=bias, readout=plain) for bias in biases]
-    )
-    inputs, flat_RP, recurrent = (
-        draw(2, num_timesteps, 1),
-        replicas.flat_RP.double(),
-        replicas.model.stacks["recurrent"],
-    )
+    small, plain = init.Gaussian(std=1e-6), init.Gaussian(std=1.0)
+    biases = [init.KeepBias(value=float(bias)) for bias in half_lives]
+    rules = [init.Initialisation(input=small, recurrent=small, gates={}, bias=bias, readout=plain) for bias in biases]
+    replicas, inputs = replicas_of("lstm", 8, rules), draw(2, num_timesteps, 1)
+    flat_RP, recurrent = replicas.flat_RP.double(), replicas.model.stacks["recurrent"]
     c_RT = log10_norms(replicas, replicas.flat_RP, inputs, torch.ones(2, 1, dtype=F64), "c")
     traced = (10.0 ** ((c_RT[:, -1 - far] - c_RT[:, -1 - near]) / (far - near))).tolist()
     seen, states = replicas.unroll(replicas.named(flat_RP), inputs)
@@ -138,16 +121,16 @@ def singular_values() -> Iterator[Number]:
     explode (necessary, not sufficient): a Gaussian W_hh of spectral radius .7 has σ_max near 1.4, and vanishes.
     """
     bounds, start, exact = (0.5, 0.95), torch.Generator().manual_seed(0), Tolerance("relative", 1e-12, "float64")
-    drawn = [matrix(ScaledGaussian(gain=1.0), 256, start) for _ in bounds]
+    drawn = [matrix(init.ScaledGaussian(gain=1.0), 256, start) for _ in bounds]
     matrices = [W_hh * (bound / sigma_max(W_hh[None])) for W_hh, bound in zip(drawn, bounds, strict=True)]
-    matrices += [matrix(Orthogonal(gain=0.95), 256, start)]
-    matrices += [matrix(SpectralRadius(radius=0.7), 256, start)]
+    matrices += [matrix(init.Orthogonal(gain=0.95), 256, start)]
+    matrices += [matrix(init.SpectralRadius(radius=0.7), 256, start)]
     W_ih, readout = draw(256, 1, seed=2), draw(1, 256, seed=3)
     W_ih_RHD = W_ih.repeat(4, 1, 1) / 10
     W_ih_RHD[2] = 0.0  # the orthogonal one stays at h = 0, where the slope is 1
-    tanh, sigmoid = replicas_of("elman", 256, [PLAIN] * 4), replicas_of("elman_sigmoid", 256)
+    tanh, sigmoid = replicas_of("elman", 256, [init.PLAIN] * 4), replicas_of("elman_sigmoid", 256)
     flat_RP = parameters(tanh, W_hh=torch.stack(matrices), W_ih=W_ih_RHD, readout=readout)
-    steep = parameters(sigmoid, W_hh=matrix(Orthogonal(gain=3.9), 256, 0), W_ih=W_ih, readout=readout)
+    steep = parameters(sigmoid, W_hh=matrix(init.Orthogonal(gain=3.9), 256, 0), W_ih=W_ih, readout=readout)
     data = draw(4, NUM_TIMESTEPS, 1), draw(4, 1, seed=1)
     norms_RT = log10_norms(tanh, flat_RP, *data)
     largest = (10.0 ** -norms_RT.diff(dim=1).amin(dim=1)).tolist()
@@ -187,8 +170,8 @@ def random_network() -> Iterator[Number]:
         yield Number(f"λ_1 is below ½ ln χ_1, g={gain:g}, N=100", expected=theory, measured=small, within=below)
         ratio = abs(large - theory) / abs(small - theory)
         yield Number(f"distance to it, N=1000 over N=100, g={gain:g}", expected=0.5, measured=ratio, within=closer)
-    replicas, seeds = replicas_of("elman", 100, [PLAIN] * 3), range(3)
-    W_hh = torch.stack([matrix(ScaledGaussian(gain=2.5), 100, seed) for seed in seeds])
+    replicas, seeds = replicas_of("elman", 100, [init.PLAIN] * 3), range(3)
+    W_hh = torch.stack([matrix(init.ScaledGaussian(gain=2.5), 100, seed) for seed in seeds])
     W_ih = torch.stack([draw(100, 1, seed=seed + 1000) for seed in seeds])
     flat_RP = parameters(replicas, W_hh=W_hh, W_ih=W_ih, readout=first_unit(100))
     inputs = torch.eye(1, 500, dtype=F64)[:, :, None]  # the first input brings h to tanh(x_0)
@@ -202,11 +185,9 @@ def _exponents(gain: float, num_units: int, num_networks: int) -> Tensor:
     """Return λ_1 of every network, (networks,), over timesteps 100 to 500."""
     exponents = []
     for seed in range(num_networks):
-        coupling, start = (
-            matrix(ScaledGaussian(gain=gain), num_units, seed),
-            draw(num_units, seed=seed + 1000),
-        )
-        exponents.append(log_stretches(random_network_jacobians(coupling, start, 500), 1)[100:].mean())
+        coupling, start = matrix(init.ScaledGaussian(gain=gain), num_units, seed), draw(num_units, seed=seed + 1000)
+        jacobians = random_network_jacobians(coupling, start, 500)
+        exponents.append(log_stretches(jacobians, 1)[100:].mean())
     return torch.stack(exponents)
 
 

@@ -69,10 +69,8 @@ def training_path(length: int) -> list[float]:
 
     It ends where |θ| has blown up, and where θ has been near its optimum for as long as a window is.
     """
-    replicas, windows = (
-        replicas_of("elman_linear", NUM_UNITS, interface=EVERY),
-        Windows(Truncation(update_every=1, backward_length=length), NUM_STEPS, "every"),
-    )
+    replicas = replicas_of("elman_linear", NUM_UNITS, interface=EVERY)
+    windows = Windows(Truncation(update_every=1, backward_length=length), NUM_STEPS, "every")
     inputs, target = torch.ones(1, 1, NUM_STEPS, 1, dtype=F64), torch.ones(1, 1, 1, 1, dtype=F64)
     theta, flat_RP = torch.tensor([START], dtype=F64), _parameters(replicas, START)
     W_ih = replicas.named(flat_RP)["recurrent.weight_ih_l0"][0]

@@ -6,18 +6,20 @@ Shapes: R replicas, T timesteps, B batch, D input, H hidden, P parameters.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from pipeline.core.cells.stack import FORWARD
-from pipeline.core.measures import step_jacobians, trace_gradients
+from pipeline.core.measures.gradients import trace_gradients
+from pipeline.core.measures.jacobians import step_jacobians
 from pipeline.core.models import Interface, ModelSpec, Replicas, RunOptions, SequenceModel, StateKey
 from pipeline.core.models.initialisation import PLAIN, Initialisation, MatrixRule
 
 F64 = torch.float64
 REAL = Interface(input_kind="real", input_size=1, target_at="last", target_kind="value", output_size=1)
-EVERY = Interface(input_kind="real", input_size=1, target_at="every", target_kind="value", output_size=1)
+EVERY = replace(REAL, target_at="every")
 
 
 def replicas_of(
@@ -29,10 +31,8 @@ def replicas_of(
     num_layers: int = 1,
 ) -> Replicas:
     """Return networks of this cell side by side, one per initialisation; the r-th has seed r."""
-    specs = [
-        ModelSpec.plain(cell=cell, hidden_size=hidden_size, num_layers=num_layers, initialisation=initialisation)
-        for initialisation in initialisations
-    ]
+    plain = ModelSpec.plain(cell=cell, hidden_size=hidden_size, num_layers=num_layers)
+    specs = [replace(plain, initialisation=initialisation) for initialisation in initialisations]
     return Replicas([SequenceModel(interface, spec, seed) for seed, spec in enumerate(specs)])
 
 
@@ -78,13 +78,8 @@ def log10_norms(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Te
 def answer_gradient(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, initial: Sequence[Tensor] = ()) -> Tensor:
     """Return the gradient of the last answer itself, (R, P), of networks that answer with `first_unit`.
 
-    The squared error has the slope 1 in an answer that is ½ above its target.
-
-    Args:
-        replicas: The networks, with the target at the last timestep.
-        flat_RP: Parameters.
-        inputs: One sequence for each replica, (R, 1, T, D).
-        initial: States before the first timestep, (1, 1, H) each; none for zeros.
+    The squared error has the slope 1 in an answer that is ½ above its target. The inputs are one sequence for each
+    replica, (R, 1, T, D), the initial states (1, 1, H) each, none for zeros.
     """
     (h_R1H,) = replicas.advance(replicas.named(flat_RP), inputs, initial)
     return replicas.backpropagate(flat_RP, inputs, h_R1H[:, :, :1] - 0.5, RunOptions(initial=initial)).grad_RP

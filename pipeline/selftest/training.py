@@ -12,14 +12,7 @@ from torch import Tensor
 from pipeline.config import Sizes
 from pipeline.core.clipping import ClippingRule, GlobalNorm, GlobalNormMax, clip
 from pipeline.core.models import Interface, Replicas, RunOptions, loss
-from pipeline.core.models.initialisation import (
-    Chrono,
-    ConstantBias,
-    Gaussian,
-    Initialisation,
-    Orthogonal,
-    Uniform,
-)
+from pipeline.core.models import initialisation as init
 from pipeline.core.training.data import interface_of, to_device
 from pipeline.core.training.evaluation import evaluate
 from pipeline.core.training.forcing import ExponentialDecay, InverseSigmoidDecay, LinearDecay, Schedule
@@ -95,14 +88,13 @@ def _baseline(dataset: Dataset) -> float:
 
 def _evaluate_constant(dataset: Dataset, answer: float) -> tuple[float, float]:
     """Return test loss and error of a network that always gives one answer; NaN where there is no error."""
-    zero = Gaussian(std=0.0)
-    initialisation = Initialisation(input=zero, recurrent=zero, gates={}, bias=ConstantBias(value=0.0), readout=zero)
-    replicas = replicas_of("elman", 1, [initialisation], interface=interface_of(dataset))
+    zero, no_bias = init.Gaussian(std=0.0), init.ConstantBias(value=0.0)
+    rules = init.Initialisation(input=zero, recurrent=zero, gates={}, bias=no_bias, readout=zero)
+    replicas = replicas_of("elman", 1, [rules], interface=interface_of(dataset))
     flat_RP = replicas.flat_RP.clone()
     replicas.named(flat_RP)["readout.bias"].fill_(answer)
-    losses, errors = evaluate(
-        replicas, flat_RP, to_device(dataset.splits["test"], replicas.interface, torch.device("cpu"))
-    )
+    test = to_device(dataset.splits["test"], replicas.interface, torch.device("cpu"))
+    losses, errors = evaluate(replicas, flat_RP, test)
     return losses.item(), math.nan if errors is None else errors.item()
 
 
@@ -132,13 +124,11 @@ def clipping() -> Iterator[Number]:
 def scheduled_sampling() -> Iterator[Number]:
     """The probability ε_i of the true token at a few steps i."""
     linear, exponential = LinearDecay(start=1.0, slope=0.01, floor=0.1), ExponentialDecay(base=0.99)
+    sigmoid = InverseSigmoidDecay(scale=100.0)
     schedules: dict[str, tuple[Schedule, dict[int, float]]] = {
         "max(0.1, 1 - 0.01 i)": (linear, {0: 1.0, 50: 0.5, 1000: 0.1}),
         "0.99^i": (exponential, {0: 1.0, 100: math.exp(100 * math.log(0.99)), 100_000: 0.0}),
-        "k/(k + exp(i/k)), k=100": (
-            InverseSigmoidDecay(scale=100.0),
-            {0: 100 / 101, 461: 100 / (100 + math.exp(4.61)), 10**9: 0.0},
-        ),
+        "k/(k + exp(i/k)), k=100": (sigmoid, {0: 100 / 101, 461: 100 / (100 + math.exp(4.61)), 10**9: 0.0}),
     }
     for formula, (schedule, values) in schedules.items():
         for i, value in values.items():
@@ -149,9 +139,9 @@ def scheduled_sampling() -> Iterator[Number]:
 @experiment("chrono", source="Tallec and Ollivier (2018)")
 def chrono() -> Iterator[Number]:
     """Chrono initialisation, read from networks: b_f ~ ln U[1, T_max - 1], b_i = -b_f, all else 0."""
-    longest, plain, num_drawn = 199, Uniform(), 64 * 32
-    rules = Initialisation(
-        input=plain, recurrent=plain, gates={}, bias=Chrono(longest_lag=float(longest + 1)), readout=plain
+    longest, plain, num_drawn = 199, init.Uniform(), 64 * 32
+    rules = init.Initialisation(
+        input=plain, recurrent=plain, gates={}, bias=init.Chrono(longest_lag=float(longest + 1)), readout=plain
     )
     replicas = replicas_of("lstm", 64, [rules] * 32)
     weights = replicas.weights(replicas.flat_RP.double(), replicas.model.stacks["recurrent"].places[0])
@@ -178,10 +168,8 @@ def truncation() -> Iterator[Number]:
     replicas = replicas_of("lstm", 6, interface=two_inputs, num_layers=2)
     flat_RP = 3 * replicas.flat_RP.double()  # weights large enough that the past matters
     for k1 in (1, 5, 12):
-        name, error = (
-            f"relative error of its summed gradients, k1={k1}, k2=T=12",
-            _summed_error(replicas, flat_RP, k1, 12),
-        )
+        error = _summed_error(replicas, flat_RP, k1, 12)
+        name = f"relative error of its summed gradients, k1={k1}, k2=T=12"
         yield Number(name, expected=0.0, measured=error, within=ROUNDING)
     error, within = _summed_error(replicas, flat_RP, 1, 3), Tolerance("at least", 0.0, "the past matters here")
     yield Number("the same where k2 cuts the past off, k1=1, k2=3", expected=1e-2, measured=error, within=within)
@@ -204,7 +192,7 @@ def _summed_error(replicas: Replicas, flat_RP: Tensor, k1: int, k2: int) -> floa
         )
         summed_RP += run.grad_RP * num_scored / num_timesteps  # each loss is the mean over its own timesteps
         carried = [state[:, window.carry - 1] for state in run.states] if window.carry else carried
-    full_RP = replicas.gradients(flat_RP, inputs, targets)[1]
+    full_RP = replicas.backpropagate(flat_RP, inputs, targets).grad_RP
     return ((summed_RP - full_RP).norm() / full_RP.norm()).item()
 
 
@@ -214,7 +202,7 @@ def regulariser() -> Iterator[Number]:
     replicas, inputs, targets = replicas_of("elman_linear", 16), draw(1, 4, 30, 1), draw(1, 4, 1, seed=1)
     omega, grad_norm = dict[float, float](), dict[float, float]()
     for gain in (1.0, 0.5):
-        W_hh = matrix(Orthogonal(gain=gain), 16, 0)
+        W_hh = matrix(init.Orthogonal(gain=gain), 16, 0)
         flat_RP = parameters(replicas, W_hh=W_hh, W_ih=draw(16, 1), readout=draw(1, 16, seed=1))
         run = replicas.backpropagate(flat_RP, inputs, targets, trace=True)
         grad_RP, found = VanishingGradient(weight=4.0).penalise(replicas, flat_RP, run)
@@ -226,13 +214,4 @@ def regulariser() -> Iterator[Number]:
     yield Number(name, expected=expected, measured=omega[0.5], within=EXACT)
 
 
-EXPERIMENTS = (
-    copy_memory,
-    adding,
-    temporal_order,
-    clipping,
-    scheduled_sampling,
-    chrono,
-    truncation,
-    regulariser,
-)
+EXPERIMENTS = (copy_memory, adding, temporal_order, clipping, scheduled_sampling, chrono, truncation, regulariser)

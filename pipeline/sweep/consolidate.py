@@ -37,7 +37,14 @@ def consolidate(
     parts["trials"] = []
     for setting in plan.trials:
         if setting.trial_id in errors:
-            parts["trials"].append(_failed(setting, errors[setting.trial_id], git_revision))
+            failed = failed_trials_frame(
+                setting.spec,
+                trial_id=setting.trial_id,
+                dataset_digest=setting.dataset_digest,
+                message=errors[setting.trial_id],
+                git_revision=git_revision,
+            )
+            parts["trials"].append(failed)
             continue
         stored = store.get(setting.trial_id)
         if stored is None:
@@ -114,16 +121,6 @@ def _without(axes: Mapping[str, Any], over: Sequence[str], prefix: str = "") -> 
         for key, value in axes.items()
         if not f"{prefix}{key}.".startswith(chosen)
     }
-
-
-def _failed(setting: Setting, message: str, git_revision: str | None) -> pl.DataFrame:
-    return failed_trials_frame(
-        setting.spec,
-        trial_id=setting.trial_id,
-        dataset_digest=setting.dataset_digest,
-        message=message,
-        git_revision=git_revision,
-    )
 
 
 def _in_order(frame: pl.DataFrame, table: str) -> pl.DataFrame:

@@ -118,7 +118,6 @@ class _Watching(tune.Callback):
             status="error",
             message=message,
             traceback=reason,
-            validation_loss=None,
             wall_time_s=now - self.started_at.get(identity, now),
         )
         self.watch.finished(self.by_id[identity], outcome)

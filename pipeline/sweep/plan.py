@@ -67,11 +67,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every setting of a study in the order of its file, and how the study selects among them."""
+    """Every setting of a study in the order of its file, how the study selects among them, and a trial's time limit."""
 
     study: str
     settings: tuple[Setting, ...]
     select: Selection | None
+    max_wall_time_s: float
 
     @property
     def trials(self) -> tuple[Setting, ...]:
@@ -88,16 +89,12 @@ class Plan:
         settings = tuple(replace(s, stored=s.trial_id in stored_ids) for s in self.settings)
         return replace(self, settings=settings)
 
-    def digest(self, max_wall_time_s: float) -> dict[str, Any]:
-        """Return all that the tables of the study follow from besides the code: two equal ones need no second sweep.
-
-        Args:
-            max_wall_time_s: The time limit of a trial.
-        """
+    def digest(self) -> dict[str, Any]:
+        """Return all that the tables of the study follow from besides the code: two equal ones need no second sweep."""
         return {
             "study": self.study,
             "select": None if self.select is None else asdict(self.select),
-            "max_wall_time_s": max_wall_time_s,
+            "max_wall_time_s": self.max_wall_time_s,
             "settings": [
                 {
                     "grid": setting.grid,
@@ -126,7 +123,8 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
     """
     if name not in params.studies:
         raise ConfigError(f"{paths.params.name}: studies: {unknown_name('study', name, params.studies)}")
-    study, seeds = load_study(paths, name), seeds_of(params, load_scale(paths, params.scale))
+    study, scale = load_study(paths, name), load_scale(paths, params.scale)
+    seeds = seeds_of(params, scale)
     where = str(paths.study_config(name).relative_to(paths.root))
     _check_selection(study, where)
     manifests: dict[str, Manifest] = {}
@@ -153,7 +151,7 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
             duration_s=duration_s(spec, work),
         )
         settings.append(setting)
-    return Plan(name, tuple(settings), study.select)
+    return Plan(study=name, settings=tuple(settings), select=study.select, max_wall_time_s=scale.max_wall_time_s)
 
 
 def label_of(raw: RawSetting) -> str:

@@ -34,31 +34,29 @@ class Tally:
     """
 
     def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings = {setting.trial_id: setting for setting in plan.trials}
         self.num_settings = len(plan.trials)
         self.num_stored = self.num_settings - len(plan.missing)
         self.running: dict[str, float] = {}
-        self.statuses: Counter[str] = Counter()
         self.outcomes: dict[str, Outcome] = {}
         self._clock, self._begun = clock, clock()
         self._first_started: float | None = None
-        self._asked_s, self._done_s = sum(setting.duration_s for setting in plan.missing), 0.0
+        self._asked_s = sum(setting.duration_s for setting in plan.missing)
 
     def started(self, setting: Setting) -> None:
         """Count a setting as running."""
-        self.running[setting.trial_id] = self._clock()
-        self._first_started = self.running[setting.trial_id] if self._first_started is None else self._first_started
+        self.running[setting.trial_id] = now = self._clock()
+        self._first_started = now if self._first_started is None else self._first_started
 
     def finished(self, setting: Setting, outcome: Outcome) -> None:
         """Count a setting as finished, and keep how it ended."""
         self.outcomes[setting.trial_id] = outcome
         self.running.pop(setting.trial_id, None)
-        self.statuses[outcome.status] += 1
-        self._done_s += setting.duration_s
 
     @property
-    def num_finished(self) -> int:
-        """Settings that need nothing more, stored ones included."""
-        return self.num_stored + self.statuses.total()
+    def statuses(self) -> Counter[str]:
+        """How many trained settings ended in each way."""
+        return Counter(outcome.status for outcome in list(self.outcomes.values()))  # another thread may add one
 
     @property
     def elapsed_s(self) -> float:
@@ -68,13 +66,15 @@ class Tally:
     @property
     def left_s(self) -> float:
         """About how long the rest takes, from what the finished part took; 0 while nothing is known."""
-        if self._first_started is None or not self._done_s:
+        done_s = sum(self.settings[identity].duration_s for identity in list(self.outcomes))
+        if self._first_started is None or not done_s:
             return 0.0
-        return (self._clock() - self._first_started) * (self._asked_s / self._done_s - 1)
+        return (self._clock() - self._first_started) * (self._asked_s / done_s - 1)
 
     def place(self) -> str:
-        """Return « 7/24»."""
-        return f"{self.num_finished:>{len(str(self.num_settings))}}/{self.num_settings}"
+        """Return « 7/24», settings that need nothing more, stored ones included."""
+        num_finished = self.num_stored + len(self.outcomes)
+        return f"{num_finished:>{len(str(self.num_settings))}}/{self.num_settings}"
 
     def counts(self) -> str:
         """Return «2 running, 0 failed, 5 from the store, about 3 min left»."""
@@ -83,9 +83,10 @@ class Tally:
 
     def summary(self) -> str:
         """Return «24 settings: 5 from the store, 18 trained, 1 diverged, 0 failed, 141 s»."""
-        others = [f"{self.statuses['timed_out']} out of time"] if self.statuses["timed_out"] else []
-        counts = [f"{self.num_stored} from the store", f"{self.statuses['ok']} trained"]
-        counts += [f"{self.statuses['diverged']} diverged", *others, f"{self.statuses['error']} failed"]
+        ended = self.statuses
+        others = [f"{ended['timed_out']} out of time"] if ended["timed_out"] else []
+        counts = [f"{self.num_stored} from the store", f"{ended['ok']} trained"]
+        counts += [f"{ended['diverged']} diverged", *others, f"{ended['error']} failed"]
         return f"{self.num_settings} settings: {', '.join(counts)}, {duration_text(self.elapsed_s)}"
 
 
@@ -127,22 +128,10 @@ class LiveProgress:
     """Keeps a table on the terminal: what ended last, what runs, and how far it is."""
 
     def __init__(self, tally: Tally, console: Console) -> None:
-        self.tally, self._ended = tally, list[tuple[Setting, Outcome]]()
-        self._running: dict[str, Setting] = {}
-        self._console = console
+        self.tally, self._console = tally, console
+        self.started, self.finished = tally.started, tally.finished
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2)
         self._live.start()
-
-    def started(self, setting: Setting) -> None:
-        """Show a setting as training."""
-        self.tally.started(setting)
-        self._running[setting.trial_id] = setting
-
-    def finished(self, setting: Setting, outcome: Outcome) -> None:
-        """Show how a setting ended."""
-        self.tally.finished(setting, outcome)
-        self._running.pop(setting.trial_id, None)
-        self._ended = [*self._ended, (setting, outcome)][-SHOWN:]
 
     def close(self) -> None:
         """Leave the last table on the screen, and the summary below it."""
@@ -150,14 +139,15 @@ class LiveProgress:
         self._console.print(self.tally.summary(), highlight=False)
 
     def _table(self) -> Table:
-        table = Table(
-            "setting", "status", "validation loss", "time", caption=f"[{self.tally.place()}] {self.tally.counts()}"
-        )
-        for setting, outcome in self._ended:
-            table.add_row(title(setting), outcome.status, loss_text(outcome), duration_text(outcome.wall_time_s))
-        for identity, setting in list(self._running.items()):
-            since_s = time.monotonic() - self.tally.running.get(identity, time.monotonic())
-            table.add_row(title(setting), "training", "", duration_text(since_s))
+        tally = self.tally
+        caption = f"[{tally.place()}] {tally.counts()}"
+        table = Table("setting", "status", "validation loss", "time", caption=caption)
+        for identity, outcome in list(tally.outcomes.items())[-SHOWN:]:
+            loss, spent = loss_text(outcome), duration_text(outcome.wall_time_s)
+            table.add_row(title(tally.settings[identity]), outcome.status, loss, spent)
+        for identity, started_at in list(tally.running.items()):
+            since_s = time.monotonic() - started_at
+            table.add_row(title(tally.settings[identity]), "training", "", duration_text(since_s))
         return table
 
 

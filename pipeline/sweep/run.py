@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from pipeline.config import Params, Paths
+from pipeline.config import Params, Paths, load_scale
 from pipeline.core.training import run_trial
 from pipeline.data import Dataset, load_dataset
 from pipeline.errors import SweepError
@@ -37,7 +37,6 @@ def run_sweep(
     study: str,
     executor: Executor,
     *,
-    max_wall_time_s: float,
     stream: TextIO | None = None,
     train: Train = run_trial,
 ) -> None:
@@ -48,7 +47,6 @@ def run_sweep(
         params: What to run.
         study: Its name.
         executor: Who trains: `executor_named`.
-        max_wall_time_s: A trial that takes longer ends `timed_out`.
         stream: Where the progress is shown; None is standard output.
         train: The training function.
 
@@ -67,7 +65,7 @@ def run_sweep(
         git_revision=revision,
         device="cuda" if params.resources.gpus_per_trial > 0 else "cpu",
         num_threads=max(1, int(params.resources.cpus_per_trial)),
-        max_wall_time_s=max_wall_time_s,
+        max_wall_time_s=load_scale(paths, params.scale).max_wall_time_s,
         train=train,
     )
 
@@ -75,7 +73,7 @@ def run_sweep(
         return load_dataset(paths.dataset(name), length, unseen_lengths)
 
     with sweep_lock(paths.default_store / f"{study}.lock", study):
-        plan = current_plan(paths, params, study, store, max_wall_time_s)
+        plan = current_plan(paths, params, study, store)
         progress = follow(plan, stream or sys.stdout)
         with contextlib.closing(progress), contextlib.suppress(KeyboardInterrupt):  # Ray Tune returns normally after it
             if plan.missing:
@@ -87,16 +85,17 @@ def run_sweep(
         _check_failed(plan, outcomes)
 
 
-def current_plan(paths: Paths, params: Params, study: str, store: TrialStore, max_wall_time_s: float) -> Plan:
+def current_plan(paths: Paths, params: Params, study: str, store: TrialStore) -> Plan:
     """Return the plan of a study against what the store has, and against this machine's memory if it trains here.
 
-    A stored trial that ran out of a shorter time limit than `max_wall_time_s` counts as missing, as a damaged one does.
+    A stored trial that ran out of a shorter time limit than the plan's counts as missing, as a damaged one does.
     """
     trains_here = not os.environ.get("RAY_ADDRESS") and not params.resources.gpus_per_trial
     plan = plan_study(paths, params, study, available_memory_bytes() if trains_here else None)
-    ids = store.ids()
-    stored = {setting.trial_id: store.get(setting.trial_id) for setting in plan.trials if setting.trial_id in ids}
-    final = {identity for identity, trial in stored.items() if trial is not None and trial.is_final(max_wall_time_s)}
+    ids = store.ids() & {setting.trial_id for setting in plan.trials}
+    stored = {identity: store.get(identity) for identity in ids}
+    limit_s = plan.max_wall_time_s
+    final = {identity for identity, trial in stored.items() if trial is not None and trial.is_final(limit_s)}
     return plan.with_stored(final)
 
 

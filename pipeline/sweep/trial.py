@@ -46,15 +46,15 @@ class Job:
     train: Train = run_trial
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How one trial went, in a few words; its tables are in the store unless `status` is `error`."""
 
     trial_id: str
     status: str
-    message: str
-    traceback: str
-    validation_loss: float | None
+    message: str = ""
+    traceback: str = ""
+    validation_loss: float | None = None
     wall_time_s: float
 
 
@@ -71,32 +71,19 @@ def train_setting(job: Job, setting: Setting, dataset: Dataset) -> Outcome:
     """
     started = time.perf_counter()
     try:
-        status, loss = _train_and_store(job, setting, dataset)
-        return Outcome(
-            trial_id=setting.trial_id,
-            status=status,
-            message="",
-            traceback="",
-            validation_loss=loss,
-            wall_time_s=time.perf_counter() - started,
-        )
+        found = _train_and_store(job, setting, dataset)
     except Exception as error:  # noqa: BLE001 - whatever it is, the sweep reports it and goes on
-        return failure(setting, error, time.perf_counter() - started)
+        trace = "".join(traceback.format_exception(error))
+        found = {"status": "error", "message": f"{type(error).__name__}: {error}", "traceback": trace}
+    return Outcome(trial_id=setting.trial_id, wall_time_s=time.perf_counter() - started, **found)
 
 
-def failure(setting: Setting, error: BaseException, wall_time_s: float) -> Outcome:
-    """Return the outcome of a trial that ended in an exception."""
-    return Outcome(
-        trial_id=setting.trial_id,
-        status="error",
-        message=f"{type(error).__name__}: {error}",
-        traceback="".join(traceback.format_exception(error)),
-        validation_loss=None,
-        wall_time_s=wall_time_s,
-    )
+def _train_and_store(job: Job, setting: Setting, dataset: Dataset) -> dict[str, Any]:
+    """Return status and validation loss of the outcome.
 
-
-def _train_and_store(job: Job, setting: Setting, dataset: Dataset) -> tuple[str, float | None]:
+    Raises:
+        DatasetError: If the data are not those of the plan.
+    """
     if dataset.digest != setting.dataset_digest:
         raise DatasetError(f"dataset {dataset.name!r} changed after the sweep was planned; run the sweep again")
     store = TrialStore(job.store_url)
@@ -110,7 +97,7 @@ def _train_and_store(job: Job, setting: Setting, dataset: Dataset) -> tuple[str,
     store.put(stored_trial(setting, result, sink.tables(), job))
     if all(row["status"] != Status.TIMED_OUT for row in result.rows):  # else it goes on from there, given more time
         checkpoint.clear()
-    return str(result.status), _median_loss(result)
+    return {"status": str(result.status), "validation_loss": _median_loss(result)}
 
 
 def _train(job: Job, setting: Setting, dataset: Dataset, checkpoint: CheckpointSlot) -> tuple[TrialResult, MemorySink]:

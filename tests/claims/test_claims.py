@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline.claims import VERDICTS, Check, Rules, judge, load_rules, verdict_of
-from pipeline.config import Paths, Study, load_study
+from pipeline.config import Paths, Study, build, load_study
 from pipeline.config.strict import InvalidFieldError
 from pipeline.errors import ConfigError
 from pipeline.quantities import Effect, Grid
@@ -44,6 +44,14 @@ def test_supported() -> None:
         "C13": "supported",
         "C21": "supported with a condition",
     }
+
+
+def test_the_claim_of_the_contributing_guide_is_judged() -> None:
+    example = yaml.safe_load((ROOT / "docs" / "examples" / "claim.yaml").read_text(encoding="utf-8"))
+    rules: Rules = build(Rules, {"min_seeds": 3, "claims": example}, "claim.yaml")
+    verdicts, checks = judge(rules, twice(study()))
+    assert verdicts["verdict"].to_list() == ["supported"]
+    assert checks["effect"][0] == pytest.approx(END_FACTORS["gru/h"] / END_FACTORS["elman/h"], rel=0.02)
 
 
 def test_contradicted() -> None:
@@ -204,7 +212,7 @@ DECAY = {"quantity": "decay_factor", "arm": "elman", "state": "h", "stage": "end
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"condition": None}, "C2.condition: expected text if a check has the role condition, else null"),
+        ({"condition": None}, "C2.condition: expected text if a check has the role condition, else none"),
         ({"checks": []}, "C2.checks: expected at least one check"),
         ({1: {"below": 1.0}}, r"C2.checks\[1\].below: expected exactly one of below and above"),
         (

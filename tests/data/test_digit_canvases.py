@@ -11,7 +11,6 @@ import pytest
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import EOS, PAD, SPLITS, Split, load_dataset, prepare_dataset, read_generator
 from pipeline.data.digit_canvases import WORDS, DigitCanvases, covered_cells
-from pipeline.data.digits import images_by_split
 from pipeline.data.generator import Shares, stream
 from pipeline.errors import DatasetError
 
@@ -94,7 +93,7 @@ def test_numbers_and_places_vary():
 
 def test_a_split_shows_its_own_images_only():
     framed = dataclasses.replace(CANVASES, num_lines=1, line_height=8, width=8, max_digits=1)
-    splits, parts = framed.generate(2, Sizes(300, 50, 50)).splits, images_by_split(SHARES, 0)
+    splits, parts = framed.generate(2, Sizes(300, 50, 50)).splits, framed.images_by_split()
     for split in SPLITS:
         labels = {image.tobytes(): digit for image, digit in zip(*parts[split], strict=True)}
         words = [labels[canvas.tobytes()] + 3 for canvas in splits[split].inputs]

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import Sizes
 from pipeline.data.dataset import SPLITS, Split
-from pipeline.data.digits import Digits, draw_images, images_by_split, sample_digit_splits
+from pipeline.data.digits import Digits, ShowsDigits, draw_images
 from pipeline.data.generator import Shares
 
 pytest.importorskip("sklearn")
@@ -15,24 +15,33 @@ pytest.importorskip("sklearn")
 SHARES = Shares(train=0.7, validation=0.15, test=0.15)
 
 
+class Recorded(ShowsDigits):
+    """What each split is drawn with, instead of sequences."""
+
+    shares = SHARES
+
+    def task_of(self, length, train):
+        return None
+
+    def sample(self, rng, num, length, images, digits):
+        return Split(np.array([num, len(images), rng.random(), length]), digits)
+
+
 def test_the_images_of_a_split_are_those_of_the_single_digits():
     single = Digits(seed=3, permuted=False, shares=SHARES).generate(64, Sizes(1, 1, 1))
-    for split, (images, digits) in images_by_split(SHARES, 3).items():
+    for split, (images, digits) in Recorded(seed=3).images_by_split().items():
         np.testing.assert_array_equal(images.reshape(-1, 64, 1), single.splits[split].inputs)
         np.testing.assert_array_equal(digits, single.splits[split].targets)
 
 
 def test_no_image_is_in_two_splits():
-    parts = images_by_split(SHARES, 0)
+    parts = Recorded(seed=0).images_by_split()
     together = [image.tobytes() for split in SPLITS for image in parts[split][0]]
     assert len(set(together)) == len(together) == 1797
 
 
 def test_every_split_is_drawn_from_its_own_images_and_stream():
-    def sample(rng: np.random.Generator, num: int, length: int, images: np.ndarray, digits: np.ndarray) -> Split:
-        return Split(np.array([num, len(images), rng.random(), length]), digits)
-
-    parts, drawn = images_by_split(SHARES, 0), sample_digit_splits(0, 5, Sizes(3, 2, 1), SHARES, sample)
+    parts, (_, drawn) = Recorded(seed=0).images_by_split(), Recorded(seed=0).make(5, Sizes(3, 2, 1))
     assert [drawn[split].inputs[0] for split in SPLITS] == [3, 2, 1]
     assert [drawn[split].inputs[1] for split in SPLITS] == [len(parts[split][0]) for split in SPLITS]
     assert len({drawn[split].inputs[2] for split in SPLITS}) == 3

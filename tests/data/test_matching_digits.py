@@ -10,7 +10,6 @@ import pytest
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data.dataset import SPLITS
 from pipeline.data.digit_sequences import MatchingDigits
-from pipeline.data.digits import images_by_split
 from pipeline.data.generator import Shares
 from pipeline.errors import DatasetError
 
@@ -23,7 +22,7 @@ MATCHING = MatchingDigits(seed=0, lengths=(), num_digits=3, shares=SHARES)
 @pytest.mark.parametrize(("num_digits", "length"), [(3, 8), (1, 5), (10, 6), (2, 52)])
 def test_targets_and_alignment_counted_by_hand(num_digits, length):
     dataset = dataclasses.replace(MATCHING, num_digits=num_digits).generate(length, Sizes(60, 20, 20))
-    parts = images_by_split(SHARES, 0)
+    parts = MATCHING.images_by_split()
     for split in SPLITS:
         labels = {image.tobytes(): int(digit) for image, digit in zip(*parts[split], strict=True)}
         arrays = dataset.splits[split]
@@ -38,7 +37,7 @@ def test_targets_and_alignment_counted_by_hand(num_digits, length):
 
 def test_digits_are_drawn_alike_and_in_any_order():
     dataset = MATCHING.generate(4, Sizes(4000, 1, 1))
-    images, digits = images_by_split(SHARES, 0)["train"]
+    images, digits = MATCHING.images_by_split()["train"]
     index = {image.tobytes(): i for i, image in enumerate(images)}
     chosen = np.array([[index[image.tobytes()] for image in sequence] for sequence in dataset.splits["train"].inputs])
     assert (np.abs(np.bincount(digits[chosen].ravel()) / 16_000 - 1 / 10) < 0.015).all()

@@ -11,7 +11,6 @@ import pytest
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import SPLITS, read_generator
 from pipeline.data.digit_sequences import DIRECTIONS, MovingDigits, mean_frame_loss, memoryless_loss
-from pipeline.data.digits import images_by_split
 from pipeline.data.generator import Shares, stream
 from pipeline.errors import ConfigError, DatasetError
 
@@ -71,7 +70,7 @@ def test_the_mean_frame_loss_is_the_variance_of_pixels():
 
 def test_a_split_shows_its_own_images_only_and_says_which_digit():
     small = dataclasses.replace(MOVING, task="sequence", frame_side=9)
-    splits, parts = small.generate(2, Sizes(300, 50, 50)).splits, images_by_split(SHARES, 0)
+    splits, parts = small.generate(2, Sizes(300, 50, 50)).splits, small.images_by_split()
     for split in SPLITS:
         labels = {image.tobytes(): digit for image, digit in zip(*parts[split], strict=True)}
         first = splits[split].inputs[:, 0].reshape(-1, 9, 9)

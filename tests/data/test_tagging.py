@@ -9,14 +9,7 @@ import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data.generator import stream
-from pipeline.data.tagging import (
-    CONTEXTS,
-    Tagging,
-    context_of,
-    distance_of,
-    memoryless_loss,
-    symbol_of,
-)
+from pipeline.data.tagging import CONTEXTS, Tagging, memoryless_loss, parts_of
 from pipeline.errors import DatasetError
 
 
@@ -51,7 +44,7 @@ def test_every_tag_is_the_symbol_that_is_looked_at(num_timesteps, num_symbols, m
 
 def test_what_a_token_is_can_be_told_from_it():
     tokens = np.arange(3 * 4 * 3, dtype=np.uint8).reshape(2, 18)
-    contexts, symbols, distances = context_of(tokens), symbol_of(tokens, 4), distance_of(tokens, 4)
+    contexts, symbols, distances = parts_of(tokens, 4)
     np.testing.assert_array_equal(contexts + 3 * (symbols + 4 * (distances - 1)), tokens)
     assert set(contexts.ravel()) == {0, 1, 2}
     assert set(symbols.ravel()) == {0, 1, 2, 3}
@@ -60,7 +53,7 @@ def test_what_a_token_is_can_be_told_from_it():
 
 def test_a_token_that_would_look_beyond_an_end_is_plain():
     inputs = TAGGING.sample(stream(0), 20_000, 7).inputs
-    left, right = ((context_of(inputs) == c).mean(axis=0) for c in (1, 2))
+    left, right = ((parts_of(inputs, 4)[0] == c).mean(axis=0) for c in (1, 2))
     fits = np.array([0, 1, 2, 3, 3, 3, 3]) / 9
     assert (np.abs(left - fits) < 4 * math.sqrt(1 / 4 / 20_000)).all()
     assert (np.abs(right - fits[::-1]) < 4 * math.sqrt(1 / 4 / 20_000)).all()
@@ -68,9 +61,9 @@ def test_a_token_that_would_look_beyond_an_end_is_plain():
 
 
 def test_symbols_are_drawn_alike_in_each_context():
-    inputs = TAGGING.sample(stream(0), 2000, 20).inputs
+    contexts, symbols, _ = parts_of(TAGGING.sample(stream(0), 2000, 20).inputs, 4)
     for context in range(3):
-        counts = np.bincount(symbol_of(inputs[context_of(inputs) == context], 4))
+        counts = np.bincount(symbols[contexts == context])
         assert (np.abs(counts / counts.sum() - 1 / 4) < 0.02).all()
 
 
@@ -83,8 +76,7 @@ def test_the_memoryless_loss_is_that_of_the_best_answer_to_one_token(num_timeste
 
 def test_with_what_is_on_the_left_only_right_tokens_are_guessed():
     split = TAGGING.sample(stream(0), 4000, 50)
-    symbols, contexts = symbol_of(split.inputs, 4).astype(int), context_of(split.inputs)
-    distances = distance_of(split.inputs, 4).astype(int)
+    contexts, symbols, distances = parts_of(split.inputs.astype(int), 4)
     looked_at = np.maximum(np.arange(50) - np.where(contexts == 1, distances, 0), 0)
     known = np.where(contexts == 2, 4, np.take_along_axis(symbols, looked_at, axis=1))
     assert conditional_entropy(known, split.targets) == pytest.approx(memoryless_loss(50, 4, 3) / 2, abs=0.005)
@@ -95,7 +87,7 @@ def test_each_context_alone_has_the_loss_that_it_should():
     split = TAGGING.sample(stream(0), 4000, 50)
     losses = []
     for context in range(3):
-        chosen = context_of(split.inputs) == context
+        chosen = parts_of(split.inputs, 4)[0] == context
         losses.append(conditional_entropy(split.inputs[chosen], split.targets[chosen]))
     assert losses[0] == 0
     assert losses[1:] == pytest.approx([math.log(4)] * 2, abs=0.001)
@@ -117,7 +109,7 @@ def test_the_groups_of_tokens_are_their_contexts(sizes):
     assert tuple(groups) == CONTEXTS
     assert sorted(token for tokens in groups.values() for token in tokens) == list(range(36))
     for context, tokens in enumerate(groups.values()):
-        assert set(context_of(np.array(tokens))) == {context}
+        assert set(parts_of(np.array(tokens), 4)[0]) == {context}
 
 
 def test_the_most_tokens_that_a_byte_can_tell_apart(sizes):
@@ -149,12 +141,10 @@ def test_the_drawing_shows_where_each_tag_comes_from(sizes):
     dataset = TAGGING.generate(10, sizes)
     symbols, looks, tags = TAGGING.draw(dataset).split("\n\n")[0].splitlines()
     train = dataset.splits["train"]
-    assert symbols.split() == ["symbol", *("ABCD"[v] for v in symbol_of(train.inputs[0], 4))]
+    contexts, values, distances = parts_of(train.inputs[0], 4)
+    assert symbols.split() == ["symbol", *("ABCD"[v] for v in values)]
     assert tags.split() == ["target", *("ABCD"[v] for v in train.targets[0])]
     shown = looks.ljust(len(symbols))[len("symbol  ") :]
     cells = [shown[i : i + 3].strip() for i in range(0, 30, 3)]
     signs = {0: "", 1: "-", 2: "+"}
-    assert cells == [
-        f"{signs[c]}{d}" if c else ""
-        for c, d in zip(context_of(train.inputs[0]), distance_of(train.inputs[0], 4), strict=True)
-    ]
+    assert cells == [f"{signs[c]}{d}" if c else "" for c, d in zip(contexts, distances, strict=True)]

@@ -80,7 +80,8 @@ def test_the_same_again_and_another_seed(web_text, sizes):
 
 
 def test_marks_of_other_systems_do_not_count(web_text):
-    assert web_text("\ufeffone\r\ntwo\r\n".encode()).text() == "one\ntwo\n"
+    parts = web_text("\ufeffone\r\ntwo\r\n".encode()).texts_by_split().values()
+    assert "".join(decode(part) for (part,) in parts) == "one\ntwo\n"
 
 
 def test_other_characters_are_one(web_text):
@@ -89,7 +90,7 @@ def test_other_characters_are_one(web_text):
 
 def test_text_that_is_not_utf_8(web_text):
     with pytest.raises(DatasetError, match=r"beer.txt: not UTF-8 text \(invalid start byte at byte 4\)"):
-        web_text(b"beer\xff").text()
+        web_text(b"beer\xff").texts_by_split()
 
 
 @pytest.mark.parametrize("length", [0, 10**6])

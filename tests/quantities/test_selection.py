@@ -3,7 +3,7 @@ from __future__ import annotations
 import polars as pl
 
 from pipeline.core.training.rows import FACTS
-from pipeline.quantities.selection import metric, on_schedule, pick_evenly, staged, top_forward
+from pipeline.quantities.selection import metric, on_schedule, pick_evenly, staged, thin_evenly, top_forward
 from pipeline.results import SCHEMAS
 
 
@@ -59,3 +59,12 @@ def test_picking_evenly_keeps_the_extremes_and_the_order() -> None:
     assert pick_evenly(values, 3) == ["b", "c", "g"]
     assert pick_evenly(values | {"h": None}, 2) == ["c", "h"]
     assert pick_evenly(values, 7) == list(values)
+
+
+def test_thinning_keeps_first_and_last_of_each_group_and_all_seeds() -> None:
+    long = [{"arm": "a", "seed": seed, "step": step} for step in range(0, 1001, 10) for seed in (0, 1)]
+    short = [{"arm": None, "seed": 0, "step": step} for step in (3, 7)]
+    rows = thin_evenly(pl.DataFrame([*long, *short]), "step", ["arm"], 5)
+    assert rows.filter(arm="a", seed=0)["step"].to_list() == [0, 250, 500, 750, 1000]
+    assert rows.filter(arm="a", seed=1)["step"].to_list() == [0, 250, 500, 750, 1000]
+    assert rows.filter(pl.col("arm").is_null())["step"].to_list() == [3, 7]

@@ -3,13 +3,18 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from pipeline.results import FINISHED, STATUSES
+from pipeline.core.training.rows import FACTS
+from pipeline.results import CURVE_FACTS, FINISHED, STATUSES
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_finished_replicas_have_known_statuses() -> None:
     assert set(FINISHED) == set(STATUSES) - {"diverged", "error"}
+
+
+def test_facts_of_curves_are_those_that_training_writes() -> None:
+    assert list(CURVE_FACTS) == list(FACTS)
 
 
 def test_only_the_schema_says_which_statuses_are_finished() -> None:

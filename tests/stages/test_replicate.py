@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +13,7 @@ import yaml
 
 from pipeline.config import Paths, build, expand, load_params, load_study
 from pipeline.core.training import TrialSpec
-from pipeline.results import SCHEMAS, write_table
+from pipeline.results import SCHEMAS
 from stages import replicate
 from tests.sweep.fakes import trial_row
 from tests.test_architecture import ROOT
@@ -35,20 +36,17 @@ def test_a_workspace_holds_one_grid_at_the_cluster_scale(name: str, tmp_path: Pa
 
 
 def test_a_study_without_an_override_for_the_cluster_is_cut_down_too() -> None:
-    study = {"claims": ["C1"], "grids": {"a": {"set": {}}, "b": {}}, "scales": {}}
-    assert replicate.cut_down(study, "a") == {
-        "claims": [],
-        "grids": {"a": {"set": {}}},
-        "scales": {"cluster": {"set": {}, "grids": {}, "axes": {}, "skip": []}},
-    }
+    study = {"claims": ["C1"], "grids": {"a": {"set": {}}, "b": {}}}
+    cut = {"claims": ["C1"], "grids": {"a": {"set": {}}}, "scales": {"cluster": {}}}
+    assert replicate.cut_down(study, "a") == cut
+    study["scales"] = {"smoke": {}, "cluster": {"axes": {"a": {"x": [1]}, "b": {"x": [2]}}, "skip": ["b"]}}
+    assert replicate.cut_down(study, "a") == cut | {"scales": {"cluster": {"axes": {"a": {"x": [1]}}}}}
 
 
-def test_the_table_of_seeds_names_what_was_tested_besides(tmp_path: Path) -> None:
+def test_the_table_of_seeds_names_what_was_tested_besides() -> None:
     rows = [trial_row(seed, 0.5) | {"test_loss": 1.0 + seed, "test_error": 0.5} for seed in (0, 1)]
     about = {"trial_id": "a", "dataset_digest": "d", "spec": "{}", "hostname": None, "git_revision": None}
-    write_table("trials", pl.DataFrame([row | about for row in rows], schema=SCHEMAS["trials"]), tmp_path)
     setting = {"study": "s", "grid": "g", "position": 0, "trial_id": "a", "label": "K = 5", "selected": True}
-    write_table("settings", pl.DataFrame([setting], schema=SCHEMAS["settings"]), tmp_path)
     facts = [
         {"metric": "loss", "split": "test", "tested_length": 1000, "value": 2.0},
         {"metric": "error", "split": "test", "group": "recalled", "value": 0.25},
@@ -56,8 +54,9 @@ def test_the_table_of_seeds_names_what_was_tested_besides(tmp_path: Path) -> Non
         {"metric": "token_error", "split": "test", "mode": "free_running", "value": 9.0},
     ]
     curves = [{"trial_id": "a", "seed": seed, "step": 9} | fact for fact in facts for seed in (0, 1)]
-    write_table("curves", pl.DataFrame(curves, schema=SCHEMAS["curves"]), tmp_path)
-    seeds = replicate.seeds_table(tmp_path)
+    rows_of = {"trials": [row | about for row in rows], "settings": [setting], "curves": curves}
+    tables = {table: pl.DataFrame(made, schema=SCHEMAS[table]) for table, made in rows_of.items()}
+    seeds = replicate.seeds_table(tables)
     assert seeds["label"].to_list() == ["K = 5", "K = 5"]
     assert [name for name in seeds.columns if "[" in name] == [
         "test_loss[T=1000]",
@@ -66,6 +65,27 @@ def test_the_table_of_seeds_names_what_was_tested_besides(tmp_path: Path) -> Non
     ]
     assert seeds["test_error[recalled]"].to_list() == [0.25, 0.25]
     assert seeds["test_perplexity"].to_list() == pytest.approx([math.exp(1.0), math.exp(2.0)])
+
+
+def test_what_is_kept_replaces_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "old.png").write_bytes(b"of an earlier run")
+    replicate.keep(tmp_path, {"path": ("It goes down", "One line.", b"png")}, {"seeds": pl.DataFrame({"seed": [0]})})
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
+    assert names == {"README.md", "pictures/path.png", "tables/seeds.csv"}
+    text = (tmp_path / "README.md").read_text()
+    assert "## It goes down\n\n![It goes down](pictures/path.png)\n\nOne line.\n" in text
+
+
+@pytest.mark.parametrize("name", [*replicate.PROTOCOLS, replicate.INFLUENCE])
+def test_what_is_kept_is_small(name: str) -> None:
+    """Git has the README, its pictures and small tables of a replication, nothing else."""
+    folder = ROOT / "reports" / "replications" / name
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".md", ".png", ".csv"}
+    assert max(path.stat().st_size for path in files) < 250_000
+    pictures = {f"pictures/{path.name}" for path in (folder / "pictures").iterdir()}
+    assert set(re.findall(r"!\[.*\]\((.*)\)", (folder / "README.md").read_text())) == pictures
 
 
 def test_an_unknown_protocol_is_a_sentence_and_status_2(capsys: pytest.CaptureFixture) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.figures import catalogue, gradient_by_lag
+from pipeline.config import Paths
 from stages import report
 from tests.report.conftest import project
 from tests.synthetic_results import Shape
@@ -18,15 +18,26 @@ from tests.test_architecture import ROOT
 SMALL = Shape(lengths=(10,), learning_rates=(0.01,), cells=("gru",), digits_length=None, num_seeds=2)
 
 
+def edit_study(paths: Paths, *, claims: list[str] | None = None, figures: list[str]) -> None:
+    """Let every grid of `cells` have these figures, and the study these claims."""
+    path = paths.study_config("cells")
+    study = yaml.safe_load(path.read_text())
+    study["claims"] = study["claims"] if claims is None else claims
+    for grid in study["grids"].values():
+        grid["figures"] = figures
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+
+
 def test_report_is_built_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    project(tmp_path, SMALL)
-    monkeypatch.setattr(catalogue, "FIGURES", (gradient_by_lag,))
+    paths = project(tmp_path, SMALL)
+    edit_study(paths, figures=["gradient_by_lag"])
     monkeypatch.chdir(tmp_path)
     assert report.main([]) == 0
-    assert capsys.readouterr().out == "report: cells -> reports/index.html\n"
-    assert (tmp_path / "reports" / "index.html").stat().st_size > 10_000
+    assert capsys.readouterr().out == "report: cells -> reports/site/index.html\n"
+    assert (tmp_path / "reports" / "site" / "index.html").stat().st_size > 10_000
+    assert [path.name for path in (tmp_path / "reports" / "pictures").iterdir()] == ["cells.png"]
 
 
 def test_an_error_to_mend_is_one_line(
@@ -41,31 +52,25 @@ def test_an_error_to_mend_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("claims", "figures", "message"),
     [
-        ({"claims": ["C99"]}, r"report: .*C99"),
-        (
-            {"figures": ["gradient_by_lags"]},
-            r"report: configs/studies/cells.yaml.grids.adding.figures: .*'gradient_by_lag'",
-        ),
+        (["C99"], ["gradient_by_lag"], r"report: .*C99"),
+        (None, ["gradient_by_lags"], r"report: configs/studies/cells.yaml.grids.adding.figures: .*'gradient_by_lag'"),
     ],
 )
 def test_a_figure_or_claim_that_does_not_exist_shows_before_there_are_results(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    changed: dict[str, list[str]],
+    claims: list[str] | None,
+    figures: list[str],
     message: str,
 ) -> None:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     assert report.main(["--check"]) == 0
-    path = tmp_path / "configs" / "studies" / "cells.yaml"
-    study = yaml.safe_load(path.read_text())
-    study["claims"] = changed.get("claims", study["claims"])
-    study["grids"]["adding"]["figures"] = changed.get("figures", study["grids"]["adding"]["figures"])
-    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    edit_study(Paths.at(tmp_path), claims=claims, figures=figures)
     assert report.main(["--check"]) == 2
     assert re.match(message, capsys.readouterr().err)
 

@@ -71,7 +71,7 @@ def test_a_sweep_writes_the_tables_of_real_training(
     assert stage(["cells", "--executor", "inline"]) == 0
     for name, frame in tables.items():
         again = read_table(name, project.results("cells"))
-        dropped = HOST_COLUMNS if name == "trials" else ()
+        dropped = list(HOST_COLUMNS) if name == "trials" else []
         assert again.drop(dropped).equals(frame.drop(dropped)), name
 
 

@@ -81,6 +81,11 @@ def write_project(root: Path, **study: object) -> tuple[Paths, Params]:
     return paths, load_params(paths)
 
 
+def limit_time(paths: Paths, seconds: float) -> None:
+    """Change a trial's time limit, 60 s before."""
+    write_yaml(paths.scale_config("tiny"), SCALE | {"max_wall_time_s": seconds})
+
+
 def write_yaml(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -171,7 +176,6 @@ def sweep(paths: Paths, params: Params, train: object, executor: str = "inline",
         params,
         "cells",
         executor_named(executor, params),
-        max_wall_time_s=60.0,
         stream=shown,
         train=train,
         **more,
@@ -184,4 +188,4 @@ def drive(root: str, journal: str) -> None:
     paths = Paths.at(root)
     params = load_params(paths)
     train = FakeTrain(delay_s=1.0, journal=Path(journal))
-    run_sweep(paths, params, "cells", executor_named("ray", params), max_wall_time_s=60.0, train=train)
+    run_sweep(paths, params, "cells", executor_named("ray", params), train=train)

@@ -6,12 +6,12 @@ from typing import Any
 
 import polars as pl
 import pytest
-from pipeline.report.summary import settings_summary
 
 from pipeline.config import Params, Paths, Selection
 from pipeline.data import load_dataset
 from pipeline.errors import StoreError
 from pipeline.quantities import grids_of
+from pipeline.quantities.settings import settings_table
 from pipeline.results import SCHEMAS, read_table
 from pipeline.results.store import TrialStore
 from pipeline.sweep import Plan, plan_study
@@ -107,9 +107,9 @@ def test_what_a_variant_changes_is_no_column_of_settings(tmp_path: Path) -> None
     assert settings["selected"].sum() == 4  # one of each variant, and the grid without the axis as it is
     assert set(tables["trials"]["model.hidden_size"]) == {2, 3}
     variants, cells = grids_of("cells", tables, ["optimiser.learning_rate"])
-    assert (variants.arms, cells.arms) == (["small + Adam", "plain"], ["elman", "gru"])
+    assert (variants.arms, cells.arms) == (("small + Adam", "plain"), ("elman", "gru"))
     assert variants.all_runs.filter(arm="small + Adam")["optimiser.name"].unique().to_list() == ["adam"]
-    rows = settings_summary(variants)
+    rows = settings_table(variants)
     assert rows["arm"].to_list() == ["small + Adam"] * 2 + ["plain"] * 2
     assert {c for c in rows.columns if "." in c} == {"optimiser.learning_rate"}
 

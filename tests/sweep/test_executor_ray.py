@@ -48,7 +48,7 @@ def assert_same_tables(first: Path, second: Path) -> None:
     for table in SCHEMAS:
         frames = [read_table(table, folder) for folder in (first, second)]
         if table == "trials":
-            frames = [frame.drop(HOST_COLUMNS) for frame in frames]
+            frames = [frame.drop(list(HOST_COLUMNS)) for frame in frames]
         assert frames[0].equals(frames[1]), table
 
 
@@ -83,7 +83,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(project: Project, undisturb
 
 
 def test_a_worker_lost_too_often_is_an_error(project: Project, tmp_path: Path) -> None:
-    setting = current_plan(*project, "cells", TrialStore(tmp_path), 60.0).settings[0]
+    setting = current_plan(*project, "cells", TrialStore(tmp_path)).settings[0]
     watch, trial = Mock(), Mock(config={"trial_id": setting.trial_id})
     trial.get_error.return_value = "The worker died unexpectedly.\nno more is known"
     executor_ray._Watching(watch, {setting.trial_id: setting}).on_trial_error(1, [], trial)

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.sweep import plan_study
 from pipeline.sweep.plan import label_of
 
-from .fakes import STUDY, grid, write_project, write_yaml
+from .fakes import STUDY, grid, limit_time, write_project, write_yaml
 
 Project = tuple[Paths, Params]
 
@@ -51,8 +51,8 @@ def test_settings_that_ask_the_same_share_a_trial(tmp_path: Path) -> None:
     assert len(plan.missing) == 2
 
 
-def digest_of(paths: Paths, params: Params, max_wall_time_s: float = 60.0) -> dict[str, object]:
-    return plan_study(paths, params, "cells").digest(max_wall_time_s)
+def digest_of(paths: Paths, params: Params) -> dict[str, object]:
+    return plan_study(paths, params, "cells").digest()
 
 
 def test_a_plan_keeps_its_digest_where_nothing_that_it_trains_changes(project: Project) -> None:
@@ -67,7 +67,7 @@ def test_a_plan_keeps_its_digest_where_nothing_that_it_trains_changes(project: P
 @pytest.mark.parametrize("changed", ["seeds", "data", "order", "selection", "time limit"])
 def test_a_plan_has_another_digest_where_its_tables_may_change(project: Project, changed: str) -> None:
     paths, params = project
-    before, limit_s = digest_of(paths, params), 60.0
+    before = digest_of(paths, params)
     if changed == "seeds":
         params = replace(params, seeds=replace(params.seeds, start=7))
     elif changed == "data":
@@ -78,8 +78,8 @@ def test_a_plan_has_another_digest_where_its_tables_may_change(project: Project,
     elif changed == "selection":
         write_yaml(paths.study_config("cells"), {**STUDY, "select": None})
     else:
-        limit_s = 61.0
-    assert digest_of(paths, params, limit_s) != before
+        limit_time(paths, 61.0)
+    assert digest_of(paths, params) != before
 
 
 def test_other_data_make_another_trial(project: Project, tmp_path: Path) -> None:

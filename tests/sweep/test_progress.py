@@ -31,7 +31,7 @@ def plan(project: tuple[Paths, Params]) -> Plan:
 
 
 def outcome(identity: str, status: str = "ok", loss: float | None = 0.00123) -> Outcome:
-    return Outcome(identity, status, "", "", loss, 12.34)
+    return Outcome(trial_id=identity, status=status, validation_loss=loss, wall_time_s=12.34)
 
 
 def test_lines_say_what_ended_and_how_long_it_may_take(plan: Plan) -> None:

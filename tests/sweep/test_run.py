@@ -22,7 +22,7 @@ from pipeline.sweep.executors import SHORT_S, executor_named, train_inline
 from pipeline.sweep.run import git_revision, run_sweep, sweep_lock
 from pipeline.sweep.trial import Job, train_setting
 
-from .fakes import NUM_STEPS, STUDY, FakeResult, FakeTrain, grid, sweep, write_yaml
+from .fakes import NUM_STEPS, STUDY, FakeResult, FakeTrain, grid, limit_time, sweep, write_yaml
 
 Project = tuple[Paths, Params]
 
@@ -65,7 +65,7 @@ def test_ray_starts_where_it_pays(
 ) -> None:
     paths, params = project
     params = replace(params, resources=Resources(1.0, num_gpus))
-    plan = current_plan(paths, params, "cells", TrialStore(str(paths.default_store)), 60.0)
+    plan = current_plan(paths, params, "cells", TrialStore(str(paths.default_store)))
     settings = [replace(setting, duration_s=duration_s) for setting in plan.settings[:2]]
     named: list[str] = []
 
@@ -96,7 +96,8 @@ def test_a_trial_that_ran_out_of_time_is_trained_on_under_a_higher_limit(project
         return FakeResult([row | {"status": "timed_out"} for row in result.rows], "timed_out")
 
     def run(train, limit_s: float) -> None:
-        run_sweep(paths, params, "cells", train_inline, max_wall_time_s=limit_s, train=train, stream=io.StringIO())
+        limit_time(paths, limit_s)
+        run_sweep(paths, params, "cells", train_inline, train=train, stream=io.StringIO())
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
@@ -114,7 +115,7 @@ def test_a_trial_that_ran_out_of_time_is_trained_on_under_a_higher_limit(project
 def test_a_damaged_checkpoint_starts_the_trial_anew(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     paths, params = project
     store = TrialStore(paths.default_store)
-    plan = current_plan(paths, params, "cells", store, 60.0)
+    plan = current_plan(paths, params, "cells", store)
     store.checkpoint(plan.trials[0].trial_id).save(b"damaged")
 
     def train(spec, dataset, sink, *, checkpoints, **options):
@@ -122,7 +123,7 @@ def test_a_damaged_checkpoint_starts_the_trial_anew(project: Project, caplog: py
             raise CheckpointError("not a readable checkpoint")
         return FakeTrain()(spec, dataset, sink, checkpoints=checkpoints, **options)
 
-    run_sweep(paths, params, "cells", train_inline, max_wall_time_s=9.0, train=train, stream=io.StringIO())
+    run_sweep(paths, params, "cells", train_inline, train=train, stream=io.StringIO())
     assert set(read_table("trials", paths.results("cells"))["status"]) == {"ok"}
     assert "not a readable checkpoint; it starts anew" in caplog.text
 
@@ -223,7 +224,7 @@ def test_a_study_that_is_being_swept_is_refused(project: Project) -> None:
 
 def test_data_that_changed_after_the_plan_are_refused(project: Project, tmp_path: Path) -> None:
     paths, params = project
-    setting = current_plan(paths, params, "cells", TrialStore(tmp_path), 60.0).settings[0]
+    setting = current_plan(paths, params, "cells", TrialStore(tmp_path)).settings[0]
     other = load_dataset(paths.dataset("adding"), 6)
     outcome = train_setting(Job(str(tmp_path), None, "cpu", 1, 60.0, FakeTrain()), setting, other)
     assert outcome.status == "error"
@@ -232,7 +233,7 @@ def test_data_that_changed_after_the_plan_are_refused(project: Project, tmp_path
 
 def test_the_plan_can_be_read_without_training(project: Project) -> None:
     paths, params = project
-    text = describe_plan(current_plan(paths, params, "cells", TrialStore(paths.default_store), 60.0))
+    text = describe_plan(current_plan(paths, params, "cells", TrialStore(paths.default_store)))
     assert "missing        6 steps  cells: elman, lr=0.1" in text
     assert "4 settings, 4 trials, 4 to train: 48 replica-steps, very roughly" in text
     assert not paths.default_store.exists()

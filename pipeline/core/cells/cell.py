@@ -8,7 +8,7 @@ Jacobians are taken of.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -78,7 +78,7 @@ class Cell:
     forward: ForwardLoop
     backward: BackwardLoop
     step: Callable[[Tensor, States, Weights], States]
-    gate_values: Callable[[Tensor, States, Weights], Mapping[str, Tensor]] | None = None
+    gate_values: Callable[[Tensor, States, Weights], dict[str, Tensor]] | None = None
     keep_gate: str | None = None
     derivative: Callable[[Tensor], Tensor] | None = None
     torch_class: Callable[..., nn.RNNBase] | None = None
@@ -86,7 +86,7 @@ class Cell:
     @functools.cached_property
     def function(self) -> type[torch.autograd.Function]:
         """The autograd function of a whole sequence, made of the two loops; see `recurrence`."""
-        return recurrence(self.forward, self.backward, num_states=len(self.states))
+        return recurrence(self.forward, self.backward, len(self.states), len(self.gates))
 
 
 def fuse_summed(weights: Weights) -> Tensor:

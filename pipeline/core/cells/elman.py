@@ -16,10 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.cells.cell import Cell, States, Weights, fuse_summed
-from pipeline.core.cells.recurrence import Backward, BackwardLoop, Forward, ForwardLoop
+from pipeline.core.cells.recurrence import Backward, BackwardLoop, Forward, ForwardLoop, sigmoid_backward, tanh_backward
 
-_tanh_backward = torch.ops.aten.tanh_backward.grad_input
-_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 LEAKY_SLOPE = 0.01
 
 
@@ -43,13 +41,13 @@ class Nonlinearity:
 TANH = Nonlinearity(
     function=torch.tanh,
     apply_=torch.tanh_,
-    backward=lambda grad, h, out: _tanh_backward(grad, h, grad_input=out),
+    backward=lambda grad, h, out: tanh_backward(grad, h, grad_input=out),
     derivative=lambda h: 1 - h * h,
 )
 SIGMOID = Nonlinearity(
     function=torch.sigmoid,
     apply_=torch.sigmoid_,
-    backward=lambda grad, h, out: _sigmoid_backward(grad, h, grad_input=out),
+    backward=lambda grad, h, out: sigmoid_backward(grad, h, grad_input=out),
     derivative=lambda h: h * (1 - h),
 )
 RELU = Nonlinearity(
@@ -86,19 +84,13 @@ def loops(nonlinearity: Nonlinearity) -> tuple[ForwardLoop, BackwardLoop]:
                 torch.add(h_t, tap[t], out=out_t)
         return kept
 
-    def backward(run: Backward) -> tuple[Tensor, Tensor, Tensor | None]:
-        W, H = run.weight_RGZ, run.num_hidden
-        Wh_T, Wx_T = W[:, :, :H].transpose(1, 2), W[:, :, H:-1].transpose(1, 2)
-        h_TRHB = run.saved[0] if run.saved else run.u_TRZB[1:, :, :H]
-        grad_W, grad_a = torch.zeros_like(W), torch.empty_like(run.grad_h_TRHB[0])
-        grad_h = run.last_state_gradient()
+    def backward(run: Backward) -> tuple[Tensor, None]:
+        h_TRHB = run.saved[0] if run.saved else run.u_TRZB[1:, :, : run.num_hidden]
+        grad_a, grad_h = torch.empty_like(run.grad_h_TRHB[0]), run.last_state_gradient()
         for t in reversed(range(len(run.grad_h_TRHB))):
             nonlinearity.backward(grad_h, h_TRHB[t], grad_a)
-            grad_W.baddbmm_(grad_a, run.u_TRZB[t].transpose(1, 2))
-            if run.grad_x_TRDB is not None:
-                torch.bmm(Wx_T, grad_a, out=run.grad_x_TRDB[t])
-            grad_h = run.through_weights(t, grad_a, Wh_T, None)
-        return grad_W, grad_h, None
+            grad_h = run.through_weights(t, grad_a)
+        return grad_h, None
 
     return forward, backward
 

@@ -14,10 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.cells.cell import Cell, States, Weights, fuse_summed
-from pipeline.core.cells.recurrence import Backward, Forward
-
-_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
-_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+from pipeline.core.cells.recurrence import Backward, Forward, sigmoid_backward, tanh_backward
 
 
 def step(x_t: Tensor, states: States, weights: Weights) -> States:
@@ -54,12 +51,10 @@ def forward(run: Forward) -> tuple[Tensor, ...]:
     return (blocks,)
 
 
-def backward(run: Backward) -> tuple[Tensor, Tensor, None]:
-    """Return the gradients of the weights and h_0; dL/dh_t is left in `run`."""
-    W, H, (blocks,) = run.weight_RGZ, run.num_hidden, run.saved
-    Wh_T, Wx_T = W[:, : 3 * H, :H].transpose(1, 2), W[:, :, H:-1].transpose(1, 2)
-    grad_W, grad_a = torch.zeros_like(W), torch.empty_like(blocks[0])
-    grad_W_rzn, grad_W_x = grad_W[:, : 3 * H], grad_W[:, 3 * H :, H:]
+def backward(run: Backward) -> tuple[Tensor, None]:
+    """Return the gradient of h_0; those of the weights and dL/dh_t are left in `run`."""
+    H, (blocks,) = run.num_hidden, run.saved
+    grad_a, grad_W_x = torch.empty_like(blocks[0]), run.grad_weight_RGZ[:, 3 * H :, H:]
     grad_r, grad_z, grad_n_h, grad_n = grad_a.split(H, dim=1)
     scratch, carry = torch.empty_like(grad_r), torch.empty_like(grad_r)
     grad_h = run.last_state_gradient()
@@ -67,17 +62,14 @@ def backward(run: Backward) -> tuple[Tensor, Tensor, None]:
         r, z, n_h, n = blocks[t].split(H, dim=1)
         u_t = run.u_TRZB[t]
         torch.mul(grad_h, z, out=carry)  # the path around the weights
-        _tanh_backward(torch.sub(grad_h, carry, out=scratch), n, grad_input=grad_n)
+        tanh_backward(torch.sub(grad_h, carry, out=scratch), n, grad_input=grad_n)
         torch.mul(grad_n, r, out=grad_n_h)
-        _sigmoid_backward(torch.mul(grad_n, n_h, out=scratch), r, grad_input=grad_r)
+        sigmoid_backward(torch.mul(grad_n, n_h, out=scratch), r, grad_input=grad_r)
         torch.sub(u_t.narrow(1, 0, H), n, out=scratch).mul_(grad_h)
-        _sigmoid_backward(scratch, z, grad_input=grad_z)
-        grad_W_rzn.baddbmm_(grad_a.narrow(1, 0, 3 * H), u_t.transpose(1, 2))
+        sigmoid_backward(scratch, z, grad_input=grad_z)
         grad_W_x.baddbmm_(grad_n, u_t.narrow(1, H, grad_W_x.shape[2]).transpose(1, 2))
-        if run.grad_x_TRDB is not None:
-            torch.bmm(Wx_T, grad_a, out=run.grad_x_TRDB[t])
-        grad_h = run.through_weights(t, grad_a.narrow(1, 0, 3 * H), Wh_T, carry)
-    return grad_W, grad_h, None
+        grad_h = run.through_weights(t, grad_a, carry)
+    return grad_h, None
 
 
 def fuse(weights: Weights) -> Tensor:

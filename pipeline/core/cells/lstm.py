@@ -14,10 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.cells.cell import Cell, States, Weights, fuse_summed
-from pipeline.core.cells.recurrence import Backward, Forward
-
-_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
-_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+from pipeline.core.cells.recurrence import Backward, Forward, sigmoid_backward, tanh_backward
 
 
 def gates(x_t: Tensor, h: Tensor, weights: Weights) -> tuple[Tensor, ...]:
@@ -64,32 +61,26 @@ def forward(run: Forward) -> tuple[Tensor, ...]:
     return c, gates, tanh_c
 
 
-def backward(run: Backward) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of the weights, h_0 and c_0; dL/dh_t and dL/dc_t are left in `run`."""
-    W, H = run.weight_RGZ, run.num_hidden
-    c, gates, tanh_c = run.saved
-    Wh_T, Wx_T = W[:, :, :H].transpose(1, 2), W[:, :, H:-1].transpose(1, 2)
-    grad_W, grad_a = torch.zeros_like(W), torch.empty_like(gates[0])
+def backward(run: Backward) -> tuple[Tensor, Tensor]:
+    """Return the gradients of h_0 and c_0; those of the weights, dL/dh_t and dL/dc_t are left in `run`."""
+    H, (c, gates, tanh_c) = run.num_hidden, run.saved
+    grad_a, scratch = torch.empty_like(gates[0]), torch.empty_like(c[0])
     grad_i, grad_f, grad_g, grad_o = grad_a.split(H, dim=1)
-    scratch = torch.empty_like(c[0])
     grad_h, grad_c = run.last_state_gradient(), torch.zeros_like(c[0])
     for t in reversed(range(len(gates))):
         i, f, g, o = gates[t].split(H, dim=1)
         torch.mul(grad_h, o, out=scratch)
-        grad_c.add_(_tanh_backward(scratch, tanh_c[t], grad_input=scratch))
+        grad_c.add_(tanh_backward(scratch, tanh_c[t], grad_input=scratch))
         if run.grad_c_TRHB is not None:  # the direct gradient goes in, the total comes out
             grad_c.add_(run.grad_c_TRHB[t])
             run.grad_c_TRHB[t] = grad_c
-        _sigmoid_backward(torch.mul(grad_h, tanh_c[t], out=scratch), o, grad_input=grad_o)
-        _sigmoid_backward(torch.mul(grad_c, g, out=scratch), i, grad_input=grad_i)
-        _sigmoid_backward(torch.mul(grad_c, c[t], out=scratch), f, grad_input=grad_f)
-        _tanh_backward(torch.mul(grad_c, i, out=scratch), g, grad_input=grad_g)
+        sigmoid_backward(torch.mul(grad_h, tanh_c[t], out=scratch), o, grad_input=grad_o)
+        sigmoid_backward(torch.mul(grad_c, g, out=scratch), i, grad_input=grad_i)
+        sigmoid_backward(torch.mul(grad_c, c[t], out=scratch), f, grad_input=grad_f)
+        tanh_backward(torch.mul(grad_c, i, out=scratch), g, grad_input=grad_g)
         grad_c.mul_(f)
-        grad_W.baddbmm_(grad_a, run.u_TRZB[t].transpose(1, 2))
-        if run.grad_x_TRDB is not None:
-            torch.bmm(Wx_T, grad_a, out=run.grad_x_TRDB[t])
-        grad_h = run.through_weights(t, grad_a, Wh_T, None)
-    return grad_W, grad_h, grad_c
+        grad_h = run.through_weights(t, grad_a)
+    return grad_h, grad_c
 
 
 CELLS = {

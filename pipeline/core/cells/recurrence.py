@@ -19,6 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+tanh_backward = torch.ops.aten.tanh_backward.grad_input
+
 
 @dataclass(kw_only=True)
 class Forward:
@@ -56,6 +59,8 @@ class Forward:
 class Backward:
     """The work of a cell's backward loop: it turns `grad_h_TRHB` from the direct into the total gradient.
 
+    The loop begins with `last_state_gradient` and calls `through_weights` once a timestep.
+
     Attributes:
         weight_RGZ: As in `Forward`.
         u_TRZB: As `Forward` left it.
@@ -64,6 +69,7 @@ class Backward:
         grad_c_TRHB: The same for c_t; None where the cell has none, or where it is neither needed nor given.
         grad_x_TRDB: To be filled with dL/dx_t, or None.
         num_hidden: H.
+        num_rows: Rows of `weight_RGZ` that h_{t-1} enters, the first ones.
         state_threshold: What the norm of an example's dL/dh_t is clipped to as it flows back, or None.
     """
 
@@ -74,28 +80,40 @@ class Backward:
     grad_c_TRHB: Tensor | None
     grad_x_TRDB: Tensor | None
     num_hidden: int
+    num_rows: int
     state_threshold: float | None
+
+    def __post_init__(self) -> None:
+        self.grad_weight_RGZ, H = torch.zeros_like(self.weight_RGZ), self.num_hidden
+        self._grad_rows = self.grad_weight_RGZ[:, : self.num_rows]
+        self._Wh_T = self.weight_RGZ[:, : self.num_rows, :H].transpose(1, 2)
+        self._Wx_T = self.weight_RGZ[:, :, H:-1].transpose(1, 2)
 
     def last_state_gradient(self) -> Tensor:
         """Return dL/dh_T, where the loop begins."""
         return self._clipped(self.grad_h_TRHB[-1])
 
-    def through_weights(self, t: int, rows: Tensor, columns: Tensor, grad_h_carry: Tensor | None) -> Tensor:
-        """Return dL/dh_{t-1}: what reached it directly, plus `grad_h_carry`, plus Wᵀ `rows`.
+    def through_weights(self, t: int, grad_a: Tensor, grad_h_carry: Tensor | None = None) -> Tensor:
+        """Add to the gradient of the weights, fill dL/dx_t, and return dL/dh_{t-1}.
+
+        The last is what reached h_{t-1} directly, plus `grad_h_carry`, plus what comes through the weights.
 
         Args:
             t: Timestep, counted from 0.
-            rows: dL/d(pre-activations of t), the rows that h_{t-1} enters; (R, rows, B).
-            columns: The transposed recurrent weights of those rows, (R, H, rows).
+            grad_a: dL/d(pre-activations of t), (R, G, B).
             grad_h_carry: A path from h_t to h_{t-1} around the weights, or None.
         """
+        rows = grad_a.narrow(1, 0, self.num_rows)
+        self._grad_rows.baddbmm_(rows, self.u_TRZB[t].transpose(1, 2))
+        if self.grad_x_TRDB is not None:
+            torch.bmm(self._Wx_T, grad_a, out=self.grad_x_TRDB[t])
         if t == 0:
-            grad = torch.bmm(columns, rows)
+            grad = torch.bmm(self._Wh_T, rows)
             return grad if grad_h_carry is None else grad.add_(grad_h_carry)
         grad = self.grad_h_TRHB[t - 1]
         if grad_h_carry is not None:
             grad.add_(grad_h_carry)
-        return self._clipped(torch.baddbmm(grad, columns, rows, out=grad))
+        return self._clipped(torch.baddbmm(grad, self._Wh_T, rows, out=grad))
 
     def _clipped(self, grad_RHB: Tensor) -> Tensor:
         if self.state_threshold is None:
@@ -106,22 +124,17 @@ class Backward:
 
 ForwardLoop = Callable[[Forward], tuple[Tensor, ...]]
 """Fills h and returns what the backward loop needs; of a cell with a cell state first c_0 .. c_T, (T + 1, R, H, B)."""
-BackwardLoop = Callable[[Backward], tuple[Tensor, Tensor, Tensor | None]]
-"""Returns the gradients of the weights (R, G, Z), of h_0 and of c_0, both (R, H, B)."""
+BackwardLoop = Callable[[Backward], tuple[Tensor, Tensor | None]]
+"""Returns the gradients of h_0 and of c_0, (R, H, B); that of the weights is left in `grad_weight_RGZ`."""
 
 
-def time_first(tensor_RTBF: Tensor) -> Tensor:
-    """Return (R, T, B, F) as a (T, R, F, B) view: the layout of the loops."""
-    return tensor_RTBF.permute(1, 0, 3, 2)
-
-
-def replica_first(tensor_TRFB: Tensor) -> Tensor:
-    """Return (T, R, F, B) as a (R, T, B, F) view: the layout outside."""
-    return tensor_TRFB.permute(1, 0, 3, 2)
+def swapped(tensor: Tensor) -> Tensor:
+    """Return (R, T, B, F), the layout outside, as a (T, R, F, B) view, the layout of the loops; or the other way."""
+    return tensor.permute(1, 0, 3, 2)
 
 
 def recurrence(
-    forward_loop: ForwardLoop, backward_loop: BackwardLoop, num_states: int
+    forward_loop: ForwardLoop, backward_loop: BackwardLoop, num_states: int, num_gates: int
 ) -> type[torch.autograd.Function]:
     """Return the autograd function of a whole sequence.
 
@@ -135,6 +148,7 @@ def recurrence(
         forward_loop: The cell's loop forward in time.
         backward_loop: The cell's loop backward in time.
         num_states: 1 for h alone, 2 for h and c.
+        num_gates: Blocks of H rows of the weights that h_{t-1} enters, the first ones.
     """
 
     class Recurrence(torch.autograd.Function):
@@ -155,13 +169,13 @@ def recurrence(
                 weight_RGZ=weight,
                 u_TRZB=u,
                 c_0=None if c_0 is None else c_0.transpose(1, 2),
-                taps=(None if tap_h is None else time_first(tap_h), None if tap_c is None else time_first(tap_c)),
+                taps=(None if tap_h is None else swapped(tap_h), None if tap_c is None else swapped(tap_c)),
                 num_hidden=num_hidden,
                 num_kept=num_timesteps if keep else 1,
             )
             kept = forward_loop(run)
-            h = replica_first(u[1:, :, :num_hidden])
-            c = replica_first(kept[0][1:]) if num_states > 1 else u.new_empty(x.shape[0], 0)
+            h = swapped(u[1:, :, :num_hidden])
+            c = swapped(kept[0][1:]) if num_states > 1 else u.new_empty(x.shape[0], 0)
             return h, c, u, *kept
 
         @staticmethod
@@ -187,16 +201,17 @@ def recurrence(
                 grad_c_TRHB=_own_copy(grad_c, u, shape) if grad_c is not None or tap_c_needed else None,
                 grad_x_TRDB=u.new_empty(shape[0], shape[1], ctx.input_size, shape[3]) if x_needed else None,
                 num_hidden=ctx.num_hidden,
+                num_rows=num_gates * ctx.num_hidden,
                 state_threshold=ctx.state_threshold,
             )
-            grad_weight, grad_h_0, grad_c_0 = backward_loop(grads)
+            grad_h_0, grad_c_0 = backward_loop(grads)
             return (
-                None if grads.grad_x_TRDB is None else replica_first(grads.grad_x_TRDB),
-                grad_weight,
+                None if grads.grad_x_TRDB is None else swapped(grads.grad_x_TRDB),
+                grads.grad_weight_RGZ,
                 grad_h_0.transpose(1, 2),
                 None if grad_c_0 is None else grad_c_0.transpose(1, 2),
-                replica_first(grads.grad_h_TRHB) if tap_h_needed else None,
-                replica_first(grads.grad_c_TRHB) if tap_c_needed and grads.grad_c_TRHB is not None else None,
+                swapped(grads.grad_h_TRHB) if tap_h_needed else None,
+                swapped(grads.grad_c_TRHB) if tap_c_needed and grads.grad_c_TRHB is not None else None,
                 None,
                 None,
             )
@@ -217,7 +232,7 @@ def _augmented_state(x: Tensor, h_0: Tensor) -> Tensor:
     num_replicas, num_timesteps, num_examples, num_inputs = x.shape
     num_hidden = h_0.shape[-1]
     u = x.new_empty(num_timesteps + 1, num_replicas, num_hidden + num_inputs + 1, num_examples)
-    u[:-1, :, num_hidden:-1] = time_first(x)
+    u[:-1, :, num_hidden:-1] = swapped(x)
     u[:, :, -1] = 1.0
     u[0, :, :num_hidden] = h_0.transpose(1, 2)
     return u
@@ -226,7 +241,7 @@ def _augmented_state(x: Tensor, h_0: Tensor) -> Tensor:
 def _own_copy(grad_RTBH: Tensor | None, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     if grad_RTBH is None:
         return like.new_zeros(shape)
-    return time_first(grad_RTBH).clone(memory_format=torch.contiguous_format)
+    return swapped(grad_RTBH).clone(memory_format=torch.contiguous_format)
 
 
 def _fold(argument: Any, dim: int | None, size: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -77,14 +77,12 @@ class RecurrentStack(nn.Module):
         self.places = places_of(num_layers, bidirectional)
         self.output_size = hidden_size * (2 if bidirectional else 1)
         for place in self.places:
-            self._draw(place, input_size if place.layer == 0 else self.output_size, generator)
-
-    def _draw(self, place: Place, input_size: int, generator: torch.Generator) -> None:
-        rows, bound = len(self.cell.gates) * self.hidden_size, self.hidden_size**-0.5
-        shapes = ((rows, input_size), (rows, self.hidden_size), (rows,), (rows,))
-        for name, shape in zip(Weights._fields, shapes, strict=True):
-            drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-            self.register_parameter(f"{name}{place.suffix}", nn.Parameter(drawn))
+            num_inputs = input_size if place.layer == 0 else self.output_size
+            rows, bound = len(self.cell.gates) * hidden_size, hidden_size**-0.5
+            shapes = ((rows, num_inputs), (rows, hidden_size), (rows,), (rows,))
+            for name, shape in zip(Weights._fields, shapes, strict=True):
+                drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+                self.register_parameter(f"{name}{place.suffix}", nn.Parameter(drawn))
 
     def weights(self, place: Place) -> Weights:
         """Return the parameters of one layer and direction."""
@@ -109,19 +107,26 @@ class RecurrentStack(nn.Module):
                 before it depends on. None where all have T.
             state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
         """
-        inputs: list[Tensor] = []
-        states: list[States] = []
-        final: list[States] = []
+        inputs, states, final = list[Tensor](), list[States](), list[States]()
         layer_input = x_TBD
         for index, place in enumerate(self.places):
             if index and place.layer != self.places[index - 1].layer:
                 layer_input = _beside(states[-self.num_directions :])
-            start = None if initial is None else initial[index]
-            tap = None if taps is None else taps[index]
-            run, last = self._run(place, layer_input, start, tap, lengths_B, state_threshold)
+
+            def in_its_time(sequence: Tensor, direction: str = place.direction) -> Tensor:
+                return turned_round(sequence, lengths_B) if direction == BACKWARD else sequence
+
+            zeros = States(*(x_TBD.new_zeros(x_TBD.shape[1], self.hidden_size) for _ in self.cell.states))
+            start = zeros if initial is None else initial[index]
+            tap_h, tap_c = (None, None) if taps is None else taps[index].map(in_its_time)
+            weight = self.cell.fuse(self.weights(place))
+            arguments = (in_its_time(layer_input), weight, *start, tap_h, tap_c)
+            of_one_replica = [None if argument is None else argument.unsqueeze(0) for argument in arguments]
+            found = self.cell.function.apply(*of_one_replica, torch.is_grad_enabled(), state_threshold)
+            run = States(*(state.squeeze(0) for state in found[: len(self.cell.states)]))
             inputs.append(layer_input)
-            states.append(run)
-            final.append(last)
+            states.append(run.map(in_its_time))
+            final.append(run.map(lambda state: last_of(state, lengths_B)))
         return StackRun(
             outputs=_beside(states[-self.num_directions :]),
             inputs=tuple(inputs),
@@ -133,39 +138,6 @@ class RecurrentStack(nn.Module):
     def num_directions(self) -> int:
         """2 where layers run both ways, else 1."""
         return self.output_size // self.hidden_size
-
-    def state_keys(self) -> Iterator[tuple[Place, str]]:
-        """Yield every state of the stack in order: its layer and direction, and "h" or "c"."""
-        for place in self.places:
-            for name in self.cell.states:
-                yield place, name
-
-    def _run(
-        self,
-        place: Place,
-        x_TBD: Tensor,
-        initial: States | None,
-        taps: States | None,
-        lengths_B: Tensor | None,
-        state_threshold: float | None,
-    ) -> tuple[States, States]:
-        """Return the states of one layer and direction at every timestep, and the last ones that it reached."""
-
-        def in_its_time(sequence: Tensor | None) -> Tensor | None:
-            return (
-                turned_round(sequence, lengths_B) if sequence is not None and place.direction == BACKWARD else sequence
-            )
-
-        if initial is None:
-            initial = States(*(x_TBD.new_zeros(x_TBD.shape[1], self.hidden_size) for _ in self.cell.states))
-        tap_h, tap_c = taps if taps is not None else (None, None)
-        weight = self.cell.fuse(self.weights(place))
-        arguments = (in_its_time(x_TBD), weight, *initial, in_its_time(tap_h), in_its_time(tap_c))
-        of_one_replica = [None if argument is None else argument.unsqueeze(0) for argument in arguments]
-        found = self.cell.function.apply(*of_one_replica, torch.is_grad_enabled(), state_threshold)
-        states = States(*(state.squeeze(0) for state in found[: len(self.cell.states)]))
-        last = states.map(lambda state: last_of(state, lengths_B))
-        return (states.map(lambda s: turned_round(s, lengths_B)) if place.direction == BACKWARD else states), last
 
 
 def _beside(states: Sequence[States]) -> Tensor:
@@ -196,7 +168,7 @@ def places_of(num_layers: int, bidirectional: bool) -> tuple[Place, ...]:
 
 
 def stack_states(states: Sequence[States]) -> list[Tensor]:
-    """Return the tensors of the states in the order of `RecurrentStack.state_keys`."""
+    """Return the tensors of the states place by place, h before c."""
     return [tensor for each in states for tensor in each.tensors()]
 
 

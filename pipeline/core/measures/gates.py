@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.core.cells import Cell, States, Weights
-from pipeline.core.measures.timesteps import map_timesteps, states_before
+from pipeline.core.cells import Cell, Weights
+from pipeline.core.measures.timesteps import map_timesteps
 
 NUM_BINS = 20
 LEFT_SATURATED = 0.1
@@ -40,29 +40,17 @@ class GateStatistic(NamedTuple):
     value_R: Tensor
 
 
-def gate_values(
-    cell: Cell, weights: Weights, x_RTBD: Tensor, states: Sequence[Tensor], initial: Sequence[Tensor] = ()
-) -> dict[str, Tensor]:
+def gate_values(cell: Cell, weights: Weights, x_RTBD: Tensor, states: Sequence[Tensor]) -> dict[str, Tensor]:
     """Return every gate of an unrolled recurrence, (R, T, B, H) by name, in float64.
 
-    Args:
-        cell: The cell.
-        weights: Of one place, R leading.
-        x_RTBD: What the place saw, in reading order.
-        states: s_1 .. s_T of the place in reading order, (R, T, B, H) each.
-        initial: s_0, (R, B, H) each; none for zeros.
+    Weights, inputs and states are as those of `map_timesteps`.
 
     Raises:
         ValueError: If the cell has no gates.
     """
-    function = cell.gate_values
-    if function is None:
+    if cell.gate_values is None:
         raise ValueError(f"expected a cell with gates, got one of {', '.join(cell.gates)} alone")
-
-    def plain(x_t: Tensor, before: States, mine: Weights) -> dict[str, Tensor]:
-        return dict(function(x_t, before, mine))
-
-    values: dict[str, Tensor] = map_timesteps(plain, weights, x_RTBD, states_before(states, initial))
+    values: dict[str, Tensor] = map_timesteps(cell.gate_values, weights, x_RTBD, states)
     return values
 
 

@@ -3,6 +3,9 @@
 Trained in float32, measured in float64: float32 shows 0 below 1e-45 (1e-38 with denormals flushed) where a trace
 still sees 1e-300, and a vanished gradient is a number, not an absence.
 
+Unless said otherwise, parameters (R, P) are of any precision, and inputs (B, T, D) or (B, T) and targets, as the loss
+wants them, are one batch that all replicas see.
+
 Shapes: R replicas, T timesteps, B examples, D input, H hidden, P parameters of one network.
 """
 
@@ -34,21 +37,14 @@ class GradientTrace(NamedTuple):
 
 
 def trace_gradients(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets: Tensor) -> GradientTrace:
-    """Return the gradient trace of every replica on one batch that all of them see.
-
-    Args:
-        replicas: The replica batch.
-        flat_RP: Its parameters, of any precision.
-        inputs: (B, T, D) or (B, T).
-        targets: As the loss wants them.
-    """
-    real = in_float64(inputs)
-    states, grad_RP = replicas.state_gradients(flat_RP.double(), real, targets, shared=True)
+    """Return the gradient trace of every replica."""
+    run = replicas.backpropagate(flat_RP.double(), in_float64(inputs), targets, trace=True, shared=True)
+    states = run.grad_states
     if replicas.interface.padded:
         lengths_B = lengths_of(inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs)
         states = {key: grad if key.part == "decoder" else at_end(grad, lengths_B) for key, grad in states.items()}
     norms = {key: log10_norm(grad_RTBH.flatten(2)) for key, grad_RTBH in states.items()}
-    return GradientTrace(norms, grad_RP)
+    return GradientTrace(norms, run.grad_RP)
 
 
 def at_end(grad_RTBH: Tensor, lengths_B: Tensor) -> Tensor:
@@ -88,14 +84,7 @@ def finite_difference_error(
 
     [L(θ + εu) - L(θ - εu)] / 2ε with u = g/‖g‖ should be ‖g‖: a witness that no backward pass takes part in. The best
     of several ε counts, since too large a one sees curvature and too small a one rounding; where the gradient explodes,
-    none is right and this says nothing.
-
-    Args:
-        replicas: The replica batch.
-        flat_RP: Parameters.
-        grad_RP: Their gradient on the batch, float64.
-        inputs: (B, T, D) or (B, T), the same for all replicas.
-        targets: As the loss wants them.
+    none is right and this says nothing. `grad_RP` is the gradient on the batch, float64.
     """
     real = in_float64(inputs)
     norm_R = grad_RP.norm(dim=1)
@@ -103,7 +92,8 @@ def finite_difference_error(
 
     @torch.no_grad()
     def loss_at(offset: float) -> Tensor:
-        return replicas.losses(replicas.named(flat_RP.double() + offset * direction_RP), real, targets, shared=True)
+        moved = replicas.named(flat_RP.double() + offset * direction_RP)
+        return replicas.losses(moved, real, targets, shared=True)[0]
 
     slopes = [(loss_at(epsilon) - loss_at(-epsilon)) / (2 * epsilon) for epsilon in EPSILONS]
     error_R = torch.stack([(slope_R - norm_R).abs() for slope_R in slopes]).amin(dim=0)
@@ -124,12 +114,6 @@ def rounding_error(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets:
 
     Relative, as `gradient_check_error`; signs alternate along the parameters. Where a network is chaotic this is large:
     no float32 gradient can be near the float64 one. It says nothing of whether the gradient is right.
-
-    Args:
-        replicas: The replica batch.
-        flat_RP: Parameters.
-        inputs: (B, T, D) or (B, T), the same for all replicas.
-        targets: As the loss wants them.
     """
     sign_P = 1.0 - 2.0 * (torch.arange(flat_RP.shape[1], device=flat_RP.device) % 2).double()
     start_RP = flat_RP.double()
@@ -149,15 +133,8 @@ def local_smoothness(
 
         L = max over α of ‖∇f(θ + α d) - ∇f(θ)‖ / (α ‖d‖),   d = the update,   α = 1/6, 2/6, …, 5/6
 
-    a lower bound of the Lipschitz constant of the gradient on the segment, in float64. NaN where nothing was moved, or
-    where the update or a gradient on the way is not finite.
-
-    Args:
-        replicas: The replica batch.
-        before_RP: θ, of any precision.
-        after_RP: θ + d.
-        inputs: (B, T, D) or (B, T), the same for all replicas.
-        targets: As the loss wants them.
+    a lower bound of the Lipschitz constant of the gradient between θ, `before_RP`, and θ + d, `after_RP`, in float64.
+    NaN where nothing was moved, or where the update or a gradient on the way is not finite.
 
     Source: Zhang, He, Sra and Jadbabaie (2020), "Why gradient clipping accelerates training", who estimate it so. Here
     f is always the loss on the same probe batch: neither sampling nor rounding shows in the difference of gradients.
@@ -174,7 +151,7 @@ def local_smoothness(
 
 def _exact_gradient(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets: Tensor) -> Tensor:
     """Return the parameters' gradient on a batch that all replicas see, (R, P), in float64."""
-    return replicas.gradients(flat_RP, in_float64(inputs), targets, shared=True)[1]
+    return replicas.backpropagate(flat_RP, in_float64(inputs), targets, shared=True).grad_RP
 
 
 class Location(NamedTuple):
@@ -217,7 +194,8 @@ def locate(
     run = replicas.backpropagate(flat_RP, inputs, targets, options, trace=True)
     num_nonfinite = int((~run.grad_RP[replica].isfinite()).sum())
     met: list[tuple[bool, int, int, int, StateKey]] = []
-    for key, grad in zip(replicas.model.state_keys, run.grad_states, strict=False):
+    for key in replicas.model.state_keys:
+        grad = run.grad_states[key]
         bad = (~grad[replica].isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()  # timesteps, from 0
         if bad:  # a decoder before its encoder, the last layer first, then by how many steps back in its own order
             timestep, num_back = (
@@ -226,16 +204,11 @@ def locate(
             met.append((key.part == "encoder", -key.layer, num_back, timestep + 1, key))
     if met:
         *_, timestep, key = min(met, key=lambda place: place[:3])
-        return Location(timestep, f"grad_{key.quantity}{_suffix(replicas, key)}", num_nonfinite)
+        where = [] if key.part == "recurrent" else [key.part]
+        where += [] if len(replicas.model.stacks[key.part].places) == 1 else [f"layer {key.layer}", key.direction]
+        suffix = f" ({', '.join(where)})" if where else ""
+        return Location(timestep, f"grad_{key.quantity}{suffix}", num_nonfinite)
     for name, grad in replicas.named(run.grad_RP).items():
         if not bool(grad[replica].isfinite().all()):
             return Location(None, name, num_nonfinite)
     return Location(None, "loss", num_nonfinite)
-
-
-def _suffix(replicas: Replicas, key: StateKey) -> str:
-    """Return which recurrence it was, where there are several: « (layer 1, backward)», « (decoder)»."""
-    stack = replicas.model.stacks[key.part]
-    parts = [] if key.part == "recurrent" else [key.part]
-    parts += [] if len(stack.places) == 1 else [f"layer {key.layer}", key.direction]
-    return f" ({', '.join(parts)})" if parts else ""

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.func import jacrev
 
 from pipeline.core.cells import Cell, States, Weights
-from pipeline.core.measures.timesteps import joined, joined_step, map_timesteps, states_before
+from pipeline.core.measures.timesteps import joined_step, map_timesteps
 
 QUANTITIES = ("largest", "median", "smallest", "condition")
 ENTRIES_IN_FLIGHT = 2**23
@@ -33,25 +33,18 @@ RELATIVE_ERROR = 1e-3
 _EPSILON = torch.finfo(torch.float64).eps
 
 
-def step_jacobians(
-    cell: Cell, weights: Weights, x_RTBD: Tensor, states: Sequence[Tensor], initial: Sequence[Tensor] = ()
-) -> Tensor:
+def step_jacobians(cell: Cell, weights: Weights, x_RTBD: Tensor, states: Sequence[Tensor]) -> Tensor:
     """Return ∂s_t/∂s_{t-1} of every timestep and example of an unrolled recurrence, (R, T, B, S, S), in float64.
 
-    Args:
-        cell: The cell; its `step` is differentiated.
-        weights: Of one place, R leading.
-        x_RTBD: What the place saw, in reading order.
-        states: s_1 .. s_T of the place in reading order: h, and c where there is one; (R, T, B, H) each.
-        initial: s_0, (R, B, H) each; none for zeros.
+    Weights, inputs and states are as those of `map_timesteps`.
     """
 
     def jacobian(x_t: Tensor, before: States, mine: Weights) -> Tensor:
-        return jacrev(joined_step(cell))(joined(before), x_t, mine)
+        return jacrev(joined_step(cell))(torch.cat(before.tensors()), x_t, mine)
 
     rows, columns = states[0].shape[3] * len(states), weights.weight_hh.shape[1]
     chunk_size = max(1, ENTRIES_IN_FLIGHT // (rows * max(rows, columns)))
-    jacobians: Tensor = map_timesteps(jacobian, weights, x_RTBD, states_before(states, initial), chunk_size)
+    jacobians: Tensor = map_timesteps(jacobian, weights, x_RTBD, states, chunk_size)
     return jacobians
 
 

@@ -42,19 +42,17 @@ def eigenvalues(block_RHH: Tensor) -> Tensor:
 
     Conjugate pairs share a modulus: the imaginary part orders them, so that the order is a function of the matrix.
     """
-    return _each(_eigenvalues_in_order, block_RHH)
+
+    def in_order(block_HH: Tensor) -> Tensor:  # Python's abs is one function; a vector's ends may round otherwise
+        values = sorted(torch.linalg.eigvals(block_HH).tolist(), key=lambda value: (-abs(value), value.imag))
+        return torch.tensor(values, dtype=torch.complex128)
+
+    return _each(in_order, block_RHH)
 
 
 def spectral_radius(block_RHH: Tensor) -> Tensor:
     """Return the largest modulus of an eigenvalue, (R,): the rate at which many multiplications lengthen."""
     return _each(lambda block: torch.linalg.eigvals(block).abs().amax(), block_RHH)
-
-
-def _eigenvalues_in_order(block_HH: Tensor) -> Tensor:
-    values = torch.linalg.eigvals(
-        block_HH
-    ).tolist()  # Python's abs is one function; a vector's ends may round otherwise
-    return torch.tensor(sorted(values, key=lambda value: (-abs(value), value.imag)), dtype=torch.complex128)
 
 
 def _each(function: Callable[[Tensor], Tensor], block_RHH: Tensor) -> Tensor:

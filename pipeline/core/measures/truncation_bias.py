@@ -18,7 +18,7 @@ that M cancels; here g is the gradient of the parameters, and M is computed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,8 +28,8 @@ from torch.func import jacrev, vjp
 from pipeline.core.cells import Cell, States, Weights
 from pipeline.core.cells.stack import unstack_states
 from pipeline.core.measures.gradients import in_float64, log10_norm
-from pipeline.core.measures.timesteps import joined, joined_step, map_timesteps, states_before
-from pipeline.core.models import Pass, Replicas, RunOptions
+from pipeline.core.measures.timesteps import joined_step, map_timesteps, states_before
+from pipeline.core.models import Replicas, RunOptions, StateKey
 
 
 class TruncationBias(NamedTuple):
@@ -86,36 +86,26 @@ def truncation_bias(
     flat_RP = flat_RP.double()
     real = in_float64(inputs)
     seen, states = replicas.unroll(replicas.named(flat_RP), real)
-    passes = [_last_loss(replicas, flat_RP, real, targets, states, length) for length in chosen]
-    grad_RKP = torch.stack([run.grad_RP for run in passes], dim=1)
-    log10_phi_RT = _log10_phi(replicas, flat_RP, seen, states, passes[-1].grad_states[: len(states)])
+    last_targets = targets if replicas.interface.target_at == "last" else targets[:, -1:]
+    grads, traced = list[Tensor](), dict[StateKey, Tensor]()
+    for length in chosen:  # through the newest timesteps; T comes last, with a trace
+        cut = num_timesteps - length
+        options = RunOptions(initial=[state[:, cut - 1] for state in states] if cut else (), num_scored=1)
+        run = replicas.backpropagate(flat_RP, real[:, cut:], last_targets, options, trace=cut == 0, shared=True)
+        grads.append(run.grad_RP)
+        traced = run.grad_states
+    grad_RKP, log10_phi_RT = torch.stack(grads, dim=1), _log10_phi(replicas, flat_RP, seen, states, traced)
     beta_R, sensitivity_R = _decay_factor(log10_phi_RT), step_sensitivity(replicas, flat_RP, seen, states)
     bound_RK = _relative_bias_bound(grad_RKP.norm(dim=2), log10_phi_RT, sensitivity_R, beta_R, chosen)
-    log10_phi_RK = log10_phi_RT[:, [length - 1 for length in chosen]]
     cosine_RK, relative_error_RK = _compare(grad_RKP)
     return TruncationBias(
         lengths=chosen,
         cosine_RK=cosine_RK,
         relative_error_RK=relative_error_RK,
-        log10_phi_RK=log10_phi_RK,
+        log10_phi_RK=log10_phi_RT[:, [length - 1 for length in chosen]],
         decay_factor_R=beta_R,
         relative_bias_bound_RK=bound_RK,
         step_sensitivity_R=sensitivity_R,
-    )
-
-
-def _last_loss(
-    replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Tensor, states: Sequence[Tensor], length: int
-) -> Pass:
-    """Return the pass through the newest `length` timesteps; with a trace where they are all of them."""
-    cut = inputs.shape[1] - length
-    return replicas.backpropagate(
-        flat_RP,
-        inputs[:, cut:],
-        targets if replicas.interface.target_at == "last" else targets[:, -1:],
-        RunOptions(initial=[state[:, cut - 1] for state in states] if cut else (), num_scored=1),
-        trace=cut == 0,
-        shared=True,
     )
 
 
@@ -129,14 +119,17 @@ def _compare(grad_RKP: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _log10_phi(
-    replicas: Replicas, flat_RP: Tensor, seen: Sequence[Tensor], states: Sequence[Tensor], grad_states: Sequence[Tensor]
+    replicas: Replicas,
+    flat_RP: Tensor,
+    seen: Sequence[Tensor],
+    states: Sequence[Tensor],
+    traced: Mapping[StateKey, Tensor],
 ) -> Tensor:
     """Return log10 φ_k for k = 1 .. T, (R, T)."""
-    cell, cuts = replicas.model.stacks["recurrent"].cell, []
-    mine, traced = (unstack_states(tensors, cell) for tensors in (states, grad_states))
-    for index, place in enumerate(replicas.model.stacks["recurrent"].places):
-        weights = replicas.weights(flat_RP, place)
-        cuts.append(_cut_gradients(cell, weights, seen[index], mine[index], traced[index].h))
+    stack, cuts = replicas.model.stacks["recurrent"], []
+    for place, x_RTBD, mine in zip(stack.places, seen, unstack_states(states, stack.cell), strict=True):
+        grad_h_RTBH = traced[StateKey(place.layer, place.direction, "h")]
+        cuts.append(_cut_gradients(stack.cell, replicas.weights(flat_RP, place), x_RTBD, mine, grad_h_RTBH))
     log10_norm_RTB = log10_norm(torch.cat(cuts, dim=3))  # of 1/B times the loss of an example
     return torch.logsumexp(log10_norm_RTB * math.log(10.0), dim=2) / math.log(10.0)
 
@@ -153,14 +146,13 @@ def _cut_gradients(cell: Cell, weights: Weights, x_RTBD: Tensor, states: States,
         return vjp(lambda at: joined_step(cell)(at, x_t, mine), before)[1](grad)[0]
 
     each = torch.vmap(torch.vmap(pull_back, in_dims=(0, 0, None, 0)))
-    tensors = [state for state in states if state is not None]
-    before_RTBS = torch.cat(states_before(tensors), dim=3)
-    grad_c = [torch.zeros_like(state[:, 0]) for state in tensors[1:]]
+    before_RTBS = torch.cat(states_before(states.tensors()), dim=3)
+    grad_c = [torch.zeros_like(state[:, 0]) for state in states.tensors()[1:]]
     cuts: list[Tensor] = []
     for t in reversed(range(x_RTBD.shape[1])):
         grad = torch.cat([grad_h_RTBH[:, t], *grad_c], dim=2)
         cuts.append(each(before_RTBS[:, t], x_RTBD[:, t], weights, grad))
-        grad_c = list(cuts[-1].chunk(len(tensors), dim=2)[1:])
+        grad_c = list(cuts[-1].chunk(len(cell.states), dim=2)[1:])
     return torch.stack(cuts, dim=1)
 
 
@@ -206,21 +198,14 @@ def step_sensitivity(replicas: Replicas, flat_RP: Tensor, seen: Sequence[Tensor]
     is a small block for every unit, of as many rows as the cell has states. Where x_t is an embedding, trained too,
     (∂s/∂x_t)(∂s/∂x_t)ᵀ is added by its trace: M is then an upper bound. How it is computed is ours.
 
-    Args:
-        replicas: The replica batch.
-        flat_RP: Its parameters.
-        seen: What every place saw, as `Replicas.unroll` returns it.
-        states: All states, likewise.
+    `seen` and `states` are as `Replicas.unroll` returns them.
     """
     recurrent = replicas.model.stacks["recurrent"]
     if len(recurrent.places) > 1:
         return flat_RP.new_full((len(flat_RP),), torch.nan, dtype=torch.float64)
-    (mine,) = unstack_states(states, recurrent.cell)
-    before = states_before([state for state in mine if state is not None])
     norm = _squared_norm(recurrent.cell, input_is_trained=replicas.model.embedding is not None)
-    squared_RTB: Tensor = map_timesteps(
-        norm, replicas.weights(flat_RP, recurrent.places[0]), seen[0], before, CHUNK_SIZE
-    )
+    weights = replicas.weights(flat_RP, recurrent.places[0])
+    squared_RTB: Tensor = map_timesteps(norm, weights, seen[0], states, CHUNK_SIZE)
     return squared_RTB.amax(dim=(1, 2)).sqrt()
 
 
@@ -229,7 +214,7 @@ def _squared_norm(cell: Cell, input_is_trained: bool) -> Callable[[Tensor, State
     step = joined_step(cell)
 
     def squared_norm(x_t: Tensor, before: States, weights: Weights) -> Tensor:
-        H, num_states, at = len(before.h), len(cell.states), joined(before)
+        H, num_states, at = len(before.h), len(cell.states), torch.cat(before.tensors())
         every_unit = torch.eye(num_states, dtype=x_t.dtype, device=x_t.device).repeat_interleave(H, dim=1)
 
         def gram(name: str) -> Tensor:

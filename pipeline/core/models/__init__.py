@@ -14,7 +14,6 @@ from collections.abc import Callable
 import torch
 
 from pipeline.core.models.architecture import ModelSpec, SelfAttention, check_model
-from pipeline.core.models.autoencoder import Autoencoder
 from pipeline.core.models.captioner import Captioner
 from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.models.initialisation import PLAIN, generator
@@ -34,7 +33,7 @@ from pipeline.core.models.interface import (
 from pipeline.core.models.network import Network, RunOptions
 from pipeline.core.models.replicas import Pass, Replicas
 from pipeline.core.models.self_attention import SelfAttentionModel
-from pipeline.core.models.sequence import SequenceModel
+from pipeline.core.models.sequence import Autoencoder, SequenceModel
 
 __all__ = [
     "INPUT",

@@ -77,16 +77,26 @@ def check_model(spec: ModelSpec, interface: Interface) -> None:
     Raises:
         InvalidFieldError: If not; the caller knows the file and the dataset.
     """
-    attention, expected = spec.attention.name, "for this dataset's targets"
+    transduces, attention = interface.target_at == "sequence", spec.attention.name
+    expected = "for this dataset's targets"
     if interface.decodes:
         require(attention != "self", "model.attention.name", f"none, dot, general or additive, {expected}", attention)
     else:
-        one_of = "none" if interface.target_at == "sequence" else "none or self"
+        one_of = "none" if transduces else "none or self"
         fits = attention in one_of.split(" or ")
         require(fits, "model.attention.name", f"{one_of}: nothing is decoded from a source, {expected}", attention)
-    if interface.target_at == "sequence":
-        _check_transduction(spec, interface)
-    coded = interface.target_at == "sequence" and not interface.decodes
+    if transduces and interface.input_kind == "token":
+        even = not spec.bidirectional or spec.hidden_size % 2 == 0
+        halves = "an even number: a bidirectional encoder has half of the units in each direction"
+        require(even, "model.hidden_size", halves, spec.hidden_size)
+    elif transduces:
+        what = "an image" if interface.input_kind == "image" else "an autoencoder"
+        one_way = f"false: {what} is not read both ways"
+        require(not spec.bidirectional, "model.bidirectional", one_way, spec.bidirectional)
+        enough = interface.input_kind != "image" or spec.hidden_size >= 4
+        quarter = "an integer of at least 4: an image is first read by a quarter of the units"
+        require(enough, "model.hidden_size", quarter, spec.hidden_size)
+    coded = transduces and not interface.decodes
     wanted = "an integer of at least 1, for an autoencoder's code" if coded else f"null: nothing is coded, {expected}"
     require((spec.code_size is not None) == coded, "model.code_size", wanted, spec.code_size)
     tokens = interface.input_kind == "token" or interface.decodes
@@ -95,16 +105,3 @@ def check_model(spec: ModelSpec, interface: Interface) -> None:
     if isinstance(spec.attention, SelfAttention):
         heads, size = spec.attention.num_heads, spec.hidden_size
         require(size % heads == 0, "model.attention.num_heads", f"a divisor of hidden_size ({size})", heads)
-
-
-def _check_transduction(spec: ModelSpec, interface: Interface) -> None:
-    if interface.input_kind == "token":
-        even = not spec.bidirectional or spec.hidden_size % 2 == 0
-        expected = "an even number: a bidirectional encoder has half of the units in each direction"
-        require(even, "model.hidden_size", expected, spec.hidden_size)
-        return
-    what = "an image" if interface.input_kind == "image" else "an autoencoder"
-    require(not spec.bidirectional, "model.bidirectional", f"false: {what} is not read both ways", spec.bidirectional)
-    enough = interface.input_kind != "image" or spec.hidden_size >= 4
-    expected = "an integer of at least 4: an image is first read by a quarter of the units"
-    require(enough, "model.hidden_size", expected, spec.hidden_size)

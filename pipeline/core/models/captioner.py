@@ -13,14 +13,12 @@ row, U target length, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.core.cells import CELLS
-from pipeline.core.cells.stack import RecurrentStack, unstack_states
+from pipeline.core.cells.stack import unstack_states
 from pipeline.core.models.architecture import ModelSpec
 from pipeline.core.models.encoder_decoder import Decoder, Memory, Seq2SeqNetwork
 from pipeline.core.models.initialisation import generator, linear
@@ -76,7 +74,9 @@ class FeatureMap(nn.Module):
         maps = F.max_pool2d(torch.relu(self.first(images[:, None])), 2)
         maps = F.max_pool2d(torch.relu(self.second(maps)), 2)
         maps = torch.relu(self.third(maps))
-        positions = _coordinates(maps).expand(len(maps), -1, -1, -1)
+        # row and column of every cell, from -1 to 1
+        axes = (torch.linspace(-1, 1, size, device=maps.device, dtype=maps.dtype) for size in maps.shape[-2:])
+        positions = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(maps), -1, -1, -1)
         cells_BLC = torch.cat([maps, positions], dim=1).flatten(2).transpose(1, 2)
         return self.project(cells_BLC.contiguous())  # of a replica batch a product with a view is another one
 
@@ -93,20 +93,9 @@ class Captioner(Seq2SeqNetwork):
         self.begin = linear(spec.hidden_size, num_states * spec.hidden_size, generator(seed, "begin"))
         self.decoder = Decoder(interface.output_size, spec, seed)
 
-    @property
-    def stacks(self) -> Mapping[str, RecurrentStack]:
-        """The recurrent parts by name."""
-        return {"decoder": self.decoder.stack}
-
     def read(self, source: Tensor, run: NetworkRun) -> Memory:
         """Return what the convolutions make of images, (B, height, width)."""
         annotations = self.features(source)
         stack = self.decoder.stack
         first = torch.tanh(self.begin(annotations.mean(dim=1))).split(stack.hidden_size, dim=1)
         return Memory(unstack_states(first, stack.cell), annotations, None)
-
-
-def _coordinates(maps: Tensor) -> Tensor:
-    """Return row and column of every cell, from -1 to 1, (1, 2, rows, columns)."""
-    rows, columns = (torch.linspace(-1, 1, size, device=maps.device, dtype=maps.dtype) for size in maps.shape[-2:])
-    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]

@@ -18,7 +18,7 @@ equations 5 and 6, with it. Shapes: B batch, S source and U target length, H hid
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,12 +31,12 @@ from pipeline.core.models.architecture import ModelSpec
 from pipeline.core.models.initialisation import (
     embedding_of,
     generator,
-    initialise_readout,
     initialise_stack,
     linear,
+    readout_of,
 )
 from pipeline.core.models.interface import Interface, Seq2SeqInputs
-from pipeline.core.models.network import NO_OPTIONS, Network, NetworkRun, embedded
+from pipeline.core.models.network import Network, NetworkRun, embedded
 
 
 class Memory(NamedTuple):
@@ -48,16 +48,9 @@ class Memory(NamedTuple):
         mask_BS: Which positions are no padding; None is all.
     """
 
-    initial: list[States]
+    initial: Sequence[States]
     keys_BSH: Tensor
     mask_BS: Tensor | None
-
-
-class _Carried(NamedTuple):
-    """What goes from one output position to the next: states by layer, (B, H), and the attentional state (B, H)."""
-
-    states: Sequence[States]
-    attentional_BH: Tensor
 
 
 class Decoder(nn.Module):
@@ -82,8 +75,7 @@ class Decoder(nn.Module):
         if attention is not None:
             self.attention = Attention(attention, size, generator(seed, "attention"))
             self.combine = linear(2 * size, size, generator(seed, "combine"))
-        self.readout = linear(size, num_tokens, generator(seed, "readout"))
-        initialise_readout(self.readout, spec.initialisation, seed)
+        self.readout = readout_of(size, num_tokens, spec.initialisation, seed)
 
     def forward(self, inputs_BU: Tensor, memory: Memory, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
         """Return the logits at every output position, (B, U, O), and the attention weights, (B, U, S), or None.
@@ -93,7 +85,7 @@ class Decoder(nn.Module):
             memory: What it has of the source.
             run: Runs its layers, the part "decoder".
         """
-        if self.feeds != "nothing":
+        if self.feeds != "nothing" or run.options.coins is not None:
             return self.step_by_step(inputs_BU, memory, run)
         recurrent = run.recur("decoder", self._embedded(inputs_BU).transpose(0, 1), memory.initial)
         output_BUH, weights_BUS = self._attend(recurrent.outputs.transpose(0, 1), memory)
@@ -101,45 +93,29 @@ class Decoder(nn.Module):
 
     def step_by_step(self, inputs_BU: Tensor, memory: Memory, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
         """Return the same as `forward`, one output position at a time: any attention may feed the recurrence."""
-        carried, logits, weights = self._first(memory), list[Tensor](), list[Tensor]()
-        for token_B in inputs_BU.unbind(1):
-            logits_BO, carried, weights_BS = self._step(token_B, carried, memory, run)
-            logits.append(logits_BO)
-            weights += [] if weights_BS is None else [weights_BS]
-        return torch.stack(logits, dim=1), torch.stack(weights, dim=1) if weights else None
-
-    def free_running(
-        self, inputs_BU: Tensor, memory: Memory, coins_BU: Tensor, run: NetworkRun
-    ) -> tuple[Tensor, Tensor]:
-        """Return the decoder's inputs and its most probable token, at every output position, both (B, U).
-
-        Where a coin is true its input is the token of `inputs_BU`, as at the first position; else the one it wrote.
-        """
-        carried, read, written = self._first(memory), [inputs_BU[:, 0]], list[Tensor]()
+        states, output_BH = memory.initial, torch.zeros_like(memory.initial[-1].h)
+        coins_BU, read = run.options.coins, list[Tensor]()
+        logits, weights = list[Tensor](), list[Tensor]()
         for u in range(inputs_BU.shape[1]):
-            if u:
-                read.append(torch.where(coins_BU[:, u], inputs_BU[:, u], written[-1].to(inputs_BU.dtype)))
-            logits_BO, carried, _ = self._step(read[-1], carried, memory, run)
-            written.append(logits_BO.argmax(dim=-1))
-        return torch.stack(read, dim=1), torch.stack(written, dim=1)
-
-    def _first(self, memory: Memory) -> _Carried:
-        return _Carried(memory.initial, torch.zeros_like(memory.initial[-1].h))
-
-    def _step(
-        self, token_B: Tensor, carried: _Carried, memory: Memory, run: NetworkRun
-    ) -> tuple[Tensor, _Carried, Tensor | None]:
-        """Return the logits (B, O) after one more token, what is carried on, and the weights (B, S) or None."""
-        x_BD, attended = self._embedded(token_B), None
-        if self.attention is not None and self.feeds == "context":
-            attended = self.attention(carried.states[-1].h[:, None].contiguous(), memory.keys_BSH, memory.mask_BS)
-            x_BD = torch.cat([x_BD, attended.context_BUH[:, 0]], dim=1)
-        elif self.feeds == "attentional_state":
-            x_BD = torch.cat([x_BD, carried.attentional_BH], dim=1)
-        recurrent = run.recur("decoder", x_BD[None], carried.states)
-        output_BUH, weights_BUS = self._attend(recurrent.outputs.transpose(0, 1), memory, attended)
-        weights_BS = None if weights_BUS is None else weights_BUS[:, 0]
-        return self.readout(output_BUH[:, 0]), _Carried(recurrent.final, output_BUH[:, 0]), weights_BS
+            token_B = inputs_BU[:, u]
+            if coins_BU is not None and u > 0:
+                written_B = logits[-1].argmax(dim=-1).to(token_B.dtype)
+                token_B = torch.where(coins_BU[:, u], token_B, written_B)
+            x_BD, attended = self._embedded(token_B), None
+            if self.attention is not None and self.feeds == "context":
+                attended = self.attention(states[-1].h[:, None].contiguous(), memory.keys_BSH, memory.mask_BS)
+                x_BD = torch.cat([x_BD, attended.context_BUH[:, 0]], dim=1)
+            elif self.feeds == "attentional_state":
+                x_BD = torch.cat([x_BD, output_BH], dim=1)
+            recurrent = run.recur("decoder", x_BD[None], states)
+            output_B1H, weights_B1S = self._attend(recurrent.outputs.transpose(0, 1), memory, attended)
+            states, output_BH = recurrent.final, output_B1H[:, 0]
+            read.append(token_B)
+            logits.append(self.readout(output_BH))
+            weights += [] if weights_B1S is None else [weights_B1S[:, 0]]
+        if coins_BU is not None:
+            run.decoder_inputs = torch.stack(read, dim=1)
+        return torch.stack(logits, dim=1), torch.stack(weights, dim=1) if weights else None
 
     def _attend(self, h_BUH: Tensor, memory: Memory, attended: Attended | None = None) -> tuple[Tensor, Tensor | None]:
         """Return h̃, (B, U, H), and the weights; `attended` is from the query h_{u-1}, None for the query h_u."""
@@ -155,18 +131,10 @@ class Decoder(nn.Module):
 
 
 class Seq2SeqNetwork(Network):
-    """A network whose decoder writes tokens from what `read` returns of the source.
+    """A network whose decoder, its last part, writes tokens from what `read` returns of the source."""
 
-    Attributes:
-        decoder: Its last part.
-    """
-
+    options = Network.options | {"coins"}
     decoder: Decoder
-
-    @property
-    def attends(self) -> bool:
-        """Whether the decoder attends to the source."""
-        return self.decoder.attention is not None
 
     @abstractmethod
     def read(self, source: Tensor, run: NetworkRun) -> Memory:
@@ -176,11 +144,6 @@ class Seq2SeqNetwork(Network):
         """Return logits at every output position, (B, U, O), and attention weights, (B, U, S)."""
         logits_BUO, weights_BUS = self.decoder(inputs.decoder_inputs, self.read(inputs.source, run), run)
         return logits_BUO, weights_BUS
-
-    def free_running(self, inputs: Seq2SeqInputs, coins_BU: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the decoder's inputs and what it wrote, (B, U) each; see `Decoder.free_running`."""
-        run = NetworkRun(self, NO_OPTIONS)
-        return self.decoder.free_running(inputs.decoder_inputs, self.read(inputs.source, run), coins_BU, run)
 
 
 class EncoderDecoder(Seq2SeqNetwork):
@@ -196,11 +159,6 @@ class EncoderDecoder(Seq2SeqNetwork):
         self.encoder = RecurrentStack(spec.cell, self.input_size, size, start, spec.num_layers, spec.bidirectional)
         initialise_stack(self.encoder, spec.initialisation, seed)
         self.decoder = Decoder(interface.output_size, spec, seed)
-
-    @property
-    def stacks(self) -> Mapping[str, RecurrentStack]:
-        """The recurrent parts by name."""
-        return {"encoder": self.encoder, "decoder": self.decoder.stack}
 
     def read(self, source: Tensor, run: NetworkRun) -> Memory:
         """Return what the encoder makes of symbol ids, (B, S)."""

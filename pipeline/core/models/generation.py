@@ -47,10 +47,10 @@ def generate(
     Raises:
         InvalidFieldError: If the model is not a language model, or a token or a number is out of range.
     """
-    network = _language_model(model)
+    network, read = _language_model(model, "prompt", prompt)
     require(num_tokens >= 0, "num_tokens", "an integer of at least 0", num_tokens)
     require(temperature >= 0, "temperature", "a number of at least 0", temperature)
-    read, states, written = _row(network, "prompt", prompt), list[Tensor](), list[int]()
+    states, written = list[Tensor](), list[int]()
     for _ in range(num_tokens):
         log_p_1V, states = _next(network, read, states)
         written.append(_draw(log_p_1V[0], temperature, generator))
@@ -74,10 +74,10 @@ def beam_search(model: nn.Module, prompt: Sequence[int], num_tokens: int, num_be
     Raises:
         InvalidFieldError: If the model is not a language model, or a token or a number is out of range.
     """
-    network = _language_model(model)
+    network, read = _language_model(model, "prompt", prompt)
     require(num_tokens >= 0, "num_tokens", "an integer of at least 0", num_tokens)
     require(num_beams >= 1, "num_beams", "an integer of at least 1", num_beams)
-    read, states = _row(network, "prompt", prompt), list[Tensor]()
+    states = list[Tensor]()
     written_KT, total_K = read[:, :0], torch.zeros(1, dtype=torch.float64, device=read.device)
     for _ in range(num_tokens):
         log_p_KV, states = _next(network, read, states)
@@ -100,8 +100,7 @@ def log_probability(model: nn.Module, tokens: Sequence[int]) -> Tensor:
     Raises:
         InvalidFieldError: If the model is not a language model, or a token is out of range.
     """
-    network = _language_model(model)
-    row_1T = _row(network, "tokens", tokens)
+    network, row_1T = _language_model(model, "tokens", tokens)
     log_p_TV = network(row_1T).values[0].double().log_softmax(dim=1)
     return log_p_TV[:-1].gather(1, row_1T[0, 1:, None]).squeeze(1)
 
@@ -119,28 +118,27 @@ def _draw(log_p_V: Tensor, temperature: float, generator: torch.Generator) -> in
     return int(torch.multinomial(shares_V.to(generator.device), 1, generator=generator))
 
 
-def _language_model(model: nn.Module) -> SequenceModel:
-    """Return `model` if it reads tokens forward in time and at each of them predicts one of the same vocabulary.
+def _language_model(model: nn.Module, name: str, tokens: Sequence[int]) -> tuple[SequenceModel, Tensor]:
+    """Return `model`, and token ids as a batch of one, (1, T).
+
+    Args:
+        model: Reads tokens forward in time and at each of them predicts one of the same vocabulary.
+        name: Of the argument that has the tokens.
+        tokens: At least one.
 
     Raises:
-        InvalidFieldError: If it does not.
+        InvalidFieldError: If model or tokens are not so.
     """
     if not isinstance(model, SequenceModel):
         raise InvalidFieldError("model", "a language model, a SequenceModel", type(model).__name__)
-    interface = model.interface
+    interface, size = model.interface, model.interface.input_size
     kinds = (interface.input_kind, interface.target_at, interface.target_kind)
-    fits = kinds == ("token", "every", "class") and interface.input_size == interface.output_size
+    fits = kinds == ("token", "every", "class") and size == interface.output_size
     require(fits, "model", "a language model: tokens in, at every timestep one of the same tokens out", interface)
     num_directions = model.recurrent.num_directions
     require(num_directions == 1, "model", "a language model, that reads forward in time alone", "both directions")
-    return model
-
-
-def _row(network: SequenceModel, name: str, tokens: Sequence[int]) -> Tensor:
-    """Return token ids as a batch of one, (1, T)."""
-    size = network.interface.input_size
     require(len(tokens) > 0, name, "at least one token, on which the rest is conditional", "none")
     for position, token in enumerate(tokens, start=1):
         expected = f"an id of the vocabulary of {size} tokens, from 0 to {size - 1}"
         require(0 <= token < size, f"{name}, token {position} of {len(tokens)}", expected, token)
-    return torch.tensor([list(tokens)], device=network.readout.weight.device)
+    return model, torch.tensor([list(tokens)], device=model.readout.weight.device)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.config.strict import InvalidFieldError, require
 from pipeline.core.attention.multihead import drawn_linear
-from pipeline.core.cells import CELLS, Cell, Weights
+from pipeline.core.cells import CELLS, Cell
 from pipeline.core.cells.stack import RecurrentStack
 from pipeline.errors import unknown_name
 
@@ -27,28 +27,13 @@ MAX_GATES = 8
 MAX_PLACES = 200
 """Layers and directions of a stack: those of a network's second stack are numbered from here."""
 
-STREAMS = {
-    "embedding": 0,
-    "recurrent": 1,
-    "readout": 2,
-    "data": 3,
-    "input_weight": 4,
-    "recurrent_weight": 5,
-    "bias": 6,
-    "readout_weight": 7,
-    "decoder": 8,
-    "decoder_embedding": 9,
-    "attention": 10,
-    "combine": 11,
-    "features": 12,
-    "begin": 13,
-    "code": 14,
-    "forcing": 15,
-    "sample": 16,
-}
+STREAMS = (
+    *("embedding", "recurrent", "readout", "data", "input_weight", "recurrent_weight", "bias", "readout_weight"),
+    *("decoder", "decoder_embedding", "attention", "combine", "features", "begin", "code", "forcing", "sample"),
+)
 """Every random number of a trial comes from one of these streams of its seed.
 
-A stream is a pure function of (seed, stream, counter): there is no generator state to lose, and arms are paired. Seed 3
+A stream is a pure function of (seed, its index here, counter): no generator state to lose, and arms are paired. Seed 3
 begins with the same readout and the same embedding, and sees the same batches, whatever the cell between them.
 """
 
@@ -58,10 +43,10 @@ def generator(seed: int, stream: str, counter: int = 0) -> torch.Generator:
 
     Args:
         seed: The replica's seed, at least 0.
-        stream: A key of `STREAMS`.
+        stream: One of `STREAMS`.
         counter: For instance the epoch.
     """
-    entropy = np.random.SeedSequence([seed, STREAMS[stream], counter])
+    entropy = np.random.SeedSequence([seed, STREAMS.index(stream), counter])
     return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
 
@@ -185,8 +170,6 @@ class UniformBias:
 
     name: Literal["uniform"] = "uniform"
 
-    needs_keep_gate = False
-
     def values(self, cell: Cell, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
         """Return None: the biases stay as the module drew them."""
         return None
@@ -199,8 +182,6 @@ class ConstantBias:
     name: Literal["constant"] = "constant"
     value: float
 
-    needs_keep_gate = False
-
     def values(self, cell: Cell, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
         """Return the bias of every gate, (H,) each."""
         return {gate: torch.full((hidden_size,), self.value) for gate in cell.gates}
@@ -212,8 +193,6 @@ class KeepBias:
 
     name: Literal["forget_bias"] = "forget_bias"
     value: float
-
-    needs_keep_gate = True
 
     def values(self, cell: Cell, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
         """Return the bias of the keeping gate."""
@@ -229,8 +208,6 @@ class Chrono:
 
     name: Literal["chrono"] = "chrono"
     longest_lag: float
-
-    needs_keep_gate = True
 
     def __post_init__(self) -> None:
         require(self.longest_lag > 2, "longest_lag", "a number of timesteps above 2", self.longest_lag)
@@ -278,7 +255,7 @@ class Initialisation:
             if gate not in CELLS[cell].gates:
                 expected = unknown_name("gate", gate, CELLS[cell].gates)
                 raise InvalidFieldError("initialisation.gates", f"gates of the cell {cell!r} ({expected})", gate)
-        suits = CELLS[cell].keep_gate is not None or not self.bias.needs_keep_gate
+        suits = CELLS[cell].keep_gate is not None or not isinstance(self.bias, KeepBias | Chrono)
         expected = f"a rule for {cell!r}, which lacks a gate that keeps the past"
         require(suits, "initialisation.bias", expected, self.bias.name)
 
@@ -298,28 +275,26 @@ def initialise_stack(stack: RecurrentStack, rules: Initialisation, seed: int, pa
         part: Which of a network's stacks this is, counted from 0: each draws anew.
     """
     for number, place in enumerate(stack.places, MAX_PLACES * part):
-        weights = stack.weights(place)
-        _fill(weights, stack, rules, seed, MAX_GATES * number)
+        weights, gates = stack.weights(place), stack.cell.gates
+        input_blocks, recurrent_blocks = weights.weight_ih.chunk(len(gates)), weights.weight_hh.chunk(len(gates))
+        for g, gate in enumerate(gates):
+            counter = MAX_GATES * number + g
+            rules.input.fill(input_blocks[g], generator(seed, "input_weight", counter))
+            rule = rules.gates.get(gate, rules.recurrent)
+            rule.fill(recurrent_blocks[g], generator(seed, "recurrent_weight", counter))
         biases = rules.bias.values(stack.cell, stack.hidden_size, generator(seed, "bias", number))
         if biases is not None:
             weights.bias_ih.zero_()
             weights.bias_hh.zero_()
             for gate, values in biases.items():
-                weights.bias_hh.chunk(len(stack.cell.gates))[stack.cell.gates.index(gate)].copy_(values)
+                weights.bias_hh.chunk(len(gates))[gates.index(gate)].copy_(values)
 
 
 @torch.no_grad()
-def initialise_readout(readout: nn.Linear, rules: Initialisation, seed: int) -> None:
-    """Give the readout of one network its initial values, in place."""
+def readout_of(num_inputs: int, num_outputs: int, rules: Initialisation, seed: int) -> nn.Linear:
+    """Return the readout of one network with its initial values."""
+    readout = linear(num_inputs, num_outputs, generator(seed, "readout"))
     rules.readout.fill(readout.weight, generator(seed, "readout_weight"))
     if not isinstance(rules.readout, Uniform):
         readout.bias.zero_()
-
-
-def _fill(weights: Weights, stack: RecurrentStack, rules: Initialisation, seed: int, first: int) -> None:
-    gates = stack.cell.gates
-    input_blocks, recurrent_blocks = (matrix.chunk(len(gates)) for matrix in (weights.weight_ih, weights.weight_hh))
-    for g, gate in enumerate(gates):
-        rules.input.fill(input_blocks[g], generator(seed, "input_weight", first + g))
-        rule = rules.gates.get(gate, rules.recurrent)
-        rule.fill(recurrent_blocks[g], generator(seed, "recurrent_weight", first + g))
+    return readout

@@ -95,11 +95,6 @@ def map_inputs(function: Callable[[Tensor], Tensor], inputs: AnyInputs) -> AnyIn
     return cast(AnyInputs, mapped)
 
 
-def num_examples_of(inputs: Inputs, axis: int = 0) -> int:
-    """Return B."""
-    return (inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs).shape[axis]
-
-
 def teacher_forced(targets: Tensor) -> Tensor:
     """Return the teacher-forced inputs of a decoder of these targets, (…, U): `SOS`, then the targets but the last."""
     return torch.cat([torch.full_like(targets[..., :1], SOS), targets[..., :-1]], dim=-1)
@@ -119,12 +114,14 @@ class Prediction(NamedTuple):
         states: Every state at every timestep, (T, B, H) each, in the order of the model's `state_keys`.
         weights: Of attention, (B, U, S); None without attention.
         run: Of the part "recurrent"; None of networks without it.
+        decoder_inputs: What a free-running decoder had as inputs, (B, U); else None.
     """
 
     values: Tensor
     states: Sequence[Tensor]
     weights: Tensor | None = None
     run: StackRun | None = None
+    decoder_inputs: Tensor | None = None
 
 
 def loss(interface: Interface, predictions: Tensor, targets: Tensor) -> Tensor:

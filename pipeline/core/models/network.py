@@ -5,6 +5,7 @@ Shapes: T timesteps, B batch, D input, H hidden, O output, S source and U target
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,17 +31,21 @@ class RunOptions:
             of zeros, the gradients are those of the states. None are no taps.
         num_scored: Of targets at every timestep, how many at the end are predicted; None is all.
         state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
+        coins: Makes a decoder free-running: at which output positions the token of its inputs is its input, as at the
+            first; elsewhere the one that it wrote, (B, U). None is teacher-forced.
     """
 
     initial: Sequence[Tensor] = ()
     taps: Sequence[Tensor] = ()
     num_scored: int | None = None
     state_threshold: float | None = None
+    coins: Tensor | None = None
 
     def names(self) -> set[str]:
         """Return the names of the options that are set."""
         tensors = {name for name in ("initial", "taps") if len(getattr(self, name))}
-        return tensors | {name for name in ("num_scored", "state_threshold") if getattr(self, name) is not None}
+        others = ("num_scored", "state_threshold", "coins")
+        return tensors | {name for name in others if getattr(self, name) is not None}
 
 
 NO_OPTIONS = RunOptions()
@@ -49,7 +54,8 @@ NO_OPTIONS = RunOptions()
 class NetworkRun:
     """One pass through a network under way: runs the recurrent parts with its options, and keeps their states.
 
-    A part may be run at once or a few timesteps at a time; each call takes the taps of the timesteps that follow.
+    A part may be run at once or a few timesteps at a time; each call takes the taps of the timesteps that follow. A
+    free-running decoder leaves its inputs in `decoder_inputs`.
 
     Args:
         network: The network.
@@ -59,8 +65,8 @@ class NetworkRun:
     def __init__(self, network: Network, options: RunOptions) -> None:
         self.options, self._stacks = options, network.stacks
         self.runs: dict[str, list[StackRun]] = {part: [] for part in self._stacks}
+        self.decoder_inputs: Tensor | None = None
         self._taps: dict[str, list[States]] = {}
-        self._num_run = dict.fromkeys(self._stacks, 0)
         rest = list(options.taps)
         for part, stack in self._stacks.items() if rest else ():
             size = len(stack.places) * len(stack.cell.states)
@@ -82,13 +88,12 @@ class NetworkRun:
             initial: States before them; None takes those of the options.
             lengths_B: After how many timesteps each example ends; None where all have T.
         """
-        stack, start, stop = self._stacks[part], self._num_run[part], self._num_run[part] + len(x_TBD)
-        self._num_run[part] = stop
+        stack, taps = self._stacks[part], self._taps.get(part)
         if initial is None and self.options.initial:
             initial = unstack_states(self.options.initial, stack.cell)
-        taps = self._taps.get(part)
         if taps is not None and len(taps[0].h) != len(x_TBD):
-            taps = [tap.map(lambda each: each[start:stop]) for tap in taps]
+            start = sum(len(run.outputs) for run in self.runs[part])
+            taps = [tap.map(lambda each: each[start : start + len(x_TBD)]) for tap in taps]
         run: StackRun = stack(x_TBD, initial, taps, lengths_B, self.options.state_threshold)
         self.runs[part].append(run)
         return run
@@ -110,6 +115,7 @@ class Network(nn.Module, ABC):
     Attributes:
         options: Names of the `RunOptions` that this kind of network can be run with.
         traces_inputs: Whether its inputs have timesteps, so that ∂L/∂x_t can be traced.
+        attends: Whether there are attention weights to look at.
     """
 
     options: ClassVar[frozenset[str]] = frozenset({"taps", "state_threshold"})
@@ -117,20 +123,16 @@ class Network(nn.Module, ABC):
 
     def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
         super().__init__()
-        self.interface = interface
+        self.interface, self.attends = interface, spec.attention.name != "none"
         embedding_size = spec.embedding_size if interface.input_kind == "token" else None
         self.embedding = embedding_of(interface.input_size, embedding_size, generator(seed, "embedding"))
         self.input_size = embedding_size or interface.input_size
 
-    @property
-    @abstractmethod
+    @functools.cached_property
     def stacks(self) -> Mapping[str, RecurrentStack]:
-        """The recurrent parts by name, in the order in which they are run."""
-
-    @property
-    def attends(self) -> bool:
-        """Whether there are attention weights to look at."""
-        return False
+        """The recurrent parts by name, in the order in which they are made and run."""
+        modules = self.named_modules()
+        return {name.partition(".")[0]: module for name, module in modules if isinstance(module, RecurrentStack)}
 
     @property
     def state_keys(self) -> tuple[StateKey, ...]:
@@ -138,7 +140,8 @@ class Network(nn.Module, ABC):
         return tuple(
             StateKey(place.layer, place.direction, name, part)
             for part, stack in self.stacks.items()
-            for place, name in stack.state_keys()
+            for place in stack.places
+            for name in stack.cell.states
         )
 
     @property
@@ -146,13 +149,13 @@ class Network(nn.Module, ABC):
         """What can be tapped: every state, and the encoded inputs."""
         return (*self.state_keys, INPUT) if self.traces_inputs else self.state_keys
 
-    def tap_shapes(self, inputs: Any) -> list[tuple[int, int]]:
-        """Return timesteps and features of each tap, for inputs with any number of leading axes."""
+    def tap_shapes(self, inputs: Any) -> list[tuple[int, int, int]]:
+        """Return the shape of each tap, (T, B, features), for inputs with or without a replica axis."""
         source = inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs
-        num_timesteps = source.shape[-1 if self.interface.input_kind == "token" else -2]
+        num_examples, num_timesteps = source.shape[-2:] if self.interface.input_kind == "token" else source.shape[-3:-1]
         lengths = {"decoder": inputs.decoder_inputs.shape[-1]} if isinstance(inputs, Seq2SeqInputs) else {}
         sizes = {part: stack.hidden_size for part, stack in self.stacks.items()} | {INPUT.part: self.input_size}
-        return [(lengths.get(key.part, num_timesteps), sizes[key.part]) for key in self.tap_keys]
+        return [(lengths.get(key.part, num_timesteps), num_examples, sizes[key.part]) for key in self.tap_keys]
 
     def forward(self, inputs: Any, options: RunOptions = NO_OPTIONS) -> Prediction:
         """Return predictions, and the states that the network went through.
@@ -170,7 +173,9 @@ class Network(nn.Module, ABC):
         run = NetworkRun(self, options)
         values, weights = self.predict(inputs, run)
         recurrent = run.runs.get("recurrent", [None])[0]
-        return Prediction(values=values, states=run.states(), weights=weights, run=recurrent)
+        return Prediction(
+            values=values, states=run.states(), weights=weights, run=recurrent, decoder_inputs=run.decoder_inputs
+        )
 
     @abstractmethod
     def predict(self, inputs: Any, run: NetworkRun) -> tuple[Tensor, Tensor | None]:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.attention.multihead import MultiHeadAttended, MultiHeadAttention
-from pipeline.core.cells.stack import RecurrentStack, last_of
+from pipeline.core.cells.stack import last_of
 from pipeline.core.models.architecture import ModelSpec, SelfAttention
-from pipeline.core.models.initialisation import generator, initialise_readout, linear
+from pipeline.core.models.initialisation import generator, linear, readout_of
 from pipeline.core.models.interface import Interface
 from pipeline.core.models.network import Network, NetworkRun
 
@@ -60,18 +60,7 @@ class SelfAttentionModel(Network):
         start = generator(seed, "attention")
         self.projection = linear(self.input_size, size, start)
         self.layers = nn.ModuleList(SelfAttentionLayer(size, num_heads, start) for _ in range(spec.num_layers))
-        self.readout = linear(size, interface.output_size, generator(seed, "readout"))
-        initialise_readout(self.readout, spec.initialisation, seed)
-
-    @property
-    def attends(self) -> bool:
-        """Whether there are attention weights to look at: there are."""
-        return True
-
-    @property
-    def stacks(self) -> dict[str, RecurrentStack]:
-        """The recurrent parts by name: there is none."""
-        return {}
+        self.readout = readout_of(size, interface.output_size, spec.initialisation, seed)
 
     def predict(self, inputs: Tensor, run: NetworkRun) -> tuple[Tensor, Tensor]:
         """Return predictions, (B, O) or (B, T, O), and the last layer's weights, (B, T, T), the mean over its heads."""

@@ -1,4 +1,7 @@
-"""Recurrent layers between an input encoding and a linear readout, at the last or at every timestep."""
+"""Recurrent layers alone: with a linear readout at the last or every timestep, or through a code, to draw frames again.
+
+Shapes: B batch, T timesteps, D input, O output.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from torch import Tensor
 
 from pipeline.core.cells.stack import RecurrentStack
 from pipeline.core.models.architecture import ModelSpec
-from pipeline.core.models.initialisation import generator, initialise_readout, initialise_stack, linear
+from pipeline.core.models.initialisation import generator, initialise_stack, linear, readout_of
 from pipeline.core.models.interface import Interface
 from pipeline.core.models.network import Network, NetworkRun
 
@@ -26,14 +29,8 @@ class SequenceModel(Network):
         self.recurrent = RecurrentStack(
             spec.cell, self.input_size, spec.hidden_size, start, spec.num_layers, spec.bidirectional
         )
-        self.readout = linear(self.recurrent.output_size, interface.output_size, generator(seed, "readout"))
+        self.readout = readout_of(self.recurrent.output_size, interface.output_size, spec.initialisation, seed)
         initialise_stack(self.recurrent, spec.initialisation, seed)
-        initialise_readout(self.readout, spec.initialisation, seed)
-
-    @property
-    def stacks(self) -> dict[str, RecurrentStack]:
-        """The recurrent parts by name."""
-        return {"recurrent": self.recurrent}
 
     def predict(self, inputs: Tensor, run: NetworkRun) -> tuple[Tensor, None]:
         """Return predictions, (B, O) or (B, T, O)."""
@@ -46,3 +43,32 @@ class SequenceModel(Network):
         scored = recurrent.outputs if num_scored is None else recurrent.outputs[-num_scored:]
         values = self.readout(scored.contiguous())  # in a replica batch a product with a transposed view is another one
         return values.transpose(0, 1), None
+
+
+class Autoencoder(Network):
+    """Read frames, keep a few numbers of them, draw the frames again; see `Network` for the arguments.
+
+        code = W_e (last state of the encoder)              `code_size` numbers, C
+        frame_t = readout(recurrence(code, h_{t-1}))        the code at every timestep; the decoder reads no frame
+
+    Source: Srivastava, Mansimov and Salakhutdinov (2015), the unconditioned decoder. They copy the whole state; here
+    the code between makes it low-dimensional.
+    """
+
+    def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
+        super().__init__(interface, spec, seed)
+        assert spec.code_size is not None  # noqa: S101 - `check_model` has seen to it
+        size, start = spec.hidden_size, generator(seed, "recurrent")
+        self.encoder = RecurrentStack(spec.cell, interface.input_size, size, start, spec.num_layers)
+        self.code = linear(size, spec.code_size, generator(seed, "code"))
+        self.decoder = RecurrentStack(spec.cell, spec.code_size, size, generator(seed, "decoder"), spec.num_layers)
+        self.readout = readout_of(size, interface.output_size, spec.initialisation, seed)
+        for part, stack in enumerate(self.stacks.values()):
+            initialise_stack(stack, spec.initialisation, seed, part)
+
+    def predict(self, inputs: Tensor, run: NetworkRun) -> tuple[Tensor, None]:
+        """Return the frames drawn, (B, T, D)."""
+        x_TBD = run.tap(inputs).transpose(0, 1)
+        code_BC = self.code(run.recur("encoder", x_TBD).final[-1].h)
+        drawn = run.recur("decoder", code_BC.expand(len(x_TBD), *code_BC.shape))
+        return self.readout(drawn.outputs.contiguous()).transpose(0, 1), None

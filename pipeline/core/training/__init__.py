@@ -2,7 +2,7 @@
 
 from pipeline.core.training.loop import run_trial, train_networks
 from pipeline.core.training.progress import CheckpointError, CheckpointSlot, Status, TrialResult
-from pipeline.core.training.rows import MemorySink, Sink
+from pipeline.core.training.rows import MemorySink
 from pipeline.core.training.spec import TRIAL_VERSION, TrialSpec, canonical, trial_id
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "CheckpointError",
     "CheckpointSlot",
     "MemorySink",
-    "Sink",
     "Status",
     "TrialResult",
     "TrialSpec",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.core.models import Inputs, Interface, Seq2SeqInputs, map_inputs, teacher_forced
-
-if TYPE_CHECKING:
-    from pipeline.data import Split
-    from pipeline.data.dataset import Task
+from pipeline.data import Split
+from pipeline.data.dataset import Task
 
 
 class Sequences(NamedTuple):
@@ -24,10 +22,6 @@ class Sequences(NamedTuple):
     def take(self, indices: Tensor | slice) -> Sequences:
         """Return the sequences at `indices`, of any shape."""
         return Sequences(map_inputs(lambda tensor: tensor[indices], self.inputs), self.targets[indices])
-
-    def first(self, num_sequences: int) -> Sequences:
-        """Return the first sequences of the split."""
-        return self.take(slice(num_sequences))
 
     def split(self, num_sequences: int) -> list[Sequences]:
         """Return the split in portions, in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,31 +11,26 @@ from torch import Tensor
 
 from pipeline.core.cells import Cell, Weights
 from pipeline.core.cells.stack import FORWARD, Place
-from pipeline.core.measures import (
+from pipeline.core.measures.attention import (
     alignment_error,
     alignment_share,
-    eigenvalues,
     entropy_nats,
+    rank_correlation,
+    within_class_share,
+)
+from pipeline.core.measures.gates import gate_statistics, gate_values, retention
+from pipeline.core.measures.gradients import (
     finite_difference_error,
-    gate_statistics,
-    gate_values,
-    geometric_lengths,
     gradient_check_error,
     in_float64,
     local_smoothness,
-    lyapunov_spectrum,
-    rank_correlation,
-    recurrent_blocks,
-    retention,
     rounding_error,
-    sigma_max,
-    singular_values_by_lag,
-    spectral_radius,
-    step_jacobians,
     trace_gradients,
-    truncation_bias,
-    within_class_share,
 )
+from pipeline.core.measures.jacobians import singular_values_by_lag, step_jacobians
+from pipeline.core.measures.lyapunov import lyapunov_spectrum
+from pipeline.core.measures.spectrum import eigenvalues, recurrent_blocks, sigma_max, spectral_radius
+from pipeline.core.measures.truncation_bias import geometric_lengths, truncation_bias
 from pipeline.core.models import Replicas, Seq2SeqInputs
 from pipeline.core.training.data import Sequences
 from pipeline.core.training.rows import RowWriter
@@ -56,10 +52,14 @@ class GradientCheckError(PipelineError):
     """The gradient that trains disagrees with an independent one at initialisation, where nothing excuses it."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Diagnostics:
     """Traces, gradient checks, spectra and whatever else a spec asks for, of a replica batch, written to a sink.
 
-    Args:
+    Its methods take the step, counted in updates made so far, the parameters, (R, P), and the replicas whose rows are
+    wanted.
+
+    Attributes:
         spec: How exact, and what besides.
         replicas: The replica batch.
         probe: The batch, the same for all replicas and steps.
@@ -71,94 +71,70 @@ class Diagnostics:
         ConfigError: If the alignment is over other source positions than the network attends to.
     """
 
-    def __init__(
-        self,
-        spec: DiagnosticsSpec,
-        replicas: Replicas,
-        probe: Sequences,
-        alignment: Tensor | None,
-        rows: RowWriter,
-    ) -> None:
-        self._spec, self._replicas, self._probe, self._alignment, self._rows = spec, replicas, probe, alignment, rows
-        self._check_alignment()
+    spec: DiagnosticsSpec
+    replicas: Replicas
+    probe: Sequences
+    alignment: Tensor | None
+    rows: RowWriter
 
-    def _check_alignment(self) -> None:
-        model, alignment = self._replicas.model, self._alignment
-        if alignment is None or not model.attends:
+    def __post_init__(self) -> None:
+        if self.alignment is None or not self.replicas.model.attends:
             return
-        flat_RP = self._replicas.flat_RP.to(self._probe.targets.device)
-        weights_RBUS = self._replicas.attend(self._replicas.named(flat_RP), self._probe.inputs)
-        if alignment.shape != weights_RBUS.shape[1:]:
-            known, seen = alignment.shape[2], weights_RBUS.shape[3]
+        flat_RP = self.replicas.flat_RP.to(self.probe.targets.device)
+        weights_RBUS = self.replicas.attend(self.replicas.named(flat_RP), self.probe.inputs)
+        if self.alignment.shape != weights_RBUS.shape[1:]:
+            known, seen = self.alignment.shape[2], weights_RBUS.shape[3]
             found = f"dataset: its alignment is over {known} source positions, the network attends to {seen}"
             raise ConfigError(f"{found} (a captioner's cells are 4 x 4 pixels)")
 
     def measure(self, step: int, flat_RP: Tensor, which: list[int]) -> list[float]:
-        """Write the scheduled rows of `step` for the replicas in `which`; return their gradient check errors.
-
-        Args:
-            step: Updates made so far.
-            flat_RP: Parameters.
-            which: Replicas whose rows are wanted.
+        """Write the scheduled rows of a step; return the gradient check errors of the replicas in `which`.
 
         Raises:
             GradientCheckError: If at step 0 the training path's gradient is further from the float64 one than allowed,
                 or that one from finite differences, and the network does not amplify rounding as much.
         """
-        trace = trace_gradients(self._replicas, flat_RP, *self._probe)
-        _, fast_RP = self._replicas.gradients(flat_RP, *self._probe, shared=True)
-        error_R = gradient_check_error(fast_RP, trace.grad_RP)
+        trace = trace_gradients(self.replicas, flat_RP, *self.probe)
+        fast = self.replicas.backpropagate(flat_RP, *self.probe, shared=True)
+        error_R = gradient_check_error(fast.grad_RP, trace.grad_RP)
         if step == 0:
             self._check_gradients(flat_RP, trace.grad_RP, error_R, which)
         for key, norms_RT in trace.log10_norms.items():
             axes = {"timestep": np.arange(1, norms_RT.shape[1] + 1)}
-            self._rows.write("traces", {"log10_norm": norms_RT[which]}, which, axes, step=step, **key._asdict())
-        if "smoothness" in self._spec.measures:
-            self._rows.curve(step, "probe_grad_norm", trace.grad_RP.norm(dim=1), which)
-        for block, block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():  # LAPACK serves well
+            self.rows.write("traces", {"log10_norm": norms_RT[which]}, which, axes, step=step, **key._asdict())
+        if "smoothness" in self.spec.measures:
+            self.rows.curve(step, "probe_grad_norm", trace.grad_RP.norm(dim=1), which)
+        for block, block_RHH in recurrent_blocks(self.replicas, flat_RP.cpu()).items():  # LAPACK serves well
             facts = {"part": block.part, "gate": block.gate, **block.place._asdict()}
-            self._rows.curve(step, "sigma_max", _only(sigma_max, block_RHH, which), which, **facts)
-            self._rows.curve(step, "spectral_radius", _only(spectral_radius, block_RHH, which), which, **facts)
-        if self._replicas.model.attends:
+            self.rows.curve(step, "sigma_max", _only(sigma_max, block_RHH, which), which, **facts)
+            self.rows.curve(step, "spectral_radius", _only(spectral_radius, block_RHH, which), which, **facts)
+        if self.replicas.model.attends:
             self._measure_attention(step, flat_RP, which)
-        if "gates" in self._spec.measures:
+        if "gates" in self.spec.measures:
             for place, weights, (x, *states) in self._unrolled(flat_RP, which):
                 values = gate_values(self._cell, weights, x, states)
                 self._write_gates(step, place, values, which)
         return error_R[which].tolist()
 
     def measure_expensive(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
-        """Write what costs more and is measured at step 0 and where a replica ends.
-
-        Args:
-            step: Updates made so far.
-            flat_RP: Parameters.
-            which: Replicas whose rows are wanted.
-        """
-        for (part, place, gate), block_RHH in recurrent_blocks(self._replicas, flat_RP.cpu()).items():
+        """Write what costs more and is measured at step 0 and where a replica ends."""
+        for (part, place, gate), block_RHH in recurrent_blocks(self.replicas, flat_RP.cpu()).items():
             values_RH = eigenvalues(block_RHH[which])
             parts, axes = {"real": values_RH.real, "imag": values_RH.imag}, {"index": range(values_RH.shape[1])}
-            self._rows.write("eigenvalues", parts, which, axes, step=step, part=part, gate=gate, **place._asdict())
-        if {"jacobians", "lyapunov"} & set(self._spec.measures):
+            self.rows.write("eigenvalues", parts, which, axes, step=step, part=part, gate=gate, **place._asdict())
+        if {"jacobians", "lyapunov"} & set(self.spec.measures):
             for place, weights, unrolled in self._unrolled(flat_RP, which):
                 x, *states = (tensor[:, :, :NUM_JACOBIAN_EXAMPLES] for tensor in unrolled)
                 self._write_jacobians(step, place, step_jacobians(self._cell, weights, x, states), which)
-        if "truncation" in self._spec.measures:
+        if "truncation" in self.spec.measures:
             self._write_truncation(step, flat_RP, which)
 
     def measure_update(self, step: int, before_RP: Tensor, after_RP: Tensor, which: list[int]) -> None:
-        """Write how smooth the loss is along the update from `step` to the next, where the spec asks for it.
-
-        Args:
-            step: Updates made before it.
-            before_RP: Parameters before it.
-            after_RP: Parameters after it.
-            which: Replicas whose rows are wanted.
-        """
-        if "smoothness" not in self._spec.measures:
+        """Write how smooth the loss is along the update from `step` to the next, where the spec asks for it."""
+        if "smoothness" not in self.spec.measures:
             return
-        smoothness_R = local_smoothness(self._replicas, before_RP, after_RP, *self._probe)
-        self._rows.curve(step, "local_smoothness", smoothness_R, which)
+        smoothness_R = local_smoothness(self.replicas, before_RP, after_RP, *self.probe)
+        self.rows.curve(step, "local_smoothness", smoothness_R, which)
 
     def _check_gradients(self, flat_RP: Tensor, exact_RP: Tensor, error_R: Tensor, which: list[int]) -> None:
         """Check both gradients at initialisation, replica by replica, against independent ones.
@@ -169,7 +145,7 @@ class Diagnostics:
         Raises:
             GradientCheckError: If one strays further than the tolerance, and the network is not chaotic.
         """
-        differences_R = finite_difference_error(self._replicas, flat_RP, exact_RP, *self._probe)
+        differences_R = finite_difference_error(self.replicas, flat_RP, exact_RP, *self.probe)
         exploding_R = exact_RP.norm(dim=1) >= EXPLODING_NORM
         for text, strayed_R in (
             ("the training gradient is {:.1e} (relative) from the float64 gradient", error_R),
@@ -178,22 +154,22 @@ class Diagnostics:
                 differences_R.masked_fill(exploding_R, 0.0),
             ),
         ):
-            tolerance = self._spec.gradient_check_tolerance
+            tolerance = self.spec.gradient_check_tolerance
             suspects = [r for r in which if not strayed_R[r] <= tolerance]  # NaN strays
             if not suspects:
                 continue
-            amplified_R = rounding_error(self._replicas, flat_RP, *self._probe)
+            amplified_R = rounding_error(self.replicas, flat_RP, *self.probe)
             guilty = [r for r in suspects if amplified_R[r] < CHAOTIC or not strayed_R[r] <= 100 * amplified_R[r]]
             if guilty:
-                found = f"{text.format(strayed_R[guilty[0]])} at step 0, seed {self._rows.seeds[guilty[0]]}"
+                found = f"{text.format(strayed_R[guilty[0]])} at step 0, seed {self.rows.seeds[guilty[0]]}"
                 raise GradientCheckError(f"{found}; diagnostics.gradient_check_tolerance allows {tolerance:.1e}")
 
     def _measure_attention(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
         """Write attention entropy, and alignment error or similarity to the inputs as far as an alignment is known."""
-        inputs, targets = self._probe
-        weights_RBUS = self._replicas.attend(self._replicas.named(flat_RP.double()), in_float64(inputs))
-        aligned, entropy_RBU = self._alignment, entropy_nats(weights_RBUS)
-        asking_BU = targets != PAD if isinstance(inputs, Seq2SeqInputs) else self._replicas.interface.mask(inputs)
+        inputs, targets = self.probe
+        weights_RBUS = self.replicas.attend(self.replicas.named(flat_RP.double()), in_float64(inputs))
+        aligned, entropy_RBU = self.alignment, entropy_nats(weights_RBUS)
+        asking_BU = targets != PAD if isinstance(inputs, Seq2SeqInputs) else self.replicas.interface.mask(inputs)
         asking_BU = torch.ones_like(entropy_RBU[0], dtype=torch.bool) if asking_BU is None else asking_BU
         measured = {"attention_entropy_nats": _mean_over(entropy_RBU, asking_BU)}
         if aligned is not None and isinstance(inputs, Seq2SeqInputs):
@@ -206,57 +182,57 @@ class Diagnostics:
             similarity = torch.nn.functional.cosine_similarity(real[:, :, None], real[:, None], dim=-1)
             measured["similarity_rank_correlation"] = rank_correlation(weights_RBUS, similarity)
         for metric, values_R in measured.items():
-            self._rows.curve(step, metric, values_R, which)
+            self.rows.curve(step, metric, values_R, which)
 
     @property
     def _cell(self) -> Cell:
         """Of a network with one recurrent stack."""
-        return self._replicas.model.stacks["recurrent"].cell
+        return self.replicas.model.stacks["recurrent"].cell
 
     def _unrolled(self, flat_RP: Tensor, which: list[int]) -> Iterator[tuple[Place, Weights, list[Tensor]]]:
         """Yield each layer forward in time, its weights, and its inputs and states on the probe, in float64."""
-        exact_RP, inputs = flat_RP.double(), self._probe.inputs
+        exact_RP, inputs = flat_RP.double(), self.probe.inputs
         assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
-        seen, states = self._replicas.unroll(self._replicas.named(exact_RP), in_float64(inputs))
+        seen, states = self.replicas.unroll(self.replicas.named(exact_RP), in_float64(inputs))
         per_place = len(self._cell.states)
-        for number, place in enumerate(self._replicas.model.stacks["recurrent"].places):
+        for number, place in enumerate(self.replicas.model.stacks["recurrent"].places):
             if place.direction == FORWARD:
-                weights = Weights(*(parameter[which] for parameter in self._replicas.weights(exact_RP, place)))
+                weights = Weights(*(parameter[which] for parameter in self.replicas.weights(exact_RP, place)))
                 mine = states[number * per_place : (number + 1) * per_place]
                 yield place, weights, [tensor[which] for tensor in (seen[number], *mine)]
 
     def _write_gates(self, step: int, place: Place, values: Mapping[str, Tensor], which: list[int]) -> None:
         keep, facts = self._cell.keep_gate, {"step": step, "part": "recurrent", **place._asdict()}
         for gate, quantity, position, value_R in gate_statistics(values, keep):
-            self._rows.write(
+            self.rows.write(
                 "gates", {"value": value_R}, which, {}, **facts, gate=gate, quantity=quantity, position=position
             )
         if keep is not None:
             lags = {"position": np.arange(1.0, values[keep].shape[1] + 1)}
             kept = {"value": retention(values[keep])}
-            self._rows.write("gates", kept, which, lags, **facts, gate=keep, quantity="retention")
+            self.rows.write("gates", kept, which, lags, **facts, gate=keep, quantity="retention")
 
     def _write_jacobians(self, step: int, place: Place, jacobians_RTBSS: Tensor, which: list[int]) -> None:
         num_timesteps, facts = jacobians_RTBSS.shape[1], {"step": step, "part": "recurrent", **place._asdict()}
         lags = geometric_lengths(num_timesteps, per_doubling=4)
-        if "jacobians" in self._spec.measures:
+        if "jacobians" in self.spec.measures:
             for quantity, log10_RK in singular_values_by_lag(jacobians_RTBSS, lags).items():
                 values = {"log10_value": log10_RK}
-                self._rows.write("jacobians", values, which, {"lag": lags}, **facts, quantity=quantity)
-        if "lyapunov" in self._spec.measures:
+                self.rows.write("jacobians", values, which, {"lag": lags}, **facts, quantity=quantity)
+        if "lyapunov" in self.spec.measures:
             spectrum = lyapunov_spectrum(jacobians_RTBSS, timesteps=lags[:-1])
             whole = spectrum.exponents_RM[:, None], spectrum.standard_error_RM[:, None]
             largest = spectrum.running_RKM[..., :1], spectrum.running_error_RKM[..., :1]  # the convergence of one
             for timesteps, (exponents, errors) in ((lags[:-1], largest), ([num_timesteps], whole)):
                 values = {"lyapunov_nats_per_timestep": exponents, "standard_error": errors}
                 axes = {"timestep": timesteps, "index": range(exponents.shape[2])}
-                self._rows.write("lyapunov", values, which, axes, **facts)
+                self.rows.write("lyapunov", values, which, axes, **facts)
 
     def _write_truncation(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
-        inputs, targets = self._probe
+        inputs, targets = self.probe
         assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
         lengths = geometric_lengths(inputs.shape[1], per_doubling=2)
-        bias = truncation_bias(self._replicas, flat_RP, inputs, targets, lengths)
+        bias = truncation_bias(self.replicas, flat_RP, inputs, targets, lengths)
         values = {
             "cosine": bias.cosine_RK,
             "relative_error": bias.relative_error_RK,
@@ -265,7 +241,7 @@ class Diagnostics:
             "relative_bias_bound": bias.relative_bias_bound_RK,
         }
         chosen = {name: value[which] for name, value in values.items()}
-        self._rows.write("truncation", chosen, which, {"backward_length": lengths}, step=step)
+        self.rows.write("truncation", chosen, which, {"backward_length": lengths}, step=step)
 
 
 def _only(measure: Callable[[Tensor], Tensor], block_RHH: Tensor, which: list[int]) -> Tensor:

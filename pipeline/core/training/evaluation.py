@@ -4,13 +4,15 @@ A decoder is always evaluated teacher-forced and free-running. One that writes e
 does so free-running as well, and the other way round, for then its inputs are the same: whole sequences have one error.
 What teacher forcing hides shows token by token, after the first mistake.
 
-Shapes: R replicas, N sequences, B of them at once, T timesteps, U output positions, O numbers per prediction.
+Shapes: R replicas, P parameters of one network, N sequences, B of them at once, T timesteps, U output positions, O
+numbers per prediction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +22,7 @@ from torch import Tensor
 from pipeline.core.models import Replicas, Seq2SeqInputs, lengths_of, loss, num_scored, num_wrong
 from pipeline.core.training.data import Sequences, to_device
 from pipeline.core.training.rows import RowWriter
-from pipeline.data import EOS, PAD
-
-if TYPE_CHECKING:
-    from pipeline.data import Dataset
+from pipeline.data import EOS, PAD, Dataset
 
 CHUNK = 128
 """Sequences evaluated at once: bounds memory, changes nothing else."""
@@ -32,61 +31,64 @@ TEACHER_FORCED, FREE_RUNNING = "teacher_forced", "free_running"
 MODES = (TEACHER_FORCED, FREE_RUNNING)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Scores a replica batch on the splits of a dataset, and writes what is more than a loss and an error.
+    """Scores a replica batch on the splits of a dataset, and writes what is more than the results of a trial.
 
-    Args:
+    Its methods take the parameters, (R, P), the replicas whose rows are wanted, and the step under which these stand.
+    They return the loss and the error of every replica; errors are None for real targets. Of a decoder they are the
+    teacher-forced loss and the free-running error of whole sequences.
+
+    Attributes:
         replicas: The replica batch.
         dataset: What is known of the data besides, and test splits of other lengths.
         splits: Validation and test among them, on the device.
         rows: Where they go.
     """
 
-    def __init__(self, replicas: Replicas, dataset: Dataset, splits: Mapping[str, Sequences], rows: RowWriter) -> None:
-        self._replicas, self._dataset, self._splits, self._rows = replicas, dataset, splits, rows
+    replicas: Replicas
+    dataset: Dataset
+    splits: Mapping[str, Sequences]
+    rows: RowWriter
 
-    def score(self, name: str, flat_RP: Tensor, which: list[int], step: int) -> tuple[Tensor, Tensor | None]:
-        """Return the loss and the error of every replica on a split, (R,) each; the error is None for real targets.
+    def validate(self, flat_RP: Tensor, which: list[int], step: int) -> tuple[list[float], list[float | None]]:
+        """Return losses and errors of the validation split, and write them."""
+        losses, errors = self._score("validation", flat_RP, which, step)
+        self._write_scores(losses, errors, which, step, split="validation")
+        return losses.tolist(), _listed(errors, losses)
 
-        Of a decoder they are the teacher-forced loss and the free-running error of whole sequences; its other losses
-        and errors are written.
+    def test(self, flat_RP: Tensor, which: list[int], step: int) -> tuple[list[float], list[float | None]]:
+        """Return losses and errors of the test split; write what is tested besides, unseen lengths, kinds of token."""
+        losses, errors = self._score("test", flat_RP, which, step)
+        for length, unseen in self.dataset.unseen.items():
+            split = to_device(unseen, self.replicas.interface, flat_RP.device)
+            unseen_losses, unseen_errors = evaluate(self.replicas, flat_RP, split)
+            if self.replicas.interface.decodes:
+                unseen_errors = decode(self.replicas, flat_RP, split).sequence_error()
+            self._write_scores(unseen_losses, unseen_errors, which, step, split="test", tested_length=length)
+        groups = self.dataset.token_groups or {}
+        for group, error_R in error_by_group(self.replicas, flat_RP, self.splits["test"], groups).items():
+            self.rows.curve(step, "error", error_R, which, split="test", group=group)
+        return losses.tolist(), _listed(errors, losses)
 
-        Args:
-            name: Of the split.
-            flat_RP: Parameters.
-            which: Replicas whose rows are wanted.
-            step: Under which the rows stand.
-        """
-        split = self._splits[name]
-        if not self._replicas.interface.decodes:
-            return evaluate(self._replicas, flat_RP, split)
-        decoding = decode(self._replicas, flat_RP, split)
-        self._rows.curve(step, "loss", decoding.losses[FREE_RUNNING], which, split=name, mode=FREE_RUNNING)
+    def _score(self, name: str, flat_RP: Tensor, which: list[int], step: int) -> tuple[Tensor, Tensor | None]:
+        split = self.splits[name]
+        if not self.replicas.interface.decodes:
+            return evaluate(self.replicas, flat_RP, split)
+        decoding = decode(self.replicas, flat_RP, split)
+        self.rows.curve(step, "loss", decoding.losses[FREE_RUNNING], which, split=name, mode=FREE_RUNNING)
         for mode in MODES:
-            self._rows.curve(step, "token_error", decoding.token_error(mode), which, split=name, mode=mode)
+            self.rows.curve(step, "token_error", decoding.token_error(mode), which, split=name, mode=mode)
         if name == "test":
             self._write_breakdown(decoding, split, which, step)
         return decoding.losses[TEACHER_FORCED], decoding.sequence_error()
 
-    def test_further(self, flat_RP: Tensor, tested: list[int], step: int) -> None:
-        """Write what is tested besides: unseen lengths and kinds of token.
-
-        Args:
-            flat_RP: Parameters.
-            tested: Replicas that have results.
-            step: Under which the rows stand.
-        """
-        replicas, test = self._replicas, self._splits["test"]
-        for length, unseen in self._dataset.unseen.items():
-            split = to_device(unseen, replicas.interface, flat_RP.device)
-            losses, errors = evaluate(replicas, flat_RP, split)
-            if replicas.interface.decodes:
-                errors = decode(replicas, flat_RP, split).sequence_error()
-            self._rows.curve(step, "loss", losses, tested, split="test", tested_length=length)
-            if errors is not None:
-                self._rows.curve(step, "error", errors, tested, split="test", tested_length=length)
-        for group, errors in error_by_group(replicas, flat_RP, test, self._dataset.token_groups or {}).items():
-            self._rows.curve(step, "error", errors, tested, split="test", group=group)
+    def _write_scores(
+        self, losses: Tensor, errors: Tensor | None, which: list[int], step: int, **facts: str | int
+    ) -> None:
+        self.rows.curve(step, "loss", losses, which, **facts)
+        if errors is not None:
+            self.rows.curve(step, "error", errors, which, **facts)
 
     def _write_breakdown(self, decoding: Decoding, split: Sequences, which: list[int], step: int) -> None:
         """Write where decoders err: tokens by output position in both modes, sequences by source length."""
@@ -103,19 +105,18 @@ class Evaluation:
             parts.append((FREE_RUNNING, "source_length", lengths_K.cpu().numpy(), error_RK, num_K))
         for mode, by, at, error_RK, num_K in parts:
             values = {"error": error_RK[which].double(), "num": num_K.expand(len(which), -1)}
-            self._rows.write("breakdown", values, which, {"at": at}, mode=mode, by=by, step=step)
+            self.rows.write("breakdown", values, which, {"at": at}, mode=mode, by=by, step=step)
+
+
+def _listed(errors: Tensor | None, losses: Tensor) -> list[float | None]:
+    return [None] * len(losses) if errors is None else errors.tolist()
 
 
 @torch.no_grad()
 def evaluate(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> tuple[Tensor, Tensor | None]:
-    """Return mean loss (R,), and the share of wrong classes (R,) or None for real targets.
+    """Return mean loss (R,), and the share of wrong classes (R,) or None for real targets, of a split.
 
     Of sequences that differ in length both are means over their tokens; a decoder is teacher-forced.
-
-    Args:
-        replicas: The replica batch.
-        flat_RP: Parameters.
-        split: Inputs and targets; every replica sees the same.
     """
     interface, parameters = replicas.interface, replicas.named(flat_RP)
     classes = interface.target_kind == "class"
@@ -140,26 +141,18 @@ def error_by_group(
 ) -> dict[str, Tensor]:
     """Return by group the share of wrong classes, (R,), at the timesteps whose input is in it; NaN where none is.
 
-    Args:
-        replicas: The replica batch.
-        flat_RP: Parameters.
-        split: Symbol ids, (N, T), and classes at every timestep, (N, T).
-        groups: The ids of each group, by its name; without any nothing is predicted.
+    The split has symbol ids, (N, T), and classes at every timestep, (N, T); without any group nothing is predicted.
     """
     if not groups:
         return {}
-    parameters = replicas.named(flat_RP)
-    members = {group: torch.tensor(tokens, device=flat_RP.device) for group, tokens in groups.items()}
-    zeros = torch.zeros(replicas.num_replicas, dtype=torch.float64, device=flat_RP.device)
-    wrong, num_timesteps = {group: zeros.clone() for group in groups}, {group: zeros[0].clone() for group in groups}
-    for inputs, targets in split.split(CHUNK):
-        assert isinstance(inputs, Tensor)  # noqa: S101 - token groups are of input tokens
-        missed = replicas.predict(parameters, inputs).argmax(-1) != targets
-        for group, tokens in members.items():
-            chosen = torch.isin(inputs.long(), tokens)
-            wrong[group] += (missed & chosen).flatten(1).sum(dim=1)
-            num_timesteps[group] += chosen.sum()
-    return {group: wrong[group] / num_timesteps[group] for group in groups}
+    assert isinstance(split.inputs, Tensor)  # noqa: S101 - token groups are of input tokens
+    parameters, errors = replicas.named(flat_RP), {}
+    missed = [replicas.predict(parameters, part.inputs).argmax(-1) != part.targets for part in split.split(CHUNK)]
+    missed_RNT = torch.cat(missed, dim=1)
+    for group, tokens in groups.items():
+        chosen_NT = torch.isin(split.inputs.long(), torch.tensor(tokens, device=flat_RP.device))
+        errors[group] = (missed_RNT & chosen_NT).sum(dim=(1, 2)).double() / chosen_NT.sum()
+    return errors
 
 
 class Decoding(NamedTuple):
@@ -205,13 +198,7 @@ class Decoding(NamedTuple):
 
 @torch.no_grad()
 def decode(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> Decoding:
-    """Return what every replica's decoder does with a split, in both modes.
-
-    Args:
-        replicas: The replica batch.
-        flat_RP: Parameters.
-        split: Sources and targets; every replica sees the same.
-    """
+    """Return what every replica's decoder does with one split, in both modes."""
     parameters = replicas.named(flat_RP)
     tokens: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
     losses: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
@@ -220,7 +207,7 @@ def decode(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> Decoding:
         never = torch.zeros_like(inputs.decoder_inputs, dtype=torch.bool)
         read_RBU, free_RBU = replicas.free_running(parameters, inputs, never, shared=True)
         forced_RBUO = replicas.predict(parameters, inputs)
-        free_RBUO = replicas.predict_each(parameters, Seq2SeqInputs(inputs.source, read_RBU))
+        free_RBUO = replicas.predict(parameters, Seq2SeqInputs(inputs.source, read_RBU))
         tokens[TEACHER_FORCED].append(forced_RBUO.argmax(dim=-1))
         tokens[FREE_RUNNING].append(ended(free_RBU))
         losses[TEACHER_FORCED].append(_summed_loss(forced_RBUO, targets))
@@ -235,11 +222,9 @@ def decode(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> Decoding:
 
 def _summed_loss(logits_RBUO: Tensor, targets_BU: Tensor) -> Tensor:
     """Return the cross-entropy summed over all tokens, (R,), in float64."""
-
-    def of_one(logits_BUO: Tensor) -> Tensor:
-        return F.cross_entropy(logits_BUO.flatten(0, 1), targets_BU.flatten(), ignore_index=PAD, reduction="sum")
-
-    return torch.stack([of_one(logits_BUO).double() for logits_BUO in logits_RBUO])
+    targets = targets_BU.flatten()
+    sums = [F.cross_entropy(x.flatten(0, 1), targets, ignore_index=PAD, reduction="sum") for x in logits_RBUO]
+    return torch.stack(sums).double()
 
 
 def ended(tokens: Tensor) -> Tensor:

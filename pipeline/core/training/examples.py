@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,20 +15,18 @@ from pipeline.core.models.generation import beam_search, generate, network_of
 from pipeline.core.training.data import Sequences, aligned_on
 from pipeline.core.training.evaluation import FREE_RUNNING, decode
 from pipeline.core.training.rows import Column, RowWriter, long_columns
-from pipeline.data import PAD
-
-if TYPE_CHECKING:
-    from pipeline.data import Dataset
+from pipeline.data import PAD, Dataset
 
 NUM_EXAMPLES = 6
 PROMPT_LENGTH, SAMPLE_LENGTH = 20, 120
 TEMPERATURE, NUM_BEAMS = 0.7, 4
 
 
+@dataclass(frozen=True, kw_only=True)
 class Examples:
     """Writes what replicas do with the first test sequences.
 
-    Args:
+    Attributes:
         replicas: The replica batch.
         flat_RP: Its parameters.
         dataset: What it was trained on.
@@ -37,36 +36,34 @@ class Examples:
         step: Under which the rows stand.
     """
 
-    def __init__(
-        self,
-        replicas: Replicas,
-        flat_RP: Tensor,
-        dataset: Dataset,
-        test: Sequences,
-        rows: RowWriter,
-        which: list[int],
-        step: int,
-    ) -> None:
-        self._replicas, self._flat_RP, self._dataset = replicas, flat_RP, dataset
-        self._sequences, self._which, self._step = test.first(NUM_EXAMPLES), which, step
-        self._sink, self._seeds = rows.sink, rows.seeds
+    replicas: Replicas
+    flat_RP: Tensor
+    dataset: Dataset
+    test: Sequences
+    rows: RowWriter
+    which: list[int]
+    step: int
+
+    @property
+    def _sequences(self) -> Sequences:
+        return self.test.take(slice(NUM_EXAMPLES))
 
     def write(self) -> None:
         """Write what there is to see of this kind of network."""
-        interface = self._replicas.interface
+        interface = self.replicas.interface
         if interface.decodes:
             self._write_decoding()
-        elif interface.target_at == "sequence" and self._dataset.frame_shape is not None:
+        elif interface.target_at == "sequence" and self.dataset.frame_shape is not None:
             self._write_frames()
-        elif isinstance(self._replicas.model, SequenceModel) and self._is_language_model():
+        elif isinstance(self.replicas.model, SequenceModel) and self._is_language_model():
             self._write_samples()
 
     def _write_decoding(self) -> None:
         inputs, targets = self._sequences
         assert isinstance(inputs, Seq2SeqInputs)  # noqa: S101 - so decoders are
-        written = decode(self._replicas, self._flat_RP, self._sequences).tokens[FREE_RUNNING]
-        words, letters = self._dataset.target_tokens, self._dataset.input_tokens
-        for r in self._which:
+        written = decode(self.replicas, self.flat_RP, self._sequences).tokens[FREE_RUNNING]
+        words, letters = self.dataset.target_tokens, self.dataset.input_tokens
+        for r in self.which:
             for example in range(len(targets)):
                 if letters is not None:
                     self._write_tokens(r, example, "source", inputs.source[example], letters)
@@ -74,41 +71,47 @@ class Examples:
                 self._write_tokens(r, example, FREE_RUNNING, written[r, example], words)
         if inputs.source.is_floating_point():
             self._write_images("input", inputs.source[:, None])
-        if self._replicas.model.attends:
+        if self.replicas.model.attends:
             self._write_attention(inputs, targets)
 
     def _write_tokens(self, r: int, example: int, sequence: str, ids: Tensor, texts: Sequence[str] | None) -> None:
-        kept = [token for token in ids.tolist() if token != PAD or not self._dataset.padded]
+        kept = [token for token in ids.tolist() if token != PAD or not self.dataset.padded]
         shown = [str(token) if texts is None else texts[token] for token in kept]
-        columns: dict[str, Column] = {"seed": int(self._seeds[r]), "example": example, "sequence": sequence}
-        columns["step"] = self._step
         if shown:
-            self._sink.write("tokens", columns | {"position": np.arange(1, len(shown) + 1), "token": np.array(shown)})
+            columns: dict[str, Column] = {
+                "seed": int(self.rows.seeds[r]),
+                "example": example,
+                "sequence": sequence,
+                "step": self.step,
+                "position": np.arange(1, len(shown) + 1),
+                "token": np.array(shown),
+            }
+            self.rows.sink.write("tokens", columns)
 
     def _write_attention(self, inputs: Seq2SeqInputs, targets: Tensor) -> None:
-        weights_RBUS = self._replicas.attend(self._replicas.named(self._flat_RP), inputs).double()
-        aligned = aligned_on(self._dataset.splits["test"], NUM_EXAMPLES, targets.device)
-        lengths = lengths_of(inputs.source).tolist() if self._dataset.padded else None
+        weights_RBUS = self.replicas.attend(self.replicas.named(self.flat_RP), inputs).double()
+        aligned = aligned_on(self.dataset.splits["test"], NUM_EXAMPLES, targets.device)
+        lengths = lengths_of(inputs.source).tolist() if self.dataset.padded else None
         for example, num_outputs in enumerate((targets != PAD).sum(dim=1).tolist()):
             stop = weights_RBUS.shape[3] if lengths is None or inputs.source.dim() > 2 else lengths[example]  # noqa: PLR2004
-            shown = weights_RBUS[self._which, example, :num_outputs, :stop]
+            shown = weights_RBUS[self.which, example, :num_outputs, :stop]
             axes = {
-                "seed": self._seeds[self._which],
+                "seed": self.rows.seeds[self.which],
                 "output_position": np.arange(1, num_outputs + 1),
                 "source_position": np.arange(1, stop + 1),
             }
-            columns = long_columns({"weight": shown}, axes, example=example, step=self._step)
+            columns = long_columns({"weight": shown}, axes, example=example, step=self.step)
             known = [] if aligned is None else aligned[example, :num_outputs, :stop].flatten().tolist()
-            columns["aligned"] = np.array(known * len(self._which) if known else [False] * shown.numel())
-            self._sink.write("attention", columns)
+            columns["aligned"] = np.array(known * len(self.which) if known else [False] * shown.numel())
+            self.rows.sink.write("attention", columns)
 
     def _write_frames(self) -> None:
-        inputs, shape = self._sequences.inputs, self._dataset.frame_shape
-        drawn_RBTD = self._replicas.predict(self._replicas.named(self._flat_RP), inputs)
+        inputs, shape = self._sequences.inputs, self.dataset.frame_shape
+        drawn_RBTD = self.replicas.predict(self.replicas.named(self.flat_RP), inputs)
         assert isinstance(inputs, Tensor)  # noqa: S101 - so autoencoders' are
         assert shape is not None  # noqa: S101 - `write` has looked
         self._write_images("input", inputs.unflatten(2, shape))
-        self._write_images("reconstruction", drawn_RBTD[self._which[0]].unflatten(2, shape))
+        self._write_images("reconstruction", drawn_RBTD[self.which[0]].unflatten(2, shape))
 
     def _write_images(self, image: str, frames_BThw: Tensor) -> None:
         """Write images of the first tested replica, or what it was shown."""
@@ -119,26 +122,26 @@ class Examples:
             "row": range(height),
             "column": range(width),
         }
-        seed = int(self._seeds[self._which[0]])
-        self._sink.write(
-            "images", long_columns({"brightness": frames_BThw.double()}, axes, image=image, seed=seed, step=self._step)
+        seed = int(self.rows.seeds[self.which[0]])
+        self.rows.sink.write(
+            "images", long_columns({"brightness": frames_BThw.double()}, axes, image=image, seed=seed, step=self.step)
         )
 
     def _is_language_model(self) -> bool:
         """Return whether the networks are language models whose tokens have texts."""
-        interface, stack = self._replicas.interface, self._replicas.model.stacks["recurrent"]
+        interface, stack = self.replicas.interface, self.replicas.model.stacks["recurrent"]
         next_token = interface.target_at == "every" and interface.input_size == interface.output_size
-        texts = self._dataset.input_tokens
-        same = texts is not None and texts == self._dataset.target_tokens
+        texts = self.dataset.input_tokens
+        same = texts is not None and texts == self.dataset.target_tokens
         return next_token and same and stack.num_directions == 1 and not interface.padded
 
     def _write_samples(self) -> None:
         """Write what the first tested network makes of the beginnings of a few test sequences."""
-        r, texts = self._which[0], self._dataset.input_tokens
-        network = network_of(self._replicas, self._flat_RP, r).cpu()
+        r, texts = self.which[0], self.dataset.input_tokens
+        network = network_of(self.replicas, self.flat_RP, r).cpu()
         assert isinstance(self._sequences.inputs, Tensor)  # noqa: S101 - so language models' are
         for example, row in enumerate(self._sequences.inputs[: NUM_EXAMPLES // 2].tolist()):
-            prompt, draws = row[:PROMPT_LENGTH], generator(int(self._seeds[r]), "sample", example)
+            prompt, draws = row[:PROMPT_LENGTH], generator(int(self.rows.seeds[r]), "sample", example)
             asked = {"model": network, "prompt": prompt, "num_tokens": SAMPLE_LENGTH, "generator": draws}
             written = {
                 "prompt": prompt,

@@ -109,14 +109,7 @@ class Forcing:
         return isinstance(self.schedule, Constant) and self.schedule.value == 1.0
 
     def coins(self, seeds: Sequence[int], step: int, num_examples: int, num_positions: int) -> Tensor:
-        """Return where the true token is given, (R, B, U): a pure function of seed and step, each replica's own.
-
-        Args:
-            seeds: One per replica.
-            step: i, counted from 0.
-            num_examples: B.
-            num_positions: U.
-        """
+        """Return where the true token is given, (R, B, U): a pure function of seed and step, each replica's own."""
         shape = (num_examples, num_positions if self.coin == "token" else 1)
         draws = torch.stack([torch.rand(shape, generator=generator(seed, "forcing", step)) for seed in seeds])
         return (draws < self.schedule.probability(step)).expand(-1, -1, num_positions)

@@ -8,10 +8,8 @@ from __future__ import annotations
 import math
 import platform
 import time
-from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from pipeline.config.strict import InvalidFieldError
 from pipeline.core.models import Network, Replicas, build_network
@@ -20,24 +18,14 @@ from pipeline.core.training.data import aligned_on, interface_of, to_device
 from pipeline.core.training.diagnostics import Diagnostics
 from pipeline.core.training.evaluation import Evaluation
 from pipeline.core.training.examples import Examples
-from pipeline.core.training.progress import (
-    CheckpointSlot,
-    Progress,
-    ReplicaOutcome,
-    Status,
-    TrialResult,
-    pack,
-    unpack,
-)
-from pipeline.core.training.rows import LedgerBuffer, MemorySink, RowWriter, Sink
+from pipeline.core.training.progress import CheckpointSlot, Progress, ReplicaOutcome, Status, TrialResult, pack, unpack
+from pipeline.core.training.rows import MemorySink, RowWriter
 from pipeline.core.training.runtime import computing, keep_freed_memory, peak_memory_bytes, reset_peak_memory
-from pipeline.core.training.schedule import Schedule
+from pipeline.core.training.schedule import log_spaced_steps
 from pipeline.core.training.spec import TrialSpec, check_fit
 from pipeline.core.training.step import Step
+from pipeline.data import Dataset
 from pipeline.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pipeline.data import Dataset
 
 
 def train(trial: Trial) -> TrialResult:
@@ -48,9 +36,9 @@ def train(trial: Trial) -> TrialResult:
         if out_of_time or trial.is_checkpoint_due():
             trial.checkpoint()
         training = trial.progress.active()
-        if trial.schedule.evaluates_at(trial.progress.step):
+        if trial.spec.training.evaluates_at(trial.progress.step):
             trial.evaluate(training)  # freezes those that reached the criterion or are not finite
-        if trial.schedule.is_last(trial.progress.step):
+        if trial.spec.training.is_last(trial.progress.step):
             trial.progress.freeze(training)
         elif out_of_time:
             trial.time_out()
@@ -63,7 +51,7 @@ def train(trial: Trial) -> TrialResult:
 def run_trial(
     spec: TrialSpec,
     dataset: Dataset,
-    sink: Sink,
+    sink: MemorySink,
     *,
     checkpoints: CheckpointSlot | None = None,
     device: str = "cpu",
@@ -109,12 +97,6 @@ def train_networks(spec: TrialSpec, dataset: Dataset, *, device: str = "cpu", nu
     """Train as `run_trial` does and return each seed's network with the weights of its best step, on the CPU.
 
     For use from Python: a sweep keeps what was measured, not the weights.
-
-    Args:
-        spec: The setting and its seeds.
-        dataset: The prepared data that the spec names.
-        device: A torch device, "cpu" or "cuda".
-        num_threads: Torch threads on the CPU.
     """
     with computing(num_threads):
         trial = Trial(spec, dataset, MemorySink(), device=torch.device(device))
@@ -133,7 +115,7 @@ class Trial:
         self,
         spec: TrialSpec,
         dataset: Dataset,
-        sink: Sink,
+        sink: MemorySink,
         *,
         checkpoints: CheckpointSlot | None = None,
         device: torch.device,
@@ -149,38 +131,32 @@ class Trial:
             raise ConfigError(f"{error.field}: expected {error.expected}; got {error.got}") from None
         self.replicas = Replicas([build_network(interface, spec.model, seed) for seed in spec.seeds])
         sequences = {name: to_device(split, interface, device) for name, split in splits.items()}
-        self.test = sequences["test"]
-        training, num_probed = spec.training, spec.diagnostics.probe_size
-        self.schedule = Schedule(training.max_steps, training.evaluate_every, spec.diagnostics.num_traces)
+        self.measured_steps = frozenset(log_spaced_steps(spec.training.max_steps, spec.diagnostics.num_traces))
         self.step = Step(spec, self.replicas, sequences["train"], dataset.num_timesteps)
         self.rows = RowWriter(spec.seeds, sink)
-        self.ledger = LedgerBuffer(self.rows)
+        num_probed = spec.diagnostics.probe_size
         self.diagnostics = Diagnostics(
-            spec.diagnostics,
-            self.replicas,
-            probe=sequences["validation"].first(num_probed),
+            spec=spec.diagnostics,
+            replicas=self.replicas,
+            probe=sequences["validation"].take(slice(num_probed)),
             alignment=aligned_on(splits["validation"], num_probed, device),
             rows=self.rows,
         )
-        self.evaluation = Evaluation(self.replicas, dataset, sequences, self.rows)
+        self.evaluation = Evaluation(replicas=self.replicas, dataset=dataset, splits=sequences, rows=self.rows)
         saved = None if checkpoints is None else checkpoints.load()
-        self.progress = self._begin() if saved is None else self._take_up(saved)
+        if saved is None:
+            state = self.step.start(self.replicas.flat_RP.to(device))
+            self.progress = Progress(
+                state=state,
+                best_RP=state.flat_RP.clone(),
+                num_clipped_R=torch.zeros_like(state.active_R, dtype=torch.int64),
+                outcomes=[ReplicaOutcome(seed) for seed in spec.seeds],
+            )
+        else:
+            self.progress, rows = unpack(saved, spec.optimiser, device)
+            sink.restore(rows)
         self.saved = time.perf_counter()
-        self.started = self.saved - self.progress.times.wall_s  # as if it had never been interrupted
-
-    def _begin(self) -> Progress:
-        state = self.step.start(self.replicas.flat_RP.to(self.device))
-        return Progress(
-            state=state,
-            best_RP=state.flat_RP.clone(),
-            num_clipped_R=torch.zeros_like(state.active_R, dtype=torch.int64),
-            outcomes=[ReplicaOutcome(seed) for seed in self.spec.seeds],
-        )
-
-    def _take_up(self, data: bytes) -> Progress:
-        progress, rows = unpack(data, self.spec.optimiser, self.device)
-        self.sink.restore(rows)
-        return progress
+        self.started = self.saved - self.progress.wall_s  # as if it had never been interrupted
 
     def wall_time_s(self) -> float:
         """Return the seconds spent, over every time that the trial was taken up."""
@@ -198,8 +174,8 @@ class Trial:
         """Save what an unfinished trial goes on from, where checkpoints are kept."""
         if self.checkpoints is None:
             return
-        self.ledger.write(self.progress.step)
-        self.progress.times.wall_s = self.wall_time_s()
+        self.rows.write_updates(self.progress.step)
+        self.progress.wall_s = self.wall_time_s()
         self.checkpoints.save(pack(self.progress, self.sink.to_bytes()))
         self.saved = time.perf_counter()
 
@@ -207,14 +183,9 @@ class Trial:
         """Validate; note each replica's best, and freeze those that reached the criterion or are not finite."""
         progress, training = self.progress, self.spec.training
         step = progress.step
-        self.ledger.write(step)
-        progress.times.note_step_time(step)
-        losses, errors = self.evaluation.score("validation", progress.state.flat_RP, which, step)
-        self.rows.curve(step, "loss", losses, which, split="validation")
-        if errors is not None:
-            self.rows.curve(step, "error", errors, which, split="validation")
-        losses_R, errors_R = losses.tolist(), _list_of(errors, len(losses))
-        judged_R: list[Any] = losses_R if training.stop_on == "validation_loss" else errors_R
+        self.rows.write_updates(step)
+        progress.note_step_time()
+        losses_R, errors_R = self.evaluation.validate(progress.state.flat_RP, which, step)
         for r in which:
             outcome = progress.outcomes[r]
             outcome.num_steps = step
@@ -223,8 +194,8 @@ class Trial:
             if not math.isfinite(losses_R[r]):
                 outcome.diverge(step, None, "validation_loss", f"validation loss {losses_R[r]:g}")
                 progress.freeze([r])
-            elif training.stop_below is not None and judged_R[r] < training.stop_below:
-                outcome.criterion_step, outcome.criterion_time_s = step, progress.times.training_s
+            elif training.is_reached(losses_R[r], errors_R[r]):
+                outcome.criterion_step, outcome.criterion_time_s = step, progress.training_s
                 progress.freeze([r])
 
     def time_out(self) -> None:
@@ -233,7 +204,8 @@ class Trial:
         for r in progress.active():
             outcome = progress.outcomes[r]
             outcome.status, outcome.num_steps = Status.TIMED_OUT, progress.step
-            outcome.status_message = f"{Status.TIMED_OUT.sentence} (limit {self.max_wall_time_s:g} s)"
+            limit = f"(limit {self.max_wall_time_s:g} s)"
+            outcome.status_message = f"stopped by the time limit; results are of its best step {limit}"
         progress.freeze(progress.active())
 
     def measure(self, which: list[int]) -> None:
@@ -246,7 +218,7 @@ class Trial:
         sound = [r for r in which if progress.outcomes[r].is_sound]
         active = progress.active()
         ending = [r for r in sound if r not in active]
-        measured = sound if self.schedule.measures_at(step) else ending
+        measured = sound if step in self.measured_steps else ending
         if measured:
             errors = self.diagnostics.measure(step, progress.state.flat_RP, measured)
             for r, error in zip(measured, errors, strict=True):
@@ -254,37 +226,43 @@ class Trial:
         measured = sound if step == 0 else ending
         if measured:
             self.diagnostics.measure_expensive(step, progress.state.flat_RP, measured)
-        progress.times.diagnostics_s += time.perf_counter() - started
+        progress.diagnostics_s += time.perf_counter() - started
 
     def update(self) -> None:
         """Make one update of every active replica, and record it."""
         started, progress = time.perf_counter(), self.progress
         progress.state, update = self.step(progress.state)
-        self.ledger.add(update.active_R, update.metrics)
+        self.rows.note_update(update.active_R, update.metrics)
         progress.num_clipped_R += update.clipped_R
         progress.activation_bytes += update.activation_bytes
+        before = progress.step - 1
         for r in update.failed_R.nonzero().flatten().tolist():
-            progress.outcomes[r].num_steps = progress.step - 1
+            progress.outcomes[r].num_steps = before
             progress.outcomes[r].diverge(progress.step, *self.step.locate(update, r))
         updated = time.perf_counter()
-        progress.times.training_s += updated - started
-        before = progress.step - 1
-        if self.schedule.measures_at(before) and (active := progress.active()):
+        progress.training_s += updated - started
+        if before in self.measured_steps and (active := progress.active()):
             self.diagnostics.measure_update(before, update.before_RP, progress.state.flat_RP, active)
-            progress.times.diagnostics_s += time.perf_counter() - updated
+            progress.diagnostics_s += time.perf_counter() - updated
 
     def finish(self) -> TrialResult:
         """Test each replica with the weights of its best step and return its row."""
         progress = self.progress
         outcomes, step = progress.outcomes, progress.step
-        self.ledger.write(step)
+        self.rows.write_updates(step)
         tested = [r for r, outcome in enumerate(outcomes) if outcome.best_step is not None]
-        losses, errors = self.evaluation.score("test", progress.best_RP, tested, step)
-        losses_R, errors_R = losses.tolist(), _list_of(errors, len(losses))
-        self.evaluation.test_further(progress.best_RP, tested, step)
+        losses_R, errors_R = self.evaluation.test(progress.best_RP, tested, step)
         if sound := [r for r in tested if outcomes[r].is_sound]:
-            Examples(self.replicas, progress.best_RP, self.dataset, self.test, self.rows, sound, step).write()
-        progress.times.wall_s = self.wall_time_s()
+            Examples(
+                replicas=self.replicas,
+                flat_RP=progress.best_RP,
+                dataset=self.dataset,
+                test=self.evaluation.splits["test"],
+                rows=self.rows,
+                which=sound,
+                step=step,
+            ).write()
+        progress.wall_s = self.wall_time_s()
         common = self._common_columns()
         clipped_R = progress.num_clipped_R.tolist()
         return TrialResult(
@@ -298,13 +276,9 @@ class Trial:
             "baseline_loss": self.dataset.baseline_loss,
             "num_parameters": self.replicas.num_parameters,
             "activation_bytes": self.progress.activation_bytes // self.replicas.num_replicas,
-            **self.progress.times.columns(self.progress.step),
+            **self.progress.time_columns(),
             "peak_memory_bytes": peak_memory_bytes(self.device),
             "device": f"{kind} ({name})" if name != kind else name,
             "torch_version": torch.__version__,
             "python_version": platform.python_version(),
         }
-
-
-def _list_of(values: Tensor | None, num: int) -> list[Any]:
-    return [None] * num if values is None else values.tolist()

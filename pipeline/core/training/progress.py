@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import statistics
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -19,25 +19,16 @@ from pipeline.errors import PipelineError
 
 
 class Status(StrEnum):
-    """The closed list of outcomes, mildest first; each has the sentence that a reader sees."""
+    """The closed list of outcomes, mildest first."""
 
     OK = "ok"
+    """Trained to its last step, or to the criterion; results are of its best step."""
     TIMED_OUT = "timed_out"
+    """Stopped by the time limit; results are of its best step."""
     DIVERGED = "diverged"
+    """Loss, gradient or parameters stopped being finite; results are of its best step before that."""
     ERROR = "error"
-
-    @property
-    def sentence(self) -> str:
-        """What this outcome means."""
-        return _SENTENCES[self]
-
-
-_SENTENCES = {
-    Status.OK: "trained to its last step, or to the criterion; results are of its best step",
-    Status.TIMED_OUT: "stopped by the time limit; results are of its best step",
-    Status.DIVERGED: "loss, gradient or parameters stopped being finite; results are of its best step before that",
-    Status.ERROR: "the program failed; there are no results",
-}
+    """The program failed; there are no results."""
 
 
 @dataclass
@@ -111,47 +102,8 @@ class TrialResult:
 
 
 @dataclass
-class Times:
-    """What a trial has spent, in seconds, over every time that it was taken up.
-
-    Attributes:
-        training_s: In updates.
-        diagnostics_s: In traces, gradient checks and spectra.
-        wall_s: In all.
-        step_times_s: Mean time of an update, between one evaluation and the next.
-        timed_step: Updates that these means are of.
-        timed_s: How long those took in all.
-    """
-
-    training_s: float = 0.0
-    diagnostics_s: float = 0.0
-    wall_s: float = 0.0
-    step_times_s: list[float] = field(default_factory=list)
-    timed_step: int = 0
-    timed_s: float = 0.0
-
-    def note_step_time(self, step: int) -> None:
-        """Take note of the mean time of the updates since the last time, `step` of them having been made by now."""
-        if step > self.timed_step:
-            self.step_times_s.append((self.training_s - self.timed_s) / (step - self.timed_step))
-            self.timed_step, self.timed_s = step, self.training_s
-
-    def columns(self, num_steps: int) -> dict[str, float | None]:
-        """Return the columns of the `trials` table; the standard error is over portions, None where there is one."""
-        portions, working_s = self.step_times_s, self.training_s + self.diagnostics_s
-        several = len(portions) > 1
-        return {
-            "wall_time_s": self.wall_s,
-            "training_time_s": self.training_s,
-            "step_time_s": self.training_s / max(num_steps, 1),
-            "step_time_error_s": statistics.stdev(portions) / math.sqrt(len(portions)) if several else None,
-            "diagnostics_time_share": self.diagnostics_s / working_s if working_s else 0.0,
-        }
-
-
-@dataclass
 class Progress:
-    """The whole mutable state of a trial.
+    """The whole mutable state of a trial; its seconds are over every time that it was taken up.
 
     Attributes:
         state: What the next update starts from.
@@ -159,7 +111,12 @@ class Progress:
         num_clipped_R: Updates that were clipped.
         outcomes: One per replica.
         activation_bytes: What the first update kept for its way back, of all replicas together.
-        times: What was spent.
+        training_s: Spent in updates.
+        diagnostics_s: Spent in traces, gradient checks and spectra.
+        wall_s: Spent in all.
+        step_times_s: Mean time of an update, between one evaluation and the next.
+        timed_step: Updates that these means are of.
+        timed_s: Seconds that these updates took.
     """
 
     state: State
@@ -167,7 +124,12 @@ class Progress:
     num_clipped_R: Tensor
     outcomes: list[ReplicaOutcome]
     activation_bytes: int = 0
-    times: Times = field(default_factory=Times)
+    training_s: float = 0.0
+    diagnostics_s: float = 0.0
+    wall_s: float = 0.0
+    step_times_s: list[float] = field(default_factory=list)
+    timed_step: int = 0
+    timed_s: float = 0.0
 
     @property
     def step(self) -> int:
@@ -183,6 +145,24 @@ class Progress:
         active_R = self.state.active_R.clone()
         active_R[which] = False
         self.state = self.state._replace(active_R=active_R)
+
+    def note_step_time(self) -> None:
+        """Take note of the mean time of the updates since the last time."""
+        if self.step > self.timed_step:
+            self.step_times_s.append((self.training_s - self.timed_s) / (self.step - self.timed_step))
+            self.timed_step, self.timed_s = self.step, self.training_s
+
+    def time_columns(self) -> dict[str, float | None]:
+        """Return columns of the `trials` table; the standard error is over portions, None where there is one."""
+        portions, working_s = self.step_times_s, self.training_s + self.diagnostics_s
+        several = len(portions) > 1
+        return {
+            "wall_time_s": self.wall_s,
+            "training_time_s": self.training_s,
+            "step_time_s": self.training_s / max(self.step, 1),
+            "step_time_error_s": statistics.stdev(portions) / math.sqrt(len(portions)) if several else None,
+            "diagnostics_time_share": self.diagnostics_s / working_s if working_s else 0.0,
+        }
 
 
 class CheckpointError(PipelineError):
@@ -206,8 +186,7 @@ def pack(progress: Progress, rows: bytes) -> bytes:
         "progress": vars(progress)
         | {
             "state": progress.state._asdict() | {"optimiser": progress.state.optimiser.state_dict()},
-            "outcomes": [asdict(outcome) | {"status": str(outcome.status)} for outcome in progress.outcomes],
-            "times": asdict(progress.times),
+            "outcomes": [vars(outcome) | {"status": str(outcome.status)} for outcome in progress.outcomes],
         },
         "rows": rows,
     }
@@ -224,16 +203,18 @@ def unpack(data: bytes, optimiser: Optimiser, device: torch.device) -> tuple[Pro
     """
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        version, progress, rows = content["version"], content["progress"], content["rows"]
+        version, rows = content["version"], content["rows"]
+        plain: Any = Progress(**content["progress"])  # its parts are plain values still
     except Exception as error:  # torch raises many kinds for a damaged file
         raise CheckpointError(f"not a readable checkpoint: {error}") from error
     if version != TRIAL_VERSION:
         raise CheckpointError(f"a checkpoint of trial version {version}, expected {TRIAL_VERSION}")
-    state = progress["state"]
+    state = plain.state
     flat_RP = state["flat_RP"].to(device)
     at_work = optimiser.over(flat_RP)
     at_work.load_state_dict(state["optimiser"])
-    restored = Progress(
+    progress = replace(
+        plain,
         state=State(
             step=state["step"],
             flat_RP=flat_RP,
@@ -242,10 +223,8 @@ def unpack(data: bytes, optimiser: Optimiser, device: torch.device) -> tuple[Pro
             clipping=tuple(tensor.to(device) for tensor in state["clipping"]),
             carried=[tensor.to(device) for tensor in state["carried"]],
         ),
-        best_RP=progress["best_RP"].to(device),
-        num_clipped_R=progress["num_clipped_R"].to(device),
-        outcomes=[ReplicaOutcome(**fields) for fields in progress["outcomes"]],
-        activation_bytes=progress["activation_bytes"],
-        times=Times(**progress["times"]),
+        best_RP=plain.best_RP.to(device),
+        num_clipped_R=plain.num_clipped_R.to(device),
+        outcomes=[ReplicaOutcome(**fields) for fields in plain.outcomes],
     )
-    return restored, rows
+    return progress, rows

@@ -97,18 +97,13 @@ class VanishingGradient:
         require(not model.bidirectional, "model.bidirectional", "false for 'vanishing_gradient'", True)
 
     def penalise(self, replicas: Replicas, flat_RP: Tensor, run: Pass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the gradient of L + λ Ω, (R, P), and Ω, (R,), as the metric `omega`.
-
-        Args:
-            replicas: The replica batch.
-            flat_RP: Its parameters.
-            run: A traced pass through it.
-        """
+        """Return the gradient of L + λ Ω, (R, P), after a traced pass, and Ω, (R,), as the metric `omega`."""
         stack = replicas.model.stacks["recurrent"]
         derivative, (place,) = stack.cell.derivative, stack.places
         assert derivative is not None  # noqa: S101 - `check` has seen to it
         weight_RHH = replicas.weights(flat_RP, place).weight_hh
-        omega_R, grad_RHH = vanishing_gradient_penalty(run.grad_states[0], weight_RHH, derivative(run.states[0]))
+        delta_RTBH = run.grad_states[replicas.model.state_keys[0]]
+        omega_R, grad_RHH = vanishing_gradient_penalty(delta_RTBH, weight_RHH, derivative(run.states[0]))
         grad_RP = run.grad_RP.clone()
         replicas.weights(grad_RP, place).weight_hh.add_(grad_RHH, alpha=self.weight)
         return grad_RP, {"omega": omega_R}

@@ -1,14 +1,14 @@
 """The rows of a trial: plain columns, so that the numerical core needs no data-frame library.
 
-A `Sink` takes tables; `long_columns` makes the rows of one from arrays with named axes; a `RowWriter` writes those of
-a trial's replicas, and a `LedgerBuffer` those of its updates. S is updates, R replicas.
+A `MemorySink` takes tables; `long_columns` makes the rows of one from arrays with named axes; a `RowWriter` writes
+those of a trial's replicas and updates. S is updates, R replicas.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,21 +18,8 @@ Column = Sequence[Any] | np.ndarray[Any, Any] | str | int | float
 """A column of one write: an array, a list, or a scalar that stands for all its rows."""
 
 
-class Sink(Protocol):
-    """What `run_trial` writes to."""
-
-    def write(self, table: str, columns: Mapping[str, Column]) -> None:
-        """Append rows to `table`; arrays have one length, scalars are repeated to it."""
-
-    def to_bytes(self) -> bytes:
-        """Return everything written so far, for a checkpoint."""
-
-    def restore(self, data: bytes) -> None:
-        """Forget everything and take up what `to_bytes` returned."""
-
-
 class MemorySink:
-    """Keeps rows in memory until the trial is done."""
+    """What `run_trial` writes to: keeps rows in memory until the trial is done."""
 
     def __init__(self) -> None:
         self._chunks: dict[str, list[dict[str, np.ndarray[Any, Any]]]] = {}
@@ -90,15 +77,9 @@ def long_columns(
         axes: For each axis of the arrays, in order, its column and what stands along it.
         constants: Columns with one value in all rows.
     """
-    shape = tuple(len(along) for along in axes.values())
-    columns: dict[str, Column] = dict(constants)
-    for axis, (name, along) in enumerate(axes.items()):
-        ones = [1] * len(shape)
-        ones[axis] = -1
-        columns[name] = np.broadcast_to(np.asarray(along).reshape(ones), shape).reshape(-1)
-    for name, array in values.items():
-        columns[name] = array.detach().cpu().numpy().reshape(shape).reshape(-1)
-    return columns
+    grids = np.meshgrid(*axes.values(), indexing="ij")
+    places = {name: grid.reshape(-1) for name, grid in zip(axes, grids, strict=True)}
+    return constants | places | {name: array.detach().cpu().numpy().reshape(-1) for name, array in values.items()}
 
 
 FACTS: dict[str, str | int] = {
@@ -120,15 +101,17 @@ loss and error by which a trial is judged); `group` a kind of token; `tested_len
 
 
 class RowWriter:
-    """Writes the rows of some of a trial's replicas, under their seeds.
+    """Writes the rows of some of a trial's replicas, under their seeds, and those of its updates in portions.
 
     Args:
         seeds: One per replica.
         sink: Where the rows go.
     """
 
-    def __init__(self, seeds: Sequence[int], sink: Sink) -> None:
+    def __init__(self, seeds: Sequence[int], sink: MemorySink) -> None:
         self.seeds, self.sink = np.array(seeds), sink
+        self._metrics: tuple[str, ...] = ()
+        self._updates: list[Tensor] = []
 
     def write(
         self,
@@ -146,21 +129,8 @@ class RowWriter:
         values = {"value": values_R[which].double()}
         self.write("curves", values, which, {}, step=step, metric=metric, **FACTS | facts)
 
-
-class LedgerBuffer:
-    """Collects the loss and the clip ledger of every update on the device, and writes them in portions.
-
-    Args:
-        rows: Where they go.
-    """
-
-    def __init__(self, rows: RowWriter) -> None:
-        self._seeds, self._sink = rows.seeds, rows.sink
-        self._metrics: tuple[str, ...] = ()
-        self._updates: list[Tensor] = []
-
-    def add(self, active_R: Tensor, metrics: Mapping[str, Tensor]) -> None:
-        """Take note of one update.
+    def note_update(self, active_R: Tensor, metrics: Mapping[str, Tensor]) -> None:
+        """Keep the loss and the clip ledger of one update on the device, until `write_updates`.
 
         Args:
             active_R: Which replicas it was made for.
@@ -169,7 +139,7 @@ class LedgerBuffer:
         self._metrics = tuple(metrics)
         self._updates.append(torch.stack([column.double() for column in (active_R, *metrics.values())]))
 
-    def write(self, step: int) -> None:
+    def write_updates(self, step: int) -> None:
         """Write the rows of every update since the last time, up to `step`; not of replicas that were frozen."""
         if not self._updates:
             return
@@ -178,12 +148,12 @@ class LedgerBuffer:
         updates, replicas = (active_SR > 0).nonzero(as_tuple=True)
         for metric, values_SR in zip(self._metrics, columns_SR, strict=True):
             rows: dict[str, Column] = {
-                "seed": self._seeds[replicas.numpy()],
+                "seed": self.seeds[replicas.numpy()],
                 "step": first + updates.numpy(),
                 "metric": metric,
                 **FACTS,
                 "split": "train" if metric == "loss" else "",
                 "value": values_SR[updates, replicas].numpy(),
             }
-            self._sink.write("curves", rows)
+            self.sink.write("curves", rows)
         self._updates = []

@@ -1,4 +1,4 @@
-"""What happens at which step: which sequences and timesteps an update is made of, and what is evaluated and measured.
+"""What happens at which step: which sequences and timesteps an update is made of, and when it is measured.
 
 All of it is a function of the step (and the seed) alone. Step 700 sees the same batch whether or not the trial was
 killed at 650, and seed 3 the same in every arm of a study.
@@ -26,32 +26,6 @@ from torch import Tensor
 
 from pipeline.config.strict import require
 from pipeline.core.models import generator
-
-
-class Schedule:
-    """When a trial evaluates and when it measures.
-
-    Args:
-        max_steps: The last step.
-        evaluate_every: Steps from one evaluation to the next.
-        num_traces: About how many scheduled measurements there are.
-    """
-
-    def __init__(self, max_steps: int, evaluate_every: int, num_traces: int) -> None:
-        self._max_steps, self._evaluate_every = max_steps, evaluate_every
-        self._measured = frozenset(log_spaced_steps(max_steps, num_traces))
-
-    def is_last(self, step: int) -> bool:
-        """Return whether no update follows."""
-        return step >= self._max_steps
-
-    def evaluates_at(self, step: int) -> bool:
-        """Return whether replicas are evaluated after so many updates."""
-        return self.is_last(step) or step % self._evaluate_every == 0
-
-    def measures_at(self, step: int) -> bool:
-        """Return whether every replica that still trains is measured after so many updates."""
-        return step in self._measured
 
 
 def log_spaced_steps(max_steps: int, num_traces: int) -> tuple[int, ...]:

@@ -60,6 +60,19 @@ class TrainingSpec:
             require(1 <= getattr(self, field) <= 10**12, field, "an integer of at least 1", getattr(self, field))
         require(self.stop_below is None or self.stop_below > 0, "stop_below", "null or above 0", self.stop_below)
 
+    def is_last(self, step: int) -> bool:
+        """Return whether no update follows."""
+        return step >= self.max_steps
+
+    def evaluates_at(self, step: int) -> bool:
+        """Return whether replicas are evaluated after so many updates."""
+        return self.is_last(step) or step % self.evaluate_every == 0
+
+    def is_reached(self, loss: float, error: float | None) -> bool:
+        """Return whether a validation loss and error (None for real targets) are below the criterion."""
+        judged = loss if self.stop_on == "validation_loss" else error
+        return self.stop_below is not None and judged is not None and judged < self.stop_below
+
 
 @dataclass(frozen=True)
 class DiagnosticsSpec:
@@ -98,12 +111,11 @@ class TrialSpec:
         require(len(self.seeds) >= 1, "seeds", "at least one seed", list(self.seeds))
         require(len(set(self.seeds)) == len(self.seeds), "seeds", "each seed once", list(self.seeds))
         require(min(self.seeds) >= 0, "seeds", "integers of at least 0", list(self.seeds))
-        expected = "false: nothing can be carried into a network that reads backward in time"
-        for truncates, what in (
-            (self.training.truncation is not None, "training.truncation"),
-            ("truncation" in self.diagnostics.measures, "diagnostics.measures: truncation"),
-        ):
-            require(not (self.model.bidirectional and truncates), "model.bidirectional", f"{expected} ({what})", True)
+        if self.model.bidirectional:
+            expected = "false: nothing can be carried into a network that reads backward in time"
+            full, unmeasured = self.training.truncation is None, "truncation" not in self.diagnostics.measures
+            require(full, "model.bidirectional", f"{expected} (training.truncation)", True)
+            require(unmeasured, "model.bidirectional", f"{expected} (diagnostics.measures: truncation)", True)
         expected = "a rule outside the recurrence beside a regulariser, whose gradient a pass clipped inside it lacks"
         alone = self.clipping.state_threshold is None or not self.regularisation.traces
         require(alone, "clipping.name", expected, self.clipping.name)
@@ -151,10 +163,8 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
     for measure in spec.diagnostics.measures:
         expected = "measures of any network: this one is not one recurrent stack over sequences of one length"
         require(even or measure not in RECURRENT_MEASURES, "diagnostics.measures", expected, measure)
-    truncation, expected = (
-        spec.training.truncation,
-        "null: this is not one recurrent stack over sequences of one length",
-    )
+    truncation = spec.training.truncation
+    expected = "null: this is not one recurrent stack over sequences of one length"
     require(even or truncation is None, "training.truncation", expected, truncation)
     if truncation is not None and interface.target_at == "last":
         expected = f"backward_length ({truncation.backward_length}): a target at the end means one update per sequence"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.core import clipping
 from pipeline.core.clipping import Ledger
-from pipeline.core.measures import locate
+from pipeline.core.measures.gradients import locate
 from pipeline.core.models import Pass, Replicas, RunOptions, Seq2SeqInputs
 from pipeline.core.models.network import NO_OPTIONS
 from pipeline.core.training.data import Sequences
@@ -130,7 +130,7 @@ class Step:
             options=options,
             active_R=state.active_R,
             failed_R=state.active_R & ~sound_R,
-            clipped_R=active_R & clipping.is_clipped(ledger.grad_norm, ledger.clipped_grad_norm),
+            clipped_R=active_R & ledger.is_clipped,
             metrics={"loss": run.losses, **ledger._asdict(), **penalty, **sampled},
             activation_bytes=sum(kept.values()),
         )

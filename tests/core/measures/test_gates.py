@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.core.cells import CELLS, States, Weights
 from pipeline.core.cells.stack import Place
-from pipeline.core.measures import GateStatistic, gate_statistics, gate_values, half_life, in_reading_order, retention
+from pipeline.core.measures.gates import GateStatistic, gate_statistics, gate_values, half_life, retention
 from tests.core.measures.packs import batch, pack
 
 
@@ -29,7 +29,8 @@ def unrolled(cell: str, bias: float | None = None, direction: str = "forward") -
     index = replicas.model.recurrent.places.index(place)
     num_states = len(CELLS[cell].states)
     mine = states[index * num_states : (index + 1) * num_states]
-    return weights, in_reading_order(seen[index], direction), [in_reading_order(s, direction) for s in mine]
+    x, *mine = (tensor.flip(1) if direction == "backward" else tensor for tensor in (seen[index], *mine))
+    return weights, x, mine
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])

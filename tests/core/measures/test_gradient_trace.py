@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.core.measures import finite_difference_error, gradient_check_error, trace_gradients
+from pipeline.core.measures.gradients import finite_difference_error, gradient_check_error, trace_gradients
 from pipeline.core.models import RunOptions, StateKey, loss
 from tests.core.measures.packs import REAL, batch, pack
 
@@ -29,7 +29,7 @@ def test_trace_equals_the_jacobian_of_the_loss_in_each_state(cell: str, num_laye
             return loss(REAL, torch.func.functional_call(replicas.model, parameters, call).values, targets)
 
         shapes = replicas.model.tap_shapes(inputs)
-        zeros = tuple(torch.zeros(steps, 5, size, dtype=torch.float64) for steps, size in shapes)
+        zeros = tuple(torch.zeros(shape, dtype=torch.float64) for shape in shapes)
         jacobians = torch.autograd.functional.jacobian(of_taps, zeros)
         for key, jacobian in zip(keys, jacobians, strict=True):
             expected = jacobian.flatten(1).norm(dim=1).log10()

@@ -9,7 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.core.measures import log_stretches, lyapunov_spectrum, mean_field_exponent, random_network_jacobians
+from pipeline.core.measures.lyapunov import (
+    log_stretches,
+    lyapunov_spectrum,
+    mean_field_exponent,
+    random_network_jacobians,
+)
 
 F64 = torch.float64
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pipeline.core.measures import locate
+from pipeline.core.measures.gradients import locate
 from pipeline.core.models import Replicas
 from tests.core.measures.packs import batch, pack
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pipeline.core.measures import local_smoothness
+from pipeline.core.measures.gradients import local_smoothness
 from pipeline.core.models import loss
 from tests.core.measures.packs import REAL, batch, pack
 
@@ -53,11 +53,11 @@ def test_the_largest_of_the_fractions_counts() -> None:
     replicas, (inputs, targets) = pack("elman", hidden_size=6), batch(12)
     before_RP = replicas.flat_RP.double()
     after_RP = before_RP * 3
-    start = replicas.gradients(before_RP, inputs.double(), targets, shared=True)[1]
+    start = replicas.backpropagate(before_RP, inputs.double(), targets, shared=True).grad_RP
     values = []
     for sixths in range(1, 6):
         between = before_RP * (1 + 2 * sixths / 6)
-        change = replicas.gradients(between, inputs.double(), targets, shared=True)[1] - start
+        change = replicas.backpropagate(between, inputs.double(), targets, shared=True).grad_RP - start
         values.append(change.norm(dim=1) / (before_RP.norm(dim=1) * 2 * sixths / 6))
     found = local_smoothness(replicas, before_RP, after_RP, inputs, targets)
     torch.testing.assert_close(found, torch.stack(values).amax(dim=0), rtol=1e-10, atol=0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.core.cells.stack import Place
-from pipeline.core.measures import eigenvalues, recurrent_blocks, sigma_max, spectral_radius
+from pipeline.core.measures.spectrum import eigenvalues, recurrent_blocks, sigma_max, spectral_radius
 from tests.core.measures.packs import pack
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.core.cells import CELLS, States, Weights
 from pipeline.core.cells.stack import Place
-from pipeline.core.measures import step_sensitivity
+from pipeline.core.measures.truncation_bias import step_sensitivity
 from tests.core.measures.packs import TOKENS, batch, pack
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.cells import States, Weights
-from pipeline.core.measures import TruncationBias, geometric_lengths, truncation_bias
+from pipeline.core.measures.truncation_bias import TruncationBias, geometric_lengths, truncation_bias
 from pipeline.core.models import Replicas
 from tests.core.measures.packs import EVERY, TOKENS, batch, pack
 

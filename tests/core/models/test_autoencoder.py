@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.models import INPUT, Interface, ModelSpec, Replicas, RunOptions, StateKey, loss
-from pipeline.core.models.autoencoder import Autoencoder
 from pipeline.core.models.initialisation import PLAIN, Gaussian
+from pipeline.core.models.sequence import Autoencoder
 from pipeline.core.training.runtime import computing
 from tests.core.cells.reference import IN_TORCH, in_torch
 
@@ -48,7 +48,8 @@ def test_frames_loss_and_every_gradient_are_those_of_torch(cell: str, num_layers
     torch.testing.assert_close(model(FRAMES).values, plain(FRAMES), rtol=1e-9, atol=1e-12)
     expected = sum((drawn - true) ** 2 for drawn, true in zip(plain(frames).flatten(), FRAMES.flatten(), strict=True))
     expected = expected / FRAMES.numel()
-    states, grad_RP = replicas.state_gradients(replicas.flat_RP, FRAMES, FRAMES, shared=True)
+    run = replicas.backpropagate(replicas.flat_RP, FRAMES, FRAMES, trace=True, shared=True)
+    states, grad_RP = run.grad_states, run.grad_RP
     named = dict(plain.named_parameters())
     grads = torch.autograd.grad(expected, [frames, *(named[name] for name, _ in model.named_parameters())])
     torch.testing.assert_close(loss(INTERFACE, model(FRAMES).values, FRAMES), expected, rtol=1e-9, atol=0)
@@ -59,12 +60,13 @@ def test_frames_loss_and_every_gradient_are_those_of_torch(cell: str, num_layers
 @pytest.mark.parametrize(("cell", "num_layers"), KINDS)
 def test_taps_move_the_loss_as_the_trace_says(cell: str, num_layers: int) -> None:
     model = model_of(cell, num_layers)
-    states, _ = Replicas([model]).state_gradients(Replicas([model]).flat_RP, FRAMES, FRAMES, shared=True)
+    replicas = Replicas([model])
+    states = replicas.backpropagate(replicas.flat_RP, FRAMES, FRAMES, trace=True, shared=True).grad_states
     assert {key.part for key in model.tap_keys} == {"encoder", "decoder", "input"}
     for number, key in enumerate(model.tap_keys):
         losses = []
         for nudge in (1e-5, -1e-5):
-            taps = [torch.zeros(steps, B, size, dtype=torch.float64) for steps, size in model.tap_shapes(FRAMES)]
+            taps = [torch.zeros(shape, dtype=torch.float64) for shape in model.tap_shapes(FRAMES)]
             taps[number][1, 2, 3] = nudge
             losses.append(loss(INTERFACE, model(FRAMES, RunOptions(taps=taps)).values, FRAMES).item())
         slope = (losses[0] - losses[1]) / 2e-5
@@ -77,7 +79,8 @@ def test_what_the_decoder_draws_it_knows_from_the_code_alone() -> None:
     with torch.no_grad():
         model.code.weight.zero_()
     assert torch.equal(model(FRAMES).values, model(other).values)
-    states, _ = Replicas([model]).state_gradients(Replicas([model]).flat_RP, FRAMES, FRAMES, shared=True)
+    replicas = Replicas([model])
+    states = replicas.backpropagate(replicas.flat_RP, FRAMES, FRAMES, trace=True, shared=True).grad_states
     assert not states[StateKey(0, "forward", "h", "encoder")].any()
     assert states[StateKey(0, "forward", "h", "decoder")].any()
 
@@ -101,6 +104,6 @@ def test_a_replica_in_a_replica_batch_is_bit_for_bit_the_replica_alone(cell: str
     for replicas, at in ((Replicas(models), slice(None)), (Replicas(models[1:2]), slice(1, 2))):
         with computing(num_threads=1):
             run = replicas.backpropagate(replicas.flat_RP, own[at], own[at], trace=True)
-        results.append([run.losses, run.grad_RP, *run.states, *run.grad_states])
+        results.append([run.losses, run.grad_RP, *run.states, *run.grad_states.values()])
     for together, alone in zip(*results, strict=True):
         assert torch.equal(together[1], alone[0])

@@ -26,12 +26,11 @@ from pipeline.core.models import (
     teacher_forced,
 )  # fmt: skip
 from pipeline.core.models.architecture import SelfAttention
-from pipeline.core.models.autoencoder import Autoencoder
 from pipeline.core.models.captioner import Captioner
 from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.models.initialisation import PLAIN, Orthogonal, SpectralRadius
 from pipeline.core.models.self_attention import SelfAttentionModel
-from pipeline.core.models.sequence import SequenceModel
+from pipeline.core.models.sequence import Autoencoder, SequenceModel
 
 H = 8
 ONE = Interface(input_kind="real", input_size=3, target_at="last", target_kind="class", output_size=4)
@@ -171,7 +170,8 @@ def test_each_shape_of_input_and_output_learns(shape: str) -> None:
     replicas = Replicas([build_network(interface, spec, seed) for seed in range(2)])
     flat, losses = replicas.flat_RP, list[Tensor]()
     for _ in range(20):
-        loss, grad = replicas.gradients(flat, inputs, targets, shared=True)
+        run = replicas.backpropagate(flat, inputs, targets, shared=True)
+        loss, grad = run.losses, run.grad_RP
         losses.append(loss)
         flat = flat - 0.3 * grad
     assert all((after < before).all() for before, after in zip(losses, losses[1:], strict=False))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.core.attention.score import Additive, Dot
 from pipeline.core.cells import CELLS
-from pipeline.core.measures import finite_difference_error
+from pipeline.core.measures.gradients import finite_difference_error
 from pipeline.core.models import Interface, ModelSpec, Replicas, Seq2SeqInputs, teacher_forced
 from pipeline.core.models.captioner import Captioner, Convolution
 from pipeline.core.models.network import NetworkRun, RunOptions
@@ -109,7 +109,7 @@ def test_loss_weights_and_every_gradient_are_those_of_plain_loops(changes: dict[
     grads = torch.autograd.grad(expected, [*model.parameters()], retain_graph=True)
     close(run.grad_RP[0], torch.cat([grad.flatten() for grad in grads]))
     for i, notes in enumerate(kept):
-        for key, grad in zip(model.tap_keys, run.grad_states, strict=True):
+        for key, grad in run.grad_states.items():
             plain = torch.stack(torch.autograd.grad(expected, notes[key], retain_graph=True)).flatten(1)
             close(grad[0, : len(plain), i], plain)
 
@@ -144,7 +144,8 @@ def test_running_free_is_reading_what_was_said() -> None:
         with torch.no_grad():
             for parameter in model.decoder.parameters():
                 parameter.mul_(3.0)
-        read, said = model.free_running(READING, torch.zeros(3, 4, dtype=torch.bool))
+        free = model(READING, RunOptions(coins=torch.zeros(3, 4, dtype=torch.bool)))
+        read, said = free.decoder_inputs, free.values.argmax(dim=-1)
         assert torch.equal(read[:, 1:], said[:, :-1])
         assert torch.equal(model(Seq2SeqInputs(IMAGES, read)).values.argmax(dim=-1), said)
 
@@ -158,7 +159,7 @@ def test_a_replica_in_a_replica_batch_is_bit_for_bit_the_replica_alone(changes: 
         with computing(num_threads=1):
             own = Seq2SeqInputs(inputs.source[at], inputs.decoder_inputs[at])
             run = replicas.backpropagate(replicas.flat_RP, own, targets[at], trace=True)
-        results.append([run.losses, run.coverage, run.grad_RP, *run.states, *run.grad_states])
+        results.append([run.losses, run.coverage, run.grad_RP, *run.states, *run.grad_states.values()])
     for together, alone in zip(*results, strict=True):
         assert torch.equal(together[1], alone[0])
 
@@ -169,7 +170,7 @@ def test_blank_pixels_stand_on_no_kink() -> None:
     images[1, 2:4, 5:8] = 0.7
     replicas = Replicas([model_of(seed, attention=Dot(feeds="context")) for seed in range(2)])
     reading = Seq2SeqInputs(images, READING.decoder_inputs)
-    _, grad_RP = replicas.gradients(replicas.flat_RP, reading, TARGETS, shared=True)
+    grad_RP = replicas.backpropagate(replicas.flat_RP, reading, TARGETS, shared=True).grad_RP
     assert finite_difference_error(replicas, replicas.flat_RP, grad_RP, reading, TARGETS).max() < 1e-6
 
 

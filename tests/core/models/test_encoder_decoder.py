@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot, General
-from pipeline.core.measures import locate
-from pipeline.core.measures.gradients import at_end, trace_gradients
+from pipeline.core.measures.gradients import at_end, locate, trace_gradients
 from pipeline.core.models import INPUT, Interface, ModelSpec, Replicas, RunOptions, Seq2SeqInputs, loss, teacher_forced
 from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.models.initialisation import PLAIN, Gaussian
@@ -95,7 +94,7 @@ def test_loss_weights_and_every_gradient_are_those_of_a_plain_loop(changes: dict
     grads = torch.autograd.grad(expected, [*model.parameters()], retain_graph=True)
     close(run.grad_RP[0], torch.cat([grad.flatten() for grad in grads]))
     for i, notes in kept:  # dL/ds_t of every state, of the encoder too, and dL/dx_t
-        for key, grad in zip(model.tap_keys, run.grad_states, strict=True):
+        for key, grad in run.grad_states.items():
             plain = torch.stack(torch.autograd.grad(expected, notes[key], retain_graph=True)).flatten(1)
             close(grad[0, : len(plain), i], plain)
             assert not grad[0, len(plain) :, i].any()
@@ -115,7 +114,8 @@ def test_padding_never_changes_a_result(changes: dict[str, Any]) -> None:
         close(longer.losses, alone.losses)
         close(longer.grad_RP, alone.grad_RP)
         summed, summed_grad = summed + num_tokens * alone.losses, summed_grad + num_tokens * alone.grad_RP
-        for found, padded, together in zip(alone.grad_states, longer.grad_states, batch.grad_states, strict=True):
+        traces = (run.grad_states.values() for run in (alone, longer, batch))
+        for found, padded, together in zip(*traces, strict=True):
             T = found.shape[1]
             close(padded[:, :T], found)
             close(together[:, :T, i] * sum(TARGET_LENGTHS) / num_tokens, found[:, :, 0])
@@ -160,12 +160,12 @@ def test_taps_move_the_loss_as_the_trace_says(changes: dict[str, Any]) -> None:
     """Central differences of the loss when one number of a state, or of what is read, is moved."""
     model = model_of(**changes)
     replicas = Replicas([model])
-    states, _ = replicas.state_gradients(replicas.flat_RP, READING, TARGETS, shared=True)
+    states = replicas.backpropagate(replicas.flat_RP, READING, TARGETS, trace=True, shared=True).grad_states
     shapes = model.tap_shapes(READING)
     for number, key in enumerate(model.tap_keys):
         losses = []
         for nudge in (1e-5, -1e-5):
-            taps = [torch.zeros(T, 3, size, dtype=torch.float64) for T, size in shapes]
+            taps = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
             taps[number][0, 1, 1] = nudge
             losses.append(loss(INTERFACE, model(READING, RunOptions(taps=taps)).values, TARGETS))
         slope = ((losses[0] - losses[1]) / 2e-5).item()
@@ -182,7 +182,8 @@ def test_the_decoder_that_runs_free_reads_what_the_coins_say(changes: dict[str, 
     given = torch.randint(3, 6, (3, 7), generator=torch.Generator().manual_seed(1))
     inputs = Seq2SeqInputs(SOURCE, given)
     for coins in (torch.ones(3, 7), torch.zeros(3, 7), (given % 2)):
-        read, said = model.free_running(inputs, coins.bool())
+        free = model(inputs, RunOptions(coins=coins.bool()))
+        read, said = free.decoder_inputs, free.values.argmax(dim=-1)
         again = model(Seq2SeqInputs(SOURCE, read)).values.argmax(dim=-1)
         assert torch.equal(said, again)
         assert torch.equal(read[:, 0], given[:, 0])
@@ -210,7 +211,7 @@ def test_a_replica_in_a_replica_batch_is_bit_for_bit_the_replica_alone(changes: 
         with computing(num_threads=1):
             run = replicas.backpropagate(replicas.flat_RP, own, targets[at], trace=True)
             free = replicas.free_running(replicas.named(replicas.flat_RP), own, coins[at])
-        results.append([run.losses, run.coverage, run.grad_RP, *run.states, *run.grad_states, *free])
+        results.append([run.losses, run.coverage, run.grad_RP, *run.states, *run.grad_states.values(), *free])
     for together, alone in zip(*results, strict=True):
         assert torch.equal(together[2], alone[0])
 
@@ -253,7 +254,7 @@ def test_attention_sees_the_encoder_otherwise_it_sees_its_end_alone() -> None:
         replicas = replicas_of(1, cell="elman", attention=attention)
         with torch.no_grad():
             replicas.named(replicas.flat_RP)["encoder.weight_hh_l0"].zero_()
-        states, _ = replicas.state_gradients(replicas.flat_RP, *example(0), shared=True)
+        states = replicas.backpropagate(replicas.flat_RP, *example(0), trace=True, shared=True).grad_states
         (middle,) = (grad[0, 2].norm().item() for key, grad in states.items() if key.part == "encoder")
         assert (middle > 0) == (attention is ADDITIVE)
         assert (states[INPUT][0, 2].norm() > 0) == (attention is ADDITIVE)
@@ -295,7 +296,7 @@ def test_taps_and_clipping_inside_the_recurrence_are_the_same_step_by_step(
     attention: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of(attention=attention, num_layers=2)
-    taps = [torch.zeros(T, 3, size, dtype=torch.float64).requires_grad_() for T, size in model.tap_shapes(READING)]
+    taps = [torch.zeros(shape, dtype=torch.float64).requires_grad_() for shape in model.tap_shapes(READING)]
     results = []
     for path in (model.decoder.forward, model.decoder.step_by_step):
         monkeypatch.setattr(model.decoder, "forward", path)

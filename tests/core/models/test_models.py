@@ -75,7 +75,8 @@ def test_a_replica_batch_gives_what_its_networks_give_one_by_one(interface: Inte
     inputs, targets = data_of(interface)
     replicas = Replicas(models)
     predictions = replicas.predict(replicas.named(replicas.flat_RP), inputs)
-    losses, grads = replicas.gradients(replicas.flat_RP, inputs, targets, shared=True)
+    run = replicas.backpropagate(replicas.flat_RP, inputs, targets, shared=True)
+    losses, grads = run.losses, run.grad_RP
     for r, model in enumerate(models):
         torch.testing.assert_close(predictions[r], model(inputs).values, rtol=1e-12, atol=1e-12)
         alone = loss(interface, model(inputs).values, targets)
@@ -90,7 +91,7 @@ def test_each_replica_may_have_its_own_batch() -> None:
     inputs, targets = data_of(REAL_LAST)
     replicas = Replicas(models)
     own = torch.stack([inputs, inputs.flip(0) * 2])
-    losses, _ = replicas.gradients(replicas.flat_RP, own, torch.stack([targets, targets]))
+    losses = replicas.backpropagate(replicas.flat_RP, own, torch.stack([targets, targets])).losses
     for r in range(2):
         torch.testing.assert_close(losses[r], loss(REAL_LAST, models[r](own[r]).values, targets), rtol=1e-12, atol=0)
 
@@ -161,4 +162,4 @@ def test_a_pass_from_a_carried_state_scores_the_newest_timesteps_only(cell: str)
     whole = replicas.unroll(replicas.named(replicas.flat_RP), inputs)[1]
     for mine, expected in zip(run.states, whole, strict=True):
         torch.testing.assert_close(mine, expected[:, 3:], rtol=1e-12, atol=1e-14)
-    assert len(run.grad_states) == len(replicas.model.tap_keys)
+    assert tuple(run.grad_states) == replicas.model.tap_keys

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.models import Interface, ModelSpec, Replicas, RunOptions, count_parameters, loss
+from pipeline.core.models import INPUT, Interface, ModelSpec, Replicas, RunOptions, count_parameters, loss
 from pipeline.core.models.architecture import SelfAttention
 from pipeline.core.models.self_attention import SelfAttentionLayer, SelfAttentionModel, positions
 
@@ -136,7 +136,7 @@ def test_a_replica_batch_gives_what_its_networks_give_one_by_one(interface: Inte
         alone = loss(interface, model(PADDED, RunOptions(taps=[tap])).values, targets)
         torch.testing.assert_close(run.losses[r], alone, rtol=1e-12, atol=0)
         grads = torch.autograd.grad(alone, [tap, *model.parameters()])
-        torch.testing.assert_close(run.grad_states[0][r], grads[0], rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(run.grad_states[INPUT][r], grads[0], rtol=1e-10, atol=1e-14)
         flat = torch.cat([grad.flatten() for grad in grads[1:]])
         torch.testing.assert_close(run.grad_RP[r], flat, rtol=1e-10, atol=1e-14)
 

@@ -186,7 +186,6 @@ def test_the_worst_status_speaks_for_the_trial() -> None:
 
     assert result(Status.OK, Status.TIMED_OUT).status == "timed_out"
     assert result(Status.DIVERGED, Status.TIMED_OUT, Status.OK).status == "diverged"
-    assert all(status.sentence for status in Status)
 
 
 def test_the_worst_gradient_check_stays_and_nan_is_worst() -> None:

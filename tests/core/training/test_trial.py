@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.core.models import Replicas, SequenceModel
-from pipeline.core.training import CheckpointError, MemorySink, TrialResult, run_trial
+from pipeline.core.training import TRIAL_VERSION, CheckpointError, MemorySink, TrialResult, run_trial
 from pipeline.core.training.diagnostics import GradientCheckError
 from pipeline.core.training.loop import Trial, train
 from pipeline.errors import ConfigError
@@ -125,6 +126,14 @@ def test_a_damaged_checkpoint_is_refused(data: bytes, adding: Any, spec_of: Any)
         run_trial(spec_of(), adding, MemorySink(), checkpoints=slot)
 
 
+def test_a_checkpoint_of_another_layout_is_refused(adding: Any, spec_of: Any) -> None:
+    slot, buffer = Slot(), io.BytesIO()
+    torch.save({"version": TRIAL_VERSION, "progress": {"clock": {}}, "rows": b"rows"}, buffer)
+    slot.data = buffer.getvalue()
+    with pytest.raises(CheckpointError, match="not a readable checkpoint: .* unexpected keyword argument 'clock'"):
+        run_trial(spec_of(), adding, MemorySink(), checkpoints=slot)
+
+
 def test_a_checkpoint_of_another_version_is_refused(adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     slot = Slot(die_after=1)
     with pytest.raises(KeyboardInterrupt):
@@ -221,15 +230,15 @@ def test_a_training_gradient_that_disagrees_at_initialisation_is_an_error(adding
 def test_a_wrong_backward_pass_is_an_error_at_initialisation(
     adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = Replicas.state_gradients
+    right = Replicas.backpropagate
 
     def wrong(pack: Replicas, *arguments: Any, **options: Any) -> Any:
-        states, grad = right(pack, *arguments, **options)
-        return states, grad * 1.01
+        run = right(pack, *arguments, **options)
+        return run._replace(grad_RP=run.grad_RP * 1.01)
 
-    monkeypatch.setattr(Replicas, "state_gradients", wrong)
+    monkeypatch.setattr(Replicas, "backpropagate", wrong)
     monkeypatch.setattr(
-        "pipeline.core.training.diagnostics.gradient_check_error", lambda fast, exact: torch.zeros(len(fast))
+        "pipeline.core.measures.gradients.gradient_check_error", lambda fast, exact: torch.zeros(len(fast))
     )
     with pytest.raises(GradientCheckError, match="from finite differences of the loss at step 0"):
         run_trial(spec_of(), adding, MemorySink())

@@ -122,7 +122,7 @@ def test_with_k2_over_the_whole_sequence_the_gradients_of_its_updates_sum_to_the
         run = step_of.backpropagate(start.flat_RP, step_of.batch_of(window), options)
         summed += run.grad_RP * window.num_scored / T  # each loss is a mean over its own timesteps
     whole = step_of.train.take(step_of.order.indices(0))
-    _, full = trial.replicas.gradients(start.flat_RP, *whole)
+    full = trial.replicas.backpropagate(start.flat_RP, *whole).grad_RP
     torch.testing.assert_close(summed, full, rtol=1e-9, atol=1e-14)
 
 
@@ -255,9 +255,9 @@ def test_a_target_at_the_end_means_one_update_a_sequence(adding: Any, spec_of: A
 def test_step_times_are_of_the_portions_between_evaluations(adding: Any, spec_of: Any) -> None:
     trial = Trial(spec_of(), adding, MemorySink(), device=torch.device("cpu"))
     row = train(trial).rows[0]
-    assert len(trial.progress.times.step_times_s) == 3  # 30 updates, an evaluation every 10
+    assert len(trial.progress.step_times_s) == 3  # 30 updates, an evaluation every 10
     assert row["step_time_error_s"] > 0
-    assert sum(trial.progress.times.step_times_s) * 10 == pytest.approx(row["training_time_s"])
+    assert sum(trial.progress.step_times_s) * 10 == pytest.approx(row["training_time_s"])
 
 
 def test_the_criterion_may_be_an_error_and_real_targets_have_none(symbols: Any, adding: Any, spec_of: Any) -> None:
