@@ -9,12 +9,17 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.findings import NOTHING_FINISHED, at_stage, by_sign, where_true
-from pipeline.figures.frame import Axis, Lines, Pictures, View, listed
+from pipeline.figures.findings import NOTHING_FINISHED, by_sign, ranked, where_true
+from pipeline.figures.frame import NOT_SHOWN, Axis, Lines, Pictures, View, listed
 from pipeline.figures.pictures import WHOSE, are_letters, as_grid, as_label, of_first_seed, outline
 from pipeline.figures.style import canvas, label_panels
 from pipeline.quantities import Grid, paired_difference
-from pipeline.quantities.attention import OVER_TRAINING, alignment_error, attention_entropy
+from pipeline.quantities.attention import (
+    alignment_error,
+    alignment_error_over_training,
+    attention_entropy,
+    attention_entropy_over_training,
+)
 from pipeline.quantities.words import INTERVAL, capitalised, join_first, name_of, number, seeds_of, with_article
 
 MAX_SOURCE, MAX_OUTPUT = 58, 24
@@ -41,7 +46,7 @@ def _traced(grid: Grid) -> pl.DataFrame:
 
 def drawn_weights(view: View) -> pl.DataFrame:
     """Return the weights that are drawn: of some arms and examples, as far as there is room."""
-    rows = view.rows.filter(pl.col("arm").is_in(view.shown))
+    rows = view.of_shown(view.rows)
     rows = rows.filter(pl.col("example").is_in(_chosen_examples(rows)))
     return rows.filter(pl.col("source_position") <= MAX_SOURCE, pl.col("output_position") <= MAX_OUTPUT)
 
@@ -62,7 +67,7 @@ def _length(rows: pl.DataFrame, example: int, position: str) -> int:
 
 def _maps_finding(view: View) -> str:
     """For which share of output tokens the largest weight lies inside the known alignment, after training."""
-    errors = view.means.drop_nulls("mean").sort("mean", maintain_order=True)
+    errors = ranked(view.means)
     unit = "characters" if are_letters(view.rows["output"].drop_nulls()) else "tokens"
     shares = [f"{100 * (1 - error):.0f} %" for error in errors["mean"]]
     if not shares:
@@ -144,7 +149,7 @@ def _labels(rows: pl.DataFrame, side: str) -> list[str]:
 attention_maps = Pictures(
     name="attention_maps",
     rows=_traced,
-    means=lambda view: at_stage(alignment_error, view.grid),
+    means=lambda view: alignment_error.means(view.grid, stage="end"),
     picture=_draw_maps,
     most=3,
     rank=(
@@ -155,7 +160,7 @@ attention_maps = Pictures(
     about="Weight on each source token (left to right) while the true output is written (top to bottom), on {where}: "
     f"{WHOSE}.",
     values=_maps_values,
-    not_ok=alignment_error.not_ok,
+    not_ok=NOT_SHOWN,
 )
 
 
@@ -175,7 +180,7 @@ def _training_finding(view: View) -> str:
     words = {"below": "sharpens the attention of {arms}", "above": "widens the attention of {arms}"}
     words |= {"unsure": "does not measurably change the attention of {arms}"}
     finding = f"Training {by_sign(changes, words).replace('; ', '; it ')}"
-    errors = at_stage(alignment_error, view.grid).drop_nulls("mean").sort("mean", maintain_order=True)
+    errors = ranked(alignment_error.means(view.grid, stage="end"))
     ends = [f"{100 * row['mean']:.1f} % ({name_of(row['arm'])})" for row in errors.iter_rows(named=True)]
     if not ends:
         return finding
@@ -184,14 +189,14 @@ def _training_finding(view: View) -> str:
 
 
 def _training_values(view: View) -> str:
-    errors = at_stage(alignment_error, view.grid)
+    errors = alignment_error.means(view.grid, stage="end")
     share = "Alignment error: the share of output tokens with a known alignment whose largest weight lies outside it"
     return f"{share}; at the end {listed(view, errors)}." if errors.height else ""
 
 
 attention_over_training = Lines(
     name="attention_over_training",
-    rows=OVER_TRAINING,
+    rows={"attention_entropy_nats": attention_entropy_over_training, "alignment_error": alignment_error_over_training},
     x=Axis(label="training step", column="step", scale="steps"),
     y={
         "attention_entropy_nats": Axis(label="entropy in nats", limits=(0, None)),

@@ -39,28 +39,36 @@ def _rows(grid: Grid) -> pl.DataFrame:
         for (row, side), value in values.items()
     ]
     known = pl.concat(parts)
-    changed = _changes_direction(grid)
-    return known if changed else known.filter(pl.col("row") != "cosine")
+    return known if _changes_direction(grid) else known.filter(pl.col("row") != "cosine")
+
+
+def _means(view: View) -> pl.DataFrame:
+    """Return means over seeds with intervals; of norms medians with quartiles in their place."""
+    keys, value = view.frame.keys, pl.col("value").filter(pl.col("value").is_finite())
+    middle = {"mean": value.median(), "low": value.quantile(0.25), "high": value.quantile(0.75)}
+    quartiles = view.rows.group_by(keys).agg(**middle)
+    means = view.summary(view.rows, keys).join(quartiles, on=keys, maintain_order="left", suffix="_of_norm")
+    is_norm = pl.col("row") == "norm"
+    return means.with_columns(pl.when(is_norm).then(f"{side}_of_norm").otherwise(side).alias(side) for side in middle)
 
 
 def _changes_direction(grid: Grid) -> bool:
-    ends = clip_cosine.summary(clip_cosine.of(grid))
+    ends = clip_cosine.means(grid)
     return bool((ends.select(pl.coalesce("high", "mean")).to_series() < 1 - _CHANGED).any())
 
 
 def _finding(view: View) -> str:
     """In which arms clipping changes the gradient's direction; where in none, which share of steps it shortens."""
-    shares = clipped_share.summary(clipped_share.of(view.grid)).drop_nulls("mean")
+    shares = clipped_share.means(view.grid).drop_nulls("mean")
     if shares["mean"].sum() == 0:
         return "No step was clipped"
-    cosines = clip_cosine.summary(clip_cosine.of(view.grid)).sort(view.grid.rank())
     if _changes_direction(view.grid):
         words = {
             "below": "Clipping changes the gradient's direction in {arms}",
             "unsure": "only its length in {arms}",
         }
         return by_sign(
-            cosines.sort("mean", maintain_order=True),
+            clip_cosine.means(view.grid).sort("mean", maintain_order=True),
             words,
             name=lambda row: (
                 f"{with_article(row['arm'])} (mean cosine {interval(row)})"
@@ -86,36 +94,30 @@ def _threshold(view: View, ax: Axes, panel: Panel) -> None:
 
 
 def _values(view: View) -> str:
-    shares = clipped_share.summary(clipped_share.of(view.grid))
-    text = f"Share of steps clipped: {listed(view, shares)}."
+    text = f"Share of steps clipped: {listed(view, clipped_share.means(view.grid))}."
     if _changes_direction(view.grid):
-        text += f" Mean cosine over clipped steps: {listed(view, clip_cosine.summary(clip_cosine.of(view.grid)))}."
+        text += f" Mean cosine over clipped steps: {listed(view, clip_cosine.means(view.grid))}."
     return text
-
-
-def _rank(view: View) -> dict[str, float | None]:
-    quantity = clip_cosine if _changes_direction(view.grid) else clipped_share
-    return dict(quantity.summary(quantity.of(view.grid)).select("arm", "mean").iter_rows())
 
 
 clipping_ledger = Lines(
     name="clipping_ledger",
     rows=_rows,
+    means=_means,
     x=Axis(label="training step", column="step"),
     y={
-        "norm": Axis(label="gradient norm", scale="decades", band="quartiles"),
+        "norm": Axis(label="gradient norm", scale="decades"),
         "share": Axis(label="share of steps\nclipped", limits=(-0.03, 1.03)),
         "cosine": Axis(label="cosine of\nclipped steps", limits=(None, 1.03), empty="no step was clipped"),
     },
     across=("arm", None),
     down=("row", {"norm": "", "share": "", "cosine": ""}),
     series=("arm", "side"),
-    look=lambda view: {
-        (arm, side): look if side == "before" else Look(FAINT, "--", "")
+    looks=lambda view: {
+        (arm, side): (f"{side} clipping", look if side == "before" else Look(FAINT, "--", ""))
         for arm, look in view.looks.items()
         for side in ("before", "after")
     },
-    label=lambda view: {(arm, side): f"{side} clipping" for arm in view.arms for side in ("before", "after")},
     add=_threshold,
     more=lambda view: {"threshold of the norm over all parameters": Look(INK, ":", "")},
     height=1.7,
@@ -127,5 +129,8 @@ clipping_ledger = Lines(
     values=_values,
     not_ok="they count until they stopped",
     most=4,
-    rank=(_rank, "mean cosine of clipped steps, or share of clipped steps where none changes direction"),
+    rank=(
+        lambda view: (clip_cosine if _changes_direction(view.grid) else clipped_share).by_arm(view.grid),
+        "mean cosine of clipped steps, or share of clipped steps where none changes direction",
+    ),
 )

@@ -8,7 +8,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from pipeline.figures.findings import NOTHING_FINISHED, Row, extremes, with_arm
-from pipeline.figures.frame import Axis, Dots, Lines, Pictures, View, listed
+from pipeline.figures.frame import NOT_SHOWN, Axis, Dots, Lines, Pictures, View, listed
 from pipeline.figures.style import FAINT, Look, canvas, handle_of, label_panels, legend_below
 from pipeline.quantities import Grid, mean_interval
 from pipeline.quantities.decoding import MODES, error_by_position, exposure_gap, sequence_error_by_bin, trains_by_length
@@ -47,15 +47,10 @@ def _exposure_finding(view: View) -> str:
     return f"{lead} {points(most)} percentage points {names[0]}, {points(least)} {names[1]}"
 
 
-def _by_gap(view: View) -> dict[str, float | None]:
-    rows = exposure_gap.of(view.grid)
-    return dict(exposure_gap.summary(rows).select("arm", "mean").iter_rows())
-
-
-def _mode_looks(view: View) -> dict[tuple[str, str], Look]:
+def _mode_looks(view: View) -> dict[tuple[str, str], tuple[str, Look]]:
     """Free-running lines are solid with the arm's marker, teacher-forced ones dashed without."""
     return {
-        (arm, mode): Look(look.colour, dashes, look.marker if mode == "free_running" else "")
+        (arm, mode): (MODES[mode], Look(look.colour, dashes, look.marker if mode == "free_running" else ""))
         for arm, look in view.looks.items()
         for mode, dashes in _DASHES.items()
     }
@@ -71,11 +66,11 @@ _ALONG_OUTPUT = Lines(
     x=_POSITION,
     y=_WRONG,
     series=("arm", "mode"),
-    look=_mode_looks,
+    looks=_mode_looks,
     title=_exposure_finding,
     about="",
     most=MAX_LINES,
-    rank=(_by_gap, "the gap"),
+    rank=(lambda view: exposure_gap.by_arm(view.grid), "the gap"),
 )
 _GAPS = Dots(
     name="exposure_gaps",
@@ -125,7 +120,7 @@ exposure_bias = Pictures(
     "bands the {interval}. Below: the exposure gap, the first minus the second over all positions, paired by seed: "
     "points are seeds, markers means with {interval}.",
     values=_exposure_values,
-    not_ok="diverged and failed ones are not shown",
+    not_ok=NOT_SHOWN,
 )
 
 
@@ -202,7 +197,7 @@ error_by_source_length = Lines(
     marked=True,
     title=_length_finding,
     about=_length_about,
-    not_ok="diverged and failed ones are not shown",
+    not_ok=NOT_SHOWN,
 )
 
 
@@ -223,10 +218,9 @@ def _schedule_finding(view: View) -> str:
 
 
 def _schedule_values(view: View) -> str:
-    rows = final_free_running_error.of(view.grid)
     schedules = view.means.filter(quantity="schedule").group_by("arm", maintain_order=True).agg("step", "mean")
     same = schedules.select("step", "mean").n_unique() < schedules.height
-    errors = f"After training: {listed(view, final_free_running_error.summary(rows), scale=100)} %."
+    errors = f"After training: {listed(view, final_free_running_error.means(view.grid), scale=100)} %."
     return f"{errors}{' Arms with the same schedule lie upon each other.' if same else ''}"
 
 
@@ -238,7 +232,7 @@ forcing_schedule = Lines(
     rows={"schedule": forcing_probability, "error": free_running_error},
     x=Axis(label="training step", column="step"),
     y={
-        "schedule": Axis(label="probability ε of\nthe true token", limits=(-0.04, 1.04), band=None),
+        "schedule": Axis(label="probability ε of\nthe true token", limits=(-0.04, 1.04), band=False),
         "error": Axis(label="wrong tokens\nfree-running in %", scale="percent", limits=(0, None)),
     },
     down=("quantity", {"schedule": "", "error": ""}),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 from matplotlib.axes import Axes
 
-from pipeline.figures.findings import Row, by_sign
-from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Panel, View, listed
-from pipeline.figures.style import FAINT, Look
+from pipeline.figures.findings import Row, by_sign, ranked
+from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Panel, View, draw_dotted, listed
+from pipeline.figures.style import DOTTED, FAINT, Look
 from pipeline.quantities import Grid
 from pipeline.quantities.dynamics import jacobian_bound, jacobian_singular_values, lyapunov_exponents
 from pipeline.quantities.words import count, number, with_article
@@ -15,17 +15,11 @@ from pipeline.quantities.words import count, number, with_article
 REACH = 5.0
 """Exponents so many nats below the largest are cut off: what shrinks by e⁵ per timestep is gone after a few."""
 
-_DOTTED = (0, (1, 1.5))
-
 
 def _ends(means: pl.DataFrame) -> pl.DataFrame:
     """Return the rows with a mean; of more than four the lowest and the highest."""
-    known = means.drop_nulls("mean").sort("mean", maintain_order=True)
+    known = ranked(means)
     return known if known.height <= 4 else pl.concat([known.head(1), known.tail(1)])
-
-
-def _singular_values(grid: Grid) -> pl.DataFrame:
-    return jacobian_singular_values.of(grid).filter(pl.col("which") != "condition")
 
 
 def _at_longest_lag(means: pl.DataFrame) -> pl.DataFrame:
@@ -46,13 +40,13 @@ def _jacobian_finding(view: View) -> str:
 
 
 def _bounds(view: View) -> pl.DataFrame:
-    return jacobian_bound.summary(jacobian_bound.of(view.grid), ["stage", "arm", "lag"])
+    return jacobian_bound.means(view.grid, ["stage", "arm", "lag"])
 
 
 def _jacobian_values(view: View) -> str:
     bound = "Dotted: k log10 σ_max(W_hh), which the largest cannot exceed. " if not _bounds(view).is_empty() else ""
-    conditions = jacobian_singular_values.of(view.grid).filter(which="condition")
-    worst = _ends(_at_longest_lag(jacobian_singular_values.summary(conditions, ["stage", "arm", "lag"])))
+    conditions = jacobian_singular_values.means(view.grid, ["stage", "arm", "lag"], which="condition")
+    worst = _ends(_at_longest_lag(conditions))
     condition = f"log10 of the condition number at the longest lag, after training: {listed(view, worst)}. "
     zeros = view.rows.filter(pl.col("value") == float("-inf")).height
     zero = f"{count(zeros, 'singular value')} of exactly zero {'has' if zeros == 1 else 'have'} no logarithm."
@@ -61,14 +55,12 @@ def _jacobian_values(view: View) -> str:
 
 def _draw_bounds(view: View, ax: Axes, panel: Panel) -> None:
     if panel["which"] == "largest":
-        for arm, line in _bounds(view).filter(stage=panel["stage"]).group_by("arm", maintain_order=True):
-            x, y = line["lag"].to_numpy(), line["mean"].to_numpy()
-            ax.plot(x, y, color=view.looks[str(arm[0])].colour, linestyle=_DOTTED, linewidth=1.0)
+        draw_dotted(view, ax, _bounds(view).filter(stage=panel["stage"]), "lag")
 
 
 jacobian_spectrum = Lines(
     name="jacobian_spectrum",
-    rows=_singular_values,
+    rows=lambda grid: jacobian_singular_values.of(grid).filter(pl.col("which") != "condition"),
     x=Axis(label="lag k (timesteps)", column="lag", scale="counts"),
     y={
         which: Axis(label="singular value", scale="decades", max_decades=1000, lines={0.0: ""})
@@ -77,13 +69,12 @@ jacobian_spectrum = Lines(
     across=("stage", STAGE_TITLES),
     down=("which", {"largest": "largest", "median": "median", "smallest": "smallest"}),
     add=_draw_bounds,
-    more=lambda view: {"bound k log σ_max(W_hh)": Look(FAINT, _DOTTED, "")} if not _bounds(view).is_empty() else {},
+    more=lambda view: {"bound k log σ_max(W_hh)": Look(FAINT, DOTTED, "")} if not _bounds(view).is_empty() else {},
     height=1.75,
     title=_jacobian_finding,
     about="Singular values of the Jacobian ∂s_T/∂s_(T-k) of the whole state over k timesteps, on the probe batch, at "
     "T = {T} on {dataset}: means of log10 over {seeds} with {interval}.",
     values=_jacobian_values,
-    not_ok=jacobian_singular_values.not_ok,
     top_layer="jacobians",
 )
 
@@ -131,7 +122,7 @@ def _draw_standard_errors(view: View, ax: Axes, panel: Panel) -> None:
     keys = ["arm", "at"]
     errors = view.rows.filter(**panel).group_by(keys).agg(error=(pl.col("standard_error") ** 2).mean().sqrt())
     bars = view.means.filter(**panel).join(errors, on=keys, maintain_order="left").drop_nulls(["mean", "error"])
-    for arm, mine in bars.filter(pl.col("arm").is_in(view.shown)).group_by("arm", maintain_order=True):
+    for arm, mine in view.of_shown(bars).group_by("arm", maintain_order=True):
         x, y, error = (mine[column].to_numpy() for column in ("at", "mean", "error"))
         ax.errorbar(x, y, error, color=view.looks[str(arm[0])].colour, fmt="none", elinewidth=0.7)
 
@@ -157,6 +148,5 @@ lyapunov_spectrum = Lines(
     "first t timesteps. Zero is the line between contraction and expansion; what lies more than "
     f"{REACH:g} nats below the largest is cut off.",
     values=_lyapunov_values,
-    not_ok=lyapunov_exponents.not_ok,
     top_layer="lyapunov",
 )

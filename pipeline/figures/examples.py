@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from pipeline.figures.findings import at_stage, where_true
-from pipeline.figures.frame import Pictures, View, listed
+from pipeline.figures.findings import ranked, where_true
+from pipeline.figures.frame import NOT_SHOWN, Pictures, View, listed
 from pipeline.figures.pictures import WHOSE, are_letters, as_grid, legible, of_first_seed, outline
 from pipeline.figures.style import WIDTH, canvas, label_panels
-from pipeline.quantities import Grid, Quantity
+from pipeline.quantities import Grid
 from pipeline.quantities.attention import alignment_share
 from pipeline.quantities.decoding import RUN, distinct_runs, prompted
 from pipeline.quantities.outcomes import test_error, test_loss, test_loss_over_baseline
@@ -35,17 +34,8 @@ LETTERS, MAX_LINES = 82, 3
 FONTS = ["DejaVu Sans Mono", "DejaVu Sans"]
 """The second has what the first lacks."""
 
-_NOT_OK = "diverged and failed ones are not shown"
 _LINE = 0.135
 """Height of a line in inches."""
-
-
-def _means(quantity: Quantity, grid: Grid) -> pl.DataFrame:
-    return quantity.summary(quantity.of(grid))
-
-
-def _by_mean(view: View) -> Mapping[str, float | None]:
-    return dict(view.means.select("arm", "mean").iter_rows())
 
 
 def _captions(grid: Grid) -> pl.DataFrame:
@@ -54,7 +44,7 @@ def _captions(grid: Grid) -> pl.DataFrame:
     Beside them stand the words `written` (free-running) and `true` at the output position; null where a caption ended.
     """
     rows = of_first_seed(grid, "attention").join(_inputs(grid).select("example").unique(), on="example")
-    ranking = _means(test_error, grid).filter(pl.col("arm").is_in(rows["arm"].unique().to_list()))
+    ranking = test_error.means(grid).filter(pl.col("arm").is_in(rows["arm"].unique().to_list()))
     best = ranking.sort("mean", nulls_last=True, maintain_order=True)["arm"].head(1)
     rows = rows.filter(pl.col("arm").is_in(best.to_list()))
     tokens, keys = of_first_seed(grid, "tokens"), ["arm", "seed", "example", "output_position"]
@@ -77,14 +67,14 @@ def _captions_finding(view: View) -> str:
     """How many captions are right, and how much of the attention lies where the words' objects are."""
     (arm,) = view.arms
     errors = view.means.filter(arm=arm).drop_nulls("mean")
-    shares = at_stage(alignment_share, view.grid).filter(arm=arm).drop_nulls("mean")
+    shares = alignment_share.means(view.grid, stage="end").filter(arm=arm).drop_nulls("mean")
     parts = [f"writes {100 * (1 - error):.0f} % of captions exactly right" for error in errors["mean"]]
     parts += [f"has {100 * share:.0f} % of its attention inside the right place" for share in shares["mean"]]
     return f"{capitalised(with_article(arm))} {' and '.join(parts) or 'looks at images while it writes'}"
 
 
 def _captions_values(view: View) -> str:
-    errors, shares = view.means.drop_nulls("mean"), at_stage(alignment_share, view.grid)
+    errors, shares = view.means.drop_nulls("mean"), alignment_share.means(view.grid, stage="end")
     longest = max(of_first_seed(view.grid, "attention")["output_position"])
     return where_true(
         {
@@ -147,7 +137,7 @@ def cells_of(num_cells: int, aspect: float) -> tuple[int, int]:
 captions = Pictures(
     name="captions",
     rows=_captions,
-    means=lambda view: _means(test_error, view.grid),
+    means=lambda view: test_error.means(view.grid),
     picture=_draw_captions,
     title=_captions_finding,
     about=lambda view: (
@@ -156,7 +146,7 @@ captions = Pictures(
         "teacher-forced, relative to the panel's greatest."
     ),
     values=_captions_values,
-    not_ok=_NOT_OK,
+    not_ok=NOT_SHOWN,
 )
 
 
@@ -178,7 +168,7 @@ def _all_frames(grid: Grid) -> pl.DataFrame:
 
 def _reconstructions_finding(view: View) -> str:
     """The error of reconstruction as a share of the baseline's, of the best arm and the worst."""
-    known = view.means.drop_nulls("mean").sort("mean", maintain_order=True)
+    known = ranked(view.means)
     if known.is_empty():
         return f"Reconstructions of {join_first([with_article(arm) for arm in view.shown])}; no baseline is known"
     best, worst = ((with_article(known["arm"][end]), f"{100 * known['mean'][end]:.3g} %") for end in (0, -1))
@@ -205,7 +195,7 @@ def _draw_reconstructions(view: View) -> Figure:
     strips = [(example, *kind) for example in examples for kind in kinds]
     side = (WIDTH - 0.8) / len(frames) * (view.rows["row"].n_unique() / view.rows["column"].n_unique())
     figure, axes = canvas(view.title, len(strips), len(frames), 0.6 + side * len(strips))
-    inputs = view.rows.filter(pl.col("arm").is_in(view.shown), image="input")["brightness"].to_numpy()
+    inputs = view.of_shown(view.rows).filter(image="input")["brightness"].to_numpy()
     style: dict[str, Any] = {"cmap": "Greys", "vmin": inputs.min(), "vmax": inputs.max(), "interpolation": "nearest"}
     for row, (example, arm, image, label) in zip(axes, strips, strict=True):
         strip = view.rows.filter(arm=arm, example=example, image=image)
@@ -222,15 +212,15 @@ def _draw_reconstructions(view: View) -> Figure:
 reconstructions = Pictures(
     name="reconstructions",
     rows=_frames,
-    means=lambda view: _means(test_loss_over_baseline, view.grid),
+    means=lambda view: test_loss_over_baseline.means(view.grid),
     picture=_draw_reconstructions,
     most=3,
-    rank=(_by_mean, "test loss"),
+    rank=(lambda view: test_loss_over_baseline.by_arm(view.grid), "test loss"),
     title=_reconstructions_finding,
     about=f"The first test sequences of {{where}}, and what the decoder makes of the encoder's code: {WHOSE}. All on "
     "one scale of brightness, that of the input.",
     values=_reconstructions_values,
-    not_ok=_NOT_OK,
+    not_ok=NOT_SHOWN,
 )
 
 
@@ -242,7 +232,7 @@ def drawn_texts(view: View) -> pl.DataFrame:
 
     A text is its tokens put together, words with gaps, with the signs of `legible` for what the font lacks.
     """
-    rows = view.rows.filter(pl.col("arm").is_in(view.shown))
+    rows = view.of_shown(view.rows)
     first = rows.filter(pl.col("example").rank("dense").over("arm") <= samples.most // max(1, len(view.shown)))
     gap = "" if are_letters(first["token"]) else " "
     texts = first.sort("position").group_by(_TEXT).agg(text=pl.col("token").str.join(gap))
@@ -255,9 +245,9 @@ def drawn_texts(view: View) -> pl.DataFrame:
 
 def _samples_finding(view: View) -> str:
     """Which text of the arm with the lowest test loss repeats itself most, and which least."""
-    losses = view.means.filter(pl.col("arm").is_in(view.shown)).sort("mean", nulls_last=True, maintain_order=True)
-    variety = distinct_runs.summary(distinct_runs.of(view.grid), ["arm", "sequence"])
-    found = variety.filter(arm=losses["arm"][0]).drop_nulls("mean").sort("mean", maintain_order=True)
+    losses = view.of_shown(view.means).sort("mean", nulls_last=True, maintain_order=True)
+    variety = distinct_runs.means(view.grid, ["arm", "sequence"])
+    found = ranked(variety.filter(arm=losses["arm"][0]))
     if found.is_empty():
         return f"What {join_first([with_article(arm) for arm in view.shown])} write after a prompt"
     unit = "characters" if are_letters(view.rows["token"]) else "tokens"
@@ -271,7 +261,7 @@ def _samples_finding(view: View) -> str:
 
 def _samples_values(view: View) -> str:
     losses, limit = view.means.drop_nulls("mean"), LETTERS * MAX_LINES
-    seeds = seeds_of(distinct_runs.summary(distinct_runs.of(view.grid), ["arm", "sequence"]))
+    seeds = seeds_of(distinct_runs.means(view.grid, ["arm", "sequence"]))
     loss = (
         f"Test loss in nats per token, mean over {seeds_of(losses)} with {INTERVAL}: {listed(view, losses, digits=3)}."
     )
@@ -319,13 +309,13 @@ def _lines(text: str) -> list[str]:
 samples = Pictures(
     name="samples",
     rows=lambda grid: prompted(of_first_seed(grid, "tokens")),
-    means=lambda view: _means(test_loss, view.grid),
+    means=lambda view: test_loss.means(view.grid),
     picture=_draw_samples,
     most=3,
-    rank=(_by_mean, "test loss"),
+    rank=(lambda view: test_loss.by_arm(view.grid), "test loss"),
     title=_samples_finding,
     about=f"The beginning of test sequences of {{where}}, and what follows it by each way of choosing tokens: {WHOSE}. "
     "⏎ is a line break.",
     values=_samples_values,
-    not_ok=_NOT_OK,
+    not_ok=NOT_SHOWN,
 )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from pipeline.quantities import Grid, Quantity, mean_interval, paired_difference
+from pipeline.quantities import Grid, mean_interval, paired_difference
 from pipeline.quantities.attention import attending
 from pipeline.quantities.words import join_first, with_article
+
+STEADY = -math.log10(0.99)
+"""A slope in decades per timestep below which, with its whole interval, a gradient keeps its size to 1 %."""
 
 NOTHING_FINISHED = "Inconclusive: no replica finished training"
 
@@ -27,7 +31,7 @@ def best_and_next(rows: pl.DataFrame, means: pl.DataFrame, noun: str, text: Text
         text: A mean as text, with its unit.
         lead: How a finding begins: «Fewest test errors».
     """
-    known = means.drop_nulls("mean").sort("mean", maintain_order=True)
+    known = ranked(means)
     if known.is_empty():
         return NOTHING_FINISHED
     best, *others = (f"{with_article(row['arm'])} ({text(row['mean'])})" for row in known.iter_rows(named=True))
@@ -46,7 +50,7 @@ def extremes(rows: pl.DataFrame, means: pl.DataFrame) -> tuple[Row, Row, bool] |
 
     None where no arm has a mean; the same arm twice, and no difference, where only one has.
     """
-    known = means.drop_nulls("mean").sort("mean", maintain_order=True)
+    known = ranked(means)
     if known.is_empty():
         return None
     low, high = known.row(0, named=True), known.row(-1, named=True)
@@ -90,6 +94,11 @@ def _side(row: Row, bounds: tuple[float, float], words: Mapping[str, str]) -> st
     return found if found in words else "unsure"
 
 
+def ranked(means: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows that have a mean, the lowest first."""
+    return means.drop_nulls("mean").sort("mean", maintain_order=True)
+
+
 def contrast(rows: pl.DataFrame, first: Sequence[str]) -> pl.DataFrame:
     """Return the means of two kinds of arms over seeds, a seed's value being its mean over the arms of the kind.
 
@@ -119,9 +128,3 @@ def with_arm(arm: str, grid: Grid) -> str:
 def where_true(sentences: Mapping[str, object]) -> str:
     """Return the sentences whose condition holds, one after the other."""
     return " ".join(sentence for sentence, holds in sentences.items() if holds)
-
-
-def at_stage(quantity: Quantity, grid: Grid, stage: str = "end", by: Sequence[str] = ("arm",)) -> pl.DataFrame:
-    """Return the summary of a quantity at one stage, in the order of the arms."""
-    rows = quantity.of(grid).filter(stage=stage)
-    return quantity.summary(rows, by).sort(grid.rank(), maintain_order=True)

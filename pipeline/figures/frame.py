@@ -1,6 +1,6 @@
 """The frame of all figures: a figure declares its rows, its axes and its finding; grouping and panels are here.
 
-A declaration is an instance of a kind: `Lines`, `Dots`, `HeatMaps`, `Points`, or `Pictures` for what is drawn by hand.
+A declaration is an instance of a kind: `Lines`, `Dots`, `Points`, or `Pictures` for what is drawn by hand.
 The frame restricts the grid to its longest length, takes means over seeds with their intervals, limits how many arms
 are drawn and says which, makes panels, looks, legend and letters, says who is missing, and handles the empty case.
 What a title may claim is in `findings.py`: a difference only where its interval allows it.
@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from pipeline.figures.style import (
+    DOTTED,
     INK,
     Look,
     canvas,
@@ -33,7 +33,6 @@ from pipeline.figures.style import (
     legend_below,
     log_ticks,
     looks_of,
-    state_looks,
     step_ticks,
     styled,
     with_room,
@@ -53,6 +52,13 @@ Key = Any
 
 STAGE_TITLES = {"initialisation": "At initialisation", "end": "At the end of training"}
 NOT_FINISHED = "no replica finished"
+NOT_SHOWN = "diverged and failed ones are not shown"
+NOT_OK = {
+    "stage": "diverged and failed ones have no end of training",
+    "step": "they are part of the means, with their last measured weights",
+}
+"""What a figure does with replicas that diverged or failed, by a column of its rows."""
+
 FAINT_LINES = "Faint: fewer than half of the arm's seeds are left."
 TOP_LAYER = "Of several layers and directions the last layer, forward in time, is shown."
 
@@ -70,7 +76,7 @@ class Axis:
         limits: Lowest and highest value shown; None where the data say.
         max_decades: Of means that far below the largest nothing is shown.
         lines: Reference lines across a panel, each with its name; dashed, a thin line where the name is empty.
-        band: What surrounds a line: `interval` of the mean, `quartiles` around the median, or nothing.
+        band: Whether a band shows the interval.
         empty: What a panel without any line says.
     """
 
@@ -80,7 +86,7 @@ class Axis:
     limits: tuple[float | None, float | None] = (None, None)
     max_decades: float | None = None
     lines: Mapping[float, str] | Callable[[View, Panel], Mapping[float, str]] = field(default_factory=dict)
-    band: Literal["interval", "quartiles"] | None = "interval"
+    band: bool = True
     empty: str = NOT_FINISHED
 
     def shown(self, values: Any) -> Any:
@@ -108,7 +114,8 @@ class Frame(ABC):
         means: What is drawn in the place of means over seeds: a row per value of `keys`.
         applies: Whether a grid has what the figure shows, besides rows.
         lengths: Whether the figure is of the longest sequence length or of all.
-        not_ok: What the figure does with replicas that diverged or failed; by default what the quantity says.
+        not_ok: What the figure does with replicas that diverged or failed; by default as the rows have a `stage` or a
+            `step`.
         values: Numbers that the caption lists, as text.
         most: At most so many arms are drawn.
         rank: By what the drawn arms are chosen, and its name.
@@ -182,14 +189,6 @@ class View:
         """Columns `frame.keys`, `mean`, `low`, `high`, `num_seeds`, `num_nonfinite`, `num_missing`."""
         return self.frame.means(self) if self.frame.means else self.summary(self.rows, self.frame.keys)
 
-    @cached_property
-    def quartiles(self) -> pl.DataFrame:
-        """As `means`, but medians over seeds in `mean`, quartiles in `low` and `high`, of finite values."""
-        finite = pl.col("value").filter(pl.col("value").is_finite())
-        return self.rows.group_by(self.frame.keys, maintain_order=True).agg(
-            mean=finite.median(), low=finite.quantile(0.25), high=finite.quantile(0.75), num_seeds=finite.len()
-        )
-
     def summary(self, rows: pl.DataFrame, by: Sequence[str] = ("arm",)) -> pl.DataFrame:
         """Return means over seeds with their intervals, as the quantity takes them."""
         quantity = self.frame.rows
@@ -215,6 +214,10 @@ class View:
         arms = known if len(self.arms) > self.frame.most <= len(known) else self.arms
         return pick_evenly({arm: ranks.get(arm) for arm in arms}, self.frame.most)
 
+    def of_shown(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of the arms that are drawn."""
+        return frame.filter(pl.col("arm").is_in(self.shown))
+
     @cached_property
     def looks(self) -> dict[str, Look]:
         """How each arm is drawn, the same in every figure of the grid."""
@@ -239,9 +242,7 @@ class View:
     @cached_property
     def caption(self) -> str:
         """What is drawn, over how many seeds, which arms, and what became of the others."""
-        frame, quantity = self.frame, self.frame.rows
-        if isinstance(quantity, Mapping):
-            quantity = next(iter(quantity.values()))
+        frame = self.frame
         about = frame.about(self) if callable(frame.about) else frame.about
         seeds = seeds_of(self.means.drop_nulls("mean"))
         dataset, is_set = self.grid.dataset, self.grid.runs["dataset.length"].is_not_null().any()
@@ -253,21 +254,47 @@ class View:
             by = f" by {frame.rank[1]}" if frame.rank else ""
             chosen = f"the extremes{by}, and between them evenly by rank"
             parts.append(f"{len(self.shown)} of {len(self.arms)} arms are shown: {chosen}.")
-        if frame.top_layer and _has_layers(self.grid[frame.top_layer]):
-            parts.append(TOP_LAYER)
+        if frame.top_layer:
+            is_other = (pl.col("layer") > 0) | (pl.col("direction") == "backward")
+            others = self.grid[frame.top_layer].filter(is_other, part="recurrent")
+            parts += [] if others.is_empty() else [TOP_LAYER]
         parts += frame.remarks(self)
-        not_ok = frame.not_ok or (quantity.not_ok if isinstance(quantity, Quantity) else "they are in no mean")
+        by_default = [words for column, words in NOT_OK.items() if column in self.rows.columns]
+        not_ok = frame.not_ok or next(iter(by_default), "diverged and failed ones are in no mean")
         parts.append(f"{outcomes(self.grid.runs, not_ok)}{left_out(self.means)}")
         return " ".join(parts)
 
 
-def _has_layers(frame: pl.DataFrame) -> bool:
-    rows = frame.filter(part="recurrent")
-    return not rows.is_empty() and (rows["layer"].max() != 0 or rows["direction"].n_unique() > 1)
+@dataclass(frozen=True, kw_only=True)
+class _Panelled(Frame):
+    """What figures declare that have a panel per value of a facet.
+
+    Attributes:
+        across: The facet whose values make the columns of panels.
+        down: The facet whose values make the rows of panels.
+        add: Draws what else is in a panel.
+        more: What else is in the legend: names and looks.
+        hollow: Whether a point is drawn hollow: an expression over what is drawn.
+        width: Panels side by side, where they wrap.
+        height: Of a row of panels in inches.
+    """
+
+    across: Facet | None = None
+    down: Facet | None = None
+    add: Callable[[View, Axes, Panel], None] | None = None
+    more: Callable[[View], Mapping[str, Look]] | None = None
+    hollow: pl.Expr = field(default_factory=lambda: pl.lit(value=False))
+    width: int = 3
+    height: float = 2.6
+
+    def axis(self, axis: Axis | Mapping[Any, Axis], panel: Panel) -> Axis:
+        """Return the axis of a panel, where panels differ in it: by rows of panels, or without these by columns."""
+        facet = self.down or self.across
+        return axis if isinstance(axis, Axis) else axis[panel[facet[0]] if facet else None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lines(Frame):
+class Lines(_Panelled):
     """Means over seeds as lines with bands, a line per arm (and state), in panels.
 
     A stretch over which fewer than half of the arm's seeds are left is drawn faint, and the caption says so. Lines with
@@ -276,34 +303,18 @@ class Lines(Frame):
     Attributes:
         x: The horizontal axis; where rows of panels differ in it, one per value of `down`.
         y: The vertical axis; where panels differ in it, one per value of `down`, or without `down` of `across`.
-        across: The facet whose values make the columns of panels.
-        down: The facet whose values make the rows of panels.
         series: The columns that tell lines of a panel apart.
-        look: How a line is drawn, by the values of `series`; by default as its arm.
-        label: What the legend says of a line; by default the arm's name.
-        add: Draws what else is in a panel.
-        more: What else is in the legend: names and looks.
-        width: Panels side by side, where they wrap.
-        height: Of a row of panels in inches.
+        looks: How the legend names a line and how it is drawn, by the values of `series`; by default as its arm.
         marked: Whether lines have a bar at each point in place of a band.
         seeds: Whether seeds stand as points beside marked lines; one that diverged as a cross, at `diverged_value`.
-        hollow: Whether a marked point is drawn hollow: an expression over the means.
     """
 
     x: Axis | Mapping[Any, Axis]
     y: Axis | Mapping[Any, Axis]
-    across: Facet | None = None
-    down: Facet | None = None
     series: tuple[str, ...] = ("arm",)
-    look: Callable[[View], Mapping[Key, Look]] | None = None
-    label: Callable[[View], Mapping[Key, str]] | None = None
-    add: Callable[[View, Axes, Panel], None] | None = None
-    more: Callable[[View], Mapping[str, Look]] | None = None
-    width: int = 4
-    height: float = 2.6
+    looks: Callable[[View], Mapping[Key, tuple[str, Look]]] | None = None
     marked: bool = False
     seeds: bool = False
-    hollow: pl.Expr = field(default_factory=lambda: pl.lit(value=False))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -317,7 +328,7 @@ class Lines(Frame):
 
     def drawn(self, view: View) -> Figure:
         """Return the figure of a view, under the project's style."""
-        means = self._shown(view)
+        means = view.of_shown(view.means)
         panels = _Panels(self, view, means)
         figure, axes = panels.canvas()
         for ax, panel in (each := panels.each(axes)):
@@ -330,7 +341,7 @@ class Lines(Frame):
 
     def fill(self, view: View, ax: Axes, panel: Panel) -> None:
         """Draw what is in one panel."""
-        rows, axis = self._beside(view, panel, self.y).filter(_of(panel)), _axis_of(self, self.y, panel)
+        rows, axis = self._beside(view, panel, self.y).filter(_of(panel)), self.axis(self.y, panel)
         self._lines(view, ax, rows, axis, panel)
         for height, name in axis.references(view, panel).items():
             reference(ax, axis.shown(height), name, horizontal=True)
@@ -341,29 +352,27 @@ class Lines(Frame):
 
     def scale(self, view: View, ax: Axes, panel: Panel) -> None:
         """Scale and limit the axes of one panel by what all panels show that share them."""
-        x, y = _axis_of(self, self.x, panel), _axis_of(self, self.y, panel)
+        x, y = self.axis(self.x, panel), self.axis(self.y, panel)
         references = pl.Series(list(y.references(view, panel)), dtype=pl.Float64)
         _scale(ax, "x", x, self._beside(view, panel, self.x)[x.column])
         _scale(ax, "y", y, pl.concat([self._beside(view, panel, self.y)["mean"], references]))
 
     def _beside(self, view: View, panel: Panel, axes: Axis | Mapping[Any, Axis]) -> pl.DataFrame:
         """Return what is drawn in all panels that share an axis."""
-        means = view.quartiles if _axis_of(self, self.y, panel).band == "quartiles" else view.means
         facet = None if isinstance(axes, Axis) else self.down or self.across
-        return means.filter(pl.col("arm").is_in(view.shown), *_of({facet[0]: panel[facet[0]]} if facet else {}))
+        return view.of_shown(view.means).filter(_of({facet[0]: panel[facet[0]]} if facet else {}))
 
     def remarks(self, view: View) -> list[str]:
         """Return what the caption says of how this was drawn."""
-        drawn = self._shown(view).drop_nulls("mean")
+        drawn = view.of_shown(view.means).drop_nulls("mean")
         return [FAINT_LINES] if drawn.select(_is_thin(view).any()).item() else []
 
-    def _shown(self, view: View) -> pl.DataFrame:
-        return view.means.filter(pl.col("arm").is_in(view.shown))
-
-    def _looks(self, view: View) -> Mapping[Key, Look]:
-        if self.look is not None:
-            return self.look(view)
-        return state_looks(view.grid.arms) if self.series == ("arm", "state") else view.looks
+    def _looks(self, view: View) -> Mapping[Key, tuple[str, Look]]:
+        """Return the name and the look of lines; those of arms that panels are named after have no name."""
+        if self.looks is not None:
+            return self.looks(view)
+        is_titled = any(facet and facet[0] == "arm" for facet in (self.across, self.down))
+        return {arm: ("" if is_titled else name_of(arm), look) for arm, look in view.looks.items()}
 
     def _keys(self, view: View, rows: pl.DataFrame) -> list[tuple[Any, ...]]:
         """Return what tells lines apart, arms in the grid's order."""
@@ -373,12 +382,15 @@ class Lines(Frame):
         return keys
 
     def _lines(self, view: View, ax: Axes, rows: pl.DataFrame, axis: Axis, panel: Panel) -> None:
-        across = _axis_of(self, self.x, panel)
+        across = self.axis(self.x, panel)
         looks, keys = self._looks(view), self._keys(view, rows)
         shade = 0.18 if len(keys) <= 4 else 0.07
         for place, key in enumerate(keys):
             line = rows.filter(**dict(zip(self.series, key, strict=True))).sort(self._column)
-            look, is_thin = looks[key[0] if len(key) == 1 else key], line.select(_is_thin(view)).to_series().to_numpy()
+            (_, look), is_thin = (
+                looks[key[0] if len(key) == 1 else key],
+                line.select(_is_thin(view)).to_series().to_numpy(),
+            )
             x = line[self._column].cast(pl.Float64).to_numpy()
             ends = (line[name].cast(pl.Float64).fill_null(math.nan).to_numpy() for name in ("mean", "low", "high"))
             mean, low, high = map(axis.shown, ends)
@@ -399,9 +411,9 @@ class Lines(Frame):
             strong = np.where(is_thin, math.nan, mean)
             ax.plot(x, strong, **look.line, marker=look.marker, markevery=max(1, len(x) // 6))
             if is_thin.any():  # with the point before, so that the line goes on
-                reach = is_thin | np.append(is_thin[1:], False)
-                ax.plot(x, np.where(reach, mean, math.nan), **look.line | {"linewidth": 0.9, "alpha": 0.45})
-            if axis.band is not None:
+                joined = is_thin | np.append(is_thin[1:], False)
+                ax.plot(x, np.where(joined, mean, math.nan), **look.line | {"linewidth": 0.9, "alpha": 0.45})
+            if axis.band:
                 blank = np.where(is_thin, math.nan, 1.0)
                 ax.fill_between(x, low * blank, high * blank, color=look.colour, alpha=shade, linewidth=0)
 
@@ -417,16 +429,9 @@ class Lines(Frame):
             ax.scatter(x, [axis.shown(value) for value in known[column]] if x else [], color=look.colour, **style)
 
     def _legend(self, view: View, figure: Figure, means: pl.DataFrame) -> None:
-        looks, keys = self._looks(view), self._keys(view, means)
-        in_titles = {facet[0] for facet in (self.across, self.down) if facet}
-        labels = dict(self.label(view)) if self.label is not None else {}
-        entries: dict[str, Look] = {}
-        for parts in keys:
-            key = parts[0] if len(parts) == 1 else parts
-            named = [
-                name_of(str(part)) for part, column in zip(parts, self.series, strict=True) if column not in in_titles
-            ]
-            label, look = labels.get(key, " ".join(named)), looks[key]
+        looks, entries = self._looks(view), dict[str, Look]()
+        for key in self._keys(view, means):
+            label, look = looks[key[0] if len(key) == 1 else key]
             other = entries.setdefault(label, look)
             if other != look:
                 entries[label] = Look(INK, look.dashes if look.dashes == other.dashes else "solid", "")
@@ -446,21 +451,17 @@ def _of(panel: Panel) -> list[pl.Expr]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dots(Frame):
+class Dots(_Panelled):
     """A row per arm: its seeds as points, their mean as a marker with its interval; a panel per value of a facet.
 
     Attributes:
         x: The horizontal axis; where panels differ in it, one per value of `across`.
-        across: The facet that makes panels.
         series: A column whose values stand side by side in the row of an arm, and how each is drawn and named; of a
             value without a look there is one, drawn as its arm.
-        add: Draws what else is in a panel.
     """
 
     x: Axis | Mapping[Any, Axis]
-    across: Facet | None = None
     series: tuple[str, Mapping[Any, tuple[str, Look]]] | None = None
-    add: Callable[[View, Axes, Panel], None] | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -484,7 +485,7 @@ class Dots(Frame):
 
     def fill(self, view: View, ax: Axes, panel: Panel) -> None:
         """Draw one panel."""
-        axis = _axis_of(self, self.x, panel)
+        axis = self.axis(self.x, panel)
         means, seeds = view.means.filter(_of(panel)), view.rows.filter(_of(panel))
         for place, arm in enumerate(view.shown):
             values = axis.shown(seeds.filter(arm=arm)["value"].cast(pl.Float64).drop_nulls().to_numpy())
@@ -493,8 +494,6 @@ class Dots(Frame):
             self._means(ax, place, means.filter(arm=arm), means, view.looks[arm], axis)
         for at, name in axis.references(view, panel).items():
             reference(ax, axis.shown(at), name, horizontal=False)
-        if self.add is not None:
-            self.add(view, ax, panel)
         _scale(ax, "x", axis, means["mean"])
         ax.set_xlabel(axis.label)
         ax.set_yticks(range(len(view.shown)), [textwrap.fill(name_of(arm), 26) for arm in view.shown])
@@ -515,98 +514,26 @@ class Dots(Frame):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeatMaps(Frame):
-    """Means over seeds as colours, log10 in decades, on one scale: a panel per arm and state.
-
-    Attributes:
-        x: The horizontal axis.
-        y: The vertical axis.
-        colour: What the colours mean.
-        series: The columns that tell panels apart.
-    """
-
-    x: Axis
-    y: Axis
-    colour: Axis
-    series: tuple[str, ...] = ("arm", "state")
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The columns that tell the means apart which are drawn."""
-        return (*self.series, self.y.column, self.x.column)
-
-    def drawn(self, view: View) -> Figure:
-        """Return the figure of a view, under the project's style."""
-        means = view.means.filter(pl.col("arm").is_in(view.shown))
-        panels = sorted(
-            means.select(self.series).unique().rows(), key=lambda key: (view.shown.index(key[0]), key[1] != "h")
-        )
-        num_columns = min(2, len(panels))
-        num_rows = math.ceil(len(panels) / num_columns)
-        figure, axes = canvas(view.title, num_rows, num_columns, 0.9 + 1.75 * num_rows)
-        low, high = _reach(means["mean"], self.colour.max_decades)
-        for ax, key in zip(axes.flat, panels, strict=False):
-            self._panel(ax, means.filter(**dict(zip(self.series, key, strict=True))), low, high)
-            ax.set_title(" ".join(name_of(part) for part in key if part))
-        for ax in axes.flat[len(panels) :]:
-            ax.set_visible(False)
-        bar = figure.colorbar(axes[0, 0].collections[0], ax=axes, aspect=30, pad=0.015, extend="min")
-        bar.outline.set_visible(False)
-        bar.set_label(self.colour.label)
-        decades(bar.ax)
-        return figure
-
-    def _panel(self, ax: Axes, rows: pl.DataFrame, low: float, high: float) -> None:
-        wide = rows.sort(self.y.column, self.x.column).pivot(on=self.x.column, index=self.y.column, values="mean")
-        grid = wide.drop(self.y.column).to_pandas().astype(float)
-        style: dict[str, Any] = {"cbar": False, "cmap": "cividis", "rasterized": True}
-        sns.heatmap(grid, ax=ax, vmin=low, vmax=high, xticklabels=False, yticklabels=False, **style)
-        num_rows, num_columns = grid.shape
-        ticks = np.unique(np.linspace(1, num_columns, min(5, num_columns)).round().astype(int))
-        ax.set_xticks(ticks - 0.5, [str(tick) for tick in ticks])
-        shown = list(range(num_rows - 1, -1, -max(1, math.ceil(num_rows / 7))))
-        ax.set_yticks([row + 0.5 for row in shown], [str(wide[self.y.column][row]) for row in shown])
-        ax.tick_params(axis="y", rotation=0)
-        ax.invert_yaxis()
-        ax.set_xlabel(self.x.label)
-        ax.set_ylabel(self.y.label)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Points(Frame):
-    """A point per row: a panel per value of `across`, colour and marker by arm.
+class Points(_Panelled):
+    """A point per row: colour and marker by arm.
 
     Attributes:
         x: The horizontal axis, with the column of the rows.
         y: The vertical axis, with the column of the rows.
-        across: The facet that makes panels.
-        look: How the points of an arm and a value of `series` are drawn; by default as their arm.
         series: A column that tells points of an arm apart.
-        hollow: Whether a point is drawn hollow: an expression over the rows.
+        look: How the points of an arm and a value of `series` are drawn; by default as their arm.
         limits: Of both axes, from the rows that are drawn; the caption counts what lies beyond.
-        add: Draws what else is in a panel.
-        more: What else is in the legend.
-        square: Whether panels are square.
-        width: Panels side by side, where they wrap.
-        height: Of a row of panels in inches.
     """
 
     x: Axis
     y: Axis
-    across: Facet | None = None
-    look: Callable[[View], Mapping[tuple[str, Any], Look]] | None = None
     series: str | None = None
-    hollow: pl.Expr = field(default_factory=lambda: pl.lit(value=False))
+    look: Callable[[View], Mapping[tuple[str, Any], Look]] | None = None
     limits: Callable[[pl.DataFrame], Sequence[tuple[float, float]]] | None = None
-    add: Callable[[View, Axes, Panel], None] | None = None
-    more: Callable[[View], Mapping[str, Look]] | None = None
-    square: bool = False
-    width: int = 3
-    height: float = 2.3
 
     def drawn(self, view: View) -> Figure:
         """Return the figure of a view, under the project's style."""
-        rows = self._shown(view).with_columns(hollow=self.hollow)
+        rows = view.of_shown(view.rows).with_columns(hollow=self.hollow)
         panels = _Panels(self, view, rows)
         figure, axes = panels.canvas()
         series = ["arm", self.series] if self.series else ["arm"]
@@ -620,8 +547,6 @@ class Points(Frame):
                     ax.scatter(part[self.x.column], part[self.y.column], **style)
             if self.add is not None:
                 self.add(view, ax, panel)
-            if self.square:
-                ax.set_box_aspect(1)
             _scale(ax, "x", self.x, rows[self.x.column])
             _scale(ax, "y", self.y, rows[self.y.column])
             if self.limits is not None:
@@ -637,16 +562,13 @@ class Points(Frame):
 
     def remarks(self, view: View) -> list[str]:
         """Return what the caption says of how this was drawn."""
-        rows = self._shown(view)
+        rows = view.of_shown(view.rows)
         if self.limits is None or rows.is_empty():
             return []
         sides = zip((self.x.column, self.y.column), self.limits(rows), strict=True)
         inside = pl.all_horizontal(pl.col(name).is_between(*side) for name, side in sides)
         beyond = rows.filter(~inside).height
         return [f"{capitalised(count(beyond, 'point'))} far from the others lie beyond the frame."] if beyond else []
-
-    def _shown(self, view: View) -> pl.DataFrame:
-        return view.rows.filter(pl.col("arm").is_in(view.shown))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -668,16 +590,12 @@ class _Panels:
     """The panels of a figure: which there are, where they stand, and what is written round them."""
 
     def __init__(self, frame: Lines | Dots | Points, view: View, rows: pl.DataFrame) -> None:
-        self.frame, self.view, self.down = frame, view, frame.down if isinstance(frame, Lines) else None
+        self.frame, self.view, self.down = frame, view, frame.down
         down, across = _values(self.down, view, rows), _values(frame.across, view, rows)
         self.grid = [[{**below, **beside} for beside in across] for below in down]
         if not isinstance(frame, Dots) and len(down) == 1 and len(across) > frame.width:
             width = 2 if len(across) == 4 else frame.width
             self.grid = [self.grid[0][start : start + width] for start in range(0, len(across), width)]
-
-    def axis(self, axis: Axis | Mapping[Any, Axis], panel: Panel) -> Axis:
-        """Return the axis of a panel."""
-        return _axis_of(self.frame, axis, panel)
 
     def canvas(self, height: float | None = None) -> tuple[Figure, np.ndarray[Any, Any]]:
         num_rows, num_columns, frame = len(self.grid), len(self.grid[0]), self.frame
@@ -708,18 +626,18 @@ class _Panels:
             for ax, panel in zip(row, panels, strict=False):
                 titles = self.down[1] if self.down else None
                 below = titles[panel[self.down[0]]] if self.down and isinstance(titles, Mapping) else ""
-                ax.set_xlabel(self.axis(self.frame.x, panel).label)
-                ax.set_ylabel("\n".join(filter(None, [below, self.axis(self.frame.y, panel).label])))
+                ax.set_xlabel(self.frame.axis(self.frame.x, panel).label)
+                ax.set_ylabel("\n".join(filter(None, [below, self.frame.axis(self.frame.y, panel).label])))
                 ax.label_outer(remove_inner_ticks=False)
                 if not isinstance(self.frame.x, Axis):
-                    ax.set_xlabel(self.axis(self.frame.x, panel).label)
+                    ax.set_xlabel(self.frame.axis(self.frame.x, panel).label)
                     ax.tick_params(labelbottom=True)
                 if not isinstance(self.frame.y, Axis) and not self.down:
-                    ax.set_ylabel(self.axis(self.frame.y, panel).label)
+                    ax.set_ylabel(self.frame.axis(self.frame.y, panel).label)
                     ax.tick_params(labelleft=True)
         last = [panels for panels in self.grid if panels][-1]
         for ax in axes[-2][len(last) :] if len(axes) > 1 else ():  # nothing stands below these
-            ax.set_xlabel(self.axis(self.frame.x, last[-1]).label)
+            ax.set_xlabel(self.frame.axis(self.frame.x, last[-1]).label)
             ax.tick_params(labelbottom=True)
         label_panels(list(axes[0]) if self.down else [ax for ax in axes.flat if ax.get_visible()])
 
@@ -730,12 +648,6 @@ class _Panels:
         value = name_of(str(panel[name]))
         title = value if titles is None else titles.format(value) if isinstance(titles, str) else titles[panel[name]]
         return textwrap.fill(title, max(14, 78 // len(self.grid[0])))
-
-
-def _axis_of(frame: Lines | Dots | Points, axis: Axis | Mapping[Any, Axis], panel: Panel) -> Axis:
-    """Return the axis of a panel, where panels differ in it: by rows of panels, or without these by columns."""
-    facet = (frame.down if isinstance(frame, Lines) else None) or frame.across
-    return axis if isinstance(axis, Axis) else axis[panel[facet[0]] if facet else None]
 
 
 def _values(facet: Facet | None, view: View, rows: pl.DataFrame) -> list[Panel]:
@@ -755,7 +667,9 @@ def _scale(ax: Axes, which: Literal["x", "y"], axis: Axis, values: pl.Series) ->
         set_scale("log")
     low, high = axis.limits
     if axis.max_decades is not None:
-        low, high = _padded(*_reach(values, axis.max_decades))
+        low, high = reach(values, axis.max_decades)
+        margin = 0.08 * max(high - low, 0.5)
+        low, high = low - margin, high + margin
     if low is not None or high is not None:
         set_limits(low, high)
     if axis.scale == "decades":
@@ -774,18 +688,14 @@ def _scale(ax: Axes, which: Literal["x", "y"], axis: Axis, values: pl.Series) ->
         getattr(ax, f"set_{which}ticks")(kept := with_room(lengths, room), [f"{length:g}" for length in kept])
 
 
-def _reach(values: pl.Series, max_decades: float | None) -> tuple[float, float]:
+def reach(values: pl.Series, max_decades: float) -> tuple[float, float]:
+    """Return the lowest and the highest finite value, the lowest at most `max_decades` below the highest."""
     finite = values.cast(pl.Float64).drop_nulls().drop_nans().to_numpy()
     finite = finite[np.isfinite(finite)]
     if not len(finite):
         return -1.0, 0.0
     high = float(finite.max())
-    return max(float(finite.min()), high - (max_decades or math.inf)), high
-
-
-def _padded(low: float, high: float) -> tuple[float, float]:
-    margin = 0.08 * max(high - low, 0.5)
-    return low - margin, high + margin
+    return max(float(finite.min()), high - max_decades), high
 
 
 def _dodged(x: np.ndarray[Any, Any], place: int, num_lines: int, *, is_log: bool) -> np.ndarray[Any, Any]:
@@ -812,6 +722,13 @@ def reference(ax: Axes, at: float, name: str, *, horizontal: bool) -> None:
 
 def _legend(figure: Figure, looks: Mapping[str, Look]) -> None:
     legend_below(figure, [handle_of(look) for look in looks.values()], list(looks))
+
+
+def draw_dotted(view: View, ax: Axes, means: pl.DataFrame, along: str) -> None:
+    """Draw a dotted line of each arm's theory, in its colour."""
+    for arm, line in means.group_by("arm", maintain_order=True):
+        x, y = (line[column].cast(pl.Float64).fill_null(math.nan).to_numpy() for column in (along, "mean"))
+        ax.plot(x, y, color=view.looks[str(arm[0])].colour, linestyle=DOTTED, linewidth=1.0)
 
 
 def listed(view: View, means: pl.DataFrame, *, digits: int = 2, scale: float = 1.0) -> str:

@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.findings import at_stage
+from pipeline.figures.findings import STEADY
 from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Pictures, View, listed
-from pipeline.figures.style import FAINT, INK, Look, canvas, handle_of, label_panels, legend_below
+from pipeline.figures.style import DOTTED, FAINT, INK, Look, canvas, handle_of, label_panels, legend_below
 from pipeline.quantities import gates as quantities
 from pipeline.quantities.gates import KEEPING
 from pipeline.quantities.words import INTERVAL, join_first, name_of, number, with_article
 
 _ORDER = (*KEEPING, "i", "r", "o")
 
-_STEADY = -math.log10(0.99)
-"""Decades per timestep: a gradient's slope within so much of the product's, with its whole interval, follows it."""
 
-
-def _lives(view: View, stage: str = "end") -> pl.DataFrame:
-    return at_stage(quantities.half_life, view.grid, stage)
+def _lives(view: View) -> list[dict[str, float | None]]:
+    """Return the half-life by arm, at initialisation and after training."""
+    return [quantities.half_life.by_arm(view.grid, stage=stage) for stage in STAGE_TITLES]
 
 
 def _half_life_finding(view: View) -> str:
     """Where training lengthens or shortens the memory of the keeping gate, by its half-life."""
-    lives = {
-        stage: dict(_lives(view, stage).drop_nulls("mean").select("arm", "mean").iter_rows()) for stage in STAGE_TITLES
-    }
-    if not all(lives.values()):
+    lives = _lives(view)
+    if any(set(known.values()) <= {None} for known in lives):
         return "Half-lives of the keeping gate are not known both before and after training"
-    changes = quantities.half_life_change.summary(quantities.half_life_change.of(view.grid)).sort(view.grid.rank())
+    changes = quantities.half_life_change.means(view.grid)
     sides = {"lengthens": pl.col("low") > 0, "shortens": pl.col("high") < 0}
     parts = []
     for verb, is_on_side in sides.items():
         arms = changes.filter(is_on_side)["arm"]
-        spans = {arm: " → ".join(number(known.get(arm), 2) for known in lives.values()) for arm in arms}
+        spans = {arm: " → ".join(number(known.get(arm), 2) for known in lives) for arm in arms}
         names = [f"{with_article(arm)} ({span} timesteps)" for arm, span in spans.items()]
         parts += [f"{verb} the keeping gate's half-life in {join_first(names, 2)}"] if names else []
     unsure = changes.filter(~pl.any_horizontal(*(side.fill_null(value=False) for side in sides.values())))["arm"]
@@ -48,14 +44,14 @@ def _half_life_finding(view: View) -> str:
 
 
 def _half_lives(view: View) -> str:
-    known = _lives(view).filter(pl.col("arm").is_in(view.shown)).drop_nulls("low")
+    known = view.of_shown(quantities.half_life.means(view.grid, stage="end")).drop_nulls("low")
     lead = f"Half-lives ln ½ / ln f of the keeping gate after training, {INTERVAL}"
     return "" if known.is_empty() else f"{lead}: {listed(view, known)} timesteps."
 
 
 def _densities(view: View) -> Figure:
     """Draw a panel per gate, and one of saturation."""
-    drawn = view.means.filter(pl.col("arm").is_in(view.shown))
+    drawn = view.of_shown(view.means)
     gates = sorted(drawn["gate"].unique(), key=lambda gate: (_ORDER.index(gate) if gate in _ORDER else 9, gate))[:5]
     num_columns = 2 if len(gates) in {1, 3} else 3
     num_rows = math.ceil((len(gates) + 1) / num_columns)
@@ -74,7 +70,7 @@ def _densities(view: View) -> Figure:
     _saturation(view, axes.flat[len(gates)], gates)
     for ax in axes.flat[len(gates) + 1 :]:
         ax.set_visible(False)
-    lives = [dict(_lives(view, stage).select("arm", "mean").iter_rows()) for stage in STAGE_TITLES]
+    lives = _lives(view)
     labels = {
         arm: f"{name_of(arm)}: half-life " + " → ".join(number(known.get(arm), 2) for known in lives)
         if any(arm in known for known in lives)
@@ -89,8 +85,8 @@ def _densities(view: View) -> Figure:
 def _saturation(view: View, ax: Axes, gates: list[str]) -> None:
     """Draw a letter per gate at (share near 0, share near 1), with a line that begins at initialisation."""
     keys = ["stage", "arm", "gate", "side"]
-    shares = quantities.gate_saturation.summary(quantities.gate_saturation.of(view.grid), keys)
-    shares = shares.filter(pl.col("gate").is_in(gates), pl.col("arm").is_in(view.shown))
+    saturation = quantities.gate_saturation
+    shares = view.of_shown(saturation.summary(saturation.of(view.grid), keys)).filter(pl.col("gate").is_in(gates))
     wide = shares.pivot(on="side", index=["stage", "arm", "gate"], values="mean", maintain_order=True)
     ax.plot([0, 1], [1, 0], color=INK, linewidth=0.7, linestyle=":")
     if {"left_saturated", "right_saturated"} <= {*wide.columns}:
@@ -115,56 +111,47 @@ gate_distribution = Pictures(
     "line from initialisation to the end, as in Karpathy et al. (2015).",
     values=_half_lives,
     most=4,
-    rank=(
-        lambda view: dict(_lives(view).select("arm", "mean").iter_rows()),
-        "half-life of the keeping gate at the end",
-    ),
+    rank=(lambda view: _lives(view)[-1], "half-life of the keeping gate at the end"),
     top_layer="gates",
 )
-
-_SOURCES = {
-    "gradient": "gradient, measured",
-    "retention": "product of the keeping gate",
-    "power": "f^k of its mean f",
-}
 
 
 def _retention_finding(view: View) -> str:
     """Whether after training the gradient falls as the keeping gate's product does, slower, or faster."""
-    gaps = at_stage(quantities.retention_gap, view.grid).drop_nulls("mean")
+    gaps = quantities.retention_gap.means(view.grid, stage="end").drop_nulls("mean")
     if gaps.is_empty():
         return "Inconclusive: gate and gradient are not both known at the end of training"
-    is_steady = (pl.col("low") > -_STEADY) & (pl.col("high") < _STEADY)
-    verdict = (
-        pl.when(is_steady)
-        .then(pl.lit("as fast as"))
-        .when(pl.col("low") > 0)
-        .then(pl.lit("slower than"))
-        .when(pl.col("high") < 0)
-        .then(pl.lit("faster than"))
-    )
-    arms = gaps.with_columns(verdict=verdict)
-    names = {
-        speed: [with_article(arm) for arm in arms.filter(pl.col("verdict").eq_missing(speed))["arm"]]
-        for speed in ("as fast as", "slower than", "faster than", None)
-    }
-    unsure = names.pop(None)
-    parts = [f"{speed} the keeping gate's product in {join_first(found)}" for speed, found in names.items() if found]
-    falls = f"the gradient falls {', '.join(parts)}" if parts else ""
-    rest = f"no difference to the keeping gate's product is established in {join_first(unsure)}" if unsure else ""
-    return f"After training {'; '.join(filter(None, (falls, rest)))}"
+    speeds: dict[str, list[str]] = {"as fast as": [], "slower than": [], "faster than": [], "": []}
+    for row in gaps.iter_rows(named=True):
+        speeds[_speed(row["low"], row["high"])].append(with_article(row["arm"]))
+    unsure = speeds.pop("")
+    parts = [f"{speed} the keeping gate's product in {join_first(arms)}" for speed, arms in speeds.items() if arms]
+    falls = [f"the gradient falls {', '.join(parts)}"] if parts else []
+    rest = [f"no difference to the keeping gate's product is established in {join_first(unsure)}"] if unsure else []
+    return f"After training {'; '.join(falls + rest)}"
+
+
+def _speed(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return ""
+    if low > -STEADY and high < STEADY:
+        return "as fast as"
+    return "slower than" if low > 0 else "faster than" if high < 0 else ""
 
 
 def _slopes(view: View) -> str:
-    gaps = at_stage(quantities.retention_gap, view.grid).filter(pl.col("arm").is_in(view.shown)).drop_nulls("mean")
+    gaps = view.of_shown(quantities.retention_gap.means(view.grid, stage="end")).drop_nulls("mean")
     lead = "Slope of the gradient minus that of the product, decades per timestep"
     return "" if gaps.is_empty() else f"{lead}: {listed(view, gaps)}."
 
 
-def _source_looks(view: View) -> dict[tuple[str, str], Look]:
-    others = {"retention": Look(INK, (0, (5, 1.5)), ""), "power": Look(FAINT, (0, (1, 1.5)), "")}
-    own = {(arm, "gradient"): Look(view.looks[arm].colour, "solid", "") for arm in view.grid.arms}
-    return own | {(arm, source): look for arm in view.grid.arms for source, look in others.items()}
+def _source_looks(view: View) -> dict[tuple[str, str], tuple[str, Look]]:
+    looks = {}
+    for arm in view.grid.arms:
+        looks[arm, "gradient"] = "gradient, measured", Look(view.looks[arm].colour, "solid", "")
+        looks[arm, "retention"] = "product of the keeping gate", Look(INK, (0, (5, 1.5)), "")
+        looks[arm, "power"] = "f^k of its mean f", Look(FAINT, DOTTED, "")
+    return looks
 
 
 def _last_product(view: View) -> dict[str, float | None]:
@@ -173,35 +160,31 @@ def _last_product(view: View) -> dict[str, float | None]:
     return dict(last.select("arm", "mean").iter_rows())
 
 
-_retention: dict[str, Any] = {
-    "name": "gate_retention",
-    "x": Axis(label="lag k (timesteps)", column="lag", scale="counts"),
-    "y": Axis(label="relative to lag 0", scale="decades", lines={0.0: ""}, max_decades=16),
-    "across": ("arm", None),
-    "series": ("arm", "source"),
-    "look": _source_looks,
-    "label": lambda view: {(arm, source): label for arm in view.arms for source, label in _SOURCES.items()},
-    "title": _retention_finding,
-    "about": "Mean product of the keeping gate (f of the LSTM, z of the GRU) over the last k timesteps, f^k with the "
+_last_retention = Lines(
+    name="gate_retention",
+    rows=lambda grid: quantities.retention_by_lag.of(grid).filter(stage="end"),
+    means=lambda view: view.summary(view.rows, ["stage", "arm", "source", "lag"]),
+    x=Axis(label="lag k (timesteps)", column="lag", scale="counts"),
+    y=Axis(label="relative to lag 0", scale="decades", lines={0.0: ""}, max_decades=16),
+    across=("arm", None),
+    series=("arm", "source"),
+    looks=_source_looks,
+    height=2.0,
+    title=_retention_finding,
+    about="Mean product of the keeping gate (f of the LSTM, z of the GRU) over the last k timesteps, f^k with the "
     "gate's mean f, and the norm of ∂L/∂c (∂L/∂h of the GRU) k timesteps back relative to lag 0, at T = {T} on "
     "{dataset}: means over {seeds}, bands the {interval}. «As fast» means within 1 % per timestep. What lies more than "
     "16 decades below lag 0 is cut off; where the loss is at every timestep, gradient enters at every lag.",
-    "values": _slopes,
-    "not_ok": quantities.retention_by_lag.not_ok,
-    "top_layer": "gates",
-    "height": 2.0,
-}
-gate_retention = Lines(
-    **_retention,
+    values=_slopes,
+    most=6,
+    rank=(_last_product, "the keeping gate's product at the longest lag"),
+    top_layer="gates",
+)
+gate_retention = replace(
+    _last_retention,
     rows=quantities.retention_by_lag,
     down=("stage", STAGE_TITLES),
     most=3,
-    crowded=Lines(
-        **_retention,
-        rows=lambda grid: quantities.retention_by_lag.of(grid).filter(stage="end"),
-        means=lambda view: view.summary(view.rows.with_columns(stage=pl.lit("end")), ["stage", "arm", "source", "lag"]),
-        width=3,
-        most=6,
-        rank=(_last_product, "the keeping gate's product at the longest lag"),
-    ),
+    rank=None,
+    crowded=_last_retention,
 )

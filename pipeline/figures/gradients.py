@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import polars as pl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from pipeline.figures.findings import Row, at_stage, by_sign, contrast, with_arm
-from pipeline.figures.frame import STAGE_TITLES, Axis, HeatMaps, Lines, View, listed
-from pipeline.figures.style import Look
+from pipeline.figures.findings import STEADY, Row, by_sign, contrast, ranked, with_arm
+from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Pictures, View, listed, reach
+from pipeline.figures.style import Look, canvas, decades, state_looks
 from pipeline.quantities import Grid, mean_interval
 from pipeline.quantities import gradients as quantities
 from pipeline.quantities.attention import attending
 from pipeline.quantities.gradients import recurring
 from pipeline.quantities.words import interval, join_first, name_of, number, with_article
 
-_STEADY = -math.log10(0.99)
-"""A slope in decades per timestep below which, with its whole interval, the gradient keeps its size to 1 %."""
+_MAX_DECADES = 16
+"""Colours end so many decades below the largest norm."""
 
 _EXACT = "exact float64 backward pass"
-
-
-def _per_decade(row: Row) -> str:
-    return number(-1 / row["mean"], 2)
 
 
 def _state(row: Row) -> str:
@@ -50,7 +51,7 @@ def _decay(view: View) -> pl.DataFrame:
 
 def _decay_finding(view: View) -> str:
     """Where the gradient falls fastest after training, where slowest, and where not at all."""
-    end = _decay(view).filter(stage="end").drop_nulls("mean").sort("mean", maintain_order=True)
+    end = ranked(_decay(view).filter(stage="end"))
     if end.is_empty():
         return "No replica finished training: only the initial gradient is known"
     falling, after = end.filter(pl.col("high") < 0), f"After training at T = {view.T}"
@@ -58,23 +59,22 @@ def _decay_finding(view: View) -> str:
         reason = "one seed has no interval" if end["num_seeds"].max() == 1 else "every interval contains zero or growth"
         return f"{after} no gradient is shown to decay with lag ({reason})"
     fast, slow = falling.row(0, named=True), falling.row(-1, named=True)
-    finding = f"{after} the gradient decays tenfold every {_per_decade(fast)} timesteps in {_state(fast)}"
+    finding = f"{after} the gradient decays tenfold every {number(-1 / fast['mean'], 2)} timesteps in {_state(fast)}"
     if falling.height > 1:
-        finding += f", every {_per_decade(slow)} in {_state(slow)}"
+        finding += f", every {number(-1 / slow['mean'], 2)} in {_state(slow)}"
     others = end.filter((pl.col("high") >= 0).fill_null(value=True))
     words = {"within": "it keeps its size in {arms}", "unsure": "no decay is established in {arms}"}
-    rest = by_sign(others, words, name=_state, bounds=(-_STEADY, _STEADY))
+    rest = by_sign(others, words, name=_state, bounds=(-STEADY, STEADY))
     return f"{finding}; {rest}" if rest else finding
 
 
-def _decay_labels(view: View) -> dict[tuple[str, str], str]:
-    slopes = _decay(view)
-    labels = {}
-    for arm, state in slopes.select("arm", "state").unique(maintain_order=True).iter_rows():
-        own = dict(slopes.filter(arm=arm, state=state).select("stage", "mean").iter_rows())
-        factors = " → ".join(_factor(own.get(stage)) for stage in STAGE_TITLES)
-        labels[arm, state] = f"{name_of(arm)} {state}  {factors}"
-    return labels
+def _decay_looks(view: View) -> dict[tuple[str, str], tuple[str, Look]]:
+    slopes = {tuple(key): mean for *key, mean in _decay(view).select("arm", "state", "stage", "mean").iter_rows()}
+    looks = {}
+    for (arm, state), look in state_looks(view.grid.arms).items():
+        factors = " → ".join(_factor(slopes.get((arm, state, stage))) for stage in STAGE_TITLES)
+        looks[arm, state] = f"{name_of(arm)} {state}  {factors}", look
+    return looks
 
 
 gradient_by_lag = Lines(
@@ -84,13 +84,13 @@ gradient_by_lag = Lines(
     y=Axis(label="gradient norm relative to lag 0", scale="decades", lines={0.0: ""}),
     across=("stage", STAGE_TITLES),
     series=("arm", "state"),
-    label=_decay_labels,
+    looks=_decay_looks,
     title=_decay_finding,
     about="Frobenius norm over the probe batch of ∂L/∂h (and ∂L/∂c of a cell state) k timesteps before the last one, "
     f"relative to lag 0, at T = {{T}} on {{dataset}}; {_EXACT}. Lines are means of log10 over {{seeds}}, bands the "
     "{interval}. In the legend: factors per timestep at initialisation and after training, least-squares fits of the "
     "log10 norm, seed by seed. Where the study selects between settings, the selected one is shown.",
-    not_ok=quantities.gradient_by_lag.not_ok,
+    not_ok="diverged and failed replicas are shown at initialisation only, if at all",
     top_layer="traces",
 )
 
@@ -117,42 +117,74 @@ def _fading(view: View) -> str:
     return f"After training the first timestep's gradient lies {' to '.join(parts)} the last one's"
 
 
-gradient_heatmap = HeatMaps(
+def _draw_heat_maps(view: View) -> Figure:
+    """Draw a panel per arm and state, the training step against the timestep, on one scale of colours."""
+    means = view.of_shown(view.means)
+    panels = sorted(
+        means.select("arm", "state").unique().rows(), key=lambda key: (view.shown.index(key[0]), key[1] != "h")
+    )
+    num_columns = min(2, len(panels))
+    num_rows = math.ceil(len(panels) / num_columns)
+    figure, axes = canvas(view.title, num_rows, num_columns, 0.9 + 1.75 * num_rows)
+    ends = reach(means["mean"], _MAX_DECADES)
+    for ax, (arm, state) in zip(axes.flat, panels, strict=False):
+        _draw_heat_map(ax, means.filter(arm=arm, state=state), ends)
+        ax.set_title(f"{name_of(arm)} {state}")
+    for ax in axes.flat[len(panels) :]:
+        ax.set_visible(False)
+    bar = figure.colorbar(axes[0, 0].collections[0], ax=axes, aspect=30, pad=0.015, extend="min")
+    bar.outline.set_visible(False)
+    bar.set_label("gradient norm")
+    decades(bar.ax)
+    return figure
+
+
+def _draw_heat_map(ax: Axes, rows: pl.DataFrame, ends: tuple[float, float]) -> None:
+    wide = rows.sort("step", "timestep").pivot(on="timestep", index="step", values="mean")
+    cells = wide.drop("step").to_pandas().astype(float)
+    style: dict[str, Any] = {"cbar": False, "cmap": "cividis", "rasterized": True}
+    sns.heatmap(cells, ax=ax, vmin=ends[0], vmax=ends[1], xticklabels=False, yticklabels=False, **style)
+    num_rows, num_columns = cells.shape
+    ticks = np.unique(np.linspace(1, num_columns, min(5, num_columns)).round().astype(int))
+    ax.set_xticks(ticks - 0.5, [str(tick) for tick in ticks])
+    shown = list(range(num_rows - 1, -1, -max(1, math.ceil(num_rows / 7))))
+    ax.set_yticks([row + 0.5 for row in shown], [str(wide["step"][row]) for row in shown])
+    ax.tick_params(axis="y", rotation=0)
+    ax.invert_yaxis()
+    ax.set(xlabel="timestep t", ylabel="training step")
+
+
+gradient_heatmap = Pictures(
     name="gradient_heatmap",
     rows=quantities.gradient_over_training,
-    x=Axis(label="timestep t", column="timestep"),
-    y=Axis(label="training step", column="step"),
-    colour=Axis(label="gradient norm", scale="decades", max_decades=16),
+    means=lambda view: view.summary(view.rows, ["arm", "state", "step", "timestep"]),
+    picture=_draw_heat_maps,
     title=_fading,
     about="log10 of the Frobenius norm over the probe batch of ∂L/∂h and ∂L/∂c at timestep t, against training step, "
-    "at T = {T} on {dataset}; mean over {seeds}. A replica that stopped keeps its last measurement. Colours end 16 "
-    "decades below the largest norm.",
+    "at T = {T} on {dataset}; mean over {seeds}. A replica that stopped keeps its last measurement. Colours end "
+    f"{_MAX_DECADES} decades below the largest norm.",
     most=3,
     rank=(lambda view: dict(_decades_lost(view).group_by("arm").agg(pl.col("lost").min()).iter_rows()), "decades lost"),
     top_layer="traces",
 )
 
 
-_LAYERS = (
-    Look("#12416e", "solid", "o"),
-    Look("#d1580b", "solid", "s"),
-    Look("#58bab0", "solid", "^"),
-    Look("#93308a", "solid", "D"),
-    Look("#c79a2b", "solid", "v"),
-    Look("#6f6f6f", "solid", "P"),
-)
+_LAYERS = list(zip(("#12416e", "#d1580b", "#58bab0", "#93308a", "#c79a2b", "#6f6f6f"), "os^DvP", strict=True))
+"""Colour and marker of a layer."""
 
 
-def _layer_looks(view: View) -> dict[tuple[int, str], Look]:
-    places = view.rows.select("layer", "direction").unique().rows()
-    looks = {place: _LAYERS[place[0] % len(_LAYERS)] for place in places}
+def _layer_looks(view: View) -> dict[tuple[int, str], tuple[str, Look]]:
     dashes = {"forward": "solid", "backward": (0, (4, 1.5))}
-    return {place: Look(look.colour, dashes[place[1]], look.marker) for place, look in looks.items()}
+    looks = {}
+    for layer, direction in view.rows.select("layer", "direction").unique().iter_rows():
+        colour, marker = _LAYERS[layer % len(_LAYERS)]
+        looks[layer, direction] = f"layer {layer + 1}, {direction}", Look(colour, dashes[direction], marker)
+    return looks
 
 
 def _layer_finding(view: View) -> str:
     """Whether after training less gradient reaches the first layer than the last, by arm."""
-    gaps = at_stage(quantities.layer_gap, view.grid).drop_nulls("mean")
+    gaps = quantities.layer_gap.means(view.grid, stage="end").drop_nulls("mean")
     if gaps.is_empty():
         return _direction_finding(view)
 
@@ -180,7 +212,7 @@ def _direction_finding(view: View) -> str:
     """Where no arm has two layers: which direction's states get more gradient."""
     if "end" not in view.rows["stage"]:
         return "No replica finished training: only the initial gradient is known"
-    gaps = at_stage(quantities.direction_gap, view.grid).drop_nulls("mean")
+    gaps = quantities.direction_gap.means(view.grid, stage="end").drop_nulls("mean")
     if gaps.is_empty():
         return "Inconclusive: the gradient of one direction is not finite"
     parts = []
@@ -191,43 +223,37 @@ def _direction_finding(view: View) -> str:
 
 
 def _layer_gaps(view: View) -> str:
-    gaps = at_stage(quantities.layer_gap, view.grid).filter(pl.col("arm").is_in(view.shown)).drop_nulls("mean")
+    gaps = view.of_shown(quantities.layer_gap.means(view.grid, stage="end")).drop_nulls("mean")
     lead = "Last layer's log10 norm minus the first one's, mean over timesteps, after training"
     return "" if gaps.is_empty() else f"{lead}: {listed(view, gaps)}."
 
 
-def _layer_ranks(view: View) -> dict[str, float | None]:
-    return dict(at_stage(quantities.layer_gap, view.grid).select("arm", "mean").iter_rows())
-
-
-_by_layer: dict[str, Any] = {
-    "name": "gradient_by_layer",
-    "x": Axis(label="timestep t", column="timestep"),
-    "y": Axis(label="gradient norm", scale="decades"),
-    "across": ("arm", None),
-    "series": ("layer", "direction"),
-    "look": _layer_looks,
-    "label": lambda view: {place: f"layer {place[0] + 1}, {place[1]}" for place in _layer_looks(view)},
-    "title": _layer_finding,
-    "about": "Frobenius norm over the probe batch of ∂L/∂h_t of every layer and direction, at T = {T} on {dataset}: "
+_last_layers = Lines(
+    name="gradient_by_layer",
+    rows=lambda grid: quantities.gradient_by_layer.of(grid).filter(stage="end"),
+    x=Axis(label="timestep t", column="timestep"),
+    y=Axis(label="gradient norm", scale="decades"),
+    across=("arm", None),
+    series=("layer", "direction"),
+    looks=_layer_looks,
+    height=2.1,
+    title=_layer_finding,
+    about="Frobenius norm over the probe batch of ∂L/∂h_t of every layer and direction, at T = {T} on {dataset}: "
     "mean over {seeds} of log10, bands the {interval}; layers are counted from the input, dashed is backward in time.",
-    "values": _layer_gaps,
-    "not_ok": quantities.gradient_by_layer.not_ok,
-}
-gradient_by_layer = Lines(
-    **_by_layer,
+    values=_layer_gaps,
+    most=6,
+    rank=(
+        lambda view: quantities.layer_gap.by_arm(view.grid, stage="end"),
+        "how much less gradient the first layer gets",
+    ),
+)
+gradient_by_layer = replace(
+    _last_layers,
     rows=quantities.gradient_by_layer,
     down=("stage", STAGE_TITLES),
-    height=2.1,
     most=3,
-    crowded=Lines(
-        **_by_layer,
-        rows=lambda grid: quantities.gradient_by_layer.of(grid).filter(stage="end"),
-        width=3,
-        height=2.1,
-        most=6,
-        rank=(_layer_ranks, "how much less gradient the first layer gets"),
-    ),
+    rank=None,
+    crowded=_last_layers,
 )
 
 
@@ -236,7 +262,7 @@ def _encoder_finding(view: View) -> str:
 
     If it is not, but was at initialisation, those. Without a contrast, the smallest and the largest of the arms.
     """
-    end = at_stage(quantities.encoder_decay_factor, view.grid).drop_nulls("mean").sort("mean", maintain_order=True)
+    end = ranked(quantities.encoder_decay_factor.means(view.grid, stage="end"))
     if end.is_empty():
         return "No replica finished training: only the initial gradient is known"
     slopes, attends = quantities.encoder_decay_factor.of(view.grid), attending(view.grid)
@@ -264,12 +290,10 @@ def _factors(row: Row) -> str:
     return f"{_factor(row['mean'])}{ends}"
 
 
-def _encoder_labels(view: View) -> dict[str, str]:
-    slopes = {
-        stage: dict(at_stage(quantities.encoder_decay_factor, view.grid, stage).select("arm", "mean").iter_rows())
-        for stage in STAGE_TITLES
-    }
-    return {arm: f"{name_of(arm)}  {' → '.join(_factor(own.get(arm)) for own in slopes.values())}" for arm in view.arms}
+def _encoder_looks(view: View) -> dict[str, tuple[str, Look]]:
+    slopes = [quantities.encoder_decay_factor.by_arm(view.grid, stage=stage) for stage in STAGE_TITLES]
+    factors = {arm: " → ".join(_factor(by_arm.get(arm)) for by_arm in slopes) for arm in view.arms}
+    return {arm: (f"{name_of(arm)}  {factors[arm]}", view.looks[arm]) for arm in view.arms}
 
 
 def _encoder_fits(view: View) -> str:
@@ -286,7 +310,7 @@ gradient_into_encoder = Lines(
     x=Axis(label="lag k (timesteps before the last token)", column="lag", scale="counts"),
     y=Axis(label="gradient relative to lag 0", scale="decades", lines={0.0: ""}),
     across=("stage", STAGE_TITLES),
-    label=_encoder_labels,
+    looks=_encoder_looks,
     title=_encoder_finding,
     about="Frobenius norm over the probe batch of ∂L/∂h of the encoder k timesteps before the source's last token, "
     "relative to lag 0, on {dataset}; exact float64 backward pass through the decoder, and attention where there is "
@@ -316,8 +340,9 @@ input_gradients = Lines(
     x=Axis(label="lag k (timesteps before the last one)", column="lag", scale="counts"),
     y=Axis(label="gradient relative to the largest", scale="decades", lines={0.0: ""}),
     across=("stage", STAGE_TITLES),
-    label=lambda view: {
-        arm: name_of(arm) + ("" if arm in recurring(view.grid) else " (no recurrence)") for arm in view.arms
+    looks=lambda view: {
+        arm: (name_of(arm) + ("" if arm in recurring(view.grid) else " (no recurrence)"), view.looks[arm])
+        for arm in view.arms
     },
     title=_far_finding,
     about="Frobenius norm over the probe batch of ∂L/∂x k timesteps before the last one, relative to each replica's "

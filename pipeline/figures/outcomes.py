@@ -8,9 +8,9 @@ import math
 import polars as pl
 
 from pipeline.figures.findings import NOTHING_FINISHED, best_and_next, extremes
-from pipeline.figures.frame import Axis, Dots, Lines, Panel, View, listed
+from pipeline.figures.frame import NOT_SHOWN, Axis, Dots, Lines, Panel, View, listed
 from pipeline.figures.style import FAINT, Look
-from pipeline.quantities import Grid, paired_difference
+from pipeline.quantities import Grid, Quantity, paired_difference
 from pipeline.quantities import outcomes as quantities
 from pipeline.quantities.decoding import decodes
 from pipeline.quantities.outcomes import baseline_of, compares_cells, has_classes, has_criterion, longest_solved
@@ -40,7 +40,7 @@ error_by_cell = Dots(
     about="Share of wrong classes among the test sequences of {dataset} (T = {T}), at each replica's best validation "
     "step: points are seeds, markers means over {seeds} with {interval}.",
     values=_paired_percentages,
-    not_ok="diverged and failed ones are not shown",
+    not_ok=NOT_SHOWN,
 )
 
 
@@ -77,18 +77,18 @@ error_by_token = Dots(
         )
         + "."
     ),
-    not_ok="diverged and failed ones are not shown",
+    not_ok=NOT_SHOWN,
 )
 
 
-def _loss_panel(grid: Grid) -> str:
-    return "error" if has_classes(grid) else "loss"
+def _loss(grid: Grid) -> tuple[str, Quantity]:
+    """Return the panel and the quantity of the test error, where there are classes, else of log10 of the test loss."""
+    return ("error", quantities.test_error) if has_classes(grid) else ("loss", quantities.log_test_loss)
 
 
 def _loss_rows(grid: Grid) -> pl.DataFrame:
-    """Return the test error, where there are classes, else log10 of the test loss, of every replica."""
-    quantity = quantities.test_error if has_classes(grid) else quantities.log_test_loss
-    return quantity.of(grid).with_columns(panel=pl.lit(_loss_panel(grid)), end=pl.lit(""))
+    panel, quantity = _loss(grid)
+    return quantity.of(grid).with_columns(panel=pl.lit(panel), end=pl.lit(""))
 
 
 _ENDS = {
@@ -103,9 +103,9 @@ def _ends(grid: Grid) -> pl.DataFrame:
     """Return by arm and `end` the share of seeds that ended so: solved if there is a criterion, the rest if any did."""
     outcome = quantities.outcome
     parts = {
-        "solved": quantities.solved.summary(quantities.solved.of(grid)),
-        **{end: outcome.summary(outcome.of(grid).filter(status=end)) for end in ("diverged", "timed_out")},
-        "error": quantities.failed.summary(quantities.failed.of(grid)),
+        "solved": quantities.solved.means(grid),
+        **{end: outcome.means(grid, status=end) for end in ("diverged", "timed_out")},
+        "error": quantities.failed.means(grid),
     }
     known = [end for end in parts if end in grid.runs["status"] or (end == "solved" and has_criterion(grid.runs))]
     shares = [parts[end].with_columns(end=pl.lit(end), panel=pl.lit("ends")) for end in known]
@@ -113,8 +113,7 @@ def _ends(grid: Grid) -> pl.DataFrame:
 
 
 def _outcome_means(view: View) -> pl.DataFrame:
-    quantity = quantities.test_error if has_classes(view.grid) else quantities.log_test_loss
-    losses = quantity.summary(view.rows, view.frame.keys)
+    losses = _loss(view.grid)[1].summary(view.rows, view.frame.keys)
     return pl.concat([losses, _ends(view.grid).select(losses.columns)])
 
 
@@ -136,7 +135,7 @@ def _outcome_finding(view: View) -> str:
 
 
 def _best_finding(view: View) -> str:
-    means = view.means.filter(panel=_loss_panel(view.grid))
+    means = view.means.filter(panel=_loss(view.grid)[0])
     if has_classes(view.grid):
         return best_and_next(view.rows, means, "test error", _percent, lead="Lowest test error")
     return best_and_next(view.rows, means, "test loss", lambda log: number(10**log), lead="Lowest test loss")
@@ -149,7 +148,7 @@ def _outcome_about(view: View) -> str:
     mean, has_ends = "means" if has_classes(view.grid) else "geometric means", not _ends(view.grid).is_empty()
     lead = f"Left: {lead[0].lower()}{lead[1:]}" if has_ends else lead
     right = " Right: shares of seeds that ended so, with 95 % Wilson intervals." if has_ends else ""
-    seeds = seeds_of(view.means.filter(panel=_loss_panel(view.grid)).drop_nulls("mean"))
+    seeds = seeds_of(view.means.filter(panel=_loss(view.grid)[0]).drop_nulls("mean"))
     return (
         f"{lead} on {{dataset}} at T = {{T}}, at each replica's best validation step: points are seeds, markers {mean} "
         f"over {seeds} with {{interval}}.{right}"

@@ -34,6 +34,7 @@ P = ParamSpec("P")
 
 WIDTH = 6.5
 PNG_DPI = 150
+DOTTED = (0, (1, 1.5))
 INK, FAINT = "#22282e", "#8a929a"
 
 _RC: Any = {

@@ -10,13 +10,13 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from pipeline.figures.findings import by_sign
-from pipeline.figures.frame import Axis, Lines, Panel, Points, View, listed
-from pipeline.figures.style import FAINT, INK, Look
+from pipeline.figures.frame import NOT_SHOWN, Axis, Lines, Panel, Points, View, listed
+from pipeline.figures.style import DOTTED, FAINT, INK, Look
 from pipeline.quantities import Grid
 from pipeline.quantities.dynamics import smoothness_correlation, smoothness_points
 from pipeline.quantities.outcomes import baseline_of, has_criterion
 from pipeline.quantities.selection import pick_evenly
-from pipeline.quantities.training import test_loss_by_tested_length, validation_loss
+from pipeline.quantities.training import median_validation_loss, test_loss_by_tested_length, validation_loss
 from pipeline.quantities.words import count, interval, join, join_first, number, with_article
 
 _MAX_LENGTHS = 6
@@ -28,36 +28,6 @@ def _curves(grid: Grid) -> pl.DataFrame:
     """Return the validation losses at no more than six lengths, from the shortest to the longest."""
     lengths = pick_evenly({str(length): float(length) for length in grid.lengths}, _MAX_LENGTHS)
     return validation_loss.of(grid).filter(pl.col("length").is_in([int(length) for length in lengths]))
-
-
-def medians(view: View) -> pl.DataFrame:
-    """Return the median validation loss over seeds by length, arm and step, in `mean`; there is no interval.
-
-    A replica that reached the criterion is frozen, so its last loss stands for later steps; one that diverged has no
-    loss after its last step and counts as infinite. The median is null where it is not finite.
-    """
-    seen = view.rows
-    steps = seen.select("length", "arm", "step").unique()
-    replicas = seen.select("length", "arm", "seed", "status").unique()
-    last = seen.group_by("length", "arm", "seed").agg(last_step=pl.col("step").max())
-    full = steps.join(replicas, on=["length", "arm"]).join(last, on=["length", "arm", "seed"]).sort("step")
-    measured = seen.drop("status").sort("step")
-    full = full.join_asof(measured, on="step", by=["length", "arm", "seed"], check_sortedness=False)
-    is_gone = (pl.col("status") == "diverged") & (pl.col("step") > pl.col("last_step"))
-    value = pl.when(is_gone | pl.col("value").is_nan()).then(math.inf).otherwise(pl.col("value"))
-    found = (
-        full.with_columns(value=value)
-        .group_by("length", "arm", "step")
-        .agg(
-            mean=pl.col("value").median(),
-            num_seeds=pl.len().cast(pl.Int64),
-            num_nonfinite=pl.lit(0, pl.Int64),
-        )
-    )
-    finite = pl.when(pl.col("mean").is_finite()).then(pl.col("mean"))
-    nothing = pl.lit(None, pl.Float64)
-    order = ["length", pl.col("arm").replace_strict(view.grid.arms, range(len(view.grid.arms))), "step"]
-    return found.with_columns(mean=finite, low=nothing, high=nothing).sort(order)
 
 
 def _add_seeds(view: View, ax: Axes, panel: Panel) -> None:
@@ -133,13 +103,12 @@ def _about_learning(view: View) -> str:
 learning_curves = Lines(
     name="learning_curves",
     rows=_curves,
-    means=medians,
+    means=lambda view: median_validation_loss(view.grid).filter(pl.col("length").is_in(view.rows["length"].unique())),
     lengths="all",
     x=Axis(label="training step", column="step"),
-    y=Axis(label="validation loss", scale="log", band=None),
+    y=Axis(label="validation loss", scale="log", band=False),
     across=("length", "T = {}"),
     add=_add_seeds,
-    width=3,
     height=2.2,
     title=_learning_finding,
     about=_about_learning,
@@ -147,15 +116,8 @@ learning_curves = Lines(
 )
 
 
-def _tested(grid: Grid) -> pl.DataFrame:
-    """Return log10 of the test losses of networks trained at one of the four longest lengths."""
-    rows = test_loss_by_tested_length.of(grid)
-    return rows.filter(pl.col("length").is_in(grid.lengths[-4:]))
-
-
-def _is_tested_elsewhere(grid: Grid) -> bool:
-    rows = test_loss_by_tested_length.of(grid)
-    return not rows.filter(pl.col("length") != pl.col("tested_length")).is_empty()
+_MAX_TRAINED = 4
+"""Lengths of training, the longest, that have a panel."""
 
 
 def _baseline(view: View, panel: Panel) -> dict[float, str]:
@@ -187,37 +149,31 @@ def _unseen_finding(view: View) -> str:
 
 unseen_lengths = Lines(
     name="unseen_lengths",
-    rows=_tested,
-    applies=_is_tested_elsewhere,
+    rows=lambda grid: test_loss_by_tested_length.of(grid).filter(pl.col("length").is_in(grid.lengths[-_MAX_TRAINED:])),
+    applies=lambda grid: bool(
+        test_loss_by_tested_length.of(grid).select((pl.col("length") != pl.col("tested_length")).any()).item()
+    ),
     lengths="all",
     x=Axis(label="tested at T", column="tested_length", scale="lengths"),
     y=Axis(label="test loss", scale="log10", lines=_baseline),
     across=("length", "trained at T = {}"),
+    width=4,
     marked=True,
     hollow=pl.col("length") == pl.col("tested_length"),
     title=_unseen_finding,
     about="Test loss on {dataset} at the length of training (hollow) and at lengths never seen, weights of the best "
     "validation step: geometric means over {seeds} with {interval} of log10. Dashed: the analytic baseline of the "
     "panel's trained length.",
-    not_ok=test_loss_by_tested_length.not_ok,
+    not_ok=NOT_SHOWN,
 )
 
 
-_PROPORTIONAL = Look(INK, (0, (1, 1.5)), "")
-
-
-def _finite_points(grid: Grid) -> pl.DataFrame:
-    return smoothness_points(grid).filter(pl.col("log10_norm").is_finite(), pl.col("log10_smoothness").is_finite())
-
-
-def _correlations(view: View, kind: str) -> pl.DataFrame:
-    rows = smoothness_correlation.of(view.grid).filter(kind=kind)
-    return smoothness_correlation.summary(rows).sort(view.grid.rank())
+_PROPORTIONAL = Look(INK, DOTTED, "")
 
 
 def _smoothness_finding(view: View) -> str:
     """In which arms smoothness and gradient norm rise together, where the whole interval says so."""
-    found = _correlations(view, "pearson").drop_nulls("mean")
+    found = smoothness_correlation.means(view.grid, kind="pearson").drop_nulls("mean")
     if found.is_empty():
         return "Inconclusive: too few measurements of smoothness for a correlation"
     words = {
@@ -237,7 +193,7 @@ def _smoothness_finding(view: View) -> str:
 def _smoothness_values(view: View) -> str:
     num_left_out = smoothness_points(view.grid).height - view.rows.height
     points = f" {count(num_left_out, 'point')} of zero or not finite left out." if num_left_out else ""
-    return f"Spearman: {listed(view, _correlations(view, 'spearman')) or 'n/a'}.{points}"
+    return f"Spearman: {listed(view, smoothness_correlation.means(view.grid, kind='spearman')) or 'n/a'}.{points}"
 
 
 def _add_proportion(view: View, ax: Axes, panel: Panel) -> None:
@@ -247,7 +203,7 @@ def _add_proportion(view: View, ax: Axes, panel: Panel) -> None:
     if len(x):
         ends = np.array([x.min(), x.max()])
         ax.plot(ends, ends + np.median(y) - np.median(x), **_PROPORTIONAL.line, linewidth=1.0)
-    mean = dict(_correlations(view, "pearson").select("arm", "mean").iter_rows()).get(panel["arm"])
+    mean = smoothness_correlation.by_arm(view.grid, kind="pearson").get(panel["arm"])
     ax.annotate(f"r = {number(mean, 2)}", (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=7.5)
 
 
@@ -264,14 +220,17 @@ def _near_most(rows: pl.DataFrame) -> Sequence[tuple[float, float]]:
 
 smoothness = Points(
     name="smoothness",
-    rows=_finite_points,
+    rows=lambda grid: smoothness_points(grid).filter(
+        pl.all_horizontal(pl.col("log10_norm", "log10_smoothness").is_finite())
+    ),
     x=Axis(label="gradient norm", column="log10_norm", scale="decades"),
     y=Axis(label="local smoothness", column="log10_smoothness", scale="decades"),
     across=("arm", None),
+    height=2.3,
     limits=_near_most,
     add=_add_proportion,
     more=lambda view: {"proportional to the gradient norm": _PROPORTIONAL},
-    means=lambda view: _correlations(view, "pearson"),
+    means=lambda view: smoothness_correlation.means(view.grid, kind="pearson"),
     title=_smoothness_finding,
     about="‖∇f(x + αd) - ∇f(x)‖ / (α‖d‖) against ‖∇f(x)‖ on the probe batch, a point per seed and measured step, "
     "at T = {T} on {dataset}; dotted: proportionality through the medians; were the loss smooth in "
@@ -280,5 +239,5 @@ smoothness = Points(
     values=_smoothness_values,
     not_ok="their points until they stopped are shown",
     most=6,
-    rank=(lambda view: dict(_correlations(view, "pearson").select("arm", "mean").iter_rows()), "correlation"),
+    rank=(lambda view: smoothness_correlation.by_arm(view.grid, kind="pearson"), "correlation"),
 )

@@ -12,15 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.figures.findings import NOTHING_FINISHED
-from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Panel, View
-from pipeline.figures.style import FAINT, INK, Look, canvas, label_panels, looks_of, styled
+from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Panel, View, draw_dotted
+from pipeline.figures.style import DOTTED, FAINT, INK, Look, canvas, label_panels, looks_of, styled
 from pipeline.quantities import Grid, paired_difference
 from pipeline.quantities.outcomes import activation_bytes, has_classes, step_time_s, test_loss, test_perplexity
-from pipeline.quantities.truncation import SMALL_ERROR, needed_backward_length, truncated_gradients, truncation_error
+from pipeline.quantities.truncation import SMALL_ERROR, needed_backward_length, truncated_gradients
 from pipeline.quantities.words import capitalised, count, join_first, name_of, number, seeds_of, with_article
 
 LENGTH = "training.truncation.backward_length"
-_DOTTED = (0, (1, 1.5))
 _THEORY = {"log10_error": "log10_bound", "log10_phi": "log10_fit"}
 
 
@@ -64,9 +63,7 @@ def _draw_theory(view: View, ax: Axes, panel: Panel) -> None:
     if theory is None:
         return
     rows = truncated_gradients(view.grid).filter(stage=panel["stage"]).rename({theory: "value"})
-    for arm, line in view.summary(rows, ["arm", "backward_length"]).group_by("arm", maintain_order=True):
-        x, y = (line[column].cast(pl.Float64).fill_null(math.nan).to_numpy() for column in ("backward_length", "mean"))
-        ax.plot(x, y, color=view.looks[str(arm[0])].colour, linestyle=_DOTTED, linewidth=1.0)
+    draw_dotted(view, ax, view.summary(rows, ["arm", "backward_length"]), "backward_length")
 
 
 truncation_bias = Lines(
@@ -83,7 +80,7 @@ truncation_bias = Lines(
     across=("stage", STAGE_TITLES),
     down=("which", {"log10_error": "", "cosine": "", "log10_phi": ""}),
     add=_draw_theory,
-    more=lambda _: {"bound δ(K); fit β^K": Look(FAINT, _DOTTED, "")},
+    more=lambda _: {"bound δ(K); fit β^K": Look(FAINT, DOTTED, "")},
     height=1.75,
     title=_bias_finding,
     about="Gradient of the last timestep's loss through K timesteps against the full one, at T = {T} on {dataset}: "
@@ -91,7 +88,6 @@ truncation_bias = Lines(
     f"β^K with β fitted to φ_K = ‖∂L/∂h_(T-K)‖. The thin line is an error of {SMALL_ERROR:g}; errors and φ_K far below "
     "the largest are cut off.",
     values=_bias_values,
-    not_ok=truncation_error.not_ok,
 )
 
 
@@ -217,7 +213,6 @@ truncation_cost = Lines(
     height=2.3,
     title=_cost_finding,
     about=_cost_about,
-    not_ok="diverged and failed ones are in no mean",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from pipeline.figures.findings import Row, at_stage, by_sign
+from pipeline.figures.findings import Row, by_sign
 from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Panel, Points, View
 from pipeline.figures.style import FAINT, GATE_LOOKS, INK, Look, looks_of
 from pipeline.quantities.gradients import growth_by_singular_value as growth_points
@@ -83,62 +84,46 @@ def _doublings(view: View, ax: Axes, panel: Panel) -> None:  # noqa: ARG001 - as
         ax.yaxis.set_major_formatter("{x:g}")
 
 
-def _gate_looks(view: View) -> dict[tuple[str, str], Look]:
+def _gate_looks(view: View) -> dict[tuple[str, str], tuple[str, Look]]:
+    """Return gates with their looks; those of several cells that look alike have one name: «z, f», «W_hh, n, g»."""
     gates = view.rows["gate"].unique(maintain_order=True).to_list()
     looks = looks_of([gate for gate in gates if gate not in GATE_LOOKS]) | GATE_LOOKS
-    return {(arm, gate): looks[gate] for arm in view.grid.arms for gate in gates}
+    names: dict[Look, list[str]] = {}
+    for gate in gates:
+        names.setdefault(looks[gate], []).append("W_hh" if gate == "h" else gate)
+    return {(arm, gate): (", ".join(names[looks[gate]]), looks[gate]) for arm in view.grid.arms for gate in gates}
 
 
-def _gate_labels(view: View) -> dict[tuple[str, str], str]:
-    """Return the gate; the gates of several cells that look alike have one label: «z, f», «W_hh, n, g»."""
-    gates: dict[Look, list[str]] = {}
-    for (_, gate), look in _gate_looks(view).items():
-        if gate not in gates.setdefault(look, []):
-            gates[look].append(gate)
-    labels = {look: ", ".join("W_hh" if gate == "h" else gate for gate in alike) for look, alike in gates.items()}
-    return {key: labels[look] for key, look in _gate_looks(view).items()}
-
-
-_spectrum: dict[str, Any] = {
-    "name": "spectrum",
-    "x": Axis(label="training step", column="step", scale="steps"),
-    "add": _doublings,
-    "about": _about_spectrum,
-    "top_layer": "eigenvalues",
-}
-spectrum = Lines(
-    **_spectrum,
+_tanh_spectrum = Lines(
+    name="spectrum",
+    rows=lambda grid: weight_spectrum.of(grid).filter(pl.col("gate").is_in(TANH_GATES)),
+    x=Axis(label="training step", column="step", scale="steps"),
+    y=Axis(label="of the tanh block of W_hh", lines={BOUND: "1/γ"}),
+    across=("metric", {name: label.capitalize() for name, label in _MEASURES.items()}),
+    series=("arm", "gate"),
+    looks=lambda view: {(arm, gate): (name_of(arm), look) for arm, look in view.looks.items() for gate in TANH_GATES},
+    add=_doublings,
+    title=_sigmas_finding,
+    about=_about_spectrum,
+    top_layer="eigenvalues",
+)
+spectrum = replace(
+    _tanh_spectrum,
     rows=weight_spectrum,
     y={name: Axis(label=label, lines={BOUND: "1/γ"}) for name, label in _MEASURES.items()},
     across=("arm", None),
     down=("metric", dict.fromkeys(_MEASURES, "")),
-    series=("arm", "gate"),
-    look=_gate_looks,
-    label=_gate_labels,
+    looks=_gate_looks,
     height=1.8,
     title=_sigma_finding,
     most=3,
-    crowded=Lines(
-        **_spectrum,
-        rows=lambda grid: weight_spectrum.of(grid).filter(pl.col("gate").is_in(TANH_GATES)),
-        y=Axis(label="of the tanh block of W_hh", lines={BOUND: "1/γ"}),
-        across=("metric", {name: label.capitalize() for name, label in _MEASURES.items()}),
-        series=("arm", "gate"),
-        look=lambda view: {(arm, gate): view.looks[arm] for arm in view.grid.arms for gate in TANH_GATES},
-        label=lambda view: {(arm, gate): name_of(arm) for arm in view.grid.arms for gate in TANH_GATES},
-        title=_sigmas_finding,
-        not_ok=weight_spectrum.not_ok,
-    ),
+    crowded=_tanh_spectrum,
 )
-
-
-def _outside(view: View, stage: str) -> pl.DataFrame:
-    return at_stage(share_outside_circle, view.grid, stage).filter(pl.col("arm").is_in(view.arms))
 
 
 def _outside_finding(view: View) -> str:
     """Which share of eigenvalues lies outside the unit circle, before and after, or of several arms after."""
-    before, after = (_outside(view, stage).drop_nulls("mean") for stage in STAGE_TITLES)
+    before, after = (share_outside_circle.means(view.grid, stage=stage).drop_nulls("mean") for stage in STAGE_TITLES)
     if len(view.arms) > 1:
         return _outside_range(after.sort("mean", maintain_order=True))
     arm = with_article(view.arms[0])
@@ -172,8 +157,7 @@ def _about_cloud(view: View) -> str:
 
 
 def _shares_outside(view: View) -> str:
-    both = pl.concat([_outside(view, stage).with_columns(stage=pl.lit(stage)) for stage in STAGE_TITLES])
-    rows = both.filter(pl.col("arm").is_in(view.shown)).drop_nulls("low").sort(view.grid.rank(), maintain_order=True)
+    rows = view.of_shown(share_outside_circle.means(view.grid, ["stage", "arm"])).drop_nulls("low")
     parts = [
         f"{name_of(row['arm']) + ', ' if len(view.arms) > 1 else ''}{row['stage']} {100 * row['mean']:.1f} % "
         f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
@@ -185,6 +169,7 @@ def _shares_outside(view: View) -> str:
 def _circle(view: View, ax: Axes, panel: Panel) -> None:  # noqa: ARG001 - as the frame calls it
     angles = np.linspace(0, 2 * np.pi, 200)
     ax.plot(np.cos(angles), np.sin(angles), color=INK, linewidth=0.9, linestyle=":")
+    ax.set_box_aspect(1)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(5))
 
@@ -197,42 +182,41 @@ def _square(rows: pl.DataFrame) -> Sequence[tuple[float, float]]:
 
 
 _START = Look(FAINT, "none", "x")
-_cloud: dict[str, Any] = {
-    "name": "eigenvalue_cloud",
-    "rows": eigenvalues,
-    "x": Axis(label="real part", column="real"),
-    "y": Axis(label="imaginary part", column="imag"),
-    "limits": _square,
-    "add": _circle,
-    "square": True,
-    "means": lambda view: at_stage(share_outside_circle, view.grid),
-    "title": _outside_finding,
-    "about": _about_cloud,
-    "values": _shares_outside,
-    "not_ok": share_outside_circle.not_ok,
-    "top_layer": "eigenvalues",
-}
-eigenvalue_cloud = Points(
-    **_cloud,
+_cloud_by_arm = Points(
+    name="eigenvalue_cloud",
+    rows=eigenvalues,
+    means=lambda view: share_outside_circle.means(view.grid, stage="end"),
+    x=Axis(label="real part", column="real"),
+    y=Axis(label="imaginary part", column="imag"),
+    across=("arm", None),
+    series="stage",
+    look=lambda view: {
+        (arm, stage): _START if stage == "initialisation" else Look(view.looks[arm].colour, "none", "o")
+        for arm in view.arms
+        for stage in STAGE_TITLES
+    },
+    more=lambda view: {"at initialisation": _START, "at the end of training": Look(INK, "none", "o")},
+    limits=_square,
+    add=_circle,
+    height=2.3,
+    title=_outside_finding,
+    about=_about_cloud,
+    values=_shares_outside,
+    not_ok="after training they are not shown unless they were measured when they stopped",
+    most=6,
+    rank=(lambda view: share_outside_circle.by_arm(view.grid, stage="end"), "share outside the circle at the end"),
+    top_layer="eigenvalues",
+)
+eigenvalue_cloud = replace(
+    _cloud_by_arm,
     across=("stage", STAGE_TITLES),
+    series=None,
+    look=None,
+    more=None,
     height=3.2,
     most=1,
-    crowded=Points(
-        **_cloud,
-        across=("arm", None),
-        series="stage",
-        look=lambda view: {
-            (arm, stage): _START if stage == "initialisation" else Look(view.looks[arm].colour, "none", "o")
-            for arm in view.arms
-            for stage in STAGE_TITLES
-        },
-        more=lambda view: {"at initialisation": _START, "at the end of training": Look(INK, "none", "o")},
-        most=6,
-        rank=(
-            lambda view: dict(_outside(view, "end").select("arm", "mean").iter_rows()),
-            "share outside the circle at the end",
-        ),
-    ),
+    rank=None,
+    crowded=_cloud_by_arm,
 )
 
 _ROUNDING = 1e-6
@@ -255,8 +239,7 @@ def _growth_finding(view: View) -> str:
 
 
 def _growth_values(view: View) -> str:
-    rows = shrinking_share.of(view.grid).filter(sigma_max="above_1")
-    row: Row = next(shrinking_share.summary(rows).iter_rows(named=True), {"mean": None})
+    row: Row = next(view.means.iter_rows(named=True), {"mean": None})
     share = "" if row["mean"] is None else f"Share shrinking above 1/γ, mean over seeds: {interval(row)}."
     num_left_out = int(view.rows["num_left_out"].sum())
     lags = f"{count(num_left_out, 'norm')} of zero or not finite left out of fits." if num_left_out else ""
@@ -293,7 +276,7 @@ growth_by_singular_value = Points(
     hollow=pl.col("stage") == "initialisation",
     limits=_growth_limits,
     add=_theory,
-    means=lambda view: shrinking_share.summary(shrinking_share.of(view.grid).filter(sigma_max="above_1")),
+    means=lambda view: shrinking_share.means(view.grid, sigma_max="above_1"),
     height=3.1,
     title=_growth_finding,
     about="A point per arm, seed and stage (hollow at initialisation, filled after training) at T = {T} on "
@@ -301,5 +284,4 @@ growth_by_singular_value = Points(
     "ln σ_max(W_hh) at the same step. The diagonal is the upper bound for γ = max |φ'| = 1, the vertical line "
     "σ_max = 1/γ; the bound is of one layer with a loss at the last timestep. Shares are over {seeds} with {interval}.",
     values=_growth_values,
-    not_ok="diverged and failed ones have no end of training",
 )

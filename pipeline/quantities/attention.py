@@ -7,12 +7,11 @@ import math
 import polars as pl
 
 from pipeline.quantities.grid import Grid
-from pipeline.quantities.quantity import Quantity, quantity
+from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, staged
 from pipeline.quantities.training import scheduled
 
 _SHARE = (0.0, 1.0)
-_NOT_OK = "diverged and failed ones are not shown"
 
 
 def attending(grid: Grid) -> list[str]:
@@ -25,13 +24,13 @@ def _at_stages(grid: Grid, name: str) -> pl.DataFrame:
     return rows.sort(pl.col("stage") == "end", grid.rank(), "seed").select("stage", "arm", "seed", "value")
 
 
-@quantity(words="attention entropy", unit="nats", bounds=(0.0, math.inf), facets=("stage",), not_ok=_NOT_OK)
+@quantity(words="attention entropy", unit="nats", bounds=(0.0, math.inf), facets=("stage",))
 def attention_entropy(grid: Grid) -> pl.DataFrame:
     """Entropy of the attention weights, mean over the probe's sequences and output positions."""
     return _at_stages(grid, "attention_entropy_nats")
 
 
-@quantity(words="alignment error", unit="share", bounds=_SHARE, better="lower", facets=("stage",), not_ok=_NOT_OK)
+@quantity(words="alignment error", unit="share", bounds=_SHARE, better="lower", facets=("stage",))
 def alignment_error(grid: Grid) -> pl.DataFrame:
     """Share of output tokens with a known alignment whose largest weight lies outside it."""
     return _at_stages(grid, "alignment_error")
@@ -43,34 +42,25 @@ def alignment_share(grid: Grid) -> pl.DataFrame:
     return _at_stages(grid, "alignment_share")
 
 
-@quantity(words="rank correlation with query-key similarity", bounds=(-1.0, 1.0), facets=("stage",), not_ok=_NOT_OK)
+@quantity(words="rank correlation with query-key similarity", bounds=(-1.0, 1.0), facets=("stage",))
 def similarity_rank_correlation(grid: Grid) -> pl.DataFrame:
     """Rank correlation of attention weight and cosine similarity of what is compared."""
     return _at_stages(grid, "similarity_rank_correlation")
 
 
-@quantity(words="weight within the class over chance", bounds=(0.0, math.inf), facets=("stage",), not_ok=_NOT_OK)
+@quantity(words="weight within the class over chance", bounds=(0.0, math.inf), facets=("stage",))
 def within_class_share(grid: Grid) -> pl.DataFrame:
     """Attention weight on tokens of the same class, over what even attention would give them."""
     return _at_stages(grid, "within_class_share")
 
 
-_STOPPED = "they are part of the means, with their last measured weights"
-
-
-@quantity(words="attention entropy", unit="nats", bounds=(0.0, math.inf), facets=("step",), not_ok=_STOPPED)
+@quantity(words="attention entropy", unit="nats", bounds=(0.0, math.inf), facets=("step",))
 def attention_entropy_over_training(grid: Grid) -> pl.DataFrame:
     """Entropy of the attention weights at every scheduled step; a replica that stopped keeps its last measurement."""
     return scheduled(grid, "attention_entropy_nats")
 
 
-@quantity(words="alignment error", unit="share", bounds=_SHARE, better="lower", facets=("step",), not_ok=_STOPPED)
+@quantity(words="alignment error", unit="share", bounds=_SHARE, better="lower", facets=("step",))
 def alignment_error_over_training(grid: Grid) -> pl.DataFrame:
     """Alignment error at every scheduled step; a replica that stopped keeps its last measurement."""
     return scheduled(grid, "alignment_error")
-
-
-OVER_TRAINING: dict[str, Quantity] = {
-    "attention_entropy_nats": attention_entropy_over_training,
-    "alignment_error": alignment_error_over_training,
-}

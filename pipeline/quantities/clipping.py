@@ -11,8 +11,6 @@ import polars as pl
 from pipeline.quantities.grid import Grid
 from pipeline.quantities.quantity import quantity
 
-_NOT_OK = "they count until they stopped"
-
 
 def updates(grid: Grid) -> pl.DataFrame:
     """Return a row per update: `grad_norm`, `clipped_grad_norm`, `clipped` (0 or 1) and `cosine`.
@@ -31,13 +29,13 @@ def updates(grid: Grid) -> pl.DataFrame:
     return grid.memo("updates", compute)
 
 
-@quantity(words="share of steps clipped", unit="share", bounds=(0.0, 1.0), not_ok=_NOT_OK)
+@quantity(words="share of steps clipped", unit="share", bounds=(0.0, 1.0))
 def clipped_share(grid: Grid) -> pl.DataFrame:
     """Share of a seed's steps that were clipped."""
     return updates(grid).group_by("arm", "seed", maintain_order=True).agg(value=pl.col("clipped").mean())
 
 
-@quantity(words="cosine of raw and applied gradient over clipped steps", bounds=(-1.0, 1.0), not_ok=_NOT_OK)
+@quantity(words="cosine of raw and applied gradient over clipped steps", bounds=(-1.0, 1.0))
 def clip_cosine(grid: Grid) -> pl.DataFrame:
     """A seed's mean cosine of the gradient before and after clipping, over its clipped steps with a finite cosine.
 

@@ -8,13 +8,11 @@ from pipeline.quantities.grid import Grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, staged, top_forward
 
-_NOT_OK = "diverged and failed ones have no end of training"
-
 MIN_POINTS = 3
 """A seed with fewer measurements of smoothness has no correlation."""
 
 
-@quantity(words="singular values over k timesteps", scale="log10", facets=("stage", "which", "lag"), not_ok=_NOT_OK)
+@quantity(words="singular values over k timesteps", scale="log10", facets=("stage", "which", "lag"))
 def jacobian_singular_values(grid: Grid) -> pl.DataFrame:
     """log10 of the singular values of ∂s_T/∂s_{T-k} on the probe: `largest`, `median`, `smallest` and `condition`.
 
@@ -25,7 +23,7 @@ def jacobian_singular_values(grid: Grid) -> pl.DataFrame:
     return rows.sort(*order, maintain_order=True).select("stage", "arm", "which", "lag", "seed", "step", "value")
 
 
-@quantity(words="bound k log10 σ_max(W_hh)", scale="log10", facets=("stage", "lag"), not_ok=_NOT_OK)
+@quantity(words="bound k log10 σ_max(W_hh)", scale="log10", facets=("stage", "lag"))
 def jacobian_bound(grid: Grid) -> pl.DataFrame:
     """K log10 σ_max(W_hh), which no singular value over k timesteps can exceed.
 
@@ -38,7 +36,7 @@ def jacobian_bound(grid: Grid) -> pl.DataFrame:
     return known.sort("stage", grid.rank(), "lag").select("stage", "arm", "lag", "seed", value=bound)
 
 
-@quantity(words="Lyapunov exponent", unit="nats per timestep", facets=("stage", "index", "timestep"), not_ok=_NOT_OK)
+@quantity(words="Lyapunov exponent", unit="nats per timestep", facets=("stage", "index", "timestep"))
 def lyapunov_exponents(grid: Grid) -> pl.DataFrame:
     """Exponents by falling size (`index` from 1), estimated from the first `timestep` timesteps.
 

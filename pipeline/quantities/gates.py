@@ -12,41 +12,39 @@ from pipeline.quantities.selection import STAGES, staged, top_forward
 KEEPING = ("f", "z")
 """Gates that multiply the old state, of the LSTM and of the GRU."""
 
-_NOT_OK = "diverged and failed ones have no end of training"
-
 
 def _gates(grid: Grid, *quantities: str) -> pl.DataFrame:
     rows = staged(top_forward(grid["gates"])).filter(pl.col("quantity").is_in(quantities))
     return rows.sort(pl.col("stage") == "end", grid.rank(), "gate", "quantity", "position", maintain_order=True)
 
 
-@quantity(words="density of the gate's values", facets=("stage", "gate", "position"), not_ok=_NOT_OK)
+@quantity(words="density of the gate's values", facets=("stage", "gate", "position"))
 def gate_density(grid: Grid) -> pl.DataFrame:
     """Density of a gate's values on the probe batch at the middle of each bin of [0, 1] (`position`)."""
     return _gates(grid, "density").select("stage", "arm", "gate", "position", "seed", "value")
 
 
-@quantity(words="mean of gate {gate}", bounds=(0.0, 1.0), facets=("stage", "gate"), not_ok=_NOT_OK)
+@quantity(words="mean of gate {gate}", bounds=(0.0, 1.0), facets=("stage", "gate"))
 def gate_mean(grid: Grid) -> pl.DataFrame:
     """Mean value of a gate over the probe's sequences, timesteps and units."""
     return _gates(grid, "mean").select("stage", "arm", "gate", "seed", "value")
 
 
-@quantity(words="share of gate values near 0 or 1", bounds=(0.0, 1.0), facets=("stage", "gate", "side"), not_ok=_NOT_OK)
+@quantity(words="share of gate values near 0 or 1", bounds=(0.0, 1.0), facets=("stage", "gate", "side"))
 def gate_saturation(grid: Grid) -> pl.DataFrame:
     """Share of a gate's values near 0 (`left_saturated`) and near 1 (`right_saturated`), a seed's mean over units."""
     rows = _gates(grid, "left_saturated", "right_saturated").rename({"quantity": "side"})
     return rows.group_by("stage", "arm", "gate", "side", "seed", maintain_order=True).agg(pl.col("value").mean())
 
 
-@quantity(words="half-life of the keeping gate", unit="timesteps", facets=("stage", "gate"), not_ok=_NOT_OK)
+@quantity(words="half-life of the keeping gate", unit="timesteps", facets=("stage", "gate"))
 def half_life(grid: Grid) -> pl.DataFrame:
     """Timesteps ln ½ / ln f in which the keeping gate halves what it keeps, a seed's mean over units."""
     rows = _gates(grid, "half_life").filter(pl.col("gate").is_in(KEEPING))
     return rows.group_by("stage", "arm", "gate", "seed", maintain_order=True).agg(pl.col("value").mean())
 
 
-@quantity(words="factor of the keeping gate's half-life by training", scale="log10", not_ok=_NOT_OK)
+@quantity(words="factor of the keeping gate's half-life by training", scale="log10")
 def half_life_change(grid: Grid) -> pl.DataFrame:
     """log10 of the half-life after training over that at initialisation."""
     logs = half_life.of(grid).with_columns(pl.col("value").log10())
@@ -55,7 +53,7 @@ def half_life_change(grid: Grid) -> pl.DataFrame:
     return wide.select("arm", "seed", value=known[1] - known[0])
 
 
-@quantity(words="share that gate {gate} keeps per timestep", scale="log10", facets=("stage", "gate"), not_ok=_NOT_OK)
+@quantity(words="share that gate {gate} keeps per timestep", scale="log10", facets=("stage", "gate"))
 def retention_factor(grid: Grid) -> pl.DataFrame:
     """log10 of the keeping gate's product over the whole sequence to the power 1/T."""
     rows = _gates(grid, "retention")
@@ -63,9 +61,7 @@ def retention_factor(grid: Grid) -> pl.DataFrame:
     return longest.select("stage", "arm", "gate", "seed", value=pl.col("value") / pl.col("position"))
 
 
-@quantity(
-    words="gradient beside the keeping gate's product", scale="log10", facets=("stage", "source", "lag"), not_ok=_NOT_OK
-)
+@quantity(words="gradient beside the keeping gate's product", scale="log10", facets=("stage", "source", "lag"))
 def retention_by_lag(grid: Grid) -> pl.DataFrame:
     """log10 of what reaches back k timesteps, by `source`.
 
@@ -92,7 +88,6 @@ def retention_by_lag(grid: Grid) -> pl.DataFrame:
     words="slope of the gradient minus that of the keeping gate's product",
     unit="decades per timestep",
     facets=("stage",),
-    not_ok=_NOT_OK,
 )
 def retention_gap(grid: Grid) -> pl.DataFrame:
     """How much slower (above 0) the gradient falls with lag than the keeping gate's product does."""

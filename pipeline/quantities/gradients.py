@@ -11,7 +11,6 @@ from pipeline.quantities.grid import Grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, on_schedule, staged, top_forward
 
-_NOT_OK = "diverged and failed replicas are shown at initialisation only, if at all"
 _NAN = float("nan")
 
 
@@ -54,20 +53,20 @@ def _relative_to_lag_0(grid: Grid, traces: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(value=relative).sort(*order).select("stage", "arm", "state", "lag", "seed", "value")
 
 
-@quantity(words="gradient norm relative to lag 0", scale="log10", facets=("stage", "state", "lag"), not_ok=_NOT_OK)
+@quantity(words="gradient norm relative to lag 0", scale="log10", facets=("stage", "state", "lag"))
 def gradient_by_lag(grid: Grid) -> pl.DataFrame:
     """log10 of ‖∂L/∂h_{T-k}‖ (‖∂L/∂c_{T-k}‖) relative to lag k = 0, of the last layer, forward in time."""
     return _relative_to_lag_0(grid, top_forward(grid["traces"]))
 
 
-@quantity(words="gradient norm in the encoder", scale="log10", facets=("stage", "lag"), not_ok=_NOT_OK)
+@quantity(words="gradient norm in the encoder", scale="log10", facets=("stage", "lag"))
 def encoder_gradient_by_lag(grid: Grid) -> pl.DataFrame:
     """log10 of ‖∂L/∂h_{S-k}‖ of the encoder's last layer, forward in time, relative to lag k = 0."""
     traces = top_forward(grid["traces"].filter(quantity="h"), "encoder")
     return _relative_to_lag_0(grid, traces).drop("state")
 
 
-@quantity(words="input gradient relative to the largest", scale="log10", facets=("stage", "lag"), not_ok=_NOT_OK)
+@quantity(words="input gradient relative to the largest", scale="log10", facets=("stage", "lag"))
 def input_gradient_by_lag(grid: Grid) -> pl.DataFrame:
     """log10 of ‖∂L/∂x_{T-k}‖ relative to each replica's largest over lags; NaN where no norm is finite."""
     rows = _by_lag(grid["traces"].filter(part="input", quantity="x"))
@@ -92,20 +91,13 @@ def recurring(grid: Grid) -> list[str]:
     return grid.present(grid["traces"].filter(pl.col("part") != "input"))
 
 
-@quantity(
-    words="factor of the gradient in {state} per timestep of lag",
-    scale="log10",
-    facets=("stage", "state"),
-    not_ok=_NOT_OK,
-)
+@quantity(words="factor of the gradient in {state} per timestep of lag", scale="log10", facets=("stage", "state"))
 def decay_factor(grid: Grid) -> pl.DataFrame:
     """Slope in decades per timestep of a line through log10 of the gradient norm against lag, seed by seed."""
     return decay_rates(gradient_by_lag.of(grid), ["stage", "arm", "state"]).rename({"slope": "value"})
 
 
-@quantity(
-    words="R² of the log gradient norm in {state} on lag", bounds=(0.0, 1.0), facets=("stage", "state"), not_ok=_NOT_OK
-)
+@quantity(words="R² of the log gradient norm in {state} on lag", bounds=(0.0, 1.0), facets=("stage", "state"))
 def decay_fit(grid: Grid) -> pl.DataFrame:
     """How geometric the decay is: the share of the variance over lags that the line of `decay_factor` explains."""
     return decay_rates(gradient_by_lag.of(grid), ["stage", "arm", "state"]).rename({"r_squared": "value"})
@@ -117,12 +109,7 @@ def encoder_decay_factor(grid: Grid) -> pl.DataFrame:
     return decay_rates(encoder_gradient_by_lag.of(grid), ["stage", "arm"]).rename({"slope": "value"})
 
 
-@quantity(
-    words="gradient norm",
-    scale="log10",
-    facets=("state", "step", "timestep"),
-    not_ok="they are part of the means, with their last finite weights",
-)
+@quantity(words="gradient norm", scale="log10", facets=("state", "step", "timestep"))
 def gradient_over_training(grid: Grid) -> pl.DataFrame:
     """log10 of ‖∂L/∂h_t‖ by training step and timestep; a replica that stopped keeps its last measurement."""
     rows = on_schedule(top_forward(grid["traces"]), ["quantity", "timestep"])
@@ -131,24 +118,13 @@ def gradient_over_training(grid: Grid) -> pl.DataFrame:
     )
 
 
-@quantity(
-    words="gradient norm by layer",
-    scale="log10",
-    facets=("stage", "layer", "direction", "timestep"),
-    not_ok="diverged and failed ones have no end of training",
-)
+@quantity(words="gradient norm by layer", scale="log10", facets=("stage", "layer", "direction", "timestep"))
 def gradient_by_layer(grid: Grid) -> pl.DataFrame:
     """log10 of ‖∂L/∂h_t‖ of every layer and direction, of arms that have several."""
     rows = grid["traces"].filter(part="recurrent", quantity="h")
     rows = staged(rows.filter(pl.struct("layer", "direction").n_unique().over("arm") > 1))
-    order: list[pl.Expr | str] = [
-        pl.col("stage") == "end",
-        grid.rank(),
-        "layer",
-        pl.col("direction") == "backward",
-        "timestep",
-    ]
-    rows = rows.rename({"log10_norm": "value"}).sort(*order)
+    rows = rows.rename({"log10_norm": "value"})
+    rows = rows.sort(pl.col("stage") == "end", grid.rank(), "layer", pl.col("direction") == "backward", "timestep")
     return rows.select("stage", "arm", "layer", "direction", "timestep", "seed", "value")
 
 
@@ -156,7 +132,6 @@ def gradient_by_layer(grid: Grid) -> pl.DataFrame:
     words="decades by which the first layer's gradient lies below the last one's",
     unit="decades",
     facets=("stage",),
-    not_ok="diverged and failed ones have no end of training",
 )
 def layer_gap(grid: Grid) -> pl.DataFrame:
     """Mean over timesteps of the last layer's log10 norm minus the first one's, forward in time.
@@ -174,12 +149,7 @@ def layer_gap(grid: Grid) -> pl.DataFrame:
     return means.sort(pl.col("stage") == "end", grid.rank())
 
 
-@quantity(
-    words="mean log10 gradient norm of the forward minus the backward states",
-    unit="decades",
-    facets=("stage",),
-    not_ok="diverged and failed ones have no end of training",
-)
+@quantity(words="mean log10 gradient norm of the forward minus the backward states", unit="decades", facets=("stage",))
 def direction_gap(grid: Grid) -> pl.DataFrame:
     """Mean over timesteps and layers of the log10 norm, forward minus backward; null where one has no finite norm."""
     rows = gradient_by_layer.of(grid).filter((pl.col("direction") == "backward").any().over("arm"))
@@ -200,11 +170,9 @@ def growth_by_singular_value(grid: Grid) -> pl.DataFrame:
     first = [pl.col("layer") == 0, pl.col("direction") == "forward"]
     rows = _by_lag(grid["traces"].filter(*first, part="recurrent", quantity="h"))
     fits = decay_rates(rows, ["stage", "arm", "step"])
-    curves = grid["curves"]
-    sigma = metric(curves, "sigma_max", part="recurrent", layer=0, direction="forward", gate="h").select(
-        "arm", "seed", "step", sigma="value"
-    )
-    both = fits.join(sigma, on=["arm", "seed", "step"]).sort(pl.col("stage") == "end", grid.rank(), "seed")
+    sigma = metric(grid["curves"], "sigma_max", part="recurrent", layer=0, direction="forward", gate="h")
+    both = fits.join(sigma.select("arm", "seed", "step", sigma="value"), on=["arm", "seed", "step"])
+    both = both.sort(pl.col("stage") == "end", grid.rank(), "seed")
     return both.select(
         "stage",
         "arm",
@@ -227,7 +195,7 @@ def shrinking_share(grid: Grid) -> pl.DataFrame:
     sides = {"below_1": pl.col("log_sigma") < 0, "above_1": pl.col("log_sigma") > 0}
     shrinks = (pl.col("growth") < 0).cast(pl.Float64).mean()
     shares = [
-        points.filter(on_side).group_by("seed", maintain_order=True).agg(value=shrinks) for on_side in sides.values()
+        points.filter(on_side).group_by("seed", maintain_order=True).agg(pl.lit(side).alias("sigma_max"), value=shrinks)
+        for side, on_side in sides.items()
     ]
-    sided = [rows.with_columns(sigma_max=pl.lit(side)) for side, rows in zip(sides, shares, strict=True)]
-    return pl.concat(sided).with_columns(arm=pl.lit("all arms"))
+    return pl.concat(shares).with_columns(arm=pl.lit("all arms"))

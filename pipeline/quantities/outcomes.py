@@ -74,25 +74,14 @@ def criterion_time_s(grid: Grid) -> pl.DataFrame:
     return _column(grid, "criterion_time_s")
 
 
-@quantity(
-    words="share of seeds that reach the criterion",
-    scale="event",
-    better="higher",
-    across_lengths=True,
-    not_ok="a diverged one has not reached it, and one with an error is left out",
-)
+@quantity(words="share of seeds that reach the criterion", scale="event", better="higher", across_lengths=True)
 def solved(grid: Grid) -> pl.DataFrame:
     """Whether a seed reached the criterion; one whose program failed says nothing about its arm and has no row."""
     answered = grid.runs.filter(pl.col("status") != "error").sort("length", maintain_order=True)
     return answered.select("arm", "length", "seed", value="reached_criterion")
 
 
-@quantity(
-    words="share of seeds whose outcome is {status}",
-    scale="event",
-    facets=("status",),
-    not_ok="they are what is counted",
-)
+@quantity(words="share of seeds whose outcome is {status}", scale="event", facets=("status",))
 def outcome(grid: Grid) -> pl.DataFrame:
     """Whether a seed ended with a status: a row per status but `error`, whose seeds say nothing about their arm."""
     runs = grid.runs.filter(pl.col("status") != "error")
@@ -103,15 +92,13 @@ def outcome(grid: Grid) -> pl.DataFrame:
     return pl.concat(rows)
 
 
-@quantity(words="share of seeds whose program failed", scale="event", better="lower", not_ok="they are what is counted")
+@quantity(words="share of seeds whose program failed", scale="event", better="lower")
 def failed(grid: Grid) -> pl.DataFrame:
     """Whether the program of a seed ended with an error."""
     return grid.runs.select("arm", "seed", value=pl.col("status") == "error")
 
 
-@quantity(
-    words="share of all settings whose outcome is {status}", unit="share", facets=("status",), not_ok="they are counted"
-)
+@quantity(words="share of all settings whose outcome is {status}", unit="share", facets=("status",))
 def outcome_of_settings(grid: Grid) -> pl.DataFrame:
     """Share of an arm's settings that ended with a status, per seed: of all learning rates, not of the selected one."""
     runs = grid.all_runs.filter(pl.col("status") != "error")

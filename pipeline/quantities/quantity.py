@@ -11,9 +11,10 @@ whether something happened: means are shares of seeds with Wilson's interval.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
@@ -22,9 +23,6 @@ from pipeline.quantities.grid import Grid
 from pipeline.quantities.intervals import mean_interval, paired_difference, share_interval
 from pipeline.quantities.selection import STAGES
 from pipeline.quantities.words import join, name_of
-
-Scale = Literal["linear", "log10", "event"]
-Compare = Callable[[Grid, str, str], "Effect"]
 
 QUANTITIES: dict[str, Quantity] = {}
 """Every quantity by name; a module of this package that declares one is found by its file."""
@@ -56,7 +54,6 @@ class Quantity:
         bounds: What it cannot leave; intervals are cut there.
         better: Which direction is better, if one is.
         facets: Columns that tell several numbers of one seed apart.
-        not_ok: What becomes of replicas that diverged or failed, as a caption says it.
         across_lengths: Whether the rows are of all sequence lengths, with a column `length`.
         effect: In the place of an interval over seeds: the effect of an arm, where all seeds share one measurement.
         ratio: The same for the ratio of two arms.
@@ -65,15 +62,14 @@ class Quantity:
     name: str
     rows: Callable[[Grid], pl.DataFrame]
     words: str
-    unit: str
-    scale: Scale
-    bounds: tuple[float, float] | None
-    better: Literal["lower", "higher"] | None
-    facets: tuple[str, ...]
-    not_ok: str
-    across_lengths: bool
+    unit: str = ""
+    scale: Literal["linear", "log10", "event"] = "linear"
+    bounds: tuple[float, float] | None = None
+    better: Literal["lower", "higher"] | None = None
+    facets: tuple[str, ...] = ()
+    across_lengths: bool = False
     effect: Callable[[Grid, str], Effect] | None = None
-    ratio: Compare | None = None
+    ratio: Callable[[Grid, str, str], Effect] | None = None
 
     def of(self, grid: Grid) -> pl.DataFrame:
         """Return the rows of a grid, computed once."""
@@ -90,37 +86,21 @@ class Quantity:
             return share_interval(rows, "value", by)
         return mean_interval(rows, "value", by, bounds=self.bounds)
 
+    def means(self, grid: Grid, by: Sequence[str] = ("arm",), **facets: str | int) -> pl.DataFrame:
+        """Return the summary of a grid at one value of some facets, arms in the order of the study's file."""
+        rows = self.of(grid).filter(**facets) if facets else self.of(grid)
+        return self.summary(rows, by).sort(grid.rank(), maintain_order=True)
 
-def quantity(
-    *,
-    words: str,
-    unit: str = "",
-    scale: Scale = "linear",
-    bounds: tuple[float, float] | None = None,
-    better: Literal["lower", "higher"] | None = None,
-    facets: Sequence[str] = (),
-    not_ok: str = "diverged and failed ones are in no mean",
-    across_lengths: bool = False,
-    effect: Callable[[Grid, str], Effect] | None = None,
-    ratio: Compare | None = None,
-) -> Callable[[Callable[[Grid], pl.DataFrame]], Quantity]:
-    """Return a decorator that makes a function a quantity under its own name; see `Quantity`."""
+    def by_arm(self, grid: Grid, **facets: str | int) -> dict[str, float | None]:
+        """Return the mean over seeds of each arm, at one value of the facets."""
+        return dict(self.means(grid, ("arm",), **facets).select("arm", "mean").iter_rows())
+
+
+def quantity(words: str, **declared: Any) -> Callable[[Callable[[Grid], pl.DataFrame]], Quantity]:
+    """Return a decorator that makes a function a quantity under its own name, with the attributes of `Quantity`."""
 
     def declare(rows: Callable[[Grid], pl.DataFrame]) -> Quantity:
-        found = Quantity(
-            name=rows.__name__,
-            rows=rows,
-            words=words,
-            unit=unit,
-            scale=scale,
-            bounds=bounds,
-            better=better,
-            facets=tuple(facets),
-            not_ok=not_ok,
-            across_lengths=across_lengths,
-            effect=effect,
-            ratio=ratio,
-        )
+        found = Quantity(name=rows.__name__, rows=rows, words=words, **declared)
         QUANTITIES[found.name] = found
         return found
 
@@ -240,20 +220,13 @@ def ratio_of(first: Selection, second: Selection, grid: Grid) -> Effect:
 
 
 def _paired(first: Selection, second: Selection, grid: Grid, value: pl.Expr) -> pl.DataFrame:
-    if first == second or (grid.at(first.length) is grid.at(second.length) and _same_but_length(first, second)):
-        return mean_interval(pl.DataFrame(schema=_PAIR), "value", ["side"])  # 0 by construction: no finding
+    if dataclasses.replace(first, length=second.length) == second and grid.at(first.length) is grid.at(second.length):
+        return first.rows(grid).clear()  # 0 by construction: no finding
     sides = [
         selected.rows(grid).select("seed", value=value, side=pl.lit(name))
         for selected, name in ((first, "first"), (second, "second"))
     ]
     return paired_difference(pl.concat(sides), "value", "side", "first", "second")
-
-
-_PAIR = {"side": pl.String(), "seed": pl.Int64(), "value": pl.Float64()}
-
-
-def _same_but_length(first: Selection, second: Selection) -> bool:
-    return (first.quantity, first.arms, first.where) == (second.quantity, second.arms, second.where)
 
 
 def _effect(summary: pl.DataFrame, *, is_log: bool) -> Effect:

@@ -11,7 +11,6 @@ from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, on_schedule
 
 _SHARE = (0.0, 1.0)
-_STOPPED = "they are part of the means, with their last measured weights"
 
 
 def scheduled(grid: Grid, name: str, **facts: str | int) -> pl.DataFrame:
@@ -28,13 +27,13 @@ def validation_loss(grid: Grid) -> pl.DataFrame:
 
 
 def median_validation_loss(grid: Grid) -> pl.DataFrame:
-    """Return the median validation loss over seeds by length, arm and step.
+    """Return the median validation loss over seeds by length, arm and step, which has no interval.
 
     A replica that reached the criterion is frozen, so its last loss stands for later steps; one that diverged has no
     loss after its last step and counts as infinite.
 
-    Columns `length`, `arm`, `step`, `median` (null where at least half of the seeds diverged), `num_seeds`,
-    `num_nonfinite`.
+    Columns `length`, `arm`, `step`, `mean` (the median; null where at least half of the seeds diverged), `low` and
+    `high` (null), `num_seeds`, `num_nonfinite` (0, for what is infinite counts).
     """
     seen = validation_loss.of(grid)
     keys = ["length", "arm", "seed"]
@@ -43,19 +42,13 @@ def median_validation_loss(grid: Grid) -> pl.DataFrame:
     every = steps.join(replicas, on=["length", "arm"]).sort("step")
     measured = seen.drop("status").sort("step")
     every = every.join_asof(measured, on="step", by=keys, check_sortedness=False)
-    gone = (pl.col("status") == "diverged") & (pl.col("step") > pl.col("last_step"))
-    value = pl.when(gone | pl.col("value").is_nan()).then(math.inf).otherwise(pl.col("value"))
-    medians = (
-        every.with_columns(value=value)
-        .group_by("length", "arm", "step")
-        .agg(
-            median=pl.col("value").median(),
-            num_seeds=pl.len().cast(pl.Int64),
-            num_nonfinite=pl.col("value").is_infinite().sum().cast(pl.Int64),
-        )
-    )
-    finite = pl.when(pl.col("median").is_finite()).then(pl.col("median"))
-    return medians.with_columns(median=finite).sort("length", "arm", "step")
+    is_gone = (pl.col("status") == "diverged") & (pl.col("step") > pl.col("last_step"))
+    value = pl.when(is_gone | pl.col("value").is_nan()).then(math.inf).otherwise(pl.col("value"))
+    by_step = every.with_columns(value=value).group_by("length", "arm", "step")
+    found = by_step.agg(mean=pl.col("value").median(), num_seeds=pl.len().cast(pl.Int64))
+    finite, nothing = pl.when(pl.col("mean").is_finite()).then(pl.col("mean")), pl.lit(None, pl.Float64)
+    found = found.with_columns(mean=finite, low=nothing, high=nothing, num_nonfinite=pl.lit(0, pl.Int64))
+    return found.sort("length", grid.rank(), "step")
 
 
 @quantity(words="test error on {group} tokens", unit="share", bounds=_SHARE, better="lower", facets=("group",))
@@ -90,7 +83,6 @@ def unseen_over_baseline(grid: Grid) -> pl.DataFrame:
     better="lower",
     facets=("tested_length",),
     across_lengths=True,
-    not_ok="diverged and failed ones are not shown",
 )
 def test_loss_by_tested_length(grid: Grid) -> pl.DataFrame:
     """log10 of the test loss at the trained `length` and at every other length that a network was tested at."""
@@ -101,15 +93,13 @@ def test_loss_by_tested_length(grid: Grid) -> pl.DataFrame:
     return pl.concat(both).sort("length", grid.rank(), "tested_length", "seed")
 
 
-@quantity(words="probability of the true token", bounds=_SHARE, facets=("step",), not_ok=_STOPPED)
+@quantity(words="probability of the true token", bounds=_SHARE, facets=("step",))
 def forcing_probability(grid: Grid) -> pl.DataFrame:
     """Probability with which a decoder in training is given the true token rather than its own."""
     return scheduled(grid, "teacher_forcing_probability")
 
 
-@quantity(
-    words="free-running token error", unit="share", bounds=_SHARE, better="lower", facets=("step",), not_ok=_STOPPED
-)
+@quantity(words="free-running token error", unit="share", bounds=_SHARE, better="lower", facets=("step",))
 def free_running_error(grid: Grid) -> pl.DataFrame:
     """Share of wrong tokens on the validation sequences, the decoder being given its own tokens."""
     return scheduled(grid, "token_error", split="validation", mode="free_running")

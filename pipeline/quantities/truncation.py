@@ -12,7 +12,6 @@ SMALL_ERROR = 0.1
 """A relative error below which a truncated gradient passes for the full one."""
 
 _FACETS = ("stage", "backward_length")
-_NOT_OK = "diverged and failed ones have no end of training"
 
 
 def truncated_gradients(grid: Grid) -> pl.DataFrame:
@@ -42,9 +41,7 @@ def _column(grid: Grid, name: str) -> pl.DataFrame:
     return truncated_gradients(grid).select("stage", "arm", "backward_length", "seed", value=name)
 
 
-@quantity(
-    words="relative error of the {backward_length}-timestep gradient", better="lower", facets=_FACETS, not_ok=_NOT_OK
-)
+@quantity(words="relative error of the {backward_length}-timestep gradient", better="lower", facets=_FACETS)
 def truncation_error(grid: Grid) -> pl.DataFrame:
     """‖ĝ_K - g‖ / ‖g‖ of the gradient that flows back through K timesteps only."""
     return _column(grid, "relative_error")

@@ -11,12 +11,8 @@ from pipeline.quantities.selection import on_schedule, top_forward
 TANH_GATES = ("h", "n", "g")
 """Names of the block whose output goes through tanh: of the Elman network, the GRU and the LSTM."""
 
-_STOPPED = "they are part of the means, with their last measured weights"
 
-
-@quantity(
-    words="largest singular value and spectral radius of W_hh", facets=("metric", "gate", "step"), not_ok=_STOPPED
-)
+@quantity(words="largest singular value and spectral radius of W_hh", facets=("metric", "gate", "step"))
 def weight_spectrum(grid: Grid) -> pl.DataFrame:
     """`sigma_max` and `spectral_radius` of every block of W_hh of the last layer, forward in time, over training."""
     rows = top_forward(grid["curves"].filter(pl.col("metric").is_in(["sigma_max", "spectral_radius"])))
@@ -41,13 +37,7 @@ def eigenvalues(grid: Grid) -> pl.DataFrame:
     return both.sort(*order).select("stage", "arm", "gate", "seed", "index", "real", "imag", "modulus", "outside")
 
 
-@quantity(
-    words="share of eigenvalues outside the unit circle",
-    unit="share",
-    bounds=(0.0, 1.0),
-    facets=("stage",),
-    not_ok="after training they are not shown unless they were measured when they stopped",
-)
+@quantity(words="share of eigenvalues outside the unit circle", unit="share", bounds=(0.0, 1.0), facets=("stage",))
 def share_outside_circle(grid: Grid) -> pl.DataFrame:
     """Share of the eigenvalues of `eigenvalues` whose modulus exceeds 1."""
     rows = grid.memo("eigenvalues", lambda: eigenvalues(grid))

@@ -105,7 +105,7 @@ def _length_rows(grid: Grid) -> pl.DataFrame:
 
 
 def _curve_rows(grid: Grid) -> pl.DataFrame:
-    rows = median_validation_loss(grid).rename({"median": "median_validation_loss"})
+    rows = median_validation_loss(grid).sort("length", "arm", "step").rename({"mean": "median_validation_loss"})
     return thin_evenly(rows, "step", ["arm", "length"], MAX_CURVE_STEPS)
 
 

@@ -37,13 +37,13 @@ def test_share_of_clipped_steps_is_a_mean_over_seeds(exact: list[Grid]) -> None:
     view = clipping_ledger.view(grid)
     assert "62 % of the GRU's steps" in view.title
     assert view.means.filter(row="share")["mean"].to_list() == [1.0, 1.0, 0.5, 0.0]
-    after = view.quartiles.filter(row="norm", side="after")
+    after = view.means.filter(row="norm", side="after")
     assert [10**middle for middle in after["mean"]] == pytest.approx([1.0, 1.0, math.sqrt(0.5), 0.5])
 
 
 def test_steps_are_gathered_into_bins(exact: list[Grid]) -> None:
     view = clipping_ledger.view(with_norms(exact[0], {0: [0.1] * 200, 1: [0.1] * 200}))
-    norms = view.quartiles.filter(row="norm", side="before")
+    norms = view.means.filter(row="norm", side="before")
     assert norms.height == MAX_BINS
     assert norms["mean"].to_list() == pytest.approx([-1.0] * MAX_BINS)
     assert norms["step"].is_sorted()
