@@ -198,14 +198,14 @@ def _layer_finding(view: View) -> str:
         return row["high"] is not None and row["high"] < 0
 
     words = {
-        "above": "smaller in {arms}",
-        "below": "larger in {arms}",
+        "above": "is below the last layer's in {arms}",
+        "below": "is above the last layer's in {arms}",
         "unsure": "no difference is established in {arms}",
     }
     sides = by_sign(gaps, words, name=name)
     if sides.startswith("no difference"):
         return f"After training, between the first and the last layer's gradient {sides}"
-    return f"After training the first layer's gradient is, beside the last layer's, {sides}"
+    return f"After training the first layer's gradient {sides}"
 
 
 def _direction_finding(view: View) -> str:
