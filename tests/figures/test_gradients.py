@@ -91,7 +91,7 @@ def test_every_layer_and_direction_has_a_line(deep: Grid) -> None:
 
 def test_the_finding_of_layers_follows_the_gap(deep: Grid) -> None:
     title = gradient_by_layer.view(deep).title
-    assert "smaller in the LSTM (0.91 [0.91, 0.91] decades) and the Elman network" in title
+    assert "is below the last layer's in the LSTM (0.91 [0.91, 0.91] decades) and the Elman network" in title
     shift = pl.when(pl.col("layer") == 0).then(9 * pl.col("seed") - 8.0).otherwise(0.0)
     wild = changed(deep, traces=deep["traces"].with_columns(log10_norm=pl.col("log10_norm") + shift))
     title = gradient_by_layer.view(wild).title
@@ -99,7 +99,7 @@ def test_the_finding_of_layers_follows_the_gap(deep: Grid) -> None:
     assert "smaller" not in title
     lifted = pl.when(pl.col("layer") == 0).then(pl.col("log10_norm") + 8).otherwise("log10_norm")
     title = gradient_by_layer.view(changed(deep, traces=deep["traces"].with_columns(log10_norm=lifted))).title
-    assert "larger in the LSTM (7.1 [7.1, 7.1] decades)" in title
+    assert "is above the last layer's in the LSTM (7.1 [7.1, 7.1] decades)" in title
 
 
 def test_one_layer_both_ways_compares_directions(deep: Grid) -> None:
