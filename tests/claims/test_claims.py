@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from pipeline.config.strict import InvalidFieldError
 from pipeline.errors import ConfigError
 from pipeline.quantities import Effect, Grid
 from tests.figures.conftest import grids
-from tests.synthetic_results import END_FACTORS, START_FACTORS, Shape
+from tests.synthetic_results import END_FACTORS, START_FACTORS, Shape, write_results
 from tests.test_architecture import ROOT
 
 RULES = load_rules(Paths.at(ROOT), {})
@@ -230,3 +232,21 @@ DECAY = {"quantity": "decay_factor", "arm": "elman", "state": "h", "stage": "end
 def test_a_claim_is_checked_when_it_is_read(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^configs/claims.yaml.*claims.{message}"):
         changed_rules(tmp_path, "C2", changes)
+
+
+def test_claims_are_judged_where_no_drawing_library_can_be_imported(tmp_path: Path) -> None:
+    write_results(tmp_path / "cells", study())
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys(["matplotlib", "seaborn", "wandb", "ray"]))  # importing one fails
+from pathlib import Path
+from pipeline.claims import judge, load_rules
+from pipeline.config import Paths
+from pipeline.quantities import grids_of
+from pipeline.results import SCHEMAS, read_table
+tables = {{name: read_table(name, Path({str(tmp_path)!r}) / "cells") for name in SCHEMAS}}
+rules = load_rules(Paths.at(Path({str(ROOT)!r})), {{}})
+verdicts, _ = judge(rules, grids_of("cells", tables, ["optimiser.learning_rate"]))
+assert dict(verdicts.select("claim", "verdict").iter_rows())["C2"] == "supported", verdicts
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
