@@ -79,7 +79,7 @@ def decoding(canned: Canned) -> Decoding:
 
 
 def written(canned: Canned, mode: str, r: int, n: int) -> list[int]:
-    """Tokens that count: running free, nothing after the first EOS."""
+    """Tokens that count: free-running, nothing after the first EOS."""
     tokens = (canned.forced if mode == TEACHER_FORCED else canned.free)[r, n].argmax(dim=-1).tolist()
     if mode == FREE_RUNNING and EOS in tokens:
         stop = tokens.index(EOS) + 1
