@@ -18,7 +18,7 @@ from pipeline.publish import Publisher
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Publish from the project in the current folder; return 1 where something was not sent as asked, 2 for a mistake."""
+    """Publish from the project in this folder; return 1 where something was not sent as asked, 2 for a mistake."""
     parser = argparse.ArgumentParser(description="Publish finished studies to Weights & Biases.")
     parser.add_argument("studies", nargs="*", metavar="study", help="default: every study of params.yaml")
     parser.add_argument("--mode", choices=("online", "offline"), help="default: as WANDB_MODE or params.yaml says")

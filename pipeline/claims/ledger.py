@@ -49,7 +49,7 @@ class Check:
     """One number in a grid, compared with a threshold, and what the answer means for the claim.
 
     Exactly one of `value`, `difference` and `ratio` describes the number: a quantity, an arm (or several, of which the
-    one with the largest mean is meant), a `length` (longest if absent) and a value per facet of the quantity. The
+    best is meant), a `length` (longest if absent) and a value per facet of the quantity. The
     other side of a difference or a ratio is the same with the changes in `to`. Exactly one of `below` and `above` is
     the threshold on whose expected side the whole interval must lie.
     """
@@ -88,11 +88,31 @@ class Check:
         """Return the two sides of a comparison, or the one of a value.
 
         Raises:
-            ConfigError: If one names no quantity, or not exactly its facets.
+            ConfigError: If one names no quantity, or not exactly its facets, or the quantity cannot be compared so.
         """
-        first = next(side for side in (self.value, self.difference, self.ratio) if side is not None)
-        sides = [first] if self.to is None else [first, {**first, **self.to}]
-        return [Selection.of(side, where) for side in sides]
+        asked = next(side for side in (self.value, self.difference, self.ratio) if side is not None)
+        sides = [asked] if self.to is None else [asked, {**asked, **self.to}]
+        selected = [Selection.of(side, where) for side in sides]
+        if problem := self._problem(*selected):
+            raise ConfigError(f"{where}: {selected[0].quantity.name}: {problem}")
+        return selected
+
+    def _problem(self, first: Selection, second: Selection | None = None) -> str | None:
+        """Return why this number cannot be had of this quantity, or None."""
+        quantity = first.quantity
+        if quantity.ratio is not None and (second is None or self.ratio is None or first.length != second.length):
+            return "expected a ratio of two arms at one length: all seeds of a setting share one clock"
+        if second is None:
+            return None
+        if quantity.effect is not None:
+            return "expected a value: its interval is not over seeds"
+        if second.quantity != quantity or second == first:
+            return "expected another arm, length or facet under 'to'"
+        if len(first.arms) > 1 or len(second.arms) > 1:
+            return "expected one arm on each side of a comparison"
+        if quantity.scale == "log10" and self.ratio is None:
+            return "expected a ratio in place of a difference: its values are logarithms"
+        return None
 
     def effect(self, grid: Grid) -> Effect:
         """Return the number in a grid, with its interval over seeds."""
@@ -149,6 +169,9 @@ def load_rules(paths: Paths, studies: Mapping[str, Study]) -> Rules:
             if claim not in rules.claims:
                 file = paths.study_config(name).relative_to(paths.root)
                 raise ConfigError(f"{file}: claims: {unknown_name('claim', claim, rules.claims)}; rules are in {where}")
+            if rules.claims[claim].study != name:
+                expected = f"expected {name!r}, whose file names it; got {rules.claims[claim].study!r}"
+                raise ConfigError(f"{where}: claims.{claim}.study: {expected}")
     for name, rule in rules.claims.items():
         for number, check in enumerate(rule.checks):
             check.selections(f"{where}: claims.{name}.checks[{number}]")

@@ -10,7 +10,7 @@ from pipeline.figures.frame import Axis, Lines, Panel, View, listed
 from pipeline.figures.style import FAINT, INK, Look
 from pipeline.quantities import Grid
 from pipeline.quantities.clipping import clip_cosine, clipped_share, in_bins, updates
-from pipeline.quantities.words import interval, join, with_article
+from pipeline.quantities.words import count, interval, join, with_article
 
 MAX_BINS = 75
 """Steps are gathered into at most as many bins per seed."""
@@ -54,7 +54,7 @@ def _means(view: View) -> pl.DataFrame:
 
 def _changes_direction(grid: Grid) -> bool:
     ends = clip_cosine.means(grid)
-    return bool((ends.select(pl.coalesce("high", "mean")).to_series() < 1 - _CHANGED).any())
+    return bool((ends["mean"] < 1 - _CHANGED).any())
 
 
 def _finding(view: View) -> str:
@@ -64,10 +64,11 @@ def _finding(view: View) -> str:
         return "No step was clipped"
     if _changes_direction(view.grid):
         words = {
-            "below": "Clipping changes the gradient's direction in {arms}",
-            "unsure": "only its length in {arms}",
+            "below": "changes the gradient's direction in {arms}",
+            "above": "changes only its length in {arms}",
+            "unsure": "is not shown to change the direction in {arms}",
         }
-        return by_sign(
+        sides = by_sign(
             clip_cosine.means(view.grid).sort("mean", maintain_order=True),
             words,
             name=lambda row: (
@@ -75,9 +76,10 @@ def _finding(view: View) -> str:
                 if row["mean"] < 1 - _CHANGED
                 else with_article(row["arm"])
             ),
-            bounds=(1 - _CHANGED, 2.0),
+            bounds=(1 - _CHANGED, 1 - _CHANGED),
             most=2,
         )
+        return f"Clipping {sides}"
     found = shares.sort("mean", descending=True, maintain_order=True)
     parts = [f"{100 * row['mean']:.0f} % of {with_article(row['arm'])}'s" for row in found.iter_rows(named=True)]
     return f"Clipping shortens {join(parts) if len(parts) <= 3 else f'from {parts[-1]} to {parts[0]}'} steps"
@@ -97,7 +99,8 @@ def _values(view: View) -> str:
     text = f"Share of steps clipped: {listed(view, clipped_share.means(view.grid))}."
     if _changes_direction(view.grid):
         text += f" Mean cosine over clipped steps: {listed(view, clip_cosine.means(view.grid))}."
-    return text
+    num_lost = updates(view.grid)["clipped"].null_count()
+    return f"{text} {count(num_lost, 'update')} without a finite norm in no median." if num_lost else text
 
 
 clipping_ledger = Lines(

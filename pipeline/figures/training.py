@@ -32,7 +32,9 @@ def _curves(grid: Grid) -> pl.DataFrame:
 
 def _add_seeds(view: View, ax: Axes, panel: Panel) -> None:
     """Draw the seeds of few arms as thin lines, and a cross where one diverged."""
-    for (arm, _), replica in view.rows.filter(length=panel["length"]).group_by("arm", "seed", maintain_order=True):
+    for (arm, _), replica in (
+        view.of_shown(view.rows).filter(length=panel["length"]).group_by("arm", "seed", maintain_order=True)
+    ):
         steps, losses, colour = replica["step"].to_numpy(), replica["value"].to_numpy(), view.looks[str(arm)].colour
         if len(view.arms) <= _MAX_WITH_SEEDS:
             ax.plot(steps, losses, color=colour, linewidth=0.6, alpha=0.45)
@@ -59,7 +61,7 @@ def _learning_finding(view: View) -> str:
         return _first_to_reach(view)
     last = view.means.filter(length=view.T).filter(pl.col("step") == pl.col("step").max().over("arm"))
     diverged = view.grid.at("longest").runs.group_by("arm").agg(share=(pl.col("status") == "diverged").mean())
-    lost = view.grid.present(diverged.filter(pl.col("share") > 0.5))
+    lost = view.grid.present(diverged.filter(pl.col("share") >= 0.5))
     final = last.filter(~pl.col("arm").is_in(lost)).drop_nulls("mean").sort("mean", maintain_order=True)
     if final.is_empty():
         return "Inconclusive: no arm has a finite median validation loss"

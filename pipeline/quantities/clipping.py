@@ -1,7 +1,7 @@
 """What clipping did: the gradient norm before and after it, how often it acted, and whether it changed its direction.
 
-A step is clipped where the norm after is smaller than before. That is decided in `updates`, for figures, claims and
-metrics alike, as the trial itself decides it for `clipped_share`.
+A step is clipped where the norm after is smaller than before, as the trial itself decides it for its column
+`clipped_share`; an update whose norm is not finite was not made, and is no step.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pipeline.quantities.quantity import quantity
 def updates(grid: Grid) -> pl.DataFrame:
     """Return a row per update: `grad_norm`, `clipped_grad_norm`, `clipped` (0 or 1) and `cosine`.
 
-    Norms and cosines that are not finite stay as they are; `cosine` is null where it was not recorded.
+    Norms and cosines that are not finite stay as they are, and `clipped` is null there; `cosine` is null where it was
+    not recorded.
     """
 
     def compute() -> pl.DataFrame:
@@ -23,7 +24,8 @@ def updates(grid: Grid) -> pl.DataFrame:
         curves = grid["curves"].filter(pl.col("metric").is_in(metrics))
         wide = curves.pivot(on="metric", index=["arm", "seed", "step"], values="value", maintain_order=True)
         known = {name: pl.col(name) if name in wide.columns else pl.lit(None, pl.Float64) for name in metrics}
-        clipped = (known["clipped_grad_norm"] < known["grad_norm"]).cast(pl.Float64)
+        was_made = known["grad_norm"].is_finite() & known["clipped_grad_norm"].is_finite()
+        clipped = pl.when(was_made).then((known["clipped_grad_norm"] < known["grad_norm"]).cast(pl.Float64))
         return wide.with_columns(clipped=clipped, cosine=known["clip_cosine"])
 
     return grid.memo("updates", compute)
@@ -31,8 +33,9 @@ def updates(grid: Grid) -> pl.DataFrame:
 
 @quantity(words="share of steps clipped", unit="share", bounds=(0.0, 1.0))
 def clipped_share(grid: Grid) -> pl.DataFrame:
-    """Share of a seed's steps that were clipped."""
-    return updates(grid).group_by("arm", "seed", maintain_order=True).agg(value=pl.col("clipped").mean())
+    """Share of a seed's steps that were clipped, until it stopped; 0 where it made none."""
+    shares = updates(grid).group_by("arm", "seed", maintain_order=True).agg(value=pl.col("clipped").mean())
+    return shares.with_columns(pl.col("value").fill_null(0.0))
 
 
 @quantity(words="cosine of raw and applied gradient over clipped steps", bounds=(-1.0, 1.0))

@@ -188,6 +188,7 @@ def growth_by_singular_value(grid: Grid) -> pl.DataFrame:
     unit="share",
     bounds=(0.0, 1.0),
     facets=("sigma_max",),
+    pools_arms=True,
 )
 def shrinking_share(grid: Grid) -> pl.DataFrame:
     """Share of a seed's gradients, over all arms and stages, that shrink where σ_max is `below_1` or `above_1`."""

@@ -77,7 +77,10 @@ def criterion_time_s(grid: Grid) -> pl.DataFrame:
 @quantity(words="share of seeds that reach the criterion", scale="event", better="higher", across_lengths=True)
 def solved(grid: Grid) -> pl.DataFrame:
     """Whether a seed reached the criterion; one whose program failed says nothing about its arm and has no row."""
-    answered = grid.runs.filter(pl.col("status") != "error").sort("length", maintain_order=True)
+    runs = grid.runs
+    if "training.stop_below" in runs.columns and not has_criterion(runs):
+        runs = runs.clear()  # nothing could be reached
+    answered = runs.filter(pl.col("status") != "error").sort("length", maintain_order=True)
     return answered.select("arm", "length", "seed", value="reached_criterion")
 
 

@@ -55,6 +55,7 @@ class Quantity:
         better: Which direction is better, if one is.
         facets: Columns that tell several numbers of one seed apart.
         across_lengths: Whether the rows are of all sequence lengths, with a column `length`.
+        pools_arms: Whether a number is of all arms together, so that a claim names none.
         effect: In the place of an interval over seeds: the effect of an arm, where all seeds share one measurement.
         ratio: The same for the ratio of two arms.
     """
@@ -68,6 +69,7 @@ class Quantity:
     better: Literal["lower", "higher"] | None = None
     facets: tuple[str, ...] = ()
     across_lengths: bool = False
+    pools_arms: bool = False
     effect: Callable[[Grid, str], Effect] | None = None
     ratio: Callable[[Grid, str, str], Effect] | None = None
 
@@ -113,7 +115,7 @@ class Selection:
 
     Attributes:
         quantity: Of `QUANTITIES`.
-        arms: Of several the one with the largest mean is meant. Empty: all of them together, as `rows` has them.
+        arms: Of several the best is meant. Empty for a quantity that is of all arms together.
         length: Of the sequences; a number, or the longest or shortest of the grid.
         where: A value per facet.
     """
@@ -150,14 +152,19 @@ class Selection:
             raise ConfigError(f"{where}: length: expected longest, shortest or a number; got {length!r}")
         arm = given.get("arm", ())
         arms = tuple(str(one) for one in arm) if isinstance(arm, list | tuple) else (str(arm),)
+        if chosen.pools_arms == bool(arms):
+            expected = f"no arm: {name} is of all arms together" if arms else f"an arm for {name}"
+            raise ConfigError(f"{where}: arm: expected {expected}; got {given.get('arm')!r}")
         return cls(chosen, arms, length, facets)
 
     def rows(self, grid: Grid) -> pl.DataFrame:
-        """Return the rows of these arms, a row per arm and seed."""
+        """Return the rows of these arms, a row per arm and seed; none where one of the arms has no run."""
         rows = self.quantity.of(grid if self.quantity.across_lengths else grid.at(self.length))
         if self.quantity.across_lengths:
-            rows = rows.filter(length=grid.at(self.length).lengths[-1])
+            rows = rows.filter(pl.col("length").is_in(grid.at(self.length).lengths))
         rows = rows.filter(**self.where) if self.where else rows
+        if not set(self.arms) <= set(grid.arms):
+            return rows.clear()
         return rows.filter(pl.col("arm").is_in(self.arms)) if self.arms else rows
 
     @property
@@ -191,22 +198,17 @@ class Selection:
 
 
 def value_of(selected: Selection, grid: Grid) -> Effect:
-    """Return the mean over seeds with its interval; of several arms the one with the largest mean."""
+    """Return the mean over seeds with its interval; of several arms the best."""
     if selected.quantity.effect is not None:
         whole = grid if selected.quantity.across_lengths else grid.at(selected.length)
         return selected.quantity.effect(whole, selected.arms[0])
-    summary = selected.quantity.summary(selected.rows(grid)).sort("mean", descending=True, nulls_last=True)
+    is_low = selected.quantity.better == "lower"
+    summary = selected.quantity.summary(selected.rows(grid)).sort("mean", descending=not is_low, nulls_last=True)
     return _effect(summary, is_log=selected.quantity.scale == "log10")
 
 
 def difference_of(first: Selection, second: Selection, grid: Grid) -> Effect:
-    """Return the mean over seeds of `first` minus `second`, paired by seed.
-
-    Raises:
-        ConfigError: If the quantity is on a logarithmic scale, where a difference is a ratio.
-    """
-    if first.quantity.scale == "log10":
-        raise ConfigError(f"{first.quantity.name}: its values are logarithms; ask for a ratio in place of a difference")
+    """Return the mean over seeds of `first` minus `second`, paired by seed."""
     return _effect(_paired(first, second, grid, pl.col("value").cast(pl.Float64)), is_log=False)
 
 

@@ -50,7 +50,8 @@ def _varied(grid: Grid) -> list[str]:
 def _plain(runs: pl.DataFrame) -> pl.DataFrame:
     """Return by position the worst status and what is a median, a mean or a maximum without an interval."""
     severity = pl.col("status").replace_strict(STATUSES, range(len(STATUSES)), return_dtype=pl.Int64)
-    never = pl.col("criterion_step").cast(pl.Float64).fill_null(float("inf")).median()
+    answered = pl.col("criterion_step").filter(pl.col("status") != "error")  # a failed program says nothing
+    never = answered.cast(pl.Float64).fill_null(float("inf")).median()
     worst = runs.group_by("position").agg(
         status=severity.max(),
         num_seeds=pl.len().cast(pl.Int64),

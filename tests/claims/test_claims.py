@@ -250,3 +250,50 @@ verdicts, _ = judge(rules, grids_of("cells", tables, ["optimiser.learning_rate"]
 assert dict(verdicts.select("claim", "verdict").iter_rows())["C2"] == "supported", verdicts
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
+
+
+STEPS = {"quantity": "step_time_s", "arm": "lstm"}
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (
+            {"difference": {"quantity": "log_test_loss", "arm": "gru"}, "to": {"arm": "lstm"}},
+            "log_test_loss: expected a ratio in",
+        ),
+        ({"ratio": {"quantity": "test_loss", "arm": "gru"}, "to": {"arm": "gru"}}, "test_loss: expected another arm"),
+        (
+            {"ratio": {"quantity": "test_loss", "arm": "gru"}, "to": {"quantity": "test_error"}},
+            "test_loss: expected another",
+        ),
+        (
+            {"ratio": {"quantity": "test_loss", "arm": ["gru", "lstm"]}, "to": {"arm": "elman"}},
+            "test_loss: expected one arm",
+        ),
+        ({"value": {"quantity": "test_loss"}}, "arm: expected an arm for test_loss; got None"),
+        (
+            {"value": {"quantity": "shrinking_share", "sigma_max": "above_1", "arm": "gru"}},
+            "arm: expected no arm: shrinking_share",
+        ),
+        ({"value": STEPS}, "step_time_s: expected a ratio of two arms at one length"),
+        ({"difference": STEPS, "to": {"arm": "gru"}}, "step_time_s: expected a ratio of two arms"),
+        ({"ratio": STEPS, "to": {"length": "shortest"}}, "step_time_s: expected a ratio of two arms at one length"),
+        (
+            {"difference": {"quantity": "step_time_exponent", "arm": "gru"}, "to": {"arm": "lstm"}},
+            "step_time_exponent: expected a value: its interval is not over seeds",
+        ),
+    ],
+)
+def test_numbers_that_cannot_be_had_are_refused(check: dict[str, object], message: str) -> None:
+    built: Check = build(Check, {"grid": "adding", "below": 1.0} | check, "here")
+    with pytest.raises(ConfigError, match=f"^claims.yaml: {message}"):
+        built.selections("claims.yaml")
+
+
+def test_a_claim_that_a_study_names_is_of_that_study(tmp_path: Path) -> None:
+    paths = Paths.at(ROOT)
+    study_of = {name: load_study(paths, name) for name in ("cells", "length")}
+    moved = {"cells": replace(study_of["cells"], claims=("C13",)), "length": study_of["length"]}
+    with pytest.raises(ConfigError, match="claims.C13.study: expected 'cells', whose file names it; got 'length'"):
+        load_rules(paths, moved)
