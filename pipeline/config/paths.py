@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import uuid
 from dataclasses import dataclass
@@ -87,6 +88,16 @@ class Paths:
     def reports(self) -> Path:
         """The folder that the report stage writes."""
         return self.root / "reports"
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_whole(path: Path, data: bytes, error: type[PipelineError] = PipelineError) -> None:

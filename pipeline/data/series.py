@@ -10,7 +10,6 @@ windows overlap and may be few. Errors are in units of the training variance. Sh
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.params import Sizes
+from pipeline.config.paths import digest_of_file
 from pipeline.data.dataset import SPLITS, Split, Task, make_task
 from pipeline.data.generator import AtLengths, import_source, require_between
 from pipeline.errors import DatasetError
@@ -86,7 +86,7 @@ class Sunspots(AtLengths):
 
     def source(self) -> dict[str, Any]:
         """Return the version of statsmodels, and the name and sha256 of its file."""
-        sha256 = hashlib.sha256(self.path().read_bytes()).hexdigest()
+        sha256 = digest_of_file(self.path())
         return {"statsmodels_version": metadata.version("statsmodels"), "file": FILE, "sha256": sha256}
 
 

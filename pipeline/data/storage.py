@@ -10,7 +10,6 @@ Nothing depends on time, machine or order: preparing twice gives the same bytes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.params import Sizes
+from pipeline.config.paths import digest_of_file
 from pipeline.config.strict import build, require
 from pipeline.data.dataset import SPLITS, Dataset, Split, Task, combined_digest
 from pipeline.data.generator import read_generator
@@ -211,7 +211,7 @@ def _write_variant(dataset: Dataset, folder: Path) -> Variant:
             name = array_path(dataset.length, split, role)
             np.save(folder / name, np.ascontiguousarray(array), allow_pickle=False)
             num_bytes = (folder / name).stat().st_size
-            files[name] = ArrayFile(_sha256(folder / name), num_bytes, str(array.dtype), array.shape)
+            files[name] = ArrayFile(digest_of_file(folder / name), num_bytes, str(array.dtype), array.shape)
     return Variant(**_task_of(dataset), digest=dataset.digest, files=files)
 
 
@@ -283,15 +283,10 @@ def _load_split(folder: Path, variant: Variant, split: str) -> Split:
         num_bytes = path.stat().st_size
         if num_bytes < expected.num_bytes:
             raise DatasetError(f"{path}: truncated to {num_bytes} of {expected.num_bytes} bytes; {mend(folder)}")
-        if _sha256(path) != expected.sha256:
+        if digest_of_file(path) != expected.sha256:
             raise DatasetError(f"{path}: damaged, its sha256 is not that of the manifest; {mend(folder)}")
         array = arrays[role] = np.load(path, allow_pickle=False)
         for what, wanted, got in (("dtype", expected.dtype, str(array.dtype)), ("shape", expected.shape, array.shape)):
             if wanted != got:
                 raise DatasetError(f"{path}: expected {what} {wanted}, got {got}; {mend(folder)}")
     return Split(**arrays)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

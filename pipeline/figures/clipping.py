@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 from matplotlib.axes import Axes
 
-from pipeline.figures.findings import by_sign
+from pipeline.figures.findings import by_sign, ranked
 from pipeline.figures.frame import Axis, Lines, Panel, View, listed
 from pipeline.figures.style import FAINT, INK, Look
 from pipeline.quantities import Grid
@@ -25,7 +25,7 @@ _BY_TOTAL_NORM = ("global_norm", "global_norm_max")
 def _rows(grid: Grid) -> pl.DataFrame:
     """Return by arm, seed and bin of steps log10 of the norms, the share clipped, and the cosine over clipped steps."""
     if updates(grid).is_empty():
-        return updates(grid).clear()
+        return updates(grid)
     bins = in_bins(grid, MAX_BINS)
     values = {
         ("norm", "before"): pl.col("grad_norm").log10(),
@@ -69,7 +69,7 @@ def _finding(view: View) -> str:
             "unsure": "is not shown to change the direction in {arms}",
         }
         sides = by_sign(
-            clip_cosine.means(view.grid).sort("mean", maintain_order=True),
+            ranked(clip_cosine.means(view.grid)),
             words,
             name=lambda row: (
                 f"{with_article(row['arm'])} (mean cosine {interval(row)})"

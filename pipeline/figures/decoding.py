@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from pipeline.figures.findings import NOTHING_FINISHED, Row, extremes, with_arm
 from pipeline.figures.frame import NOT_SHOWN, Axis, Dots, Lines, Pictures, View, listed
-from pipeline.figures.style import FAINT, Look, canvas, handle_of, label_panels, legend_below
+from pipeline.figures.style import FAINT, Look, canvas, label_panels, legend_below
 from pipeline.quantities import Grid, mean_interval
 from pipeline.quantities.decoding import MODES, error_by_position, exposure_gap, sequence_error_by_bin, trains_by_length
 from pipeline.quantities.training import final_free_running_error, forcing_probability, free_running_error
@@ -92,19 +92,16 @@ def _exposure_picture(view: View) -> Figure:
     _ALONG_OUTPUT.scale(along, axes[0, 0], {})
     axes[0, 0].set(title="Along the output", xlabel=_POSITION.label, ylabel=_WRONG.label)
     axes[1, 0].set_title("Exposure gap over all positions")
-    handles = [handle_of(Look(along.looks[arm].colour, "solid", along.looks[arm].marker)) for arm in along.shown]
-    handles += [handle_of(Look(FAINT, dashes, "")) for dashes in _DASHES.values()]
-    legend_below(figure, handles, [*map(name_of, along.shown), *(MODES[mode] for mode in _DASHES)])
+    arms = {name_of(arm): Look(along.looks[arm].colour, "solid", along.looks[arm].marker) for arm in along.shown}
+    legend_below(figure, arms | {MODES[mode]: Look(FAINT, dashes, "") for mode, dashes in _DASHES.items()})
     label_panels(list(axes[:, 0]))
     return figure
 
 
 def _exposure_values(view: View) -> str:
     along = _ALONG_OUTPUT.view(view.grid)
-    some = (
-        f"Lines of {len(along.shown)} of {len(along.arms)} arms are drawn: the extremes by the gap, and between them "
-    )
-    chosen = f"{some}evenly by rank." if len(along.shown) < len(along.arms) else ""
+    some = f"Lines of {len(along.shown)} of {len(along.arms)} arms are drawn: {along.chosen}."
+    chosen = some if len(along.shown) < len(along.arms) else ""
     return f"In percentage points: {listed(view, view.means, scale=100)}. {chosen}".strip()
 
 

@@ -20,6 +20,7 @@ from pipeline.quantities import Grid
 from pipeline.quantities.attention import alignment_share
 from pipeline.quantities.decoding import RUN, distinct_runs, prompted
 from pipeline.quantities.outcomes import test_error, test_loss, test_loss_over_baseline
+from pipeline.quantities.selection import pick_evenly
 from pipeline.quantities.words import INTERVAL, capitalised, join_first, name_of, seeds_of, with_article
 
 MAX_WORDS, MAX_FRAMES = 5, 8
@@ -154,8 +155,8 @@ def _frames(grid: Grid) -> pl.DataFrame:
     """Return the pixels of two examples of each arm, of frames evenly spaced."""
     pixels = _all_frames(grid)
     examples, frames = pixels["example"].unique().sort().head(2), pixels["frame"].unique().sort()
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(int))
-    rows = pixels.filter(pl.col("example").is_in(examples.to_list()), pl.col("frame").is_in(frames[chosen].to_list()))
+    chosen = pick_evenly({frame: float(frame) for frame in frames}, MAX_FRAMES)
+    rows = pixels.filter(pl.col("example").is_in(examples.to_list()), pl.col("frame").is_in(chosen))
     keys = ["example", "image", "frame", "row", "column"]
     return rows.sort(grid.rank(), *keys).select("arm", "seed", *keys, "brightness")
 

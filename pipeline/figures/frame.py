@@ -28,7 +28,6 @@ from pipeline.figures.style import (
     Look,
     canvas,
     decades,
-    handle_of,
     label_panels,
     legend_below,
     log_ticks,
@@ -239,6 +238,12 @@ class View:
         """The finding."""
         return self.frame.title(self)
 
+    @property
+    def chosen(self) -> str:
+        """Which arms are shown where not all are, in words."""
+        by = f" by {self.frame.rank[1]}" if self.frame.rank else ""
+        return f"the extremes{by}, and between them evenly by rank"
+
     @cached_property
     def caption(self) -> str:
         """What is drawn, over how many seeds, which arms, and what became of the others."""
@@ -251,9 +256,7 @@ class View:
         if frame.values is not None and (values := frame.values(self)):
             parts.append(values)
         if len(self.shown) < len(self.arms):
-            by = f" by {frame.rank[1]}" if frame.rank else ""
-            chosen = f"the extremes{by}, and between them evenly by rank"
-            parts.append(f"{len(self.shown)} of {len(self.arms)} arms are shown: {chosen}.")
+            parts.append(f"{len(self.shown)} of {len(self.arms)} arms are shown: {self.chosen}.")
         if frame.top_layer:
             is_other = (pl.col("layer") > 0) | (pl.col("direction") == "backward")
             others = self.grid[frame.top_layer].filter(is_other, part="recurrent")
@@ -386,19 +389,18 @@ class Lines(_Panelled):
         looks, keys = self._looks(view), self._keys(view, rows)
         shade = 0.18 if len(keys) <= 4 else 0.07
         for place, key in enumerate(keys):
-            line = rows.filter(**dict(zip(self.series, key, strict=True))).sort(self._column)
-            (_, look), is_thin = (
-                looks[key[0] if len(key) == 1 else key],
-                line.select(_is_thin(view)).to_series().to_numpy(),
-            )
+            mine = dict(zip(self.series, key, strict=True))
+            line = rows.filter(**mine).sort(self._column)
+            _, look = looks[key[0] if len(key) == 1 else key]
+            is_thin = line.select(_is_thin(view)).to_series().to_numpy()
             x = line[self._column].cast(pl.Float64).to_numpy()
             ends = (line[name].cast(pl.Float64).fill_null(math.nan).to_numpy() for name in ("mean", "low", "high"))
             mean, low, high = map(axis.shown, ends)
             if self.marked:
                 x = _dodged(x, place, len(keys), is_log=across.scale in {"log", "lengths"})
                 if self.seeds:
-                    mine = view.rows.filter(_of(panel), **dict(zip(self.series, key, strict=True)))
-                    self._seeds(ax, mine, dict(zip(line[self._column], x, strict=True)), axis, look)
+                    seeds = view.rows.filter(_of(panel), **mine)
+                    self._seeds(ax, seeds, dict(zip(line[self._column], x, strict=True)), axis, look)
                 ax.plot(x, mean, **look.line)
                 bars = np.nan_to_num(np.clip([mean - low, high - mean], 0.0, None))
                 is_hollow = line.with_columns(hollow=self.hollow)["hollow"].to_numpy()
@@ -438,7 +440,7 @@ class Lines(_Panelled):
         more = self.more(view) if self.more is not None else {}
         entries.pop("", None)
         if len(entries) > 1 or more:
-            _legend(figure, {**entries, **more})
+            legend_below(figure, {**entries, **more})
 
 
 def _is_thin(view: View) -> pl.Expr:
@@ -466,8 +468,7 @@ class Dots(_Panelled):
     @property
     def keys(self) -> tuple[str, ...]:
         """The columns that tell the means apart which are drawn."""
-        columns = [self.across[0] if self.across else "", self.series[0] if self.series else "", "arm"]
-        return tuple(filter(None, columns))
+        return (*(facet[0] for facet in (self.across, self.series) if facet), "arm")
 
     def drawn(self, view: View) -> Figure:
         """Return the figure of a view, under the project's style."""
@@ -480,7 +481,7 @@ class Dots(_Panelled):
             for ax in axes.flat:
                 ax.set_title(ax.get_title(loc="left"), loc="left", pad=15)
         if self.series is not None and (known := [key for key in self.series[1] if key in view.means[self.series[0]]]):
-            _legend(figure, dict(self.series[1][key] for key in known))
+            legend_below(figure, dict(self.series[1][key] for key in known))
         return figure
 
     def fill(self, view: View, ax: Axes, panel: Panel) -> None:
@@ -557,7 +558,7 @@ class Points(_Panelled):
         by_arm = {} if self.across and self.across[0] == "arm" else looks
         legend = (by_arm if len(by_arm) > 1 else {}) | dict(self.more(view) if self.more else {})
         if legend:
-            _legend(figure, legend)
+            legend_below(figure, legend)
         return figure
 
     def remarks(self, view: View) -> list[str]:
@@ -604,8 +605,8 @@ class _Panels:
             share["sharex"] = isinstance(frame.x, Axis)
         elif not isinstance(frame.y, Axis):
             share["sharey"] = "row" if self.down else False
-        total = height if height is not None or isinstance(frame, Dots) else 0.8 + frame.height * num_rows
-        return canvas(self.view.title, num_rows, num_columns, total or 3.0, **share)
+        total = 0.8 + frame.height * num_rows if height is None else height
+        return canvas(self.view.title, num_rows, num_columns, total, **share)
 
     def each(self, axes: np.ndarray[Any, Any]) -> list[tuple[Axes, Panel]]:
         """Return the axes with their panels, titled; the others are hidden."""
@@ -635,7 +636,7 @@ class _Panels:
                 if not isinstance(self.frame.y, Axis) and not self.down:
                     ax.set_ylabel(self.frame.axis(self.frame.y, panel).label)
                     ax.tick_params(labelleft=True)
-        last = [panels for panels in self.grid if panels][-1]
+        last = self.grid[-1]
         for ax in axes[-2][len(last) :] if len(axes) > 1 else ():  # nothing stands below these
             ax.set_xlabel(self.frame.axis(self.frame.x, last[-1]).label)
             ax.tick_params(labelbottom=True)
@@ -718,10 +719,6 @@ def reference(ax: Axes, at: float, name: str, *, horizontal: bool) -> None:
         )
         where: dict[str, Any] = {"ha": "right" if horizontal else "center", "va": "bottom", "fontsize": 7}
         ax.annotate(name, place, xycoords=coordinates, xytext=(0, 2), textcoords="offset points", **where)
-
-
-def _legend(figure: Figure, looks: Mapping[str, Look]) -> None:
-    legend_below(figure, [handle_of(look) for look in looks.values()], list(looks))
 
 
 def draw_dotted(view: View, ax: Axes, means: pl.DataFrame, along: str) -> None:

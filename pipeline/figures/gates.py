@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pipeline.figures.findings import STEADY
 from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Pictures, View, listed
-from pipeline.figures.style import DOTTED, FAINT, INK, Look, canvas, handle_of, label_panels, legend_below
+from pipeline.figures.style import DOTTED, FAINT, INK, Look, canvas, label_panels, legend_below
 from pipeline.quantities import gates as quantities
 from pipeline.quantities.gates import KEEPING
 from pipeline.quantities.words import INTERVAL, join_first, name_of, number, with_article
@@ -77,7 +77,8 @@ def _densities(view: View) -> Figure:
         else name_of(arm)
         for arm in view.shown
     }
-    legend_below(figure, [handle_of(view.looks[arm], linestyle="solid") for arm in labels], list(labels.values()))
+    looks = view.looks
+    legend_below(figure, {labels[arm]: Look(looks[arm].colour, "solid", looks[arm].marker) for arm in labels})
     label_panels([ax for ax in axes.flat if ax.get_visible()])
     return figure
 

@@ -19,20 +19,20 @@ from pipeline.quantities import Grid, mean_interval
 from pipeline.quantities import gradients as quantities
 from pipeline.quantities.attention import attending
 from pipeline.quantities.gradients import recurring
-from pipeline.quantities.words import interval, join_first, name_of, number, with_article
+from pipeline.quantities.words import interval, join_first, name_of, number, quoted, with_article
 
 _MAX_DECADES = 16
 """Colours end so many decades below the largest norm."""
 
-_EXACT = "exact float64 backward pass"
+_ONLY_INITIAL = "No replica finished training: only the initial gradient is known"
 
 
 def _state(row: Row) -> str:
     return f"{with_article(row['arm'])}'s {row['state']}"
 
 
-def _factor(slope: float | None, places: int = 3) -> str:
-    return "no fit" if slope is None else f"×{10**slope:.{places}f}"
+def _factor(slope: float | None) -> str:
+    return "no fit" if slope is None else f"×{10**slope:.3f}"
 
 
 def _one_state(grid: Grid) -> pl.DataFrame:
@@ -53,7 +53,7 @@ def _decay_finding(view: View) -> str:
     """Where the gradient falls fastest after training, where slowest, and where not at all."""
     end = ranked(_decay(view).filter(stage="end"))
     if end.is_empty():
-        return "No replica finished training: only the initial gradient is known"
+        return _ONLY_INITIAL
     falling, after = end.filter(pl.col("high") < 0), f"After training at T = {view.T}"
     if falling.is_empty():
         reason = "one seed has no interval" if end["num_seeds"].max() == 1 else "every interval contains zero or growth"
@@ -87,9 +87,9 @@ gradient_by_lag = Lines(
     looks=_decay_looks,
     title=_decay_finding,
     about="Frobenius norm over the probe batch of ∂L/∂h (and ∂L/∂c of a cell state) k timesteps before the last one, "
-    f"relative to lag 0, at T = {{T}} on {{dataset}}; {_EXACT}. Lines are means of log10 over {{seeds}}, bands the "
-    "{interval}. In the legend: factors per timestep at initialisation and after training, least-squares fits of the "
-    "log10 norm, seed by seed. Where the study selects between settings, the selected one is shown.",
+    "relative to lag 0, at T = {T} on {dataset}; exact float64 backward pass. Lines are means of log10 over {seeds}, "
+    "bands the {interval}. In the legend: factors per timestep at initialisation and after training, least-squares "
+    "fits of the log10 norm, seed by seed. Where the study selects between settings, the selected one is shown.",
     not_ok="diverged and failed replicas are shown at initialisation only, if at all",
     top_layer="traces",
 )
@@ -112,8 +112,7 @@ def _fading(view: View) -> str:
     parts = []
     for row in ends:
         side = "below" if row["lost"] >= 0 else "above"
-        arm = with_article(row["arm"]) if " " in row["arm"] else name_of(row["arm"])
-        parts.append(f"{number(abs(row['lost']), 2)} decades ({arm}'s {row['state']}) {side}")
+        parts.append(f"{number(abs(row['lost']), 2)} decades ({quoted(row['arm'])}'s {row['state']}) {side}")
     return f"After training the first timestep's gradient lies {' to '.join(parts)} the last one's"
 
 
@@ -211,7 +210,7 @@ def _layer_finding(view: View) -> str:
 def _direction_finding(view: View) -> str:
     """Where no arm has two layers: which direction's states get more gradient."""
     if "end" not in view.rows["stage"]:
-        return "No replica finished training: only the initial gradient is known"
+        return _ONLY_INITIAL
     gaps = quantities.direction_gap.means(view.grid, stage="end").drop_nulls("mean")
     if gaps.is_empty():
         return "Inconclusive: the gradient of one direction is not finite"
@@ -264,7 +263,7 @@ def _encoder_finding(view: View) -> str:
     """
     end = ranked(quantities.encoder_decay_factor.means(view.grid, stage="end"))
     if end.is_empty():
-        return "No replica finished training: only the initial gradient is known"
+        return _ONLY_INITIAL
     slopes, attends = quantities.encoder_decay_factor.of(view.grid), attending(view.grid)
     after, before = (contrast(slopes.filter(stage=stage), attends) for stage in ("end", "initialisation"))
     lead = "the gradient into the encoder changes per timestep of lag by"

@@ -7,7 +7,7 @@ import math
 
 import polars as pl
 
-from pipeline.figures.findings import NOTHING_FINISHED, best_and_next, extremes
+from pipeline.figures.findings import NOTHING_FINISHED, best_and_next, extremes, ranked
 from pipeline.figures.frame import NOT_SHOWN, Axis, Dots, Lines, Panel, View, listed
 from pipeline.figures.style import FAINT, Look
 from pipeline.quantities import Grid, Quantity, paired_difference
@@ -119,7 +119,7 @@ def _outcome_means(view: View) -> pl.DataFrame:
 
 def _outcome_finding(view: View) -> str:
     """Which arms most seeds solve; without a criterion, whether the best arm is ahead of the next one."""
-    shares = _ends(view.grid)
+    shares = view.means.filter(panel="ends")
     lost = [with_article(arm) for arm in shares.filter(pl.col("mean") > 0.5, end="diverged")["arm"]]
     tail = f"; most seeds of {join_first(lost)} diverge" if lost else ""
     solved = shares.filter(end="solved")
@@ -145,7 +145,7 @@ def _outcome_about(view: View) -> str:
     lead = "Test loss"
     if has_classes(view.grid):
         lead = "Share of sequences not exactly right, free-running," if decodes(view.grid) else "Share of wrong classes"
-    mean, has_ends = "means" if has_classes(view.grid) else "geometric means", not _ends(view.grid).is_empty()
+    mean, has_ends = "means" if has_classes(view.grid) else "geometric means", "ends" in view.means["panel"]
     lead = f"Left: {lead[0].lower()}{lead[1:]}" if has_ends else lead
     right = " Right: shares of seeds that ended so, with 95 % Wilson intervals." if has_ends else ""
     seeds = seeds_of(view.means.filter(panel=_loss(view.grid)[0]).drop_nulls("mean"))
@@ -204,7 +204,7 @@ def _reach_finding(view: View) -> str:
     """Up to which length each arm learns; without a criterion, which arm has the lowest loss at the longest."""
     lengths = view.grid.lengths
     if not has_criterion(view.grid.runs):
-        best = view.means.filter(length=lengths[-1]).drop_nulls("mean").sort("mean", maintain_order=True)
+        best = ranked(view.means.filter(length=lengths[-1]))
         if best.is_empty():
             return "Inconclusive: no replica finished training at the longest length"
         return f"At T = {lengths[-1]} {with_article(best['arm'][0])} has the lowest mean test loss"

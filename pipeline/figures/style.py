@@ -10,14 +10,13 @@ import functools
 import io
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
 import seaborn as sns
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -164,15 +163,19 @@ def canvas(
     return figure, axes
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    """Put a legend below the panels and make the figure taller by it: at most four columns, fewer of long labels."""
-    wrapped = [textwrap.fill(label, _LABEL) for label in labels]
+def legend_below(figure: Figure, looks: Mapping[str, Look]) -> None:
+    """Put a legend of labels and looks below the panels and make the figure taller by it.
+
+    It has at most four columns, fewer of long labels.
+    """
+    wrapped = [textwrap.fill(label, _LABEL) for label in looks]
     num_columns = _legend_columns(wrapped)
     rows = [wrapped[start::num_columns] for start in range(num_columns)]  # matplotlib fills column by column
     lines = max((sum(1 + label.count("\n") for label in column) for column in rows), default=0)
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height + 0.155 * lines)
-    figure.legend(list(handles), wrapped, loc="outside lower center", ncols=num_columns, columnspacing=1.5)
+    handles = [Line2D([], [], **look.line, marker=look.marker) for look in looks.values()]
+    figure.legend(handles, wrapped, loc="outside lower center", ncols=num_columns, columnspacing=1.5)
 
 
 _LABEL = 52
@@ -185,11 +188,6 @@ def _legend_columns(labels: Sequence[str]) -> int:
         return max(1, len(labels))
     longest = max(lengths, default=1)
     return max(1, min(4, len(labels), int((WIDTH - 0.1) / (0.62 + 0.057 * longest))))
-
-
-def handle_of(look: Look, **kwargs: Any) -> Line2D:
-    """Return what stands for a look in a legend."""
-    return Line2D([], [], **(look.line | {"marker": look.marker} | kwargs))
 
 
 def label_panels(axes: Sequence[Axes]) -> None:

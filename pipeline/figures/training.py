@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
-from pipeline.figures.findings import by_sign
+from pipeline.figures.findings import NOTHING_FINISHED, by_sign, ranked
 from pipeline.figures.frame import NOT_SHOWN, Axis, Lines, Panel, Points, View, listed
 from pipeline.figures.style import DOTTED, FAINT, INK, Look
 from pipeline.quantities import Grid
@@ -26,8 +26,8 @@ _MAX_WITH_SEEDS = 4
 
 def _curves(grid: Grid) -> pl.DataFrame:
     """Return the validation losses at no more than six lengths, from the shortest to the longest."""
-    lengths = pick_evenly({str(length): float(length) for length in grid.lengths}, _MAX_LENGTHS)
-    return validation_loss.of(grid).filter(pl.col("length").is_in([int(length) for length in lengths]))
+    lengths = pick_evenly({length: float(length) for length in grid.lengths}, _MAX_LENGTHS)
+    return validation_loss.of(grid).filter(pl.col("length").is_in(lengths))
 
 
 def _add_seeds(view: View, ax: Axes, panel: Panel) -> None:
@@ -62,7 +62,7 @@ def _learning_finding(view: View) -> str:
     last = view.means.filter(length=view.T).filter(pl.col("step") == pl.col("step").max().over("arm"))
     diverged = view.grid.at("longest").runs.group_by("arm").agg(share=(pl.col("status") == "diverged").mean())
     lost = view.grid.present(diverged.filter(pl.col("share") >= 0.5))
-    final = last.filter(~pl.col("arm").is_in(lost)).drop_nulls("mean").sort("mean", maintain_order=True)
+    final = ranked(last.filter(~pl.col("arm").is_in(lost)))
     if final.is_empty():
         return "Inconclusive: no arm has a finite median validation loss"
     losses = [f"{with_article(row['arm'])} {number(row['mean'])}" for row in final.iter_rows(named=True)]
@@ -135,7 +135,7 @@ def _unseen_finding(view: View) -> str:
     """
     unseen = view.means.filter(pl.col("tested_length") != pl.col("length")).drop_nulls("mean")
     if unseen.is_empty():
-        return "Inconclusive: no replica finished training"
+        return NOTHING_FINISHED
     trained = int(unseen["length"].to_numpy().max())
     unseen = unseen.filter(length=trained)
     tested = unseen["tested_length"].to_numpy()

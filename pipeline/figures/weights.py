@@ -11,13 +11,13 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from pipeline.figures.findings import Row, by_sign
+from pipeline.figures.findings import Row, by_sign, ranked
 from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Panel, Points, View
 from pipeline.figures.style import FAINT, GATE_LOOKS, INK, Look, looks_of
 from pipeline.quantities.gradients import growth_by_singular_value as growth_points
 from pipeline.quantities.gradients import shrinking_share
 from pipeline.quantities.weights import TANH_GATES, eigenvalues, share_outside_circle, weight_spectrum
-from pipeline.quantities.words import count, interval, name_of, number, with_article
+from pipeline.quantities.words import INTERVAL, count, interval, name_of, number, with_article
 
 BOUND = 1.0
 """1/γ of tanh, γ = max |φ'| = 1: σ_max below it is sufficient for vanishing, above it necessary for exploding."""
@@ -123,9 +123,9 @@ spectrum = replace(
 
 def _outside_finding(view: View) -> str:
     """Which share of eigenvalues lies outside the unit circle, before and after, or of several arms after."""
-    before, after = (share_outside_circle.means(view.grid, stage=stage).drop_nulls("mean") for stage in STAGE_TITLES)
+    before, after = (ranked(share_outside_circle.means(view.grid, stage=stage)) for stage in STAGE_TITLES)
     if len(view.arms) > 1:
-        return _outside_range(after.sort("mean", maintain_order=True))
+        return _outside_range(after)
     arm = with_article(view.arms[0])
     if before.is_empty() or after.is_empty():
         return f"Eigenvalues of {arm}: one stage only, so no comparison"
@@ -163,7 +163,7 @@ def _shares_outside(view: View) -> str:
         f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
         for row in rows.iter_rows(named=True)
     ]
-    return f"Outside the circle, mean over seeds and 95 % Student-t interval: {'; '.join(parts)}." if parts else ""
+    return f"Outside the circle, mean over seeds and {INTERVAL}: {'; '.join(parts)}." if parts else ""
 
 
 def _circle(view: View, ax: Axes, panel: Panel) -> None:  # noqa: ARG001 - as the frame calls it

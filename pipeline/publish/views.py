@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.config import Paths
+from pipeline.config import Paths, digest_of_file
 from pipeline.quantities import Grid, grids_of, mean_interval
 from pipeline.quantities.selection import thin_evenly
 from pipeline.quantities.settings import SUMMARISED, settings_table
@@ -102,12 +102,6 @@ def digest_of(content: Any) -> str:
 def digest_of_frame(frame: pl.DataFrame) -> str:
     """Return the SHA-256 of a frame's values, whatever the order of its rows."""
     return hashlib.sha256(frame.sort(frame.columns).write_csv().encode()).hexdigest()
-
-
-def digest_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def views_of(paths: Paths, study: str) -> Iterator[RunView]:

@@ -6,7 +6,7 @@ import math
 
 import polars as pl
 
-from pipeline.quantities.grid import Grid
+from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, staged
 from pipeline.quantities.training import scheduled
@@ -14,6 +14,7 @@ from pipeline.quantities.training import scheduled
 _SHARE = (0.0, 1.0)
 
 
+@once_per_grid
 def attending(grid: Grid) -> list[str]:
     """Return the arms whose network attends."""
     return grid.present(grid["curves"].filter(metric="attention_entropy_nats"))

@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import polars as pl
 
-from pipeline.quantities.grid import Grid
+from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.quantity import quantity
 
+_MEAN_COSINE = pl.col("cosine").filter(pl.col("clipped") > 0, pl.col("cosine").is_finite()).mean()
+"""Over clipped steps with a finite cosine."""
 
+
+@once_per_grid
 def updates(grid: Grid) -> pl.DataFrame:
     """Return a row per update: `grad_norm`, `clipped_grad_norm`, `clipped` (0 or 1) and `cosine`.
 
     Norms and cosines that are not finite stay as they are, and `clipped` is null there; `cosine` is null where it was
     not recorded.
     """
-
-    def compute() -> pl.DataFrame:
-        metrics = ["grad_norm", "clipped_grad_norm", "clip_cosine"]
-        curves = grid["curves"].filter(pl.col("metric").is_in(metrics))
-        wide = curves.pivot(on="metric", index=["arm", "seed", "step"], values="value", maintain_order=True)
-        known = {name: pl.col(name) if name in wide.columns else pl.lit(None, pl.Float64) for name in metrics}
-        was_made = known["grad_norm"].is_finite() & known["clipped_grad_norm"].is_finite()
-        clipped = pl.when(was_made).then((known["clipped_grad_norm"] < known["grad_norm"]).cast(pl.Float64))
-        return wide.with_columns(clipped=clipped, cosine=known["clip_cosine"])
-
-    return grid.memo("updates", compute)
+    metrics = ["grad_norm", "clipped_grad_norm", "clip_cosine"]
+    curves = grid["curves"].filter(pl.col("metric").is_in(metrics))
+    wide = curves.pivot(on="metric", index=["arm", "seed", "step"], values="value", maintain_order=True)
+    known = {name: pl.col(name) if name in wide.columns else pl.lit(None, pl.Float64) for name in metrics}
+    was_made = known["grad_norm"].is_finite() & known["clipped_grad_norm"].is_finite()
+    clipped = pl.when(was_made).then((known["clipped_grad_norm"] < known["grad_norm"]).cast(pl.Float64))
+    return wide.with_columns(clipped=clipped, cosine=known["clip_cosine"])
 
 
 @quantity(words="share of steps clipped", unit="share", bounds=(0.0, 1.0))
@@ -44,9 +44,7 @@ def clip_cosine(grid: Grid) -> pl.DataFrame:
 
     A seed none of whose steps was clipped has none.
     """
-    acted = (pl.col("clipped") > 0) & pl.col("cosine").is_finite()
-    by_seed = updates(grid).group_by("arm", "seed", maintain_order=True)
-    return by_seed.agg(value=pl.col("cosine").filter(acted).mean())
+    return updates(grid).group_by("arm", "seed", maintain_order=True).agg(value=_MEAN_COSINE)
 
 
 def in_bins(grid: Grid, num_bins: int) -> pl.DataFrame:
@@ -61,11 +59,10 @@ def in_bins(grid: Grid, num_bins: int) -> pl.DataFrame:
     num_bins = min(num_bins, last)
     place = (pl.col("step") - 1) * num_bins // last
     binned = rows.with_columns(step=(place + 0.5) * (last / num_bins) + 0.5)
-    acted = (pl.col("clipped") > 0) & pl.col("cosine").is_finite()
     medians = [pl.col(name).filter(pl.col(name).is_finite()).median() for name in ("grad_norm", "clipped_grad_norm")]
     return binned.group_by("arm", "seed", "step", maintain_order=True).agg(
         *medians,
         clipped=pl.col("clipped").mean(),
-        cosine=pl.col("cosine").filter(acted).mean(),
+        cosine=_MEAN_COSINE,
         num_nonfinite=pl.col("grad_norm").is_finite().not_().sum().cast(pl.Int64),
     )

@@ -63,7 +63,7 @@ def sequence_error_by_bin(grid: Grid) -> pl.DataFrame:
 
 def trains_by_length(grid: Grid) -> bool:
     """Return whether the length of the source is an axis of the grid."""
-    return "dataset.length" in grid.runs.columns and grid.runs["dataset.length"].drop_nulls().n_unique() > 1
+    return grid.runs["dataset.length"].drop_nulls().n_unique() > 1
 
 
 def _in_bins(rows: pl.DataFrame) -> pl.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from pipeline.quantities.grid import Grid
+from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, staged, top_forward
 
@@ -49,6 +49,7 @@ def lyapunov_exponents(grid: Grid) -> pl.DataFrame:
     return rows.select("stage", "arm", "index", "timestep", "seed", "value", "standard_error")
 
 
+@once_per_grid
 def smoothness_points(grid: Grid) -> pl.DataFrame:
     """Return a point per arm, seed and measured step: `log10_norm` of the probe's gradient and `log10_smoothness`."""
     smoothness, norm = (metric(grid["curves"], name) for name in ("local_smoothness", "probe_grad_norm"))
@@ -62,8 +63,7 @@ def smoothness_points(grid: Grid) -> pl.DataFrame:
 def smoothness_correlation(grid: Grid) -> pl.DataFrame:
     """Correlation over a seed's measured steps, `pearson` and `spearman`; null below three finite points."""
     pair = ("log10_norm", "log10_smoothness")
-    points = grid.memo("smoothness", lambda: smoothness_points(grid))
-    finite = points.filter(*(pl.col(name).is_finite() for name in pair))
+    finite = smoothness_points(grid).filter(*(pl.col(name).is_finite() for name in pair))
     enough = pl.len() >= MIN_POINTS
     by_seed = finite.group_by("arm", "seed", maintain_order=True).agg(
         pl.when(enough).then(pl.corr(*pair)).alias("pearson"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from pipeline.quantities.gradients import decay_rates, gradient_by_lag
-from pipeline.quantities.grid import Grid
+from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import STAGES, staged, top_forward
 
@@ -13,9 +13,14 @@ KEEPING = ("f", "z")
 """Gates that multiply the old state, of the LSTM and of the GRU."""
 
 
-def _gates(grid: Grid, *quantities: str) -> pl.DataFrame:
-    rows = staged(top_forward(grid["gates"])).filter(pl.col("quantity").is_in(quantities))
+@once_per_grid
+def _staged(grid: Grid) -> pl.DataFrame:
+    rows = staged(top_forward(grid["gates"]))
     return rows.sort(pl.col("stage") == "end", grid.rank(), "gate", "quantity", "position", maintain_order=True)
+
+
+def _gates(grid: Grid, *quantities: str) -> pl.DataFrame:
+    return _staged(grid).filter(pl.col("quantity").is_in(quantities))
 
 
 @quantity(words="density of the gate's values", facets=("stage", "gate", "position"))

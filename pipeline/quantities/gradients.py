@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from pipeline.quantities.grid import Grid
+from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, on_schedule, staged, top_forward
 
@@ -86,6 +86,7 @@ def far_input_gradient(grid: Grid) -> pl.DataFrame:
     return rows.group_by("stage", "arm", "seed", maintain_order=True).agg(value=-finite.mean())
 
 
+@once_per_grid
 def recurring(grid: Grid) -> list[str]:
     """Return the arms that have states: gradients were traced of more than their input."""
     return grid.present(grid["traces"].filter(pl.col("part") != "input"))
@@ -100,7 +101,7 @@ def decay_factor(grid: Grid) -> pl.DataFrame:
 @quantity(words="R² of the log gradient norm in {state} on lag", bounds=(0.0, 1.0), facets=("stage", "state"))
 def decay_fit(grid: Grid) -> pl.DataFrame:
     """How geometric the decay is: the share of the variance over lags that the line of `decay_factor` explains."""
-    return decay_rates(gradient_by_lag.of(grid), ["stage", "arm", "state"]).rename({"r_squared": "value"})
+    return decay_factor.of(grid).rename({"value": "slope", "r_squared": "value"})
 
 
 @quantity(words="factor of the encoder's gradient per timestep of lag", scale="log10", facets=("stage",))
@@ -160,6 +161,7 @@ def direction_gap(grid: Grid) -> pl.DataFrame:
     return rows.group_by(keys, maintain_order=True).agg(value=sides[0] - sides[1])
 
 
+@once_per_grid
 def growth_by_singular_value(grid: Grid) -> pl.DataFrame:
     """Return a point per arm, seed and stage: how fast the gradient grows with lag, beside ln σ_max(W_hh).
 
@@ -192,7 +194,7 @@ def growth_by_singular_value(grid: Grid) -> pl.DataFrame:
 )
 def shrinking_share(grid: Grid) -> pl.DataFrame:
     """Share of a seed's gradients, over all arms and stages, that shrink where σ_max is `below_1` or `above_1`."""
-    points = grid.memo("growth", lambda: growth_by_singular_value(grid)).drop_nulls("growth")
+    points = growth_by_singular_value(grid).drop_nulls("growth")
     sides = {"below_1": pl.col("log_sigma") < 0, "above_1": pl.col("log_sigma") > 0}
     shrinks = (pl.col("growth") < 0).cast(pl.Float64).mean()
     shares = [

@@ -8,6 +8,7 @@ Of the settings of an arm and length, the study's selection keeps one.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -69,13 +70,9 @@ class Grid:
 
     def by_setting(self) -> Grid:
         """Return every setting, selected or not, as an arm of its own, named by its position; no long tables."""
-
-        def compute() -> Grid:
-            runs = self.all_runs.sort("position", "seed").with_columns(arm=pl.col("position").cast(pl.String))
-            arms = tuple(runs["arm"].unique(maintain_order=True))
-            return dataclasses.replace(self, arms=arms, runs=runs, long={}, _memo={})
-
-        return self.memo("by_setting", compute)
+        runs = self.all_runs.sort("position", "seed").with_columns(arm=pl.col("position").cast(pl.String))
+        arms = tuple(runs["arm"].unique(maintain_order=True))
+        return dataclasses.replace(self, arms=arms, runs=runs, long={}, _memo={})
 
     def of_trial(self, trial_id: str) -> Grid:
         """Return the rows of one trial, selected or not, under the name of its arm."""
@@ -88,10 +85,10 @@ class Grid:
         found: Result = self._memo[key]
         return found
 
-    def rank(self, column: str = "arm") -> pl.Expr:
+    def rank(self) -> pl.Expr:
         """Return an expression that sorts arms as the study's file does."""
         places = list(range(len(self.arms)))
-        return pl.col(column).replace_strict(list(self.arms), places, default=len(places), return_dtype=pl.Int64)
+        return pl.col("arm").replace_strict(list(self.arms), places, default=len(places), return_dtype=pl.Int64)
 
     def present(self, frame: pl.DataFrame) -> list[str]:
         """Return the arms that have rows in `frame`, in order."""
@@ -104,6 +101,16 @@ class Grid:
         return dataclasses.replace(self, **frames, long=long, _memo={})
 
 
+def once_per_grid(compute: Callable[[Grid], Result]) -> Callable[[Grid], Result]:
+    """Return a function whose result every grid keeps from the first time on: several figures ask for it."""
+
+    @functools.wraps(compute)
+    def found(grid: Grid) -> Result:
+        return grid.memo((compute.__module__, compute.__qualname__), lambda: compute(grid))
+
+    return found
+
+
 def grids_of(study: str, tables: Mapping[str, pl.DataFrame], over: Sequence[str]) -> list[Grid]:
     """Return the grids of a study in the order of its file.
 
@@ -112,8 +119,9 @@ def grids_of(study: str, tables: Mapping[str, pl.DataFrame], over: Sequence[str]
         tables: Its result tables by name.
         over: The axes that it selects over.
     """
+    trials = _with_lengths(tables["trials"], tables["traces"])
     grids = tables["settings"].sort("position").partition_by("grid", maintain_order=True)
-    return [_grid(study, settings, tables, over) for settings in grids]
+    return [_grid(study, settings, trials, tables, over) for settings in grids]
 
 
 def finished(value: str | pl.Expr) -> pl.Expr:
@@ -122,18 +130,14 @@ def finished(value: str | pl.Expr) -> pl.Expr:
     return pl.when(pl.col("status").is_in(FINISHED)).then(known.cast(pl.Float64))
 
 
-def _grid(study: str, settings: pl.DataFrame, tables: Mapping[str, pl.DataFrame], over: Sequence[str]) -> Grid:
-    trials = tables["trials"].join(_natural_lengths(tables["traces"]), on="trial_id", how="left", maintain_order="left")
-    of_dataset = pl.col("natural_length").max().over("dataset.name")  # what failed left no trace to count
-    length = pl.coalesce("dataset.length", "natural_length", of_dataset, pl.lit(0, pl.Int64))
-    trials = trials.with_columns(length=length)
-    lengths = trials.group_by("trial_id").agg(pl.col("length").max())
-    cells = trials.group_by("trial_id").agg(cell=pl.col("model.cell").first())
-    named = settings.join(cells, on="trial_id", how="left", maintain_order="left")
-    named = named.join(lengths, on="trial_id", how="left", maintain_order="left")
+def _grid(
+    study: str, settings: pl.DataFrame, trials: pl.DataFrame, tables: Mapping[str, pl.DataFrame], over: Sequence[str]
+) -> Grid:
+    known = trials.group_by("trial_id").agg(pl.col("length").max(), cell=pl.col("model.cell").first())
+    named = settings.join(known, on="trial_id", how="left", maintain_order="left")
     named = named.with_columns(arm=_arms(named, over)).drop("cell")
     keys = named.select("trial_id", "arm", "length", "position", "label", "selected")
-    all_runs = keys.join(trials.drop("length", "natural_length"), on="trial_id", maintain_order="left_right")
+    all_runs = keys.join(trials.drop("length"), on="trial_id", maintain_order="left_right")
     kept = keys.filter("selected").select("trial_id", "arm", "length")
     statuses = trials.select("trial_id", "seed", "status")
     long = {
@@ -153,14 +157,17 @@ def _grid(study: str, settings: pl.DataFrame, tables: Mapping[str, pl.DataFrame]
     )
 
 
-def _natural_lengths(traces: pl.DataFrame) -> pl.DataFrame:
-    """Return the number of timesteps of each trial's input: the length of a dataset that has one length only.
+def _with_lengths(trials: pl.DataFrame, traces: pl.DataFrame) -> pl.DataFrame:
+    """Return `trials` with `length`: as its spec has it, else as many timesteps as its input is seen to have.
 
-    Of a network that reads no sequence it is that of the output.
+    Of a network that reads no sequence it is the length of the output.
     """
     steps, written = pl.col("timestep"), pl.col("part") == "decoder"
-    length = pl.coalesce(steps.filter(~written).max(), steps.max())
-    return traces.group_by("trial_id").agg(natural_length=length)
+    natural = traces.group_by("trial_id").agg(natural=pl.coalesce(steps.filter(~written).max(), steps.max()))
+    of_dataset = pl.col("natural").max().over("dataset.name")  # what failed left no trace to count
+    length = pl.coalesce("dataset.length", "natural", of_dataset, pl.lit(0, pl.Int64))
+    joined = trials.join(natural, on="trial_id", how="left", maintain_order="left")
+    return joined.with_columns(length=length).drop("natural")
 
 
 def _arms(settings: pl.DataFrame, over: Sequence[str]) -> pl.Series:

@@ -16,6 +16,7 @@ from scipy import stats
 from pipeline.errors import TableError
 
 CONFIDENCE = 0.95
+NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
 def mean_interval(
@@ -72,7 +73,7 @@ def share_interval(frame: pl.DataFrame, event: str, by: Sequence[str]) -> pl.Dat
         TableError: If a group has two rows of one seed.
     """
     _check_one_row_per_seed(frame, by)
-    z2 = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) ** 2
+    z2 = NORMAL_QUANTILE**2
     n, share = pl.col("num_seeds"), pl.col("num_events") / pl.col("num_seeds")
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = (z2 * (share * (1 - share) / n + z2 / (4 * n**2))).sqrt() / (1 + z2 / n)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 
 import polars as pl
-from scipy import stats
 
-from pipeline.quantities.grid import Grid, finished
-from pipeline.quantities.intervals import CONFIDENCE, line_interval
+from pipeline.quantities.grid import Grid, finished, once_per_grid
+from pipeline.quantities.intervals import NORMAL_QUANTILE, line_interval
 from pipeline.quantities.quantity import NOTHING, Effect, quantity
 from pipeline.results import FINISHED
 
-_NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 _SHARE = (0.0, 1.0)
 
 
@@ -29,7 +27,7 @@ def test_loss(grid: Grid) -> pl.DataFrame:
 @quantity(words="test loss", scale="log10", better="lower", across_lengths=True)
 def log_test_loss(grid: Grid) -> pl.DataFrame:
     """log10 of the test loss per length: a loss is a positive number of skewed spread."""
-    return grid.runs.select("arm", "length", "seed", "status", value=finished(pl.col("test_loss").log10()))
+    return _column(grid, pl.col("test_loss").log10())
 
 
 @quantity(words="test error", unit="share", bounds=_SHARE, better="lower")
@@ -114,6 +112,7 @@ def outcome_of_settings(grid: Grid) -> pl.DataFrame:
     return pl.concat(shares)
 
 
+@once_per_grid
 def longest_solved(grid: Grid) -> pl.DataFrame:
     """Return for each arm the longest length that more than half of its seeds solve, as they do all shorter ones.
 
@@ -154,7 +153,7 @@ def _ratio_of_step_times(grid: Grid, arm: str, than: str) -> Effect:
     sides = [clocks[name] for name in (arm, than)]
     log_ratio = math.log(sides[0]["step_time_s"] / sides[1]["step_time_s"])
     error = math.hypot(*(side["step_time_error_s"] / side["step_time_s"] for side in sides))
-    low, high = (math.exp(log_ratio + sign * _NORMAL_QUANTILE * error) for sign in (-1, 1))
+    low, high = (math.exp(log_ratio + sign * NORMAL_QUANTILE * error) for sign in (-1, 1))
     num_seeds = min(runs.filter(pl.col("arm") == name)["seed"].n_unique() for name in (arm, than))
     return Effect(math.exp(log_ratio), low, high, num_seeds, 0)
 

@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError, unknown_name
 from pipeline.quantities.grid import Grid
 from pipeline.quantities.intervals import mean_interval, paired_difference, share_interval
 from pipeline.quantities.selection import STAGES
-from pipeline.quantities.words import join, name_of
+from pipeline.quantities.words import join, quoted
 
 QUANTITIES: dict[str, Quantity] = {}
 """Every quantity by name; a module of this package that declares one is found by its file."""
@@ -182,7 +182,7 @@ class Selection:
     @property
     def arm_words(self) -> str:
         """«LSTM», «best of LSTM and GRU»; nothing where all arms are meant together."""
-        names = [f"«{name_of(arm)}»" if " " in arm else name_of(arm) for arm in self.arms]
+        names = list(map(quoted, self.arms))
         return f"{'best of ' if len(names) > 1 else ''}{join(names)}" if names else ""
 
     @property

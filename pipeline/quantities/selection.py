@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 
 from pipeline.results import CURVE_FACTS, FINISHED
 
-Stage = Literal["initialisation", "end"]
+Name = TypeVar("Name", bound=Hashable)
 STAGES: dict[str, str] = {"initialisation": "at initialisation", "end": "after training"}
 
 
@@ -46,7 +46,7 @@ def metric(curves: pl.DataFrame, name: str, **facts: str | int) -> pl.DataFrame:
     return curves.filter(*nothing, metric=name, **facts)
 
 
-def pick_evenly(values: Mapping[str, float | None], most: int) -> list[str]:
+def pick_evenly(values: Mapping[Name, float | None], most: int) -> list[Name]:
     """Return at most `most` names, in the order given: the extremes of `values`, and between them evenly by rank.
 
     A name without a finite value comes before the smallest.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from pipeline.quantities.grid import Grid
+from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.outcomes import log_test_loss, solved, test_error
 from pipeline.quantities.quantity import Quantity
 from pipeline.results import STATUSES
@@ -13,6 +13,7 @@ SUMMARISED: dict[str, Quantity] = {"test_loss": log_test_loss, "test_error": tes
 """Columns that are means over seeds, each with its interval in `<name>_low` and `<name>_high`."""
 
 
+@once_per_grid
 def settings_table(grid: Grid) -> pl.DataFrame:
     """Return a row per setting of a grid, in the order of the plan.
 

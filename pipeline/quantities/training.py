@@ -6,7 +6,7 @@ import math
 
 import polars as pl
 
-from pipeline.quantities.grid import Grid, finished
+from pipeline.quantities.grid import Grid, finished, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, on_schedule
 
@@ -26,6 +26,7 @@ def validation_loss(grid: Grid) -> pl.DataFrame:
     return rows.select("length", "arm", "seed", "step", "value", "status").sort("length", "arm", "seed", "step")
 
 
+@once_per_grid
 def median_validation_loss(grid: Grid) -> pl.DataFrame:
     """Return the median validation loss over seeds by length, arm and step, which has no interval.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from pipeline.quantities.grid import Grid
+from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import staged
 
@@ -14,6 +14,7 @@ SMALL_ERROR = 0.1
 _FACETS = ("stage", "backward_length")
 
 
+@once_per_grid
 def truncated_gradients(grid: Grid) -> pl.DataFrame:
     """Return a row per stage, arm, seed and backward length K, with the logarithms that figures draw.
 
@@ -21,20 +22,16 @@ def truncated_gradients(grid: Grid) -> pl.DataFrame:
     `log10_bound` (Aicher's δ(K); null where it says nothing), `log10_fit` (a line of slope log10 β through the middle
     of log10 φ_K).
     """
-
-    def compute() -> pl.DataFrame:
-        rows = staged(grid["truncation"]).sort("backward_length")
-        bound, K = pl.col("relative_bias_bound"), pl.col("backward_length")
-        rows = rows.with_columns(
-            log10_error=pl.col("relative_error").log10(),
-            log10_bound=pl.when(bound.is_finite() & (bound > 0)).then(bound.log10()),
-        )
-        finite, keys = pl.col("log10_phi").is_finite(), ["stage", "arm", "seed"]
-        middle = pl.col("log10_phi").filter(finite).mean().over(keys)
-        fit = middle + pl.col("decay_factor").log10() * (K - K.filter(finite).mean().over(keys))
-        return rows.with_columns(log10_fit=pl.when(fit.is_finite()).then(fit))
-
-    return grid.memo("truncated_gradients", compute)
+    rows = staged(grid["truncation"]).sort("backward_length")
+    bound, K = pl.col("relative_bias_bound"), pl.col("backward_length")
+    rows = rows.with_columns(
+        log10_error=pl.col("relative_error").log10(),
+        log10_bound=pl.when(bound.is_finite() & (bound > 0)).then(bound.log10()),
+    )
+    finite, keys = pl.col("log10_phi").is_finite(), ["stage", "arm", "seed"]
+    middle = pl.col("log10_phi").filter(finite).mean().over(keys)
+    fit = middle + pl.col("decay_factor").log10() * (K - K.filter(finite).mean().over(keys))
+    return rows.with_columns(log10_fit=pl.when(fit.is_finite()).then(fit))
 
 
 def _column(grid: Grid, name: str) -> pl.DataFrame:

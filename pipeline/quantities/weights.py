@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from pipeline.quantities.grid import Grid
+from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import on_schedule, top_forward
 
@@ -19,6 +19,7 @@ def weight_spectrum(grid: Grid) -> pl.DataFrame:
     return on_schedule(rows, ["metric", "gate"]).select("metric", "arm", "gate", "seed", "step", "value")
 
 
+@once_per_grid
 def eigenvalues(grid: Grid) -> pl.DataFrame:
     """Return every eigenvalue of one block by arm, stage and seed; `outside` where its modulus exceeds 1.
 
@@ -40,5 +41,4 @@ def eigenvalues(grid: Grid) -> pl.DataFrame:
 @quantity(words="share of eigenvalues outside the unit circle", unit="share", bounds=(0.0, 1.0), facets=("stage",))
 def share_outside_circle(grid: Grid) -> pl.DataFrame:
     """Share of the eigenvalues of `eigenvalues` whose modulus exceeds 1."""
-    rows = grid.memo("eigenvalues", lambda: eigenvalues(grid))
-    return rows.group_by("stage", "arm", "seed", maintain_order=True).agg(value=pl.col("outside").mean())
+    return eigenvalues(grid).group_by("stage", "arm", "seed", maintain_order=True).agg(value=pl.col("outside").mean())

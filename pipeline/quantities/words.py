@@ -25,12 +25,15 @@ def name_of(arm: str) -> str:
     return ", ".join(_NAMES.get(part, part) for part in arm.split(", "))
 
 
+def quoted(arm: str) -> str:
+    """Return the name of an arm, that of several words in guillemets."""
+    return f"«{name_of(arm)}»" if " " in arm else name_of(arm)
+
+
 def with_article(arm: str) -> str:
     """Return «the LSTM», «the Elman network»; a variant's label has no article; a label of several words is quoted."""
-    name = name_of(arm)
-    if " " in arm:
-        return f"«{name}»"
-    if arm.partition(", ")[0] not in _NAMES:
+    name = quoted(arm)
+    if " " in arm or arm not in _NAMES:
         return name
     return f"the {name} network" if arm.startswith("elman") else f"the {name}"
 

@@ -46,22 +46,21 @@ def build_report(paths: Paths, studies: Mapping[str, Study], scale: str) -> Path
     rules = load_rules(paths, studies)
     grids = {name: _grids(paths, name, study) for name, study in studies.items()}
     every = [grid for mine in grids.values() for grid in mine]
-    settings = {id(grid): settings_table(grid) for grid in every}
     verdicts, checks = judge(rules, every)
     files: dict[str, bytes] = {}
     shown = [
         ShownStudy(
             name=name,
             question=study.question,
-            grids=[_shown(grid, settings[id(grid)], study.grids[grid.name].figures, files) for grid in grids[name]],
+            grids=[_shown(grid, study.grids[grid.name].figures, files) for grid in grids[name]],
         )
         for name, study in studies.items()
     ]
-    every_setting = pl.concat(settings.values(), how="diagonal")
+    every_setting = pl.concat([settings_table(grid) for grid in every], how="diagonal")
     csv = {"tables/settings": every_setting, "tables/claims": verdicts, "tables/claim_checks": checks}
     csv |= {f"plots/{name}": frame for name, frame in plot_tables(every).items()}
     files |= {f"{name}.csv": frame.write_csv().encode() for name, frame in csv.items()}
-    files["metrics.json"] = metrics(every, every_setting, verdicts)
+    files["metrics.json"] = metrics(every, verdicts)
     trial_ids = every_setting.select("label", "trial_id").rows()
     facts = {"provenance": provenance(scale, every), "trial_ids": trial_ids}
     context = content(scale, shown, verdicts, checks, facts)
@@ -76,9 +75,9 @@ def _grids(paths: Paths, name: str, study: Study) -> list[Grid]:
     return grids_of(name, tables, study.select.over if study.select else ())
 
 
-def _shown(grid: Grid, settings: pl.DataFrame, wanted: tuple[str, ...] | None, files: dict[str, bytes]) -> ShownGrid:
+def _shown(grid: Grid, wanted: tuple[str, ...] | None, files: dict[str, bytes]) -> ShownGrid:
     """Return a grid for the page; the files of its figures are added to `files`."""
-    header, rows = shown_settings(grid, settings)
+    header, rows = shown_settings(grid, settings_table(grid))
     figures = []
     for frame in figures_of(grid, wanted):
         view, path = frame.view(grid), f"figures/{grid.study}/{grid.name}/{frame.name}"

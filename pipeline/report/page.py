@@ -79,6 +79,7 @@ def content(
         "hero": hero,
         "headline": f"{hero.title if hero else 'No gradient was traced yet'}.",
         "findings": others[:2],
+        "failures": [(grid.grid.name, row) for study in studies for grid in study.grids for row in grid.failures],
         "claims": claims,
         "counts": {verdict: int((verdicts["verdict"] == verdict).sum()) for verdict in VERDICTS},
         **facts,
@@ -95,7 +96,7 @@ def render(template: str, context: Mapping[str, Any]) -> bytes:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "interval": interval, "arm": name_of, "cell": _cell}
+    environment.filters |= {"interval": interval, "cell": _cell}
     styles = Markup((_HERE / "page.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
     return environment.get_template(template).render(**context, styles=styles).encode()
 

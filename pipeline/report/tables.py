@@ -14,6 +14,7 @@ from pipeline.quantities import Grid
 from pipeline.quantities import gradients as gradient
 from pipeline.quantities import outcomes as outcome
 from pipeline.quantities.selection import thin_evenly
+from pipeline.quantities.settings import settings_table
 from pipeline.quantities.training import median_validation_loss
 from pipeline.quantities.words import number
 
@@ -34,21 +35,20 @@ def failures(grid: Grid) -> pl.DataFrame:
     return bad.group_by(keys, maintain_order=True).agg(pl.col("seed"))
 
 
-def metrics(grids: Sequence[Grid], settings: pl.DataFrame, verdicts: pl.DataFrame) -> bytes:
+def metrics(grids: Sequence[Grid], verdicts: pl.DataFrame) -> bytes:
     """Return strict JSON of finite numbers or null: by study and grid, arm and length, and by claim."""
     found: dict[str, Any] = {}
     for grid in grids:
-        mine = settings.filter(pl.col("study") == grid.study, pl.col("grid") == grid.name, pl.col("selected"))
-        found.setdefault(grid.study, {})[grid.name] = _grid_metrics(grid, mine)
+        found.setdefault(grid.study, {})[grid.name] = _grid_metrics(grid)
     counts = {f"num_{verdict.replace(' ', '_')}": (verdicts["verdict"] == verdict).sum() for verdict in VERDICTS}
     effects = {row["claim"]: {"effect": _finite(row["effect"])} for row in verdicts.iter_rows(named=True)}
     content = found | {"claims": counts | effects}
     return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def _grid_metrics(grid: Grid, settings: pl.DataFrame) -> dict[str, Any]:
+def _grid_metrics(grid: Grid) -> dict[str, Any]:
     arms: dict[str, Any] = {}
-    for row in settings.iter_rows(named=True):
+    for row in settings_table(grid).filter("selected").iter_rows(named=True):
         arms.setdefault(row["arm"], {})[f"T{row['length']}"] = {name: _finite(row[name]) for name in _METRICS}
     for arm, longest in outcome.longest_solved(grid).iter_rows():
         arms[arm]["longest_solved"] = longest

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tempfile
 from pathlib import Path
 
 import polars as pl
 
-from pipeline.config import write_whole
+from pipeline.config import digest_of_file, write_whole
 from pipeline.errors import TableError
 from pipeline.results.schema import SCHEMAS, check
 
@@ -71,8 +70,7 @@ def digest_tables(folder: Path) -> dict[str, str]:
     digests = {}
     for table in SCHEMAS:
         try:
-            with (folder / f"{table}.parquet").open("rb") as file:
-                digests[table] = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[table] = digest_of_file(folder / f"{table}.parquet")
         except OSError as error:
             raise TableError(f"{folder / table}.parquet: cannot be read: {error.strerror or error}") from error
     return digests

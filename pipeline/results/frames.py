@@ -99,8 +99,7 @@ def failed_trials_frame(
 ) -> pl.DataFrame:
     """Return the `trials` rows of a trial that ended in an error: status and message, everything measured null."""
     outcome = {"status": "error", "status_message": message}
-    given = ("trial_id", "dataset_digest", "spec", "hostname", "git_revision")
-    blank: dict[str, object] = {name: None for name in TRIALS if name not in given}
+    blank: dict[str, object] = dict.fromkeys(TRIALS)
     rows = [blank | outcome | {"seed": seed} for seed in spec.seeds]
     facts = {"hostname": None, "git_revision": git_revision}
     return trials_frame(rows, spec, trial_id=trial_id, dataset_digest=dataset_digest, facts=facts)

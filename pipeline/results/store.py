@@ -39,7 +39,7 @@ class StoredTrial:
 
     Attributes:
         trial_id: The 16 digits under which the store keeps it.
-        spec: The canonical spec, nested plain mappings, with `seeds`.
+        spec: The spec as nested plain mappings, with `seeds`.
         dataset_digest: Of the data it was trained on.
         facts: Where and how it ran: `hostname`, `git_revision`, `platform`, `num_cpus`, `max_wall_time_s`.
         tables: Frames by name, see `TRIAL_TABLES`, each as `pipeline.results` declares it.

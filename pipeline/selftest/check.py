@@ -37,6 +37,10 @@ class Tolerance:
         return 0.0 if within.get(self.kind, False) else abs(measured - expected)
 
 
+EXACT = Tolerance("relative", 1e-12, "float64")
+ROUNDING = Tolerance("absolute", 1e-12, "float64")
+
+
 @dataclass(frozen=True)
 class Number:
     """A number that is known, and what the shipped code makes of it.

@@ -22,7 +22,7 @@ from pipeline.core.measures.lyapunov import (
 from pipeline.core.measures.spectrum import recurrent_blocks, sigma_max, spectral_radius
 from pipeline.core.models import Replicas
 from pipeline.core.models import initialisation as init
-from pipeline.selftest.check import Number, Tolerance, experiment, printed
+from pipeline.selftest.check import EXACT, ROUNDING, Number, Tolerance, experiment, printed
 from pipeline.selftest.networks import (
     F64,
     answer_gradient,
@@ -38,7 +38,6 @@ from pipeline.selftest.networks import (
 CLOSED_FORM = "closed form: a product of Jacobians"
 NUM_TIMESTEPS = 101
 PRODUCT = Tolerance("relative", 1e-11, "float64, a product of up to 980 factors")
-ROUNDING = Tolerance("absolute", 1e-12, "float64")
 
 
 @experiment("scalar linear", source=CLOSED_FORM)
@@ -120,7 +119,7 @@ def singular_values() -> Iterator[Number]:
     σ_max < 1/γ makes the gradient shrink at every timestep (sufficient for vanishing); σ_max > 1/γ does not make it
     explode (necessary, not sufficient): a Gaussian W_hh of spectral radius .7 has σ_max near 1.4, and vanishes.
     """
-    bounds, start, exact = (0.5, 0.95), torch.Generator().manual_seed(0), Tolerance("relative", 1e-12, "float64")
+    bounds, start = (0.5, 0.95), torch.Generator().manual_seed(0)
     drawn = [matrix(init.ScaledGaussian(gain=1.0), 256, start) for _ in bounds]
     matrices = [W_hh * (bound / sigma_max(W_hh[None])) for W_hh, bound in zip(drawn, bounds, strict=True)]
     matrices += [matrix(init.Orthogonal(gain=0.95), 256, start)]
@@ -141,10 +140,10 @@ def singular_values() -> Iterator[Number]:
         yield Number(name, expected=bound, measured=ratio, within=below)
     name = "largest ‖δ_t-1‖/‖δ_t‖, sigmoid, σ_max=3.9, times γ = ¼"
     yield Number(name, expected=3.9 / 4, measured=of_sigmoid, within=below)
-    yield Number("the same at h=0, W_hh=0.95 · orthogonal", expected=0.95, measured=largest[2], within=exact)
+    yield Number("the same at h=0, W_hh=0.95 · orthogonal", expected=0.95, measured=largest[2], within=EXACT)
     (block_RHH,) = recurrent_blocks(tanh, flat_RP).values()
     radius, sigma = spectral_radius(block_RHH[-1:]).item(), sigma_max(block_RHH[-1:]).item()
-    yield Number("spectral radius of a Gaussian W_hh", expected=0.7, measured=radius, within=exact)
+    yield Number("spectral radius of a Gaussian W_hh", expected=0.7, measured=radius, within=EXACT)
     near = Tolerance("relative", 0.05, "holds for N → ∞; N = 256")
     yield Number("its σ_max, near 2 · radius", expected=1.4, measured=sigma, within=near)
     left, vanished = 10.0 ** (norms_RT[-1, 0] - norms_RT[-1, -1]).item(), Tolerance("at most", 0.0, "a bound")

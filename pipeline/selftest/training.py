@@ -20,11 +20,9 @@ from pipeline.core.training.regularisation import VanishingGradient
 from pipeline.core.training.schedule import Truncation, Windows
 from pipeline.data import Dataset
 from pipeline.data.memory import Adding, CopyMemory, TemporalOrder
-from pipeline.selftest.check import Number, Tolerance, experiment, printed
+from pipeline.selftest.check import EXACT, ROUNDING, Number, Tolerance, experiment, printed
 from pipeline.selftest.networks import F64, draw, matrix, parameters, replicas_of
 
-EXACT = Tolerance("relative", 1e-12, "float64")
-ROUNDING = Tolerance("absolute", 1e-12, "float64")
 EQUAL = Tolerance("absolute", 0.0, "equal to the last bit")
 
 

@@ -68,7 +68,7 @@ def settings_frame(plan: Plan, selected: frozenset[int]) -> pl.DataFrame:
     frames = []
     for setting in plan.settings:
         row: dict[str, Any] = {
-            "study": setting.study,
+            "study": plan.study,
             "grid": setting.grid,
             "position": setting.position,
             "trial_id": setting.trial_id,

@@ -23,10 +23,10 @@ from pipeline.config import (
     load_study,
     seeds_of,
 )
-from pipeline.config.strict import InvalidFieldError
+from pipeline.config.strict import InvalidFieldError, unknown_file
 from pipeline.config.study import VARIANT
 from pipeline.core.training.data import interface_of
-from pipeline.core.training.spec import TrialSpec, canonical, check_fit, trial_id
+from pipeline.core.training.spec import TrialSpec, check_fit, trial_id
 from pipeline.data import Manifest, Variant, combined_digest, read_manifest
 from pipeline.errors import ConfigError, DatasetError, unknown_name
 from pipeline.results.schema import TRIALS
@@ -41,8 +41,7 @@ class Setting:
     """One point of a study, ready to train.
 
     Attributes:
-        study: Name of the study.
-        grid: Name of its grid.
+        grid: Name of its grid in the study.
         position: Place in the plan, from 0, in the order of the study's file.
         axes: The values that set it apart in its grid, by dotted key; `variant` first where the grid has variants.
         label: The same for people: `lstm, T=100, lr=0.003`.
@@ -53,7 +52,6 @@ class Setting:
         duration_s: A rough guess of the training time on one core.
     """
 
-    study: str
     grid: str
     position: int
     axes: Mapping[str, Any]
@@ -101,7 +99,7 @@ class Plan:
                     "axes": dict(setting.axes),
                     "trial_id": setting.trial_id,
                     "dataset_digest": setting.dataset_digest,
-                    "spec": canonical(setting.spec),
+                    "spec": asdict(setting.spec),
                 }
                 for setting in self.settings
             ],
@@ -139,7 +137,6 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
         work = _check_fit(spec, variant, raw.where, memory_limit_bytes)
         digest = combined_digest([variant.digest, *(other.digest for other in unseen)])
         setting = Setting(
-            study=name,
             grid=raw.grid,
             position=len(settings),
             axes=raw.axes,
@@ -183,9 +180,8 @@ def _manifest(paths: Paths, params: Params, name: str, where: str, known: dict[s
         ConfigError: If there is no such dataset, or params.yaml does not list it.
         DatasetError: If it is not prepared.
     """
-    if not paths.dataset_config(name).is_file():
-        names = (path.stem for path in paths.dataset_config(name).parent.glob("*.yaml"))
-        raise ConfigError(f"{where}.dataset.name: {unknown_name('dataset', name, names)}")
+    if not (config := paths.dataset_config(name)).is_file():
+        raise ConfigError(f"{where}.dataset.name: {unknown_file('dataset', config)}")
     if name not in params.datasets:
         listed = ", ".join(params.datasets)
         raise ConfigError(f"{where}.dataset.name: expected a dataset that params.yaml lists, {listed}; got {name!r}")

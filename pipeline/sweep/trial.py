@@ -15,11 +15,10 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.core.training import CheckpointError, MemorySink, Status, TrialResult, run_trial
-from pipeline.core.training.spec import canonical
 from pipeline.data import Dataset
 from pipeline.errors import DatasetError
 from pipeline.results import TRIAL_TABLES
@@ -126,9 +125,7 @@ def stored_trial(setting: Setting, result: TrialResult, tables: dict[str, Any], 
     }
     frames = {table: long_frame(table, tables.get(table, {}), identity) for table in TRIAL_TABLES if table != "trials"}
     frames["trials"] = trials_frame(result.rows, setting.spec, trial_id=identity, dataset_digest=digest, facts=facts)
-    return StoredTrial(
-        trial_id=identity, spec=canonical(setting.spec), dataset_digest=digest, facts=facts, tables=frames
-    )
+    return StoredTrial(trial_id=identity, spec=asdict(setting.spec), dataset_digest=digest, facts=facts, tables=frames)
 
 
 def _median_loss(result: TrialResult) -> float | None:

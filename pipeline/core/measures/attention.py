@@ -28,7 +28,7 @@ def alignment_error(weights: Tensor, aligned_BUS: Tensor) -> Tensor:
     inside = weights.double().masked_fill(~aligned_BUS, -torch.inf).amax(dim=-1)
     outside = weights.double().masked_fill(aligned_BUS, -torch.inf).amax(dim=-1)
     wrong = torch.where((inside + outside).isnan(), torch.nan, (outside >= inside).double())
-    return _mean(wrong, aligned_BUS.any(dim=-1))
+    return mean_over_tokens(wrong, aligned_BUS.any(dim=-1))
 
 
 def alignment_share(weights: Tensor, aligned_BUS: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def alignment_share(weights: Tensor, aligned_BUS: Tensor) -> Tensor:
         weights: (…, B, U, S).
         aligned_BUS: As for `alignment_error`.
     """
-    return _mean(_mass(weights, aligned_BUS), aligned_BUS.any(dim=-1))
+    return mean_over_tokens(_mass(weights, aligned_BUS), aligned_BUS.any(dim=-1))
 
 
 def rank_correlation(weights: Tensor, similarity_BUS: Tensor, mask_BS: Tensor | None = None) -> Tensor:
@@ -57,7 +57,7 @@ def rank_correlation(weights: Tensor, similarity_BUS: Tensor, mask_BS: Tensor | 
         mask_BUS = mask_BUS & mask_BS[:, None]
     x, y = (_centred_ranks(values.double(), mask_BUS) for values in (weights, similarity_BUS))
     scale = (x.square().sum(dim=-1) * y.square().sum(dim=-1)).sqrt()
-    return _mean((x * y).sum(dim=-1) / scale, scale != 0)
+    return mean_over_tokens((x * y).sum(dim=-1) / scale, scale != 0)
 
 
 def within_class_share(weights: Tensor, same_BSS: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def within_class_share(weights: Tensor, same_BSS: Tensor) -> Tensor:
     num_positions_B = same_BSS.diagonal(dim1=1, dim2=2).sum(dim=1)
     chance_BS = others_BSS.sum(dim=-1) / num_positions_B[:, None]
     chosen_BS = others_BSS.any(dim=-1)
-    return _mean(_mass(weights, others_BSS), chosen_BS) / _mean(chance_BS.double(), chosen_BS)
+    return mean_over_tokens(_mass(weights, others_BSS), chosen_BS) / mean_over_tokens(chance_BS.double(), chosen_BS)
 
 
 def _mass(weights: Tensor, chosen_BUS: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def _centred_ranks(values: Tensor, mask_BUS: Tensor) -> Tensor:
     return torch.where(mask_BUS, torch.where(values.isnan(), torch.nan, rank - mean), 0.0)
 
 
-def _mean(values: Tensor, chosen: Tensor) -> Tensor:
+def mean_over_tokens(values: Tensor, chosen: Tensor) -> Tensor:
     """Return the mean over the tokens (B, U) that are chosen, (…)."""
     total = torch.where(chosen, values, 0.0).sum(dim=(-2, -1))
     return total / chosen.sum(dim=(-2, -1))

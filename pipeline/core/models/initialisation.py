@@ -74,15 +74,20 @@ class Uniform:
         """Leave the block as the stack or the layer drew it."""
 
 
+class _NotNegative:
+    """Every number of the rule is at least 0."""
+
+    def __post_init__(self) -> None:
+        for key, value in vars(self).items():
+            require(key == "name" or value >= 0, key, "a number of at least 0", value)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Gaussian:
+class Gaussian(_NotNegative):
     """N(0, std²), every entry alone."""
 
     name: Literal["gaussian"] = "gaussian"
     std: float
-
-    def __post_init__(self) -> None:
-        require(self.std >= 0, "std", "a number of at least 0", self.std)
 
     def fill(self, block: Tensor, start: torch.Generator) -> None:
         """Draw the block anew."""
@@ -90,14 +95,11 @@ class Gaussian:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaledGaussian:
+class ScaledGaussian(_NotNegative):
     """N(0, g²/n) with n the number of columns: a square block has spectral radius near g (Girko's circle)."""
 
     name: Literal["scaled_gaussian"] = "scaled_gaussian"
     gain: float
-
-    def __post_init__(self) -> None:
-        require(self.gain >= 0, "gain", "a number of at least 0", self.gain)
 
     def fill(self, block: Tensor, start: torch.Generator) -> None:
         """Draw the block anew."""
@@ -129,14 +131,11 @@ class Orthogonal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectralRadius:
+class SpectralRadius(_NotNegative):
     """Gaussian, scaled so that the largest modulus of an eigenvalue is `radius`; square blocks only."""
 
     name: Literal["spectral_radius"] = "spectral_radius"
     radius: float
-
-    def __post_init__(self) -> None:
-        require(self.radius >= 0, "radius", "a number of at least 0", self.radius)
 
     def fill(self, block: Tensor, start: torch.Generator) -> None:
         """Draw the block anew."""
@@ -145,14 +144,11 @@ class SpectralRadius:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Glorot:
+class Glorot(_NotNegative):
     """U(-a, a) with a = gain · √(6 / (rows + columns)) of a gate's block (Glorot and Bengio, 2010)."""
 
     name: Literal["glorot"] = "glorot"
     gain: float
-
-    def __post_init__(self) -> None:
-        require(self.gain >= 0, "gain", "a number of at least 0", self.gain)
 
     def fill(self, block: Tensor, start: torch.Generator) -> None:
         """Draw the block anew."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.core.cells.stack import StackRun
-from pipeline.data.dataset import PAD, SOS
+from pipeline.data.dataset import PAD, SOS, InputKind, TargetAt, TargetKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,10 @@ class Interface:
         padded: Whether inputs, and targets that are sequences, end with `PAD` where they are shorter than others.
     """
 
-    input_kind: Literal["real", "token", "image"]
+    input_kind: InputKind
     input_size: int
-    target_at: Literal["last", "every", "sequence"]
-    target_kind: Literal["value", "class"]
+    target_at: TargetAt
+    target_kind: TargetKind
     output_size: int
     padded: bool = False
 

@@ -3,7 +3,7 @@
 from pipeline.core.training.loop import run_trial, train_networks
 from pipeline.core.training.progress import CheckpointError, CheckpointSlot, Status, TrialResult
 from pipeline.core.training.rows import MemorySink
-from pipeline.core.training.spec import TRIAL_VERSION, TrialSpec, canonical, trial_id
+from pipeline.core.training.spec import TRIAL_VERSION, TrialSpec, trial_id
 
 __all__ = [
     "TRIAL_VERSION",
@@ -13,7 +13,6 @@ __all__ = [
     "Status",
     "TrialResult",
     "TrialSpec",
-    "canonical",
     "run_trial",
     "train_networks",
     "trial_id",

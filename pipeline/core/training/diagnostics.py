@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from pipeline.core.cells import Cell, Weights
-from pipeline.core.cells.stack import FORWARD, Place
+from pipeline.core.cells.stack import FORWARD, Place, unstack_states
 from pipeline.core.measures.attention import (
     alignment_error,
     alignment_share,
     entropy_nats,
+    mean_over_tokens,
     rank_correlation,
     within_class_share,
 )
@@ -171,7 +172,7 @@ class Diagnostics:
         aligned, entropy_RBU = self.alignment, entropy_nats(weights_RBUS)
         asking_BU = targets != PAD if isinstance(inputs, Seq2SeqInputs) else self.replicas.interface.mask(inputs)
         asking_BU = torch.ones_like(entropy_RBU[0], dtype=torch.bool) if asking_BU is None else asking_BU
-        measured = {"attention_entropy_nats": _mean_over(entropy_RBU, asking_BU)}
+        measured = {"attention_entropy_nats": mean_over_tokens(entropy_RBU, asking_BU)}
         if aligned is not None and isinstance(inputs, Seq2SeqInputs):
             measured["alignment_error"] = alignment_error(weights_RBUS, aligned)
             measured["alignment_share"] = alignment_share(weights_RBUS, aligned)
@@ -194,12 +195,11 @@ class Diagnostics:
         exact_RP, inputs = flat_RP.double(), self.probe.inputs
         assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
         seen, states = self.replicas.unroll(self.replicas.named(exact_RP), in_float64(inputs))
-        per_place = len(self._cell.states)
-        for number, place in enumerate(self.replicas.model.stacks["recurrent"].places):
+        places = self.replicas.model.stacks["recurrent"].places
+        for place, x_RTBD, mine in zip(places, seen, unstack_states(states, self._cell), strict=True):
             if place.direction == FORWARD:
                 weights = Weights(*(parameter[which] for parameter in self.replicas.weights(exact_RP, place)))
-                mine = states[number * per_place : (number + 1) * per_place]
-                yield place, weights, [tensor[which] for tensor in (seen[number], *mine)]
+                yield place, weights, [tensor[which] for tensor in (x_RTBD, *mine.tensors())]
 
     def _write_gates(self, step: int, place: Place, values: Mapping[str, Tensor], which: list[int]) -> None:
         keep, facts = self._cell.keep_gate, {"step": step, "part": "recurrent", **place._asdict()}
@@ -249,8 +249,3 @@ def _only(measure: Callable[[Tensor], Tensor], block_RHH: Tensor, which: list[in
     values_R = torch.full((len(block_RHH),), torch.nan, dtype=block_RHH.dtype)
     values_R[which] = measure(block_RHH[which])
     return values_R
-
-
-def _mean_over(values_RBU: Tensor, chosen_BU: Tensor) -> Tensor:
-    """Return the mean over the chosen tokens, (R,)."""
-    return torch.where(chosen_BU, values_RBU, 0.0).sum(dim=(1, 2)) / chosen_BU.sum()

@@ -18,7 +18,7 @@ Source: Williams and Peng (1990), BPTT(h; h'), who keep the states of the older 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from pipeline.config.strict import require
 from pipeline.core.models import generator
+from pipeline.data.dataset import TargetAt
 
 
 def log_spaced_steps(max_steps: int, num_traces: int) -> tuple[int, ...]:
@@ -107,9 +108,7 @@ class Windows:
         target_at: Where the targets of a sequence stand.
     """
 
-    def __init__(
-        self, truncation: Truncation | None, num_timesteps: int, target_at: Literal["last", "every", "sequence"]
-    ) -> None:
+    def __init__(self, truncation: Truncation | None, num_timesteps: int, target_at: TargetAt) -> None:
         wanted = truncation or Truncation(update_every=num_timesteps, backward_length=num_timesteps)
         self._scored, self._num_timesteps = target_at == "every", num_timesteps
         self._every = min(wanted.update_every, num_timesteps) if self._scored else num_timesteps

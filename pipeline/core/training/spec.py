@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.config.strict import require
 from pipeline.core.cells import CELLS
@@ -172,13 +172,8 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
         require(once, "training.truncation.update_every", expected, truncation.update_every)
 
 
-def canonical(spec: TrialSpec) -> dict[str, Any]:
-    """Return the spec as nested plain mappings: what is hashed, stored and sent to W&B."""
-    return dataclasses.asdict(spec) | {"seeds": list(spec.seeds)}
-
-
 def trial_id(spec: TrialSpec, dataset_digest: str) -> str:
     """Return 16 hexadecimal digits: the same for the same spec, data and `TRIAL_VERSION`, on any machine."""
-    meaning = {"spec": canonical(spec), "dataset": dataset_digest, "version": TRIAL_VERSION}
+    meaning = {"spec": dataclasses.asdict(spec), "dataset": dataset_digest, "version": TRIAL_VERSION}
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
