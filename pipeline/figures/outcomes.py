@@ -95,6 +95,7 @@ _ENDS = {
     "solved": ("reached the criterion", Look("#12416e", "none", "o")),
     "diverged": ("diverged", Look("#d1580b", "none", "X")),
     "timed_out": ("ran out of time", Look("#93308a", "none", "s")),
+    "untrained": ("never better than untrained", Look("#5b7f3b", "none", "D")),
     "error": ("failed", Look(FAINT, "none", "v")),
 }
 
@@ -105,9 +106,11 @@ def _ends(grid: Grid) -> pl.DataFrame:
     parts = {
         "solved": quantities.solved.means(grid),
         **{end: outcome.means(grid, status=end) for end in ("diverged", "timed_out")},
+        "untrained": quantities.never_improved.means(grid),
         "error": quantities.failed.means(grid),
     }
-    known = [end for end in parts if end in grid.runs["status"] or (end == "solved" and has_criterion(grid.runs))]
+    asked = {"solved": has_criterion(grid.runs), "untrained": bool(parts["untrained"]["mean"].gt(0).any())}
+    known = [end for end in parts if asked.get(end, end in grid.runs["status"])]
     shares = [parts[end].with_columns(end=pl.lit(end), panel=pl.lit("ends")) for end in known]
     return pl.concat(shares) if shares else parts["error"].clear().with_columns(end=pl.lit(""), panel=pl.lit(""))
 

@@ -219,7 +219,8 @@ def history(curves: pl.DataFrame) -> list[dict[str, float]]:
 
 def _summary(setting: Mapping[str, Any]) -> dict[str, Any]:
     """Return the worst status, the numbers of seeds, and every final number with its interval, of a row of settings."""
-    plain = ("status", "num_seeds", "num_ok", "criterion_step", "clipped_share", "gradient_check_error")
+    counts = ("num_seeds", "num_ok", "num_converged", "num_beat_untrained", "num_exploded")
+    plain = ("status", *counts, "criterion_step", "clipped_share", "gradient_check_error")
     summary = {name: setting[name] for name in plain if setting[name] is not None}
     for name in SUMMARISED:
         point = {"mean": setting[name], "low": setting[f"{name}_low"], "high": setting[f"{name}_high"]}

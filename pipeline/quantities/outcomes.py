@@ -93,6 +93,30 @@ def outcome(grid: Grid) -> pl.DataFrame:
     return pl.concat(rows)
 
 
+def _answer(grid: Grid, value: str | pl.Expr) -> pl.DataFrame:
+    """Return what is asked of each seed, but of those whose program failed: they say nothing about their arm."""
+    return grid.runs.filter(pl.col("status") != "error").select("arm", "length", "seed", value=value)
+
+
+@quantity(words="share of seeds that explode, recovering or not", scale="event", better="lower")
+def exploded(grid: Grid) -> pl.DataFrame:
+    """Whether a validation loss was ever far above the untrained network's (`training.explodes_above`), or diverged."""
+    return _answer(grid, pl.col("exploded_step").is_not_null() | (pl.col("status") == "diverged"))
+
+
+@quantity(words="share of seeds that finish and were never better than untrained", scale="event", better="lower")
+def never_improved(grid: Grid) -> pl.DataFrame:
+    """Whether a seed trained to its end and no evaluation was better than that of its untrained network."""
+    return _answer(grid, pl.col("status").is_in(FINISHED) & ~pl.col("beat_untrained"))
+
+
+@quantity(words="final validation loss", scale="log10", better="lower")
+def final_validation_loss(grid: Grid) -> pl.DataFrame:
+    """log10 of the loss of a replica's last finite evaluation; of one that diverged too."""
+    last = pl.col("final_validation_loss").log10()
+    return grid.runs.select("arm", "length", "seed", "status", value=last)
+
+
 @quantity(words="share of seeds whose program failed", scale="event", better="lower")
 def failed(grid: Grid) -> pl.DataFrame:
     """Whether the program of a seed ended with an error."""

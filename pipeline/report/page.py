@@ -124,14 +124,15 @@ def shown_settings(grid: Grid, settings: pl.DataFrame) -> tuple[list[str], list[
     classify, criterion = settings["test_error"].is_not_null().any(), has_criterion(grid.runs)
     header = ["cell" if compares_cells(grid) else "arm", "T"]
     header += [axis.rpartition(".")[2].replace("_", " ") for axis in axes]
-    header += ["seeds ok", "test loss"]
+    header += ["seeds ok", "converged", "test loss"]
     header += ["wrong sequences" if decodes(grid) else "test error"] * classify
     header += ["reached criterion", "median step"] * criterion
     header += ["ms per step", "gradient check error"]
     rows = []
     for row in settings.filter("selected").iter_rows(named=True):
         cells = [name_of(row["arm"]), str(row["length"]), *(_text(row[axis]) for axis in axes)]
-        cells += [f"{row['num_ok']} of {row['num_seeds']}", _interval_of(row, "test_loss")]
+        cells += [f"{row[ended]} of {row['num_seeds']}" for ended in ("num_ok", "num_converged")]
+        cells += [_interval_of(row, "test_loss")]
         cells += [_interval_of(row, "test_error", percent=True)] * classify
         if criterion:
             cells += [_interval_of(row, "solved_share", percent=True)]

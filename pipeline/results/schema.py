@@ -10,9 +10,11 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from pipeline.core.training.progress import Status
 from pipeline.errors import TableError
 
-STATUSES = ("ok", "diverged", "timed_out", "error")
+STATUSES = tuple(str(status) for status in Status)
+"""How a replica can end, mildest first: of several seeds the worst one speaks for a setting."""
 
 FINISHED = ("ok", "timed_out")
 """Statuses of replicas whose last weights are the end of a training."""
@@ -44,11 +46,15 @@ TRIALS: dict[str, pl.DataType] = {
     "diverged_step": pl.Int64(),
     "diverged_timestep": pl.Int64(),
     "diverged_quantity": pl.String(),
+    "exploded_step": pl.Int64(),  # of the first evaluation far above the untrained loss, recovered from or not
     # how it ended; loss columns are the dataset's loss, errors are shares in [0, 1]
     "num_steps": pl.Int64(),
     "best_step": pl.Int64(),
     "best_validation_loss": pl.Float64(),
     "best_validation_error": pl.Float64(),
+    "final_validation_loss": pl.Float64(),  # of the last finite evaluation
+    "beat_untrained": pl.Boolean(),  # whether any evaluation was better than that of step 0
+    "converged": pl.Boolean(),  # by the spec's rule, or at the criterion; null where it diverged
     "test_loss": pl.Float64(),
     "test_error": pl.Float64(),
     "baseline_loss": pl.Float64(),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -21,12 +22,13 @@ def with_runs(
     solved: dict[str, int] | None = None,
     status: dict[str, str] | None = None,
     classes: bool = False,
+    untrained: Sequence[str] = (),
 ) -> Grid:
     rows = [
         {"arm": arm, "length": 20, "seed": seed, "status": (status or {}).get(arm, "ok"), "baseline_loss": 1 / 6}
         | {"test_loss": loss, "test_error": loss if classes else None, "dataset.name": "adding", "model.cell": "gru"}
         | {"reached_criterion": seed < (solved or {}).get(arm, 0), "training.stop_below": 0.1 if solved else None}
-        | {"dataset.length": 20}
+        | {"dataset.length": 20, "beat_untrained": arm not in untrained}
         for arm, own in losses.items()
         for seed, loss in enumerate(own)
     ]
@@ -160,6 +162,15 @@ def test_the_baselines_name_lies_above_every_row(exact: list[Grid], solved: dict
     assert max(titles) == pytest.approx(min(titles), abs=1)
     middle = (name.get_window_extent().x0 + name.get_window_extent().x1) / 2
     assert middle == pytest.approx(ax.transData.transform((1 / 6, 0))[0], abs=1)
+
+
+def test_seeds_that_never_beat_their_untrained_network_are_shown_where_there_are_any(exact: list[Grid]) -> None:
+    view = outcome_by_arm.view(with_runs(exact[0], LOSSES, solved={"b": 2}, untrained=["b"]))
+    ends = view.means.filter(panel="ends", end="untrained")
+    assert dict(ends.select("arm", "mean").iter_rows()) == {arm: float(arm == "b") for arm in LOSSES}
+    assert "never better than untrained" in legend(outcome_by_arm.draw(view.grid))
+    view = outcome_by_arm.view(with_runs(exact[0], LOSSES, solved={"b": 2}))
+    assert view.means.filter(panel="ends", end="untrained").is_empty()
 
 
 def test_only_two_panels_have_a_left_one(exact: list[Grid]) -> None:

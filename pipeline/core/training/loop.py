@@ -39,7 +39,7 @@ def train(trial: Trial) -> TrialResult:
         if trial.spec.training.evaluates_at(trial.progress.step):
             trial.evaluate(training)  # freezes those that reached the criterion or are not finite
         if trial.spec.training.is_last(trial.progress.step):
-            trial.progress.freeze(training)
+            trial.end()
         elif out_of_time:
             trial.time_out()
         trial.measure(training)
@@ -189,7 +189,7 @@ class Trial:
         for r in which:
             outcome = progress.outcomes[r]
             outcome.num_steps = step
-            if outcome.saw_validation(step, losses_R[r], errors_R[r], training.stop_on):
+            if outcome.saw_validation(step, losses_R[r], errors_R[r], training):
                 progress.best_RP[r] = progress.state.flat_RP[r]
             if not math.isfinite(losses_R[r]):
                 outcome.diverge(step, None, "validation_loss", f"validation loss {losses_R[r]:g}")
@@ -198,15 +198,21 @@ class Trial:
                 outcome.criterion_step, outcome.criterion_time_s = step, progress.training_s
                 progress.freeze([r])
 
-    def time_out(self) -> None:
+    def end(self) -> None:
         """End the replicas that still train."""
-        progress = self.progress
-        for r in progress.active():
-            outcome = progress.outcomes[r]
-            outcome.status, outcome.num_steps = Status.TIMED_OUT, progress.step
+        active = self.progress.active()
+        for r in active:
+            self.progress.outcomes[r].end(self.spec.training)
+        self.progress.freeze(active)
+
+    def time_out(self) -> None:
+        """End the replicas that still train before their time."""
+        for r in self.progress.active():
+            outcome = self.progress.outcomes[r]
+            outcome.status, outcome.num_steps = Status.TIMED_OUT, self.progress.step
             limit = f"(limit {self.max_wall_time_s:g} s)"
             outcome.status_message = f"stopped by the time limit; results are of its best step {limit}"
-        progress.freeze(progress.active())
+        self.end()
 
     def measure(self, which: list[int]) -> None:
         """Measure each replica at the scheduled steps and where it ends; what costs more at step 0 and where it ends.
@@ -266,7 +272,10 @@ class Trial:
         common = self._common_columns()
         clipped_R = progress.num_clipped_R.tolist()
         return TrialResult(
-            [outcome.row(losses_R[r], errors_R[r], clipped_R[r]) | common for r, outcome in enumerate(outcomes)]
+            [
+                outcome.row(losses_R[r], errors_R[r], clipped_R[r], self.spec.training.convergence) | common
+                for r, outcome in enumerate(outcomes)
+            ]
         )
 
     def _common_columns(self) -> dict[str, object]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.training.optimisers import Optimiser
-from pipeline.core.training.spec import TRIAL_VERSION
+from pipeline.core.training.spec import TRIAL_VERSION, Convergence, TrainingSpec
 from pipeline.core.training.step import State
 from pipeline.errors import PipelineError
 
@@ -26,7 +26,10 @@ class Status(StrEnum):
     TIMED_OUT = "timed_out"
     """Stopped by the time limit; results are of its best step."""
     DIVERGED = "diverged"
-    """Loss, gradient or parameters stopped being finite; results are of its best step before that."""
+    """Loss, gradient or parameters stopped being finite, or the loss ended far above the untrained network's.
+
+    Results are of its best step before that.
+    """
     ERROR = "error"
     """The program failed; there are no results."""
 
@@ -35,7 +38,9 @@ class Status(StrEnum):
 class ReplicaOutcome:
     """What is known of one replica so far; plain numbers, so that a checkpoint can hold it.
 
-    Losses are the dataset's; errors are shares of wrong classes, None for real targets.
+    Losses are the dataset's; errors are shares of wrong classes, None for real targets. `exploded_step` is the first
+    evaluation whose loss was far above the untrained network's, whether or not training recovered from it.
+    `validation_losses` are finite and begin with that of step 0.
     """
 
     seed: int
@@ -44,6 +49,7 @@ class ReplicaOutcome:
     diverged_step: int | None = None
     diverged_timestep: int | None = None
     diverged_quantity: str | None = None
+    exploded_step: int | None = None
     num_steps: int = 0
     best_step: int | None = None
     best_validation_loss: float | None = None
@@ -51,17 +57,23 @@ class ReplicaOutcome:
     criterion_step: int | None = None
     criterion_time_s: float | None = None
     gradient_check_error: float | None = None
+    validation_losses: list[tuple[int, float]] = field(default_factory=list)
 
     @property
     def is_sound(self) -> bool:
         """Whether it has not diverged."""
         return self.status != Status.DIVERGED
 
-    def saw_validation(self, step: int, loss: float, error: float | None, stop_on: str) -> bool:
+    def saw_validation(self, step: int, loss: float, error: float | None, training: TrainingSpec) -> bool:
         """Take note of an evaluation; return whether it is the best so far, in `stop_on` and, of equals, in loss."""
+        if not math.isfinite(loss):
+            return False
+        self.validation_losses.append((step, loss))
+        if self.exploded_step is None and self.explosion(training) is not None:
+            self.exploded_step = step
         best = (self.best_validation_error, self.best_validation_loss)
-        mine, theirs = ((error, loss), best) if stop_on == "validation_error" else ((loss,), best[1:])
-        if not math.isfinite(loss) or (self.best_step is not None and mine >= theirs):
+        mine, theirs = ((error, loss), best) if training.stop_on == "validation_error" else ((loss,), best[1:])
+        if self.best_step is not None and mine >= theirs:
             return False
         self.best_step, self.best_validation_loss, self.best_validation_error = step, loss, error
         return True
@@ -71,16 +83,40 @@ class ReplicaOutcome:
         old = self.gradient_check_error
         self.gradient_check_error = error if old is None or math.isnan(error) or error > old else old
 
+    def explosion(self, training: TrainingSpec) -> int | None:
+        """Return the evaluation since which the loss is above `explodes_above` times the first; None if it is not."""
+        if training.explodes_above is None:
+            return None
+        limit, began = training.explodes_above * self.validation_losses[0][1], None
+        for step, loss in reversed(self.validation_losses):
+            if not loss > limit:
+                break
+            began = step
+        return began
+
+    def end(self, training: TrainingSpec) -> None:
+        """Take note that no update follows: one whose loss is far above the untrained network's has diverged."""
+        if self.is_sound and self.validation_losses and (began := self.explosion(training)) is not None:
+            (_, untrained), (_, last) = self.validation_losses[0], self.validation_losses[-1]
+            message = f"validation loss ended at {last:g}, {last / untrained:.3g} times the untrained network's"
+            self.diverge(began, None, "validation_loss", message)
+
     def diverge(self, step: int, timestep: int | None, quantity: str, message: str) -> None:
-        """Record that the update from `step` - 1 to `step` could not be made, or `step` could not be evaluated."""
+        """Record that the update from `step` - 1 to `step` could not be made, or what `step` was evaluated to."""
         self.status, self.status_message = Status.DIVERGED, message
         self.diverged_step, self.diverged_timestep, self.diverged_quantity = step, timestep, quantity
 
-    def row(self, test_loss: float | None, test_error: float | None, num_clipped: int) -> dict[str, Any]:
+    def row(
+        self, test_loss: float | None, test_error: float | None, num_clipped: int, convergence: Convergence
+    ) -> dict[str, Any]:
         """Return this replica's columns of the `trials` table; no test results where no evaluation was finite."""
-        tested = self.best_step is not None
-        return vars(self) | {
+        tested, losses = self.best_step is not None, self.validation_losses
+        ended = self.criterion_step is not None or (tested and convergence.is_reached(losses))
+        return {name: value for name, value in vars(self).items() if name != "validation_losses"} | {
             "status": str(self.status),
+            "final_validation_loss": losses[-1][1] if losses else None,
+            "beat_untrained": self.best_step > 0 if self.best_step is not None else None,
+            "converged": ended if self.is_sound else None,
             "test_loss": test_loss if tested else None,
             "test_error": test_error if tested else None,
             "reached_criterion": self.criterion_step is not None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,11 +40,36 @@ class DatasetRef:
 
 
 @dataclass(frozen=True)
+class Convergence:
+    """When a training that ran out of steps counts as converged: its loss had stopped improving.
+
+    That is, over its `last_share` of steps the lowest validation loss fell by less than the share `improvement`.
+    """
+
+    last_share: float
+    improvement: float
+
+    def __post_init__(self) -> None:
+        for field in ("last_share", "improvement"):
+            require(0 < getattr(self, field) < 1, field, "a share between 0 and 1", getattr(self, field))
+
+    def is_reached(self, validation_losses: Sequence[tuple[int, float]]) -> bool:
+        """Return whether the lowest of these losses, by step, was all but reached before the last share of steps."""
+        if len(validation_losses) < 2:
+            return False
+        begins = (1 - self.last_share) * validation_losses[-1][0]
+        before = min(loss for step, loss in validation_losses if step <= begins)
+        lowest = min(loss for _, loss in validation_losses)
+        return lowest >= (1 - self.improvement) * before
+
+
+@dataclass(frozen=True)
 class TrainingSpec:
     """How long, in what portions, and when to stop.
 
     A replica's best step is the one with the lowest `stop_on`. Below `stop_below` it has reached the criterion and is
-    frozen there. `truncation: null` is full backpropagation. `forcing` is of decoders.
+    frozen there. `truncation: null` is full backpropagation. `forcing` is of decoders. One whose validation loss ends
+    above `explodes_above` times that of the untrained network has diverged; null: only what is not finite has.
     """
 
     batch_size: int
@@ -52,6 +77,8 @@ class TrainingSpec:
     evaluate_every: int
     stop_on: Literal["validation_loss", "validation_error"]
     stop_below: float | None
+    explodes_above: float | None
+    convergence: Convergence
     truncation: Truncation | None
     forcing: Forcing
 
@@ -59,6 +86,8 @@ class TrainingSpec:
         for field in ("batch_size", "max_steps", "evaluate_every"):
             require(1 <= getattr(self, field) <= 10**12, field, "an integer of at least 1", getattr(self, field))
         require(self.stop_below is None or self.stop_below > 0, "stop_below", "null or above 0", self.stop_below)
+        explodes = self.explodes_above is None or self.explodes_above > 1
+        require(explodes, "explodes_above", "null, or a factor above 1", self.explodes_above)
 
     def is_last(self, step: int) -> bool:
         """Return whether no update follows."""

@@ -100,6 +100,8 @@ RAW = {
         "evaluate_every": 10,
         "stop_on": "validation_loss",
         "stop_below": None,
+        "explodes_above": 10.0,
+        "convergence": {"last_share": 0.2, "improvement": 0.05},
         "truncation": None,
         "forcing": {"schedule": {"name": "constant", "value": 1.0}, "coin": "token"},
     },

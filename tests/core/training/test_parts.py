@@ -182,7 +182,7 @@ def test_peak_memory_keeps_what_was_given_back_until_it_is_reset() -> None:
 
 def test_the_worst_status_speaks_for_the_trial() -> None:
     def result(*statuses: Status) -> TrialResult:
-        return TrialResult([ReplicaOutcome(0, status=status).row(None, None, 0) for status in statuses])
+        return TrialResult([{"status": status} for status in statuses])
 
     assert result(Status.OK, Status.TIMED_OUT).status == "timed_out"
     assert result(Status.DIVERGED, Status.TIMED_OUT, Status.OK).status == "diverged"
@@ -199,21 +199,21 @@ def test_the_worst_gradient_check_stays_and_nan_is_worst() -> None:
     assert math.isnan(outcome.gradient_check_error)
 
 
-def test_the_best_evaluation_is_the_lowest_finite_one() -> None:
-    outcome = ReplicaOutcome(0)
-    assert not outcome.saw_validation(0, math.nan, None, "validation_loss")
-    assert outcome.saw_validation(10, 0.5, 0.2, "validation_loss")
-    assert not outcome.saw_validation(20, 0.5, 0.1, "validation_loss")
-    assert outcome.saw_validation(30, 0.4, 0.3, "validation_loss")
+def test_the_best_evaluation_is_the_lowest_finite_one(spec_of: Any) -> None:
+    outcome, training = ReplicaOutcome(0), spec_of().training
+    assert not outcome.saw_validation(0, math.nan, None, training)
+    assert outcome.saw_validation(10, 0.5, 0.2, training)
+    assert not outcome.saw_validation(20, 0.5, 0.1, training)
+    assert outcome.saw_validation(30, 0.4, 0.3, training)
     assert (outcome.best_step, outcome.best_validation_loss, outcome.best_validation_error) == (30, 0.4, 0.3)
 
 
-def test_the_best_evaluation_by_error_is_the_one_of_lower_loss_among_equals() -> None:
-    outcome = ReplicaOutcome(0)
-    assert outcome.saw_validation(10, 0.5, 0.2, "validation_error")
-    assert outcome.saw_validation(20, 0.9, 0.1, "validation_error")
-    assert not outcome.saw_validation(30, 0.3, 0.2, "validation_error")
-    assert outcome.saw_validation(40, 0.8, 0.1, "validation_error")
+def test_the_best_evaluation_by_error_is_the_one_of_lower_loss_among_equals(spec_of: Any) -> None:
+    outcome, training = ReplicaOutcome(0), spec_of(training__stop_on="validation_error").training
+    assert outcome.saw_validation(10, 0.5, 0.2, training)
+    assert outcome.saw_validation(20, 0.9, 0.1, training)
+    assert not outcome.saw_validation(30, 0.3, 0.2, training)
+    assert outcome.saw_validation(40, 0.8, 0.1, training)
     assert outcome.best_step == 40
 
 

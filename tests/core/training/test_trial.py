@@ -15,6 +15,7 @@ from pipeline.core.models import Replicas, SequenceModel
 from pipeline.core.training import TRIAL_VERSION, CheckpointError, MemorySink, TrialResult, run_trial
 from pipeline.core.training.diagnostics import GradientCheckError
 from pipeline.core.training.loop import Trial, train
+from pipeline.core.training.progress import ReplicaOutcome
 from pipeline.errors import ConfigError
 from pipeline.results import HOST_COLUMNS
 from tests.core.training.conftest import adding_split
@@ -361,3 +362,81 @@ def test_what_is_kept_for_the_way_back_grows_with_what_flows_back(symbols: Any, 
     assert kept[8] - kept[4] == pytest.approx(2 * (kept[4] - kept[2]), rel=0.05)
     full = run_trial(spec_of(training__max_steps=2), symbols, MemorySink()).rows[0]["activation_bytes"]
     assert kept[12] == full
+
+
+RATE_100 = {"name": "sgd", "learning_rate": 100.0}
+
+
+def test_a_loss_that_ends_far_above_the_untrained_networks_has_diverged(adding: Any, spec_of: Any) -> None:
+    sink = MemorySink()
+    result = run_trial(spec_of(optimiser=RATE_100, seeds=[0, 1]), adding, sink)
+    curves = sink.tables()["curves"]
+    for row in result.rows:
+        judged = (curves["seed"] == row["seed"]) & (curves["metric"] == "loss") & (curves["split"] == "validation")
+        losses = dict(zip(curves["step"][judged].tolist(), curves["value"][judged].tolist(), strict=True))
+        above = [step for step, loss in losses.items() if loss > 10 * losses[0]]
+        assert (row["status"], row["diverged_quantity"]) == ("diverged", "validation_loss")
+        assert row["diverged_step"] == row["exploded_step"] == above[0]
+        assert above == [step for step in losses if step >= above[0]]
+        assert row["final_validation_loss"] == losses[30] > 100
+        assert row["num_steps"] == 30
+        assert not row["beat_untrained"]
+        assert row["best_step"] == 0
+        assert row["converged"] is None
+        assert "times the untrained network's" in row["status_message"]
+
+
+def test_an_explosion_counts_by_the_factor_of_the_spec_and_not_at_all_without_one(adding: Any, spec_of: Any) -> None:
+    losses = {}
+    for factor in (1e12, None):
+        rows = run_trial(spec_of(optimiser=RATE_100, training__explodes_above=factor), adding, MemorySink()).rows
+        assert {row["status"] for row in rows} == {"ok"}
+        assert {row["exploded_step"] for row in rows} == {None}
+        losses[factor] = [row["final_validation_loss"] for row in rows]
+    assert losses[1e12] == losses[None]
+
+
+def test_an_explosion_that_is_recovered_from_is_recorded_and_has_not_diverged(spec_of: Any) -> None:
+    training = spec_of().training
+    outcome = ReplicaOutcome(0)
+    for step, loss in enumerate([1.0, 30.0, 0.5, 20.0, 11.0, 9.0]):
+        outcome.saw_validation(step, loss, None, training)
+    outcome.end(training)
+    assert (outcome.status, outcome.exploded_step, outcome.diverged_step) == ("ok", 1, None)
+    for step, loss in enumerate([10.5, 12.0], start=6):
+        outcome.saw_validation(step, loss, None, training)
+    outcome.end(training)
+    assert (outcome.status, outcome.exploded_step, outcome.diverged_step) == ("diverged", 1, 6)
+
+
+def test_what_was_stopped_by_the_time_limit_far_above_the_untrained_loss_has_diverged(
+    adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trial, "is_out_of_time", lambda trial: trial.progress.step == 25)
+    rows = run_trial(spec_of(optimiser=RATE_100), adding, MemorySink(), max_wall_time_s=60.0).rows
+    assert {(row["status"], row["num_steps"]) for row in rows} == {("diverged", 25)}
+    rows = run_trial(spec_of(), adding, MemorySink(), max_wall_time_s=60.0).rows
+    assert {(row["status"], row["num_steps"]) for row in rows} == {("timed_out", 25)}
+
+
+@pytest.mark.parametrize(
+    ("losses", "converged"),
+    [
+        ({0: 1.0}, False),  # nothing was trained
+        ({0: 1.0, 50: 0.5, 80: 0.4, 100: 0.39}, True),
+        ({0: 1.0, 50: 0.5, 80: 0.4, 100: 0.37}, False),
+        ({0: 1.0, 50: 0.4, 90: 0.3, 100: 0.5}, False),  # the lowest counts, not the last
+        ({0: 1.0, 50: 0.4, 90: 0.6, 100: 0.5}, True),  # the loss rises again: it had been better before
+        ({0: 1.0, 90: 1.0, 100: 1.0}, True),  # a plateau, too
+    ],
+)
+def test_a_training_has_converged_when_its_last_fifth_hardly_improved_it(
+    losses: dict[int, float], converged: bool, spec_of: Any
+) -> None:
+    training = spec_of().training
+    outcome = ReplicaOutcome(0)
+    for step, loss in losses.items():
+        outcome.saw_validation(step, loss, None, training)
+    assert outcome.row(0.4, None, 0, training.convergence)["converged"] is converged
+    outcome.criterion_step = 100
+    assert outcome.row(0.4, None, 0, training.convergence)["converged"] is True
