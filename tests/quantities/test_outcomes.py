@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import polars as pl
 import pytest
 
-from pipeline.quantities import QUANTITIES, Grid, value_of
+from pipeline.core.training.progress import Status, TrialResult
+from pipeline.quantities import QUANTITIES, Grid, grids_of, value_of
 from pipeline.quantities.outcomes import baseline_of, has_criterion, longest_solved
 from pipeline.quantities.quantity import Selection
-from pipeline.results import SCHEMAS
+from pipeline.quantities.settings import settings_table
+from pipeline.results import SCHEMAS, STATUSES
 from tests.quantities.conftest import (
     T975,
     Z975,
@@ -23,6 +26,7 @@ from tests.quantities.conftest import (
     value,
     wilson,
 )
+from tests.synthetic_results import Shape, study_tables
 
 BROKEN = {("lstm", 1): "diverged", ("lstm", 3): "timed_out", ("gru", 0): "error"}
 ENDS = [{"length": "longest"}, {"length": "shortest"}]
@@ -286,3 +290,18 @@ def test_values_are_computed_once() -> None:
     of = Selection.of({"quantity": "test_loss", "arm": "gru"}, "check")
     assert value_of(of, found) == value_of(of, found)
     assert of.quantity.of(found) is of.quantity.of(found)
+
+
+def test_the_worst_seed_speaks_for_a_setting_in_one_order_of_severity() -> None:
+    label, shape = "elman, T=10, lr=0.01", Shape(lengths=(10,), cells=("elman",), digits_length=None)
+    assert list(STATUSES) == [*Status]  # the sweep's order is that of the tables, of the page and of W&B
+    for ends, worst in {
+        ("ok", "timed_out"): "timed_out",
+        ("diverged", "timed_out"): "diverged",
+        ("timed_out", "diverged", "ok"): "diverged",
+    }.items():
+        broken = {f"{label}#{seed}": status for seed, status in enumerate(ends)}
+        found = grids_of("cells", study_tables(replace(shape, broken=broken)), ["optimiser.learning_rate"])[0]
+        row = settings_table(found).filter(label=label).row(0, named=True)
+        assert row["status"] == worst == TrialResult([{"status": status} for status in ends]).status
+        assert (row["num_ok"], row["num_exploded"]) == (3 - sum(end != "ok" for end in ends), 0)
