@@ -21,7 +21,7 @@ from pipeline.quantities import Grid, grids_of, mean_interval
 from pipeline.quantities.selection import thin_evenly
 from pipeline.quantities.settings import SUMMARISED, settings_table
 from pipeline.results import CURVE_FACTS, SCHEMAS, read_table
-from pipeline.results.schema import TRIALS
+from pipeline.results.schema import IDENTITY_COLUMNS, TRIALS
 
 MAX_POINTS = 300
 """A chart has at most as many steps of each metric."""
@@ -29,7 +29,7 @@ MAX_POINTS = 300
 DATASET_FILES = ("manifest.*", "preview*")
 """What stands for a dataset in W&B: never the arrays, which its digest names and `prepare` makes again."""
 
-_IDENTITY = ("trial_id", "dataset_digest")
+_IDENTITY = ("dataset_digest", *IDENTITY_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def views_of(paths: Paths, study: str) -> Iterator[RunView]:
 
 def _view_of_setting(row: Mapping[str, Any], trials: pl.DataFrame, curves: pl.DataFrame, grid: Grid) -> RunView:
     """Return the run of one setting; its id has study, grid and trial: settings that share a trial have a run each."""
-    facts = {key: row[key] for key in ("study", "grid", "label", "trial_id")}
+    facts = {key: row[key] for key in ("study", "grid", "label")}
     alone = grid.of_trial(row["trial_id"])
     pictures = {}
     if "recurrent" in alone["traces"]["part"]:  # what the heat map is of
@@ -136,7 +136,7 @@ def _view_of_setting(row: Mapping[str, Any], trials: pl.DataFrame, curves: pl.Da
         name=row["label"],
         group=row["study"],
         job_type="trial",
-        config={**json.loads(trials["spec"][0]), **facts, "dataset_digest": trials["dataset_digest"][0]},
+        config={**json.loads(trials["spec"][0]), **facts, **{column: trials[column][0] for column in _IDENTITY}},
         rows=history(curves),
         summary=_summary(row),
         tables={"seeds": trials.select(column for column in TRIALS if column not in _IDENTITY)},

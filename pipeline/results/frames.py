@@ -69,6 +69,7 @@ def trials_frame(
     *,
     trial_id: str,
     dataset_digest: str,
+    code_digest: str,
     facts: Mapping[str, Any],
 ) -> pl.DataFrame:
     """Return the `trials` rows of one trial, one per seed, with every field of its spec as a dotted column.
@@ -78,13 +79,14 @@ def trials_frame(
         spec: The trial's spec.
         trial_id: Its id.
         dataset_digest: Of the data it trained on.
+        code_digest: Of the code that it ran.
         facts: `hostname` and `git_revision` of where it ran.
 
     Raises:
         TableError: If a key is missing, undeclared, or its value does not fit the declared type.
     """
     where = f"trial {trial_id}"
-    common = {"trial_id": trial_id, "dataset_digest": dataset_digest}
+    common = {"trial_id": trial_id, "dataset_digest": dataset_digest, "code_digest": code_digest, "adopted_from": None}
     common["spec"] = json.dumps(dataclasses.asdict(spec), sort_keys=True, allow_nan=False)
     common |= {name: facts[name] for name in ("hostname", "git_revision")}
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -95,14 +97,16 @@ def trials_frame(
 
 
 def failed_trials_frame(
-    spec: Any, *, trial_id: str, dataset_digest: str, message: str, git_revision: str | None
+    spec: Any, *, trial_id: str, dataset_digest: str, code_digest: str, message: str, git_revision: str | None
 ) -> pl.DataFrame:
     """Return the `trials` rows of a trial that ended in an error: status and message, everything measured null."""
     outcome = {"status": "error", "status_message": message}
     blank: dict[str, object] = dict.fromkeys(TRIALS)
     rows = [blank | outcome | {"seed": seed} for seed in spec.seeds]
     facts = {"hostname": None, "git_revision": git_revision}
-    return trials_frame(rows, spec, trial_id=trial_id, dataset_digest=dataset_digest, facts=facts)
+    return trials_frame(
+        rows, spec, trial_id=trial_id, dataset_digest=dataset_digest, code_digest=code_digest, facts=facts
+    )
 
 
 def _columns(name: str, hint: Any, value: Any) -> dict[str, SpecColumn]:

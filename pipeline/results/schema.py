@@ -35,11 +35,16 @@ HOST_COLUMNS: dict[str, pl.DataType] = {
 }
 """Columns of `trials` that say where and how fast; two runs of the same spec agree on all the others."""
 
+IDENTITY_COLUMNS = ("trial_id", "code_digest", "adopted_from")
+"""Columns that say under which code's identity a trial stands; rows that a refactoring leaves agree on all others."""
+
 TRIALS: dict[str, pl.DataType] = {
     # what was run: one row per (trial, seed); every single field of the spec follows as a dotted column, `model.cell`
     "trial_id": pl.String(),
     "seed": pl.Int64(),
     "dataset_digest": pl.String(),
+    "code_digest": pl.String(),  # of the code under whose identity the trial stands; see `pipeline.core.identity`
+    "adopted_from": pl.String(),  # of the code that ran, where this is not it: see `python -m pipeline adopt`
     "spec": pl.String(),  # the whole of it as JSON: what columns cannot hold, such as lists, is in it too
     "status": pl.String(),
     "status_message": pl.String(),

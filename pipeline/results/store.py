@@ -22,9 +22,8 @@ from urllib.parse import urlsplit
 import polars as pl
 
 from pipeline.config import Paths
-from pipeline.core.training.spec import TRIAL_VERSION
 from pipeline.errors import StoreError, TableError
-from pipeline.results import TRIAL_TABLES, check
+from pipeline.results import SCHEMAS, TRIAL_TABLES, check
 from pipeline.results.files import parquet_bytes
 from pipeline.results.objects import FolderObjects, Objects, open_objects
 
@@ -41,6 +40,7 @@ class StoredTrial:
         trial_id: The 16 digits under which the store keeps it.
         spec: The spec as nested plain mappings, with `seeds`.
         dataset_digest: Of the data it was trained on.
+        code_digest: Of the code under whose identity it stands; that which ran is in the table, if it is another.
         facts: Where and how it ran: `hostname`, `git_revision`, `platform`, `num_cpus`, `max_wall_time_s`.
         tables: Frames by name, see `TRIAL_TABLES`, each as `pipeline.results` declares it.
     """
@@ -48,6 +48,7 @@ class StoredTrial:
     trial_id: str
     spec: dict[str, Any]
     dataset_digest: str
+    code_digest: str
     facts: dict[str, Any]
     tables: dict[str, pl.DataFrame]
 
@@ -66,7 +67,7 @@ class StoredTrial:
             "trial_id": self.trial_id,
             "spec": self.spec,
             "dataset_digest": self.dataset_digest,
-            "trial_version": TRIAL_VERSION,
+            "code_digest": self.code_digest,
             "facts": self.facts,
         }
         buffer = io.BytesIO()
@@ -87,13 +88,22 @@ class StoredTrial:
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 head = json.loads(archive.read("trial.json"))
-                tables = {table: pl.read_parquet(archive.read(f"{table}.parquet")) for table in TRIAL_TABLES}
+                written = {name.removesuffix(".parquet") for name in archive.namelist()}
+                tables = {
+                    table: pl.read_parquet(archive.read(f"{table}.parquet"))
+                    if table in written or table == "trials"
+                    else pl.DataFrame(
+                        schema=SCHEMAS[table]
+                    )  # of a measure that came after the trial, so not of its spec
+                    for table in TRIAL_TABLES
+                }
             if head["trial_id"] != trial_id:
                 raise StoreError(f"{where}: holds trial {head['trial_id']}, expected {trial_id}")
             return cls(
                 trial_id=trial_id,
                 spec=head["spec"],
                 dataset_digest=head["dataset_digest"],
+                code_digest=head["code_digest"],
                 facts=head["facts"],
                 tables={table: check(table, frame, where) for table, frame in tables.items()},
             )

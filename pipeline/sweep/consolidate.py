@@ -41,6 +41,7 @@ def consolidate(
                 setting.spec,
                 trial_id=setting.trial_id,
                 dataset_digest=setting.dataset_digest,
+                code_digest=setting.code_digest,
                 message=errors[setting.trial_id],
                 git_revision=git_revision,
             )

@@ -25,6 +25,7 @@ from pipeline.config import (
 )
 from pipeline.config.strict import InvalidFieldError, unknown_file
 from pipeline.config.study import VARIANT
+from pipeline.core.identity import code_digest
 from pipeline.core.training.data import interface_of
 from pipeline.core.training.spec import TrialSpec, check_fit, trial_id
 from pipeline.data import Manifest, Variant, combined_digest, read_manifest
@@ -48,6 +49,7 @@ class Setting:
         spec: What to train.
         trial_id: Made from spec and data; two settings that ask the same share it.
         dataset_digest: Of the data that the spec names.
+        code_digest: Of the code that the spec uses.
         stored: Whether the trial store has it.
         duration_s: A rough guess of the training time on one core.
     """
@@ -59,6 +61,7 @@ class Setting:
     spec: TrialSpec
     trial_id: str
     dataset_digest: str
+    code_digest: str
     stored: bool
     duration_s: float
 
@@ -144,6 +147,7 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
             spec=spec,
             trial_id=trial_id(spec, digest),
             dataset_digest=digest,
+            code_digest=code_digest(spec),
             stored=False,
             duration_s=duration_s(spec, work),
         )

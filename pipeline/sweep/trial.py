@@ -18,9 +18,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.core.identity import TREE, code_digest
 from pipeline.core.training import CheckpointError, MemorySink, Status, TrialResult, run_trial
 from pipeline.data import Dataset
-from pipeline.errors import DatasetError
+from pipeline.errors import DatasetError, SweepError
 from pipeline.results import TRIAL_TABLES
 from pipeline.results.frames import long_frame, trials_frame
 from pipeline.results.store import CheckpointSlot, StoredTrial, TrialStore
@@ -82,9 +83,15 @@ def _train_and_store(job: Job, setting: Setting, dataset: Dataset) -> dict[str, 
 
     Raises:
         DatasetError: If the data are not those of the plan.
+        SweepError: If the code that this process imported is not that of the plan.
     """
     if dataset.digest != setting.dataset_digest:
         raise DatasetError(f"dataset {dataset.name!r} changed after the sweep was planned; run the sweep again")
+    if (code := code_digest(setting.spec)) != setting.code_digest:
+        raise SweepError(
+            f"the code of this worker is not the code that was planned (digest {code}, expected {setting.code_digest}; "
+            f"{TREE}): it was edited meanwhile, or the worker has another copy; run the sweep again"
+        )
     store = TrialStore(job.store_url)
     checkpoint = store.checkpoint(setting.trial_id)
     try:
@@ -115,7 +122,7 @@ def _train(job: Job, setting: Setting, dataset: Dataset, checkpoint: CheckpointS
 
 def stored_trial(setting: Setting, result: TrialResult, tables: dict[str, Any], job: Job) -> StoredTrial:
     """Return the finished trial with its frames as the schemas declare them."""
-    identity, digest = setting.trial_id, setting.dataset_digest
+    identity, digest, code = setting.trial_id, setting.dataset_digest, setting.code_digest
     facts = {
         "hostname": socket.gethostname(),
         "git_revision": job.git_revision,
@@ -124,8 +131,17 @@ def stored_trial(setting: Setting, result: TrialResult, tables: dict[str, Any], 
         "num_cpus": os.cpu_count(),
     }
     frames = {table: long_frame(table, tables.get(table, {}), identity) for table in TRIAL_TABLES if table != "trials"}
-    frames["trials"] = trials_frame(result.rows, setting.spec, trial_id=identity, dataset_digest=digest, facts=facts)
-    return StoredTrial(trial_id=identity, spec=asdict(setting.spec), dataset_digest=digest, facts=facts, tables=frames)
+    frames["trials"] = trials_frame(
+        result.rows, setting.spec, trial_id=identity, dataset_digest=digest, code_digest=code, facts=facts
+    )
+    return StoredTrial(
+        trial_id=identity,
+        spec=asdict(setting.spec),
+        dataset_digest=digest,
+        code_digest=code,
+        facts=facts,
+        tables=frames,
+    )
 
 
 def _median_loss(result: TrialResult) -> float | None:

@@ -45,10 +45,10 @@ def planned(name: str) -> dict[str, tuple[Grid, Mapping[str, list[TrialSpec]]]]:
     for position, raw in enumerate(expand(STUDIES[name], "laptop", name)):
         spec = build(TrialSpec, {**raw.spec, "seeds": [0]}, raw.where)
         label, identity = label_of(raw), f"trial {position}"
-        settings.append(Setting(raw.grid, position, raw.axes, label, spec, identity, "", False, 0.0))
+        settings.append(Setting(raw.grid, position, raw.axes, label, spec, identity, "", "", False, 0.0))
     plan = Plan(study=name, settings=tuple(settings), select=STUDIES[name].select, max_wall_time_s=60.0)
     specs = {s.trial_id: s.spec for s in settings}
-    given: dict[str, Any] = {"dataset_digest": "", "message": "never ran", "git_revision": None}
+    given: dict[str, Any] = {"dataset_digest": "", "code_digest": "", "message": "never ran", "git_revision": None}
     failed = [failed_trials_frame(spec, trial_id=identity, **given) for identity, spec in specs.items()]
     tables = {table: pl.DataFrame(schema=schema) for table, schema in SCHEMAS.items()}
     tables["trials"] = pl.concat(failed, how="diagonal")

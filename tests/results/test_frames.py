@@ -12,6 +12,7 @@ from pipeline.core.training.rows import FACTS
 from pipeline.errors import TableError
 from pipeline.results import SCHEMAS, STATUSES
 from pipeline.results.frames import failed_trials_frame, long_frame, spec_columns, trials_frame
+from pipeline.results.schema import IDENTITY_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,13 @@ SPEC = Spec(Model("gru", 8, None, None, True), (3, 5))
 ABOUT: dict[str, Any] = {
     "trial_id": "abc",
     "dataset_digest": "digest",
+    "code_digest": "code",
     "facts": {"hostname": "here", "git_revision": None, "platform": "not a column"},
 }
 
 
 def row(seed: int, **known: object) -> dict[str, object]:
-    given = ("trial_id", "dataset_digest", "hostname", "git_revision")
+    given = (*IDENTITY_COLUMNS, "dataset_digest", "hostname", "git_revision")
     return {**{name: None for name in SCHEMAS["trials"] if name not in given}, "seed": seed, **known}
 
 
@@ -169,6 +171,8 @@ def test_trials_have_a_row_per_seed_with_spec_and_host() -> None:
     assert frame["seed"].to_list() == [3, 5]
     assert frame["model.hidden_size"].to_list() == [8, 8]
     assert frame["hostname"].to_list() == ["here", "here"]
+    assert frame["code_digest"].to_list() == ["code", "code"]
+    assert frame["adopted_from"].to_list() == [None, None]
     assert frame["diverged_step"].to_list() == [None, 7]
     assert {name: frame.schema[name] for name in SCHEMAS["trials"]} == SCHEMAS["trials"]
 
@@ -185,7 +189,8 @@ def test_a_row_without_a_declared_key_is_an_error() -> None:
 
 
 def test_a_failed_trial_has_a_row_per_seed_that_says_why() -> None:
-    frame = failed_trials_frame(SPEC, trial_id="abc", dataset_digest="digest", message="boom", git_revision="c0ffee")
+    about = {"trial_id": "abc", "dataset_digest": "digest", "code_digest": "code", "git_revision": "c0ffee"}
+    frame = failed_trials_frame(SPEC, message="boom", **about)
     assert frame["status"].to_list() == ["error", "error"]
     assert set(frame["status"]) < set(STATUSES)
     assert frame["status_message"].to_list() == ["boom", "boom"]

@@ -25,6 +25,7 @@ def finished_trial(identity: str = IDENTITY) -> StoredTrial:
         trial_id=identity,
         spec={"model": {"cell": "gru"}, "seeds": [0]},
         dataset_digest="digest",
+        code_digest="code",
         facts={"hostname": "here"},
         tables=tables,
     )
@@ -35,6 +36,14 @@ def assert_same(first: StoredTrial | None, second: StoredTrial) -> None:
     assert (first.trial_id, first.spec, first.facts) == (second.trial_id, second.spec, second.facts)
     for name, frame in second.tables.items():
         assert first.tables[name].equals(frame)
+
+
+def test_a_trial_from_before_a_table_existed_has_none_of_its_rows(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = TrialStore(tmp_path)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("pipeline.results.store.TRIAL_TABLES", tuple(t for t in TRIAL_TABLES if t != "gates"))
+        store.put(finished_trial())
+    assert_same(store.get(IDENTITY), finished_trial())
 
 
 def use_it(store: TrialStore) -> None:

@@ -46,6 +46,7 @@ def test_a_study_without_an_override_for_the_cluster_is_cut_down_too() -> None:
 def test_the_table_of_seeds_names_what_was_tested_besides() -> None:
     rows = [trial_row(seed, 0.5) | {"test_loss": 1.0 + seed, "test_error": 0.5} for seed in (0, 1)]
     about = {"trial_id": "a", "dataset_digest": "d", "spec": "{}", "hostname": None, "git_revision": None}
+    about |= {"code_digest": "c", "adopted_from": None}
     setting = {"study": "s", "grid": "g", "position": 0, "trial_id": "a", "label": "K = 5", "selected": True}
     facts = [
         {"metric": "loss", "split": "test", "tested_length": 1000, "value": 2.0},

@@ -22,6 +22,7 @@ from pipeline.core.training import TrialSpec
 from pipeline.core.training.rows import FACTS
 from pipeline.data import prepare_dataset
 from pipeline.results import SCHEMAS
+from pipeline.results.schema import IDENTITY_COLUMNS
 from pipeline.sweep import executor_named, run_sweep
 
 NUM_STEPS = 6
@@ -163,7 +164,7 @@ def loss_of(state: str) -> float:
 
 def trial_row(seed: int, loss: float | None, status: str = "ok") -> dict[str, object]:
     """Return one seed's columns of `trials` as training makes them."""
-    given = ("trial_id", "dataset_digest", "hostname", "git_revision")
+    given = (*IDENTITY_COLUMNS, "dataset_digest", "hostname", "git_revision")
     blank = {name: None for name in SCHEMAS["trials"] if name not in given}
     return {**blank, "seed": seed, "status": status, "best_validation_loss": loss, "wall_time_s": time.perf_counter()}
 

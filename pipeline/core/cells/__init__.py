@@ -6,8 +6,9 @@ import importlib
 import pkgutil
 
 from pipeline.core.cells.cell import Cell, States, Weights
+from pipeline.core.identity import Registry
 
-CELLS: dict[str, Cell] = {}
+CELLS: Registry[Cell] = {}
 """Every cell that a spec may name."""
 
 for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):

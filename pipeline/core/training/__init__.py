@@ -3,10 +3,9 @@
 from pipeline.core.training.loop import run_trial, train_networks
 from pipeline.core.training.progress import CheckpointError, CheckpointSlot, Status, TrialResult
 from pipeline.core.training.rows import MemorySink
-from pipeline.core.training.spec import TRIAL_VERSION, TrialSpec, trial_id
+from pipeline.core.training.spec import TrialSpec, trial_id
 
 __all__ = [
-    "TRIAL_VERSION",
     "CheckpointError",
     "CheckpointSlot",
     "MemorySink",

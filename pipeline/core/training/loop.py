@@ -12,6 +12,7 @@ import time
 import torch
 
 from pipeline.config.strict import InvalidFieldError
+from pipeline.core.identity import code_digest
 from pipeline.core.models import Network, Replicas, build_network
 from pipeline.core.models.generation import network_of
 from pipeline.core.training.data import aligned_on, interface_of, to_device
@@ -153,7 +154,7 @@ class Trial:
                 outcomes=[ReplicaOutcome(seed) for seed in spec.seeds],
             )
         else:
-            self.progress, rows = unpack(saved, spec.optimiser, device)
+            self.progress, rows = unpack(saved, spec.optimiser, device, code_digest(spec))
             sink.restore(rows)
         self.saved = time.perf_counter()
         self.started = self.saved - self.progress.wall_s  # as if it had never been interrupted
@@ -176,7 +177,7 @@ class Trial:
             return
         self.rows.write_updates(self.progress.step)
         self.progress.wall_s = self.wall_time_s()
-        self.checkpoints.save(pack(self.progress, self.sink.to_bytes()))
+        self.checkpoints.save(pack(self.progress, self.sink.to_bytes(), code_digest(self.spec)))
         self.saved = time.perf_counter()
 
     def evaluate(self, which: list[int]) -> None:

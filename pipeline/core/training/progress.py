@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.training.optimisers import Optimiser
-from pipeline.core.training.spec import TRIAL_VERSION, Convergence, TrainingSpec
+from pipeline.core.training.spec import Convergence, TrainingSpec
 from pipeline.core.training.step import State
 from pipeline.errors import PipelineError
 
@@ -202,7 +202,7 @@ class Progress:
 
 
 class CheckpointError(PipelineError):
-    """A checkpoint is damaged, or of another version; the trial can only start anew."""
+    """A checkpoint is damaged, or of other code; the trial can only start anew."""
 
 
 class CheckpointSlot(Protocol):
@@ -215,10 +215,13 @@ class CheckpointSlot(Protocol):
         """Replace the checkpoint; readers see the old or the new one, never half of one."""
 
 
-def pack(progress: Progress, rows: bytes) -> bytes:
-    """Return a checkpoint as bytes: the progress and the rows written so far, as plain values and tensors."""
+def pack(progress: Progress, rows: bytes, code: str) -> bytes:
+    """Return a checkpoint as bytes: the progress, the rows written so far, and the digest of the code that made them.
+
+    All of it is plain values and tensors.
+    """
     content = {
-        "version": TRIAL_VERSION,
+        "code": code,
         "progress": vars(progress)
         | {
             "state": progress.state._asdict() | {"optimiser": progress.state.optimiser.state_dict()},
@@ -231,20 +234,20 @@ def pack(progress: Progress, rows: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(data: bytes, optimiser: Optimiser, device: torch.device) -> tuple[Progress, bytes]:
-    """Return what `pack` was given, on the device; the optimiser is made anew and takes up its moments.
+def unpack(data: bytes, optimiser: Optimiser, device: torch.device, code: str) -> tuple[Progress, bytes]:
+    """Return progress and rows that `pack` was given, on the device; the optimiser is made anew with its moments.
 
     Raises:
-        CheckpointError: If the checkpoint is damaged, or of another `TRIAL_VERSION`.
+        CheckpointError: If the checkpoint is damaged, or of other code than that of the digest `code`.
     """
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        version, rows = content["version"], content["rows"]
+        made_by, rows = content["code"], content["rows"]
         plain: Any = Progress(**content["progress"])  # its parts are plain values still
     except Exception as error:  # torch raises many kinds for a damaged file
         raise CheckpointError(f"not a readable checkpoint: {error}") from error
-    if version != TRIAL_VERSION:
-        raise CheckpointError(f"a checkpoint of trial version {version}, expected {TRIAL_VERSION}")
+    if made_by != code:
+        raise CheckpointError(f"a checkpoint of other code, digest {made_by}, expected {code}")
     state = plain.state
     flat_RP = state["flat_RP"].to(device)
     at_work = optimiser.over(flat_RP)

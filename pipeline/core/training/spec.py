@@ -12,14 +12,12 @@ from typing import Literal
 from pipeline.config.strict import require
 from pipeline.core.cells import CELLS
 from pipeline.core.clipping import ClippingRule
+from pipeline.core.identity import code_digest
 from pipeline.core.models import Interface, ModelSpec, check_model
 from pipeline.core.training.forcing import Forcing
 from pipeline.core.training.optimisers import Optimiser
 from pipeline.core.training.regularisation import Regularisation
 from pipeline.core.training.schedule import Truncation
-
-TRIAL_VERSION = 5
-"""Raised by hand when the same spec would give other results: every trial then trains anew."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +200,11 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
 
 
 def trial_id(spec: TrialSpec, dataset_digest: str) -> str:
-    """Return 16 hexadecimal digits: the same for the same spec, data and `TRIAL_VERSION`, on any machine."""
-    meaning = {"spec": dataclasses.asdict(spec), "dataset": dataset_digest, "version": TRIAL_VERSION}
+    """Return 16 hexadecimal digits: the same for the same spec, data and code that the spec uses, on any machine.
+
+    Raises:
+        PipelineError: If a class of the spec has no source file.
+    """
+    meaning = {"spec": dataclasses.asdict(spec), "dataset": dataset_digest, "code": code_digest(spec)}
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.core.models import Replicas, SequenceModel
-from pipeline.core.training import TRIAL_VERSION, CheckpointError, MemorySink, TrialResult, run_trial
+from pipeline.core.training import CheckpointError, MemorySink, TrialResult, run_trial
 from pipeline.core.training.diagnostics import GradientCheckError
 from pipeline.core.training.loop import Trial, train
 from pipeline.core.training.progress import ReplicaOutcome
@@ -129,18 +129,18 @@ def test_a_damaged_checkpoint_is_refused(data: bytes, adding: Any, spec_of: Any)
 
 def test_a_checkpoint_of_another_layout_is_refused(adding: Any, spec_of: Any) -> None:
     slot, buffer = Slot(), io.BytesIO()
-    torch.save({"version": TRIAL_VERSION, "progress": {"clock": {}}, "rows": b"rows"}, buffer)
+    torch.save({"code": "c0de", "progress": {"clock": {}}, "rows": b"rows"}, buffer)
     slot.data = buffer.getvalue()
     with pytest.raises(CheckpointError, match="not a readable checkpoint: .* unexpected keyword argument 'clock'"):
         run_trial(spec_of(), adding, MemorySink(), checkpoints=slot)
 
 
-def test_a_checkpoint_of_another_version_is_refused(adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_other_code_is_refused(adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     slot = Slot(die_after=1)
     with pytest.raises(KeyboardInterrupt):
         run_trial(spec_of(), adding, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
-    monkeypatch.setattr("pipeline.core.training.progress.TRIAL_VERSION", 999)
-    with pytest.raises(CheckpointError, match=r"a checkpoint of trial version \d+, expected 999"):
+    monkeypatch.setattr("pipeline.core.training.loop.code_digest", lambda spec: "c0de")
+    with pytest.raises(CheckpointError, match=r"a checkpoint of other code, digest [0-9a-f]{16}, expected c0de"):
         run_trial(spec_of(), adding, MemorySink(), checkpoints=slot)
 
 
