@@ -29,7 +29,7 @@ NUM_NUMBERS = {
     "clipping": 8,
     "scheduled sampling": 9,
     "chrono": 6,
-    "TBPTT": 4,
+    "TBPTT": 9,
     "regulariser": 3,
 }
 """How many golden numbers an experiment has: one that is lost is seen."""
@@ -45,9 +45,9 @@ def test_golden_numbers_are_what_the_shipped_code_measures(golden: Experiment) -
     assert len({number.name for number in numbers}) == len(numbers) == NUM_NUMBERS[golden.name]
 
 
-def test_every_experiment_has_its_own_name_and_a_source_and_121_numbers_are_known() -> None:
+def test_every_experiment_has_its_own_name_and_a_source_and_126_numbers_are_known() -> None:
     assert [each.name for each in EXPERIMENTS] == list(NUM_NUMBERS)
-    assert sum(NUM_NUMBERS.values()) == 121
+    assert sum(NUM_NUMBERS.values()) == 126
     assert all(each.source.strip() for each in EXPERIMENTS)
 
 

@@ -97,7 +97,10 @@ class VanishingGradient:
         require(not model.bidirectional, "model.bidirectional", "false for 'vanishing_gradient'", True)
 
     def penalise(self, replicas: Replicas, flat_RP: Tensor, run: Pass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the gradient of L + λ Ω, (R, P), after a traced pass, and Ω, (R,), as the metric `omega`."""
+        """Return the gradient of L + λ Ω, (R, P), after a traced pass, and Ω, (R,), as the metric `omega`.
+
+        Ω weighs as the loss does: of a window that scores a part of a sequence, as that part.
+        """
         stack = replicas.model.stacks["recurrent"]
         derivative, (place,) = stack.cell.derivative, stack.places
         assert derivative is not None  # noqa: S101 - `check` has seen to it
@@ -105,7 +108,7 @@ class VanishingGradient:
         delta_RTBH = run.grad_states[replicas.model.state_keys[0]]
         omega_R, grad_RHH = vanishing_gradient_penalty(delta_RTBH, weight_RHH, derivative(run.states[0]))
         grad_RP = run.grad_RP.clone()
-        replicas.weights(grad_RP, place).weight_hh.add_(grad_RHH, alpha=self.weight)
+        replicas.weights(grad_RP, place).weight_hh.add_(grad_RHH, alpha=self.weight * run.loss_weight)
         return grad_RP, {"omega": omega_R}
 
 
