@@ -126,6 +126,12 @@ def clipping() -> Iterator[Number]:
             yield Number(name, expected=norms[r], measured=norm, within=EXACT)
             name, cosine = f"{label}: cosine with g, ‖g‖={before:g}", ledger.clip_cosine[r].item()
             yield Number(name, expected=1.0, measured=cosine, within=EXACT)
+    largest_RP = torch.full((1, 4), 3e38)
+    clipped_RP, _, _ = clip(GlobalNorm(threshold=1e-6), largest_RP, (), {"weight": largest_RP})
+    half, float32 = clipped_RP.double(), Tolerance("relative", 2**-24, "float32, rounded once")
+    for name, measured in {"smallest": half.min(), "largest": half.max()}.items():
+        name = f"float32, four times 3e38, δ=1e-6: {name} entry, δ/2"
+        yield Number(name, expected=0.5e-6, measured=measured.item(), within=float32)
 
 
 @experiment("scheduled sampling", source="Bengio, Vinyals, Jaitly and Shazeer (2015)")
