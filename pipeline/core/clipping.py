@@ -6,12 +6,14 @@ known to studies; docs/examples/clipping_rule.py is a complete new one. What is 
 each update and what happens to a gradient that is not finite, is in `clip`.
 
 Shapes: R replicas, P parameters of one network, U units of a parameter, K numbers per unit, N updates so far. Rows of
-an (R, P) tensor never meet. All norms are in float64: squares of float32 overflow at 1e19 and vanish at 1e-23.
+an (R, P) tensor never meet. Norms and scales are in float64, and each entry is rounded once: squares of float32 overflow
+at 1e19 and vanish at 1e-23, and the scale that shortens 3e38 to 1e-6 is a denormal number in it.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,6 +99,11 @@ def norms(vectors_RP: Tensor) -> Tensor:
     return torch.linalg.vector_norm(vectors_RP, dim=1, dtype=torch.float64)
 
 
+def scaled(vectors: Tensor, scale: Tensor) -> Tensor:
+    """Return vectors times a float64 scale, in their own precision: each entry is rounded once, the scale never."""
+    return (vectors * scale).to(vectors.dtype)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Threshold:
     """What most rules are configured by."""
@@ -120,7 +127,8 @@ class NoClipping(ClippingRule):
 
 def clip_by_value(grad_RP: Tensor, threshold: float) -> Tensor:
     """Return g with every entry moved into [-δ, δ]; cutting some entries and not others changes its direction."""
-    return grad_RP.clamp(-threshold, threshold)
+    most = min(threshold, torch.finfo(grad_RP.dtype).max)  # no finite entry is beyond
+    return grad_RP.clamp(-most, most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +151,7 @@ def clip_by_global_norm(grad_RP: Tensor, threshold: float | Tensor) -> Tensor:
     """
     norm_R = norms(grad_RP)
     scale_R = torch.where(norm_R > 0, (threshold / norm_R).clamp(max=1.0), 1.0)  # AutoClip's threshold may be 0, too
-    return grad_RP * scale_R[:, None].to(grad_RP.dtype)
+    return scaled(grad_RP, scale_R[:, None])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +168,8 @@ class GlobalNorm(_Threshold, ClippingRule):
 def clip_by_global_norm_max(grad_RP: Tensor, threshold: float) -> Tensor:
     """Return g · max(1, δ/‖g‖) for each replica: a misprint, see `GlobalNormMax`."""
     norm_R = norms(grad_RP)
-    scale_R = torch.where(norm_R > 0, (threshold / norm_R).clamp(min=1.0), 1.0)
-    return (grad_RP.double() * scale_R[:, None]).to(grad_RP.dtype)  # the scale alone may be beyond float32
+    scale_R = torch.where(norm_R > 0, (threshold / norm_R).clamp(1.0, sys.float_info.max), 1.0)  # 0 times it is 0
+    return scaled(grad_RP, scale_R[:, None])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +258,7 @@ def _unit_norms(units_RUK: Tensor) -> Tensor:
 
 def _shrink(units_RUK: Tensor, largest: float | Tensor) -> Tensor:
     """Return units scaled to a norm of at most `largest`, which is above 0."""
-    return units_RUK * (largest / _unit_norms(units_RUK)).clamp(max=1.0).to(units_RUK.dtype)
+    return scaled(units_RUK, (largest / _unit_norms(units_RUK)).clamp(max=1.0))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,24 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Sizes
-from pipeline.core.clipping import ClippingRule, GlobalNorm, GlobalNormMax, clip
-from pipeline.core.models import Interface, Replicas, RunOptions, loss
+from pipeline.core.clipping import ClippingRule, GlobalNorm, GlobalNormMax, NoClipping, clip
+from pipeline.core.models import Interface, ModelSpec, loss
 from pipeline.core.models import initialisation as init
-from pipeline.core.training.data import interface_of, to_device
+from pipeline.core.training.data import Sequences, interface_of, to_device
 from pipeline.core.training.evaluation import evaluate
-from pipeline.core.training.forcing import ExponentialDecay, InverseSigmoidDecay, LinearDecay, Schedule
-from pipeline.core.training.regularisation import VanishingGradient
-from pipeline.core.training.schedule import Truncation, Windows
+from pipeline.core.training.forcing import (
+    Constant,
+    ExponentialDecay,
+    Forcing,
+    InverseSigmoidDecay,
+    LinearDecay,
+    Schedule,
+)
+from pipeline.core.training.optimisers import Sgd
+from pipeline.core.training.regularisation import NoRegularisation, VanishingGradient
+from pipeline.core.training.schedule import Truncation
+from pipeline.core.training.spec import DatasetRef, DiagnosticsSpec, TrainingSpec, TrialSpec
+from pipeline.core.training.step import Step
 from pipeline.data import Dataset
 from pipeline.data.memory import Adding, CopyMemory, TemporalOrder
 from pipeline.selftest.check import EXACT, ROUNDING, Number, Tolerance, experiment, printed
@@ -116,6 +126,12 @@ def clipping() -> Iterator[Number]:
             yield Number(name, expected=norms[r], measured=norm, within=EXACT)
             name, cosine = f"{label}: cosine with g, ‖g‖={before:g}", ledger.clip_cosine[r].item()
             yield Number(name, expected=1.0, measured=cosine, within=EXACT)
+    largest_RP = torch.full((1, 4), 3e38)
+    clipped_RP, _, _ = clip(GlobalNorm(threshold=1e-6), largest_RP, (), {"weight": largest_RP})
+    half, float32 = clipped_RP.double(), Tolerance("relative", 2**-24, "float32, rounded once")
+    for name, measured in {"smallest": half.min(), "largest": half.max()}.items():
+        name = f"float32, four times 3e38, δ=1e-6: {name} entry, δ/2"
+        yield Number(name, expected=0.5e-6, measured=measured.item(), within=float32)
 
 
 @experiment("scheduled sampling", source="Bengio, Vinyals, Jaitly and Shazeer (2015)")
@@ -161,37 +177,55 @@ def chrono() -> Iterator[Number]:
 
 @experiment("TBPTT", source="Williams and Peng (1990); the sum of the losses is the loss")
 def truncation() -> Iterator[Number]:
-    """Truncated backpropagation with k2 over the whole sequence: its updates' gradients sum to the full gradient."""
+    """Truncated backpropagation with k2 over the whole sequence: its updates' gradients sum to the full gradient.
+
+    T = 12, so that windows of 5 and of 8 leave a shorter one at the end, whose timesteps weigh no more than others.
+    """
+    full_P = _summed_gradient(None)
+    for k1 in (1, 5, 8, 12):
+        summed_P = _summed_gradient(Truncation(update_every=k1, backward_length=12))
+        cosine, ratio = (summed_P @ full_P / (summed_P.norm() * full_P.norm())).item(), summed_P.norm() / full_P.norm()
+        name = f"cosine of its summed gradients, k1={k1}, k2=T=12"
+        yield Number(name, expected=1.0, measured=cosine, within=ROUNDING)
+        name = f"their norm over the full gradient's, k1={k1}"
+        yield Number(name, expected=1.0, measured=ratio.item(), within=ROUNDING)
+    cut_P, within = _summed_gradient(Truncation(1, 3)), Tolerance("at least", 0.0, "the past matters here")
+    name, error = "relative error where k2 cuts the past off, k1=1, k2=3", ((cut_P - full_P).norm() / full_P.norm())
+    yield Number(name, expected=1e-2, measured=error.item(), within=within)
+
+
+def _summed_gradient(truncation: Truncation | None) -> Tensor:
+    """Return the sum of the gradients of a sequence's updates, made of the same weights by a trial's step, (P,)."""
+    num_timesteps, constant = 12, Forcing(schedule=Constant(value=1.0), coin="token")
     two_inputs = Interface(input_kind="real", input_size=2, target_at="every", target_kind="value", output_size=1)
     replicas = replicas_of("lstm", 6, interface=two_inputs, num_layers=2)
-    flat_RP = 3 * replicas.flat_RP.double()  # weights large enough that the past matters
-    for k1 in (1, 5, 12):
-        error = _summed_error(replicas, flat_RP, k1, 12)
-        name = f"relative error of its summed gradients, k1={k1}, k2=T=12"
-        yield Number(name, expected=0.0, measured=error, within=ROUNDING)
-    error, within = _summed_error(replicas, flat_RP, 1, 3), Tolerance("at least", 0.0, "the past matters here")
-    yield Number("the same where k2 cuts the past off, k1=1, k2=3", expected=1e-2, measured=error, within=within)
-
-
-def _summed_error(replicas: Replicas, flat_RP: Tensor, k1: int, k2: int) -> float:
-    """Return how far the gradients of a sequence's updates, at fixed weights, are from the full gradient, relative."""
-    num_timesteps = 12
-    inputs, targets = draw(1, 4, num_timesteps, 2), draw(1, 4, num_timesteps, 1, seed=1)
-    windows = Windows(Truncation(update_every=k1, backward_length=k2), num_timesteps, "every")
-    summed_RP, carried = torch.zeros_like(flat_RP), list[Tensor]()
-    for step in range(windows.per_batch):
-        window = windows.at(step)
-        num_scored = window.num_scored or num_timesteps
-        run = replicas.backpropagate(
-            flat_RP,
-            inputs[:, :, window.start : window.stop],
-            targets[:, :, window.stop - num_scored : window.stop],
-            RunOptions(initial=carried, num_scored=num_scored),
-        )
-        summed_RP += run.grad_RP * num_scored / num_timesteps  # each loss is the mean over its own timesteps
-        carried = [state[:, window.carry - 1] for state in run.states] if window.carry else carried
-    full_RP = replicas.backpropagate(flat_RP, inputs, targets).grad_RP
-    return ((summed_RP - full_RP).norm() / full_RP.norm()).item()
+    spec = TrialSpec(
+        dataset=DatasetRef(name="drawn", length=num_timesteps, unseen_lengths=()),
+        model=ModelSpec.plain("lstm", 6, num_layers=2),
+        optimiser=Sgd(learning_rate=1.0),
+        clipping=NoClipping(),
+        regularisation=NoRegularisation(),
+        training=TrainingSpec(
+            batch_size=4,
+            max_steps=num_timesteps,
+            evaluate_every=1,
+            stop_on="validation_loss",
+            stop_below=None,
+            truncation=truncation,
+            forcing=constant,
+        ),
+        diagnostics=DiagnosticsSpec(num_traces=2, probe_size=1, gradient_check_tolerance=1.0, measures=()),
+        seeds=(0,),
+    )
+    train = Sequences(draw(4, num_timesteps, 2), draw(4, num_timesteps, 1, seed=1))
+    step = Step(spec, replicas, train, num_timesteps)
+    start_RP = 3 * replicas.flat_RP.double()  # weights large enough that the past matters
+    state, summed_RP = step.start(start_RP.clone()), torch.zeros_like(start_RP)
+    for _ in range(step.windows.per_batch):
+        state, _ = step(state)
+        summed_RP += start_RP - state.flat_RP
+        state.flat_RP.copy_(start_RP)
+    return summed_RP[0]
 
 
 @experiment("regulariser", source="Pascanu, Mikolov and Bengio (2013), Ω")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -221,6 +222,69 @@ def test_clipping_rescues_a_float32_gradient_whose_square_overflows() -> None:
     clipped = clip_by_global_norm(torch.tensor([[3e30, 4e30]]), 1.0)
     assert norms(torch.tensor([[3e30, 4e30]])).item() == pytest.approx(5e30)
     assert clipped[0].tolist() == pytest.approx([0.6, 0.8])
+
+
+EXTREMES = {
+    torch.float16: [6e-8, 1e-4, 1.0, 6e4],
+    torch.bfloat16: [1e-38, 1.0, 3e38],
+    torch.float32: [1e-45, 1e-38, 1e-20, 1.0, 1e20, 3e38],
+}
+"""Sizes of entries from the smallest to the largest that each precision holds."""
+
+
+def exactly_clipped(unit: list[float], bound: float) -> list[float]:
+    """A vector clipped to a norm, in exact arithmetic before one rounding to float64."""
+    length = math.hypot(*unit)
+    return unit if length <= bound else [float(Fraction(value) * Fraction(bound) / Fraction(length)) for value in unit]
+
+
+def assert_rounded_once(clipped: Tensor, exact: Tensor) -> None:
+    """Every entry is the exact one in the precision of `clipped`, or (for the digits of float64) its neighbour."""
+    nearest = exact.to(clipped.dtype)
+    above, below = (torch.nextafter(nearest, torch.full_like(nearest, bound)) for bound in (math.inf, -math.inf))
+    assert ((clipped == nearest) | (clipped == above) | (clipped == below)).all(), (clipped, nearest)
+    assert (clipped == nearest).double().mean() > 0.9
+
+
+@pytest.mark.parametrize("name", ["global_norm", "autoclip", "global_norm_max", "block_norm", "adaptive", "value"])
+@pytest.mark.parametrize("threshold", [1e-30, 1e-6, 0.7, 1e30, 1e300])
+@pytest.mark.parametrize("dtype", EXTREMES)
+def test_a_scale_is_never_rounded_before_it_multiplies(dtype: torch.dtype, threshold: float, name: str) -> None:
+    """Norms end at the threshold to the rounding of the entries, wherever both lie in what the precision can hold."""
+    random = torch.Generator().manual_seed(0)
+    for size in EXTREMES[dtype]:
+        grad = (torch.rand(1, 12, generator=random, dtype=torch.float64) * size).to(dtype)
+        values, params = grad[0].tolist(), {"a": torch.zeros(1, 2, 4), "b": torch.zeros(1, 4)}
+        if name == "value":
+            clipped, exact = clip_by_value(grad, threshold), [min(value, threshold) for value in values]
+        elif name in {"global_norm", "autoclip"}:
+            bound = threshold if name == "global_norm" else torch.tensor([threshold], dtype=torch.float64)
+            clipped, exact = clip_by_global_norm(grad, bound), exactly_clipped(values, threshold)
+        elif name == "global_norm_max":
+            length = math.hypot(*values)
+            exact = values if length >= threshold else [v / length * threshold for v in values]
+            clipped = clip_by_global_norm_max(grad, threshold)
+        elif name == "block_norm":
+            clipped = clip_by_block_norm(grad, threshold, params)
+            exact = exactly_clipped(values[:8], threshold) + exactly_clipped(values[8:], threshold)
+        else:
+            clipped = adaptive_grad_clip(grad, params, threshold)
+            units = [values[:4], values[4:8], *([value] for value in values[8:])]
+            exact = [value for unit in units for value in exactly_clipped(unit, threshold * 1e-3)]
+        assert clipped.dtype == dtype
+        assert_rounded_once(clipped[0], torch.tensor(exact, dtype=torch.float64))
+
+
+def test_a_gradient_of_3e38_clipped_to_1e_minus_6_is_half_of_that_in_each_of_four_entries() -> None:
+    clipped = clip_by_global_norm(torch.full((1, 4), 3e38), 1e-6)
+    assert clipped.tolist() == torch.full((1, 4), 0.5e-6).tolist()
+    assert norms(clipped).item() == pytest.approx(1e-6, rel=1e-7)
+
+
+@pytest.mark.parametrize("dtype", EXTREMES)
+def test_a_threshold_beyond_the_precision_clips_no_value(dtype: torch.dtype) -> None:
+    grad = torch.tensor([[torch.finfo(dtype).max, -1.0, 0.0]], dtype=dtype)
+    assert torch.equal(clip_by_value(grad, 1e300), grad)
 
 
 @every_rule

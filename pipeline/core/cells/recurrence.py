@@ -118,8 +118,9 @@ class Backward:
     def _clipped(self, grad_RHB: Tensor) -> Tensor:
         if self.state_threshold is None:
             return grad_RHB
-        norm_R1B = torch.linalg.vector_norm(grad_RHB, dim=1, keepdim=True, dtype=torch.float64)  # squares overflow
-        return grad_RHB.mul_((self.state_threshold / norm_R1B).clamp_(max=1.0).to(grad_RHB.dtype))
+        # in float64, as `pipeline.core.clipping` does: squares overflow, and a scale rounded to float32 loses digits
+        norm_R1B = torch.linalg.vector_norm(grad_RHB, dim=1, keepdim=True, dtype=torch.float64)
+        return grad_RHB.mul_((self.state_threshold / norm_R1B).clamp_(max=1.0))
 
 
 ForwardLoop = Callable[[Forward], tuple[Tensor, ...]]

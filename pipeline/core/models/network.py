@@ -30,6 +30,8 @@ class RunOptions:
         taps: Added to the states and to the encoded inputs, (T, B, features) each, in the order of `Network.tap_keys`;
             of zeros, the gradients are those of the states. None are no taps.
         num_scored: Of targets at every timestep, how many at the end are predicted; None is all.
+        loss_weight: By what the loss is multiplied before it flows back: the share of its sequence's timesteps that it
+            is over. The loss itself stays a mean over them.
         state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
         coins: Makes a decoder free-running: at which output positions the token of its inputs is its input, as at the
             first; elsewhere the one that it wrote, (B, U). None is teacher-forced.
@@ -38,6 +40,7 @@ class RunOptions:
     initial: Sequence[Tensor] = ()
     taps: Sequence[Tensor] = ()
     num_scored: int | None = None
+    loss_weight: float = 1.0
     state_threshold: float | None = None
     coins: Tensor | None = None
 

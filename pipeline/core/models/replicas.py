@@ -35,6 +35,7 @@ class Pass(NamedTuple):
 
     Attributes:
         losses: Mean over examples (and scored timesteps), (R,).
+        loss_weight: By what the losses were multiplied before they flowed back.
         coverage: `coverage_penalty` of every replica, (R,), whatever its weight; 0 without attention.
         grad_RP: Of the parameters.
         states: Every state at every timestep, (R, T, B, H), in the order of the model's `state_keys`.
@@ -42,6 +43,7 @@ class Pass(NamedTuple):
     """
 
     losses: Tensor
+    loss_weight: float
     coverage: Tensor
     grad_RP: Tensor
     states: tuple[Tensor, ...]
@@ -219,9 +221,11 @@ class Replicas:
         tapped = dataclasses.replace(options, taps=taps)
         losses, coverage, states = self.losses(leaves, inputs, targets, tapped, shared=shared)
         objective = losses.sum() if coverage_weight == 0.0 else (losses + coverage_weight * coverage).sum()
-        grads = torch.autograd.grad(objective, [*taps, *leaves.values()])
+        weight = torch.full_like(objective, options.loss_weight)
+        grads = torch.autograd.grad(objective, [*taps, *leaves.values()], weight)
         return Pass(
             losses=losses.detach(),
+            loss_weight=options.loss_weight,
             coverage=coverage.detach(),
             grad_RP=torch.cat([grad.flatten(1) for grad in grads[len(taps) :]], dim=1),
             states=tuple(state.detach() for state in states),

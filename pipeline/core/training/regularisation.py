@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.config.strict import require
 from pipeline.core.cells import CELLS
+from pipeline.core.clipping import scaled
 from pipeline.core.models import ModelSpec, Pass, Replicas
 
 MIN_SQUARED_NORM = 1e-20
@@ -42,7 +43,7 @@ def vanishing_gradient_penalty(
     norm = torch.linalg.vector_norm(delta_RTBH, dim=3, dtype=torch.float64)
     counts = ~(norm.square() < MIN_SQUARED_NORM)  # NaN counts, to be seen
     scale = torch.where(counts, 1 / norm, 0.0)
-    a = (delta_RTBH * derivative_RTBH * scale[..., None].to(delta_RTBH.dtype)).flatten(1, 2)
+    a = scaled(delta_RTBH * derivative_RTBH, scale[..., None]).flatten(1, 2)
     v = torch.bmm(a, weight_hh_RHH)  # (R, T·B, H)
     counts = counts.flatten(1)
     excess = torch.linalg.vector_norm(v, dim=2, dtype=torch.float64).square() - 1
@@ -50,7 +51,7 @@ def vanishing_gradient_penalty(
     num_terms = counts.sum(dim=1).clamp(min=1)
     omega = excess.square().sum(dim=1) / num_terms
     weight = 4 * excess / num_terms[:, None]
-    return omega, torch.bmm((a * weight[..., None].to(a.dtype)).transpose(1, 2), v)
+    return omega, torch.bmm(scaled(a, weight[..., None]).transpose(1, 2), v)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,10 @@ class VanishingGradient:
         require(not model.bidirectional, "model.bidirectional", "false for 'vanishing_gradient'", True)
 
     def penalise(self, replicas: Replicas, flat_RP: Tensor, run: Pass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the gradient of L + λ Ω, (R, P), after a traced pass, and Ω, (R,), as the metric `omega`."""
+        """Return the gradient of L + λ Ω, (R, P), after a traced pass, and Ω, (R,), as the metric `omega`.
+
+        Ω weighs as the loss does: of a window that scores a part of a sequence, as that part.
+        """
         stack = replicas.model.stacks["recurrent"]
         derivative, (place,) = stack.cell.derivative, stack.places
         assert derivative is not None  # noqa: S101 - `check` has seen to it
@@ -105,7 +109,7 @@ class VanishingGradient:
         delta_RTBH = run.grad_states[replicas.model.state_keys[0]]
         omega_R, grad_RHH = vanishing_gradient_penalty(delta_RTBH, weight_RHH, derivative(run.states[0]))
         grad_RP = run.grad_RP.clone()
-        replicas.weights(grad_RP, place).weight_hh.add_(grad_RHH, alpha=self.weight)
+        replicas.weights(grad_RP, place).weight_hh.add_(grad_RHH, alpha=self.weight * run.loss_weight)
         return grad_RP, {"omega": omega_R}
 
 

@@ -8,9 +8,12 @@ An update scores the newest k1 timesteps and backpropagates through the newest k
 with the length of the sequence (the probe and the evaluations run whole sequences). What precedes those k2 enters as a
 state that is carried from update to update and through which nothing flows back. The k2 timesteps are run again under
 the present weights: the gradient is exact for the loss as a function of the weights with the carried state held fixed.
-With k2 no shorter than the sequence and k1 equal to it, it is full backpropagation; with k2 no shorter and any k1, the
-gradients of a sequence's updates at fixed weights sum to the full one. Where the target stands at the last timestep
-alone there is one update per sequence, at its end.
+An update's loss weighs in its gradient as the share of the sequence's timesteps that it scores: every timestep weighs
+the same, in a window of k1 as in the shorter one that is left where k1 does not divide the sequence, and as much as in
+full backpropagation. With k2 no shorter than the sequence and k1 equal to it, it is full backpropagation; with k2 no
+shorter and any k1, the gradients of a sequence's updates at fixed weights sum to the full one. (Who trains on the mean
+over each window's own k1 timesteps has T/k1 times this gradient.) Where the target stands at the last timestep alone
+there is one update per sequence, at its end.
 
 Source: Williams and Peng (1990), BPTT(h; h'), who keep the states of the older weights instead of running them again.
 """
@@ -89,6 +92,7 @@ class Window(NamedTuple):
         start: The first timestep that is run.
         stop: The timestep after the newest one.
         num_scored: How many of the newest ones the loss is over; None where the target stands at the end.
+        weight: The share of the sequence's targets that these are: what the loss weighs in the gradient.
         carry: After how many timesteps of this window the next one starts; 0 is the state before the first.
     """
 
@@ -96,6 +100,7 @@ class Window(NamedTuple):
     start: int
     stop: int
     num_scored: int | None
+    weight: float
     carry: int
 
 
@@ -127,5 +132,6 @@ class Windows:
             start=start,
             stop=stop,
             num_scored=stop - older if self._scored else None,
+            weight=(stop - older) / self._num_timesteps if self._scored else 1.0,
             carry=0 if last else max(0, following - self._back) - start,
         )

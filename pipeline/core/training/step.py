@@ -57,7 +57,7 @@ class Update(NamedTuple):
         before_RP: Parameters before it.
         batch: Inputs and targets of the timesteps that it ran, each replica's own.
         first: The first of these timesteps in its sequence, counted from 0.
-        options: Of its pass: the states before them, and how many are scored.
+        options: Of its pass: the states before them, how many are scored, and what the loss weighs.
         active_R: Replicas that it was made for.
         failed_R: Those among them whose loss, gradient or new parameters are not finite; the state has them frozen.
         clipped_R: Those among them whose gradient was clipped, and which did not fail.
@@ -106,7 +106,8 @@ class Step:
     def __call__(self, state: State) -> tuple[State, Update]:
         """Make one update of every active replica; freeze those whose loss, gradient or parameters are not finite."""
         window = self.windows.at(state.step)
-        options = RunOptions(initial=self.states_before(window, state), num_scored=window.num_scored)
+        before = self.states_before(window, state)
+        options = RunOptions(initial=before, num_scored=window.num_scored, loss_weight=window.weight)
         batch, sampled = self.scheduled_sampling(self.batch_of(window), state)
         none: AbstractContextManager[dict[int, int]] = nullcontext({})
         with counting_activations() if state.step == 0 else none as kept:

@@ -210,3 +210,13 @@ def test_clipping_inside_the_recurrence_is_a_loop_that_clips_each_examples_gradi
     untouched = torch.autograd.grad((layer(x).outputs * weights).sum(), list(layer.parameters()))
     same = torch.autograd.grad((loose.outputs * weights).sum(), list(layer.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(same, untouched, strict=True))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_scale_of_a_gradient_clipped_inside_is_never_rounded_before_it_multiplies(name: str) -> None:
+    """dL/dh_T is 3e38 in each of four units of float32; clipped to 1e-6 it is half of that in each."""
+    layer = layer_of(name, hidden_size=4).float()
+    taps = States(*(torch.zeros(2, B, 4, requires_grad=True) for _ in CELLS[name].states))
+    h = layer(torch.zeros(2, B, D), None, [taps], state_threshold=1e-6).states[0].h
+    (grad_h,) = torch.autograd.grad(h[-1], taps.h, torch.full((B, 4), 3e38))
+    assert torch.equal(grad_h[-1], torch.full((B, 4), 0.5e-6))

@@ -74,8 +74,8 @@ def reference_step(model: Reference, ids: Tensor, targets: Tensor, k1: int, k2: 
         after = before if following == first else model.run(ids[:, first:following], before)[1]
     predictions, _ = model.run(ids[:, first:stop], before)
     newest = stop - chunk * k1
-    loss = F.cross_entropy(predictions[:, -newest:].flatten(0, 1), targets[:, stop - newest : stop].flatten())
-    model.update(loss)
+    predicted, true = predictions[:, -newest:].flatten(0, 1), targets[:, stop - newest : stop].flatten()
+    model.update(F.cross_entropy(predicted, true, reduction="sum") / (len(ids) * T))  # every timestep weighs the same
     return detached(after)
 
 
@@ -108,22 +108,53 @@ def test_updates_are_those_of_a_plain_loop(
         torch.testing.assert_close(state.flat_RP[r], model.flat(names), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("k1", [1, 3, 5])
-def test_with_k2_over_the_whole_sequence_the_gradients_of_its_updates_sum_to_the_full_one(
-    k1: int, symbols: Any, spec_of: Any
+def displaced(spec: TrialSpec, data: Any, num_steps: int) -> Tensor:
+    """How far the weights move in as many updates, if each of them finds the initial ones, (R, P) in units of the rate.
+
+    By plain SGD without clipping: minus the sum of the gradients, as the trial itself has them.
+    """
+    trial = exact_trial(spec, data)
+    step_of, state = trial.step, trial.progress.state
+    start = state.flat_RP.clone()
+    moved = torch.zeros_like(start)
+    for _ in range(num_steps):
+        state, update = step_of(state)
+        assert not update.failed_R.any()
+        moved += state.flat_RP - start
+        state.flat_RP.copy_(start)
+    return moved
+
+
+@pytest.mark.parametrize(("cell", "num_layers"), [("lstm", 1), ("gru", 2), ("elman", 1)])
+@pytest.mark.parametrize("k1", range(1, 13))
+def test_every_timestep_weighs_the_same_whatever_k1_so_that_a_sequences_updates_sum_to_the_full_gradient(
+    cell: str, num_layers: int, k1: int, symbols: Any, spec_of: Any
 ) -> None:
-    trial = exact_trial(spec_of(training__truncation=truncated(k1, T), model__cell="lstm"), symbols)
+    plain = {
+        "model__cell": cell, "model__num_layers": num_layers,
+        "optimiser": {"name": "sgd", "learning_rate": 1.0}, "clipping": {"name": "none"},
+    }  # fmt: skip
+    full = displaced(spec_of(**plain), symbols, 1)
+    for k2 in (T, 40):
+        summed = displaced(spec_of(**plain, training__truncation=truncated(k1, k2)), symbols, -(-T // k1))
+        cosine = F.cosine_similarity(summed, full, dim=1)
+        torch.testing.assert_close(cosine, torch.ones_like(cosine), rtol=1e-14, atol=0)
+        torch.testing.assert_close(summed.norm(dim=1) / full.norm(dim=1), torch.ones_like(cosine), rtol=1e-12, atol=0)
+        torch.testing.assert_close(summed, full, rtol=1e-9, atol=1e-14)
+
+
+def test_a_penalty_weighs_beside_the_loss_of_a_window_as_beside_the_whole_loss(symbols: Any, spec_of: Any) -> None:
+    """Two windows of the same timesteps: scored 4 of 12, the gradient of loss and penalty is a third of its mean's."""
+    weighed = {"regularisation": {"name": "vanishing_gradient", "weight": 4.0}}
+    trial = exact_trial(spec_of(training__truncation=truncated(4, 4), **weighed), symbols)
     step_of, start = trial.step, trial.progress.state
-    summed = torch.zeros_like(start.flat_RP)
-    for step in range(-(-T // k1)):
-        window = step_of.windows.at(step)
-        before = step_of.states_before(window, start._replace(step=step))
-        options = RunOptions(initial=before, num_scored=window.num_scored)
+    window = step_of.windows.at(0)
+    grads = []
+    for weight in (1.0, window.weight):
+        options = RunOptions(num_scored=window.num_scored, loss_weight=weight)
         run = step_of.backpropagate(start.flat_RP, step_of.batch_of(window), options)
-        summed += run.grad_RP * window.num_scored / T  # each loss is a mean over its own timesteps
-    whole = step_of.train.take(step_of.order.indices(0))
-    full = trial.replicas.backpropagate(start.flat_RP, *whole).grad_RP
-    torch.testing.assert_close(summed, full, rtol=1e-9, atol=1e-14)
+        grads.append(trial.spec.regularisation.penalise(trial.replicas, start.flat_RP, run)[0])
+    torch.testing.assert_close(3 * grads[1], grads[0], rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("data", ["adding", "symbols"])
@@ -143,7 +174,7 @@ def test_a_target_at_the_end_is_truncated_from_the_end(adding: Any, spec_of: Any
     step_of, start = trial.step, trial.progress.state
     step_of.train = Sequences(*(tensor.double() for tensor in step_of.train))
     window = step_of.windows.at(7)
-    assert window == (7, 7, 10, None, 0)
+    assert window == (7, 7, 10, None, 1.0, 0)
     batch, state = step_of.batch_of(window), step_of.states_before(window, start)
     assert batch.inputs.shape[2] == 3
     run = step_of.backpropagate(start.flat_RP, batch, RunOptions(initial=state))
