@@ -49,9 +49,6 @@ def report(manifest: Manifest, wall_time_s: float) -> None:
     for variant in variants:
         sequences = ", ".join(f"{num} {split}" for split, num in variant.num_sequences.items())
         print(f"{manifest.name}, length {variant.length}: {sequences} sequences of {variant.num_timesteps} timesteps")
-        for role, shares in variant.unknown_shares.items():
-            unknown = ", ".join(f"{100 * share:.2g} % {split}" for split, share in shares.items())
-            print(f"{manifest.name}, length {variant.length}: unknown tokens among the {role}: {unknown}")
     for remark in manifest.remarks:
         print(f"{manifest.name}: {remark}")
     megabytes = sum(variant.num_bytes for variant in variants) / 1e6

@@ -269,6 +269,8 @@ def test_the_share_of_unknown_tokens_is_that_of_the_texts(config_path, tmp_path)
     parts = sources(of_tsv(Path("pairs.tsv").read_bytes(), unit="word").read()).parts
     expected = {split: len(pairs) / sum(len(pair.source) for pair in pairs) for split, pairs in parts.items()}
     assert variant.unknown_shares == {"inputs": pytest.approx(expected)}
+    said = ", ".join(f"{100 * share:.2g} % of {split}" for split, share in expected.items())
+    assert read_manifest(tmp_path / "mine").remarks == (f"length 9, unknown tokens among the inputs: {said}",)
 
 
 def test_more_pairs_to_evaluate_on_than_asked_are_left_out_and_counted():
