@@ -49,6 +49,8 @@ def report(manifest: Manifest, wall_time_s: float) -> None:
     for variant in variants:
         sequences = ", ".join(f"{num} {split}" for split, num in variant.num_sequences.items())
         print(f"{manifest.name}, length {variant.length}: {sequences} sequences of {variant.num_timesteps} timesteps")
+    for remark in manifest.remarks:
+        print(f"{manifest.name}: {remark}")
     megabytes = sum(variant.num_bytes for variant in variants) / 1e6
     print(f"{manifest.name}: {megabytes:.1f} MB in {wall_time_s:.1f} s")
 

@@ -188,9 +188,9 @@ def test_a_changed_file_of_a_dataset_or_table_makes_its_own_stage_stale(author: 
 
 def test_other_data_make_only_the_studies_stale_that_name_them(author: Clone) -> None:
     author.edit("configs/datasets/adding.yaml", seed=1)
-    assert stale(author) == {"prepare@adding"}
-    assert ran(author.run("dvc", "repro", "plan")) == ["prepare@adding", "plan"]
-    assert stale(author) == {"sweep@on_adding"}
+    assert stale(author) == {"request", "prepare@adding"}
+    assert ran(author.run("dvc", "repro", "plan")) == ["request", "prepare@adding", "plan"]
+    assert stale(author) == {"sweep@on_adding", "report"}
 
 
 def test_another_question_makes_no_sweep_stale(author: Clone) -> None:
@@ -212,6 +212,46 @@ def test_more_seeds_prepare_nothing(author: Clone) -> None:
     author.edit("params.yaml", resources={"cpus_per_trial": 2, "gpus_per_trial": 0})
     assert ran(author.run("dvc", "repro", "plan")) == ["request", "plan"]
     assert stale(author) == {f"sweep@{name}" for name in STUDIES}
+
+
+def pairs(word: str) -> str:
+    """A file of pairs, as long whatever the word of five letters."""
+    return "".join(f"{word} {letter}{' again' * i}\t{letter}\n" for letter in "abc" for i in range(7))
+
+
+def test_a_users_file_that_changes_or_goes_makes_its_dataset_stale(author: Clone, tmp_path: Path) -> None:
+    beside, elsewhere = author.folder / "pairs.tsv", tmp_path / "pairs.tsv"
+    shares = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    own = {"generator": "parallel_text", "seed": 0, "source_file": None, "target_file": None, "unit": "word"}
+    own |= {"max_length": 9, "min_count": 1, "max_evaluated": None, "shares": shares}
+    for name, path in (("beside", "pairs.tsv"), ("elsewhere", str(elsewhere))):
+        author.write(f"configs/datasets/{name}.yaml", own | {"tsv_file": path})
+    for path in (beside, elsewhere):
+        path.write_text(pairs("first"))
+    author.edit("params.yaml", datasets=[*STUDIES.values(), "beside", "elsewhere"])
+    try:
+        assert ran(author.run("dvc", "repro", "plan"))[:3] == ["request", "prepare@beside", "prepare@elsewhere"]
+        assert not {"request", "prepare@beside", "prepare@elsewhere"} & stale(author)
+        beside.write_text(pairs("other"))  # in place, of the same size
+        assert "request" in stale(author)
+        assert ran(author.run("dvc", "repro", "plan"))[:3] == ["request", "prepare@beside", "plan"]
+        assert "request" not in stale(author)
+        (tmp_path / "new.tsv").write_text(pairs("third"))
+        (tmp_path / "new.tsv").replace(elsewhere)  # as an editor saves it
+        assert "request" in stale(author)
+        elsewhere.unlink()
+        printed = author.run("dvc", "repro", check=False)
+        assert "failed to reproduce 'request'" in printed
+        assert "digests/files/elsewhere/tsv_file=pairs.tsv" in printed
+        printed = author.run("python", "stages/request.py", check=False)
+        assert re.search(r"configs/datasets/elsewhere.yaml.tsv_file: .*pairs.tsv: no such file", printed)
+        author.edit("params.yaml", datasets=list(STUDIES.values()))
+        author.run("dvc", "repro", "plan")
+        assert stale(author) == set()
+        assert list((author.folder / "digests" / "files").glob("*/")) == []
+    finally:
+        for name in ("beside", "elsewhere"):
+            shutil.rmtree(author.folder / "digests" / "files" / name, ignore_errors=True)
 
 
 def test_a_misspelt_figure_shows_before_any_sweep_and_leaves_the_report(author: Clone) -> None:

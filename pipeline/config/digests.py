@@ -9,6 +9,10 @@ stage depends on a digest instead, which follows from exactly those inputs that 
     digests/plans/<study>.json       settings, seeds and data of a study         -> sweep@<study>
     digests/results/<study>.json     which tables came out                       -> report
 
+A user's own files lie anywhere, so no stage can list them. `request` keeps a link to each in digests/files and depends
+on that folder: DVC follows the links, so once a file has changed it runs `request`, whose digest makes the dataset
+stale. The key of a dataset's configuration that names a file ends in `_file`.
+
 The stage that makes the folder also writes the digest, or one that runs in between and takes seconds. The same content
 gives the same bytes, so a stage that runs again and finds nothing new leaves later ones fresh.
 """
@@ -17,13 +21,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Collection
+import shutil
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Params, load_scale
-from pipeline.config.paths import Paths, write_whole
+from pipeline.config.paths import Paths, digest_of_file, write_whole
+from pipeline.config.strict import read_yaml
 from pipeline.config.study import lengths_of, load_study
+from pipeline.errors import ConfigError, PipelineError, unknown_name
 
 
 def write_digest(path: Path, content: Any) -> None:
@@ -48,21 +55,55 @@ def keep_listed(path_of: Callable[[str], Path], names: Collection[str]) -> None:
 
 
 def write_requests(paths: Paths, params: Params) -> None:
-    """Write the listed studies as read, and for every listed dataset what they ask of it.
+    """Write the listed studies as read, and for every listed dataset what they ask of it and of which files.
 
     Of a study's scales only the one of params.yaml counts.
 
     Raises:
-        ConfigError: If a study or the scale is wrong.
+        ConfigError: If a study, the scale or a dataset's file is wrong, or a file that a dataset names cannot be read.
         PipelineError: If a file cannot be written.
     """
     studies = {name: load_study(paths, name) for name in params.studies}
     sizes = load_scale(paths, params.scale).datasets
+    for folder in paths.watched("any").parent.glob("*/"):
+        if folder.is_dir() and folder.name not in params.datasets:
+            shutil.rmtree(folder)
     for dataset in params.datasets:
-        lengths = lengths_of(studies, params.scale, dataset)
-        write_digest(paths.request(dataset), {"lengths": lengths, "sizes": dataclasses.asdict(sizes)})
+        asked = {"lengths": lengths_of(studies, params.scale, dataset), "sizes": dataclasses.asdict(sizes)}
+        files = _watch_files(paths, dataset)
+        write_digest(paths.request(dataset), asked | ({"files": files} if files else {}))
     read = []
     for name, study in studies.items():
         scales = {scale: override for scale, override in study.scales.items() if scale == params.scale}
         read.append({"name": name, **dataclasses.asdict(dataclasses.replace(study, scales=scales))})
     write_digest(paths.listed_studies, read)
+
+
+def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
+    """Return the sha256 of every file that a dataset names, by its key, and keep a link to each for DVC to follow.
+
+    Raises:
+        ConfigError: If one cannot be read; its link is gone then, since DVC cannot follow it.
+        PipelineError: If a link cannot be made.
+    """
+    config_path, folder = paths.dataset_config(dataset), paths.watched(dataset)
+    config = read_yaml(config_path)
+    keys = config if isinstance(config, Mapping) else {}  # what else it may be, `prepare` says
+    named = {key: file for key, file in keys.items() if str(key).endswith("_file") and isinstance(file, str)}
+    shutil.rmtree(folder, ignore_errors=True)
+    digests = {}
+    for key, file in named.items():
+        path, where = paths.root / file, f"configs/datasets/{config_path.name}.{key}"
+        try:
+            digests[key] = digest_of_file(path)
+        except FileNotFoundError:
+            beside = (other.name for other in path.parent.glob("*") if other.is_file())
+            raise ConfigError(f"{where}: {path}: no such file; {unknown_name('file', path.name, beside)}") from None
+        except OSError as error:
+            raise ConfigError(f"{where}: {path}: cannot be read: {error.strerror}") from None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{key}={path.name}").symlink_to(path)
+        except OSError as error:
+            raise PipelineError(f"{folder}: cannot hold a link to {path}: {error.strerror}") from None
+    return digests

@@ -67,6 +67,10 @@ class Paths:
         """Return the file that says what the studies ask of `dataset`: what `prepare` depends on."""
         return self.root / "digests" / "requests" / f"{dataset}.json"
 
+    def watched(self, dataset: str) -> Path:
+        """Return the folder with a link to every file that `dataset` names: how DVC sees files that lie anywhere."""
+        return self.root / "digests" / "files" / dataset
+
     def dataset_digest(self, name: str) -> Path:
         """Return the file that says what prepared dataset `name` consists of: what the plans depend on."""
         return self.root / "digests" / "data" / f"{name}.json"

@@ -26,6 +26,9 @@ TargetAt = Literal["last", "every", "sequence"]
 PAD, SOS, EOS = 0, 1, 2
 SPECIAL_TOKENS = ("<pad>", "<sos>", "<eos>")
 """The first tokens of every vocabulary whose sequences differ in length, by id."""
+UNKNOWN, UNKNOWN_CHARACTER = "<unk>", "▯"
+"""What stands for all tokens that a vocabulary lacks: for words, and for the characters of a text. A vocabulary has one
+of them at most, and a text's own is no other token. To answer it is never right, not even where it is the target."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,16 @@ class Task:
     target_tokens: tuple[str, ...] | None = None
     frame_shape: tuple[int, ...] | None = None
 
+    @property
+    def unknown_target(self) -> int | None:
+        """The class that stands for all tokens that the targets' vocabulary lacks; None where it lacks none."""
+        return unknown_id(self.target_tokens)
+
+
+def unknown_id(tokens: Sequence[str] | None) -> int | None:
+    """Return the id of the token that stands for all those that a vocabulary lacks; None where there is none."""
+    return next((i for i, token in enumerate(tokens or ()) if token in {UNKNOWN, UNKNOWN_CHARACTER}), None)
+
 
 def make_task(
     length: int,
@@ -139,6 +152,21 @@ def _digest(task: Task, splits: Mapping[str, Split]) -> str:
             digest.update(f"{split} {array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def unknown_shares(task: Task, splits: Mapping[str, Split]) -> dict[str, dict[str, float]]:
+    """Return, by role and split, the share of a text's tokens that are unknown; special tokens are none of a text's.
+
+    A role whose vocabulary has no such token is left out.
+    """
+    shares = {}
+    for role, tokens in (("inputs", task.input_tokens), ("targets", task.target_tokens)):
+        unknown = unknown_id(tokens)
+        if tokens is not None and unknown is not None:
+            first = len(SPECIAL_TOKENS) if tokens[: len(SPECIAL_TOKENS)] == SPECIAL_TOKENS else 0
+            ids = {split: splits[split].arrays[role] for split in SPLITS}
+            shares[role] = {split: float(np.mean(some[some >= first] == unknown)) for split, some in ids.items()}
+    return shares
 
 
 def combined_digest(digests: Sequence[str]) -> str:

@@ -42,8 +42,10 @@ class Generator(ABC):
     Attributes:
         length_reason: Why lengths are limited, with fields in braces: "a copy comes {self.lag} timesteps later".
         num_drawn: How many sequences a preview shows.
+        folder: Where relative paths begin: the project's folder, for a generator that is read from its file.
     """
 
+    folder: ClassVar[Path] = Path()
     length_reason: ClassVar[str]
     num_drawn: ClassVar[int] = 3
 
@@ -141,6 +143,10 @@ class Generator(ABC):
     def source(self) -> Mapping[str, Any]:
         """Return where data that are not generated come from: versions and checksums."""
         return {}
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return, in words, what of a user's data is used otherwise than asked; for the manifest and the screen."""
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +294,9 @@ def read_generator(config_path: Path) -> Generator:
     if not isinstance(key, str) or key not in known:
         raise ConfigError(f"{where}.generator: {unknown_name('generator', key, known)}")
     generator: Generator = build(known[key], fields, where)
+    object.__setattr__(
+        generator, "folder", config_path.parent.parent.parent
+    )  # no field: where the project lies is no data
     return generator
 
 

@@ -23,11 +23,11 @@ import numpy as np
 from pipeline.config.params import Sizes
 from pipeline.config.paths import digest_of_file
 from pipeline.config.strict import build, require
-from pipeline.data.dataset import SPLITS, Dataset, Split, Task, combined_digest
+from pipeline.data.dataset import SPLITS, Dataset, Split, Task, combined_digest, unknown_shares
 from pipeline.data.generator import read_generator
 from pipeline.errors import ConfigError, DatasetError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 PREVIEW = "preview.txt"
 
@@ -49,9 +49,13 @@ class ArrayFile:
 
 @dataclass(frozen=True)
 class Variant(Task):
-    """A dataset at one length: its task, the digest of its data, and its files by path below the dataset's folder."""
+    """A dataset at one length: its task, the digest of its data, and its files by path below the dataset's folder.
+
+    Of a vocabulary that lacks tokens, `unknown_shares` says which share of each split's they are, by role.
+    """
 
     digest: str
+    unknown_shares: Mapping[str, Mapping[str, float]]
     files: Mapping[str, ArrayFile]
 
     def __post_init__(self) -> None:
@@ -92,7 +96,8 @@ class Variant(Task):
 class Manifest:
     """All of manifest.json.
 
-    `source` says where data that are not generated come from; `seed` is 0 where nothing is drawn.
+    `source` says where data that are not generated come from; `remarks` say, in words for the screen and the page, how
+    many tokens are unknown and what else of the data is not as it was given; `seed` is 0 where nothing is drawn.
     """
 
     format_version: int
@@ -102,6 +107,7 @@ class Manifest:
     seed: int
     sizes: Sizes
     source: Mapping[str, Any]
+    remarks: tuple[str, ...]
     natural_length: int | None
     variants: Mapping[str, Variant]
 
@@ -194,6 +200,7 @@ def prepare_dataset(name: str, config_path: Path, lengths: Sequence[int], sizes:
                 seed=config.get("seed", 0),
                 sizes=sizes,
                 source=generator.source(),
+                remarks=(*filter(None, map(_unknown, variants.values())), *generator.remarks()),
                 natural_length=generator.natural_length,
                 variants=variants,
             )
@@ -212,7 +219,17 @@ def _write_variant(dataset: Dataset, folder: Path) -> Variant:
             np.save(folder / name, np.ascontiguousarray(array), allow_pickle=False)
             num_bytes = (folder / name).stat().st_size
             files[name] = ArrayFile(digest_of_file(folder / name), num_bytes, str(array.dtype), array.shape)
-    return Variant(**_task_of(dataset), digest=dataset.digest, files=files)
+    shares = unknown_shares(dataset, dataset.splits)
+    return Variant(**_task_of(dataset), digest=dataset.digest, unknown_shares=shares, files=files)
+
+
+def _unknown(variant: Variant) -> str:
+    """Return which share of the tokens is unknown, «length 9: unknown among the inputs: 3.1 % of train, …»; or ''."""
+    return "; ".join(
+        f"length {variant.length}, unknown tokens among the {role}: "
+        + ", ".join(f"{100 * share:.2g} % of {split}" for split, share in shares.items())
+        for role, shares in variant.unknown_shares.items()
+    )
 
 
 def _task_of(whole: Task) -> dict[str, Any]:

@@ -4,10 +4,11 @@
     targets  the same, shifted by one: target_t = input_{t+1}
     baseline the unigram entropy of the training targets, in nats per character
 
-Characters are printable ASCII, the line feed, and one that stands for all others. A file from the network is believed
-only once its sha256 is the expected one, and then kept under its sha256 in $XDG_CACHE_HOME/gradient-dynamics, by
-default ~/.cache/gradient-dynamics. What is there is verified again, so a file that was copied there by hand is as good
-as a download. Shapes: N sequences, T timesteps.
+Characters are printable ASCII and the line feed, of a text from the network also all others of its training part, and
+one that stands for those that are left: ▯, which in a text is that one, too. A file from the network is believed only
+once its sha256 is the expected one, and then kept under its sha256 in $XDG_CACHE_HOME/gradient-dynamics, by default
+~/.cache/gradient-dynamics. What is there is verified again, so a file that was copied there by hand is as good as a
+download. Shapes: N sequences, T timesteps.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import platform
 import re
 import sysconfig
+import unicodedata
 from abc import abstractmethod
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -30,14 +32,13 @@ import numpy as np
 from pipeline.config.params import Sizes
 from pipeline.config.paths import write_whole
 from pipeline.config.strict import require
-from pipeline.data.dataset import SPLITS, Dataset, Split, Task, make_task
+from pipeline.data.dataset import SPLITS, UNKNOWN_CHARACTER, Dataset, Split, Task, make_task
 from pipeline.data.generator import AtLengths, Drawn, Shares
-from pipeline.data.vocabulary import unigram_entropy
+from pipeline.data.vocabulary import MAX_TOKENS, dtype_of, unigram_entropy
 from pipeline.errors import DatasetError, unknown_name
 
 VOCABULARY = "\n" + "".join(map(chr, range(ord(" "), ord("~") + 1)))
-OTHER = len(VOCABULARY)
-DRAWN = VOCABULARY.replace("\n", "⏎") + "▯"
+NUM_CODE_POINTS = 0x110000
 MAX_BYTES = 100_000_000
 TIMEOUT_S = 30.0
 
@@ -47,8 +48,12 @@ class CharacterText(AtLengths, Drawn):
     """Windows of texts, none across two of them: as many as the scale wants, or as there are."""
 
     @abstractmethod
-    def texts_by_split(self) -> dict[str, list[np.ndarray]]:
-        """Return the ids of the characters of every text of each split."""
+    def texts_by_split(self) -> dict[str, list[str]]:
+        """Return every text of each split."""
+
+    def characters(self, texts: dict[str, list[str]]) -> str:
+        """Return the characters that are told apart in these texts, by id; the next id stands for all others."""
+        return VOCABULARY
 
     @property
     def longest_length(self) -> int:
@@ -58,11 +63,12 @@ class CharacterText(AtLengths, Drawn):
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return windows of `length` characters, drawn without repetition."""
         texts, splits = self.texts_by_split(), {}
+        characters = self.characters(texts)
         for split, rng, num in self.streams(length, sizes):
-            windows = cut_windows(texts[split], length)
+            windows = cut_windows([encode(text, characters) for text in texts[split]], length)
             chosen = rng.permutation(len(windows))[:num]
             splits[split] = Split(windows[chosen, :-1], windows[chosen, 1:])
-        tokens = (*VOCABULARY, DRAWN[OTHER])
+        tokens = (*characters, UNKNOWN_CHARACTER)
         task = make_task(
             length,
             inputs=("token", len(tokens)),
@@ -75,7 +81,7 @@ class CharacterText(AtLengths, Drawn):
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
         """Return a window as text; a bent arrow is the end of a line."""
-        return "".join(DRAWN[symbol] for symbol in one.inputs)
+        return "".join((dataset.input_tokens or ())[symbol] for symbol in one.inputs).replace("\n", "⏎")
 
 
 @dataclass(frozen=True)
@@ -108,9 +114,9 @@ class StdlibText(CharacterText):
 
     length_reason = "a window lies within one module of its split"
 
-    def texts_by_split(self) -> dict[str, list[np.ndarray]]:
-        """Return the ids of every module of each split."""
-        texts = {file: encode(content.decode(errors="replace")) for file, content in self.contents().items()}
+    def texts_by_split(self) -> dict[str, list[str]]:
+        """Return every module of each split."""
+        texts = {file: content.decode(errors="replace") for file, content in self.contents().items()}
         return {split: [texts[file] for file in getattr(self.modules, split)] for split in SPLITS}
 
     def contents(self) -> dict[str, bytes]:
@@ -134,8 +140,9 @@ class WebText(CharacterText):
     """The text at `url` whose sha256 is known, cut into three consecutive parts by `shares`.
 
     No text of the test split is trained on, unless the text repeats itself. A carriage return before a line feed, and a
-    byte order mark, do not count. The file is known by its sha256, not by its address: write
-    configs/datasets/<name>.yaml with
+    byte order mark, do not count, and letters with their marks are as NFC composes them. Of any alphabet, every
+    character of the training part is one of its own; those that only the others have are unknown, and how many they are
+    stands in the manifest. The file is known by its sha256, not by its address: write configs/datasets/<name>.yaml with
 
         generator: web_text
         seed: 0
@@ -157,30 +164,46 @@ class WebText(CharacterText):
         hexadecimal = re.fullmatch("[0-9a-f]{64}", self.sha256) is not None
         require(hexadecimal, "sha256", "64 hexadecimal digits in small letters", self.sha256)
 
-    def texts_by_split(self) -> dict[str, list[np.ndarray]]:
-        """Return the ids of the three consecutive parts of the text.
+    def texts_by_split(self) -> dict[str, list[str]]:
+        """Return the three consecutive parts of the text.
 
         Raises:
-            DatasetError: If the file cannot be had, is another one, or is not UTF-8.
+            DatasetError: If the file cannot be had, is another one, is not UTF-8, has other ends of lines, or is too
+                short for a window in every part.
         """
-        try:
-            text = fetch(self.url, self.sha256).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DatasetError(f"{self.url}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-        ids = encode(text.replace("\r\n", "\n"))
-        parts = np.split(ids, self.shares.cuts(len(ids)))
-        return {split: [part] for split, part in zip(SPLITS, parts, strict=True)}
+        text = decode(fetch(self.url, self.sha256), self.url)
+        if "\r" in text and "\n" not in text:
+            raise DatasetError(f"{self.url}: {CARRIAGE_RETURNS}, and take the sha256 of that")
+        first, second = self.shares.cuts(len(text)).tolist()
+        parts = {"train": text[:first], "validation": text[first:second], "test": text[second:]}
+        for split, part in parts.items():
+            if len(part) < 2:  # noqa: PLR2004 - a character, and the next one
+                got = f"{len(text)} characters, of which {split} has {len(part)}"
+                raise DatasetError(f"{self.url}: expected at least 2 characters in every split, got a text of {got}")
+        return {split: [part] for split, part in parts.items()}
+
+    def characters(self, texts: dict[str, list[str]]) -> str:
+        """Return printable ASCII and the line feed, then whatever else the training part has, in order of code points.
+
+        Raises:
+            DatasetError: If they are more than there are ids.
+        """
+        more = sorted({*"".join(texts["train"])} - {*VOCABULARY, UNKNOWN_CHARACTER})
+        if len(VOCABULARY) + len(more) >= MAX_TOKENS:
+            got = f"{len(more)} beside printable ASCII"
+            raise DatasetError(f"{self.url}: expected fewer than {MAX_TOKENS} different characters, got {got}")
+        return VOCABULARY + "".join(more)
 
     def source(self) -> dict[str, Any]:
         """Return the address and the sha256, which is verified whenever the text is read."""
         return {"url": self.url, "sha256": self.sha256}
 
 
-def encode(text: str) -> np.ndarray:
-    """Return the ids, (len(text),) uint8, of characters in `VOCABULARY`; any other character is `OTHER`."""
-    table = np.full(129, OTHER, dtype=np.uint8)
-    table[[ord(character) for character in VOCABULARY]] = np.arange(len(VOCABULARY))
-    return table[np.minimum(np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32), 128)]
+def encode(text: str, characters: str) -> np.ndarray:
+    """Return the id of each character of a text, (len(text),): its index in `characters`, or the one after the last."""
+    table = np.full(NUM_CODE_POINTS, len(characters), dtype=dtype_of(len(characters) + 1))
+    table[[ord(character) for character in characters]] = np.arange(len(characters))
+    return table[np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)]
 
 
 def cut_windows(texts: list[np.ndarray], length: int) -> np.ndarray:
@@ -190,6 +213,28 @@ def cut_windows(texts: list[np.ndarray], length: int) -> np.ndarray:
     """
     sliding = np.lib.stride_tricks.sliding_window_view
     return np.concatenate([sliding(ids, length + 1)[::length] for ids in texts if len(ids) > length])
+
+
+CARRIAGE_RETURNS = r"expected lines that end with a line feed, got carriage returns alone; `tr '\r' '\n'` mends a copy"
+
+
+def decode(content: bytes, name: object) -> str:
+    """Return a text in UTF-8, without its byte order mark, its lines ended by line feeds, composed as NFC says.
+
+    So a letter with its mark is the same whether it is one character or two.
+
+    Raises:
+        DatasetError: If it is empty or not UTF-8; the message begins with the `name` of the file.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        problem = f"not UTF-8 text ({error.reason} at byte {error.start})"
+        raise DatasetError(f"{name}, line {line}: {problem}; `iconv -t UTF-8 -f <its encoding>` mends a copy") from None
+    if not text.strip():
+        raise DatasetError(f"{name}: expected text, got an empty file")
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n"))
 
 
 def read_bytes(path: Path) -> bytes:

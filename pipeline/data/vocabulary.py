@@ -34,6 +34,9 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __contains__(self, symbol: object) -> bool:
+        return symbol in self._ids
+
     def encode(self, sequence: Iterable[str]) -> list[int]:
         """Return the id of every symbol; the special tokens are none, whatever a text says.
 
@@ -56,12 +59,17 @@ def pad(rows: Sequence[Sequence[int]], width: int, num_tokens: int = 256) -> np.
     Raises:
         DatasetError: If a row is empty or longer than `width`.
     """
-    padded = np.full((len(rows), width), PAD, dtype=np.uint8 if num_tokens <= 256 else np.int16)  # noqa: PLR2004
+    padded = np.full((len(rows), width), PAD, dtype=dtype_of(num_tokens))
     for i, row in enumerate(rows):
         if not 1 <= len(row) <= width:
             raise DatasetError(f"sequence {i}: expected 1 to {width} tokens, got {len(row)}")
         padded[i, : len(row)] = row
     return padded
+
+
+def dtype_of(num_tokens: int) -> type[np.uint8 | np.int16]:
+    """Return the type of ids of so many tokens."""
+    return np.uint8 if num_tokens <= 256 else np.int16  # noqa: PLR2004 - as many as a byte tells apart
 
 
 def translation_task(length: int, source: Vocabulary, target: Vocabulary, targets: np.ndarray) -> Task:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -52,7 +53,7 @@ def build_report(paths: Paths, studies: Mapping[str, Study], scale: str) -> Path
         ShownStudy(
             name=name,
             question=study.question,
-            grids=[_shown(grid, study.grids[grid.name].figures, files) for grid in grids[name]],
+            grids=[_shown(paths, grid, study.grids[grid.name].figures, files) for grid in grids[name]],
         )
         for name, study in studies.items()
     ]
@@ -75,7 +76,7 @@ def _grids(paths: Paths, name: str, study: Study) -> list[Grid]:
     return grids_of(name, tables, study.select.over if study.select else ())
 
 
-def _shown(grid: Grid, wanted: tuple[str, ...] | None, files: dict[str, bytes]) -> ShownGrid:
+def _shown(paths: Paths, grid: Grid, wanted: tuple[str, ...] | None, files: dict[str, bytes]) -> ShownGrid:
     """Return a grid for the page; the files of its figures are added to `files`."""
     header, rows = shown_settings(grid, settings_table(grid))
     figures = []
@@ -88,7 +89,25 @@ def _shown(grid: Grid, wanted: tuple[str, ...] | None, files: dict[str, bytes]) 
             files[f"pictures/{grid.study}.png"] = to_png(drawn, dpi=PICTURE_DPI)
         figures.append(ShownFigure(kind=frame.name, path=path, title=view.title, caption=view.caption))
     bad = [shown_failure(row) for row in failures(grid).iter_rows(named=True)]
-    return ShownGrid(grid=grid, header=header, rows=rows, figures=figures, failures=bad)
+    remarks = _remarks(paths, grid.dataset)
+    return ShownGrid(grid=grid, remarks=remarks, header=header, rows=rows, figures=figures, failures=bad)
+
+
+def _remarks(paths: Paths, dataset: str) -> Sequence[str]:
+    """Return the remarks on a prepared dataset; none where tables were brought without what they were made from.
+
+    Raises:
+        ReportError: If the digest of the dataset is not one.
+    """
+    path = paths.dataset_digest(dataset)
+    if not path.is_file():
+        return ()
+    try:
+        remarks: Sequence[str] = json.loads(path.read_text(encoding="utf-8"))["remarks"]
+    except (ValueError, KeyError, TypeError) as error:
+        again = f"`dvc repro prepare@{dataset}` makes it anew"
+        raise ReportError(f"{path}: not the digest of a dataset ({error!r}); {again}") from None
+    return remarks
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -39,9 +39,14 @@ class ShownFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownGrid:
-    """A grid of the report: its selected settings, its figures and what did not end ok."""
+    """A grid of the report: its selected settings, its figures and what did not end ok.
+
+    Attributes:
+        remarks: On the dataset: how many tokens are unknown, and what else of it is not as it was given.
+    """
 
     grid: Grid
+    remarks: Sequence[str]
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     figures: Sequence[ShownFigure]

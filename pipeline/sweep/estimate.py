@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pipeline.core.cells import CELLS
 from pipeline.core.models import Interface, count_parameters
 from pipeline.core.training.diagnostics import NUM_JACOBIAN_EXAMPLES
-from pipeline.core.training.evaluation import CHUNK
+from pipeline.core.training.evaluation import num_at_once
 from pipeline.core.training.spec import TrialSpec
 
 FLOATS_PER_PARAMETER = 6
@@ -21,7 +21,7 @@ FLOATS_PER_STATE = 12
 """Kept for backpropagation per timestep, sequence, replica and hidden unit: states, gates and their gradients."""
 
 FLOATS_PER_EVALUATED_STATE = 4
-"""Held while a split is evaluated, per timestep, sequence, replica and hidden unit."""
+"""Held while a split is evaluated, per timestep, sequence, replica and hidden unit or number predicted."""
 
 SECONDS_PER_TIMESTEP = 1e-4
 """Forward and backward of one timestep when the matrices are tiny: the price of calling a few kernels."""
@@ -53,7 +53,10 @@ def memory_bytes(spec: TrialSpec, work: Workload) -> int:
     states = _num_run(spec, work) * per_timestep * spec.training.batch_size
     training = 4 * (parameters * FLOATS_PER_PARAMETER + states)
     probe = 8 * (parameters * 2 + work.num_timesteps * per_timestep * spec.diagnostics.probe_size)
-    evaluation = 4 * work.num_timesteps * num_replicas * _units(spec) * FLOATS_PER_EVALUATED_STATE * CHUNK
+    num_predictions = 1 if work.interface.target_at == "last" else work.num_timesteps
+    per_sequence = work.num_timesteps * _units(spec) + num_predictions * work.interface.output_size
+    at_once = num_at_once(num_replicas, per_sequence)
+    evaluation = 4 * per_sequence * num_replicas * FLOATS_PER_EVALUATED_STATE * at_once
     return training + max(probe + _jacobian_bytes(spec, work), evaluation) + work.num_data_bytes
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Paths, keep_listed, load_params, write_digest, write_requests
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from tests.sweep.fakes import STUDY, grid, write_project, write_yaml
 
 
@@ -41,6 +41,48 @@ def test_digests_change_with_what_they_stand_for(
     write_requests(paths, load_params(paths))
     assert (paths.request("adding").read_bytes() == before[0]) == request_stays
     assert (paths.listed_studies.read_bytes() == before[1]) == studies_stay
+
+
+def test_a_request_changes_with_the_content_of_every_file_that_the_dataset_names(tmp_path: Path) -> None:
+    paths, params = write_project(tmp_path)
+    outside = tmp_path / "texts" / "b.txt"
+    outside.parent.mkdir()
+    write_yaml(paths.dataset_config("adding"), {"source_file": "a.txt", "target_file": str(outside), "tsv_file": None})
+    seen = set()
+    for first, second in (("one", "two"), ("one", "owt"), ("neo", "owt")):
+        (tmp_path / "a.txt").write_text(first)
+        outside.write_text(second)
+        write_requests(paths, params)
+        seen.add(paths.request("adding").read_bytes())
+        links = {path.name: path.read_text() for path in paths.watched("adding").iterdir()}
+        assert links == {"source_file=a.txt": first, "target_file=b.txt": second}
+    assert len(seen) == 3
+    outside.rename(tmp_path / "texts" / "b.text")
+    with pytest.raises(ConfigError, match=r"adding.yaml.target_file: .*b.txt: no such file; .* did you mean 'b.text'"):
+        write_requests(paths, params)
+    assert not (paths.watched("adding") / "target_file=b.txt").is_symlink()
+
+
+def test_a_folder_in_place_of_a_file_and_a_link_that_cannot_be_made(tmp_path: Path) -> None:
+    paths, params = write_project(tmp_path)
+    write_yaml(paths.dataset_config("adding"), {"tsv_file": "."})
+    with pytest.raises(ConfigError, match=r"adding.yaml.tsv_file: .*: cannot be read: Is a directory"):
+        write_requests(paths, params)
+    write_yaml(paths.dataset_config("adding"), {"tsv_file": "params.yaml"})
+    paths.watched("adding").parent.parent.mkdir(exist_ok=True)
+    paths.watched("adding").parent.write_text("a file where the folder should be")
+    with pytest.raises(
+        PipelineError, match=r"digests/files/adding: cannot hold a link to .*params.yaml: Not a directory"
+    ):
+        write_requests(paths, params)
+
+
+def test_links_of_datasets_that_are_not_listed_are_removed(tmp_path: Path) -> None:
+    paths, params = write_project(tmp_path)
+    paths.watched("left_over").mkdir(parents=True)
+    (paths.watched("left_over") / "tsv_file=gone.tsv").symlink_to(tmp_path / "gone.tsv")
+    write_requests(paths, params)
+    assert not paths.watched("left_over").exists()
 
 
 def test_digests_of_what_is_not_listed_are_removed(tmp_path: Path) -> None:

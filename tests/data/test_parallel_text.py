@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
-from pipeline.data import load_dataset, prepare_dataset, read_generator
+from pipeline.data import load_dataset, prepare_dataset, read_generator, read_manifest
 from pipeline.data.dataset import EOS, SPLITS
 from pipeline.data.generator import Shares
 from pipeline.data.parallel_text import ParallelText
@@ -32,12 +32,12 @@ def _beside_the_files(tmp_path, monkeypatch):
 def parallel_text(*, source=None, target=None, tsv=None, unit="word", max_length=9, min_count=0, **changes):
     files = {"source_file": source, "target_file": target, "tsv_file": tsv}
     fields = {"seed": 0, "unit": unit, "max_length": max_length, "min_count": min_count, "shares": SHARES}
-    return ParallelText(**files, **(fields | changes))
+    return ParallelText(**files, **(fields | {"max_evaluated": None} | changes))
 
 
-def of_tsv(content: str | bytes, unit="character", max_length=9, min_count=0) -> ParallelText:
+def of_tsv(content: str | bytes, unit="character", max_length=9, min_count=0, **changes) -> ParallelText:
     Path("pairs.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    return parallel_text(tsv="pairs.tsv", unit=unit, max_length=max_length, min_count=min_count)
+    return parallel_text(tsv="pairs.tsv", unit=unit, max_length=max_length, min_count=min_count, **changes)
 
 
 def of_two_files(source: str, target: str) -> ParallelText:
@@ -161,8 +161,11 @@ def test_files_with_different_numbers_of_lines():
         ("i\t1\nv\t1234567890\n", r"pairs.tsv, line 2: the target has 10 characters, more than max_length 9"),
         ("i\t1\nv\n", r"pairs.tsv, line 2: expected two columns, source and target with a tab between, got 1"),
         ("i\t1\tone\n", r"pairs.tsv, line 1: expected two columns, source and target with a tab between, got 3"),
-        ("", r"pairs.tsv, line 1: expected two columns"),
-        (b"i\t1\nv\t\xff\n", r"pairs.tsv, line 2: not UTF-8 text \(invalid start byte\)"),
+        ("", r"pairs.tsv: expected text, got an empty file"),
+        (b"i\t1\nv\t\xff\n", r"pairs.tsv, line 2: not UTF-8 text \(invalid start byte at byte 6\); `iconv"),
+        ("i\t1\rv\t5\r", r"pairs.tsv, line 1: expected lines that end with a line feed, got carriage ret.*`tr"),
+        ("i\t1\r\nv\t5\rx\t10\n", r"pairs.tsv, line 2: expected lines that end with a line feed"),
+        ("\ufeff \n\n", r"pairs.tsv: expected text, got an empty file"),
     ],
 )
 def test_lines_that_are_no_pairs(content, message):
@@ -180,14 +183,109 @@ def test_too_few_sources_for_three_splits():
         of_tsv("i\t1\nv\t5\ni\t2\ni\t3\n").generate(9, SIZES)
 
 
+NAMED = {f"the word {chr(97 + i)}" + " again" * j: f"das {i}" for i in range(8) for j in range(4)}
+"""Thirty-two sources, every letter in four of them."""
+
+
 def test_rare_words_are_one_token():
-    text = of_tsv(tsv({f"the word {chr(97 + i)}": f"das {i}" for i in range(20)}), unit="word", min_count=2)
-    dataset = text.generate(9, SIZES)
-    assert dataset.input_tokens[3:] == ("<unk>", "the", "word")
-    assert dataset.target_tokens[3:] == ("<unk>", "das")
+    rare = {f"{source} x{i}": target for i, (source, target) in enumerate(NAMED.items())}
+    dataset = of_tsv(tsv(rare), unit="word", min_count=2).generate(9, SIZES)
+    assert dataset.input_tokens[3:6] == ("<unk>", "a", "again")
+    assert not any(token.startswith("x") for token in dataset.input_tokens)
     for split in dataset.splits.values():
-        assert (split.inputs == [4, 5, 3]).all()
-        assert (split.targets == [4, 3, EOS]).all()
+        last = split.inputs[np.arange(len(split.inputs)), (split.inputs > 0).sum(axis=1) - 1]
+        assert (last == 3).all()
+
+
+def sources_read(dataset) -> dict[str, set[tuple[int, ...]]]:
+    return {split: {*map(tuple, dataset.splits[split].inputs.tolist())} for split in SPLITS}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_source_is_in_two_splits_once_rare_tokens_are_unknown(seed: int):
+    rare = {f"the {chr(97 + i)} x{i}{j}": f"das {i}" for i in range(9) for j in range(3)} | NAMED
+    text = of_tsv(tsv(rare), unit="word", min_count=2, seed=seed)
+    dataset = text.generate(9, SIZES)
+    read = sources_read(dataset)
+    assert sum(map(len, read.values())) == len(set.union(*read.values()))
+    assert sum(len(dataset.splits[split].inputs) for split in SPLITS) == len(rare)
+    counts = [len(part) for part in text.split(text.read()).values()]
+    num_moved = int(re.match(r"(\d+) pairs moved to an earlier split", text.remarks()[0])[1])
+    assert num_moved >= len(dataset.splits["train"].inputs) - counts[0] > 0
+
+
+def test_no_source_is_in_two_splits_once_letters_are_composed():
+    content = "".join(f"{accented}{source}\t1\n" for source in ROMAN for accented in ("\u00ee", "i\u0302"))
+    dataset = of_tsv(content).generate(9, SIZES)
+    read = sources_read(dataset)
+    assert [len(read[split]) for split in SPLITS] == [23, 8, 8]
+    assert sum(map(len, read.values())) == len(set.union(*read.values())) == len(ROMAN)
+    assert "\u00ee" in dataset.input_tokens
+    assert "\u0302" not in dataset.input_tokens
+
+
+def test_a_split_of_which_nothing_is_left_once_rare_tokens_are_unknown():
+    text = of_tsv(tsv({f"the word {chr(97 + i)}": f"das {i}" for i in range(20)}), unit="word", min_count=2)
+    with pytest.raises(
+        DatasetError, match=r"every source of the validation split reads like one of another .*lower min"
+    ):
+        text.generate(9, SIZES)
+
+
+@pytest.mark.parametrize("min_count", [0, 1, 3])
+@pytest.mark.parametrize("mark", ["<unk>", "▯"])
+def test_a_texts_own_unknown_token_is_the_unknown_token(min_count: int, mark: str):
+    own = {f"{mark} {source}": f"{target} {mark}" for source, target in NAMED.items()}
+    dataset = of_tsv(tsv(own), unit="word", min_count=min_count).generate(9, SIZES)
+    for tokens in (dataset.input_tokens, dataset.target_tokens):
+        assert tokens[3] == "<unk>"
+        assert tokens.count("<unk>") == 1
+        assert "▯" not in tokens
+    assert dataset.unknown_target == 3
+    for split in dataset.splits.values():
+        assert (split.inputs[:, 0] == 3).all()
+        assert (split.targets[:, 2] == 3).all()
+
+
+def test_a_min_count_above_every_count_leaves_no_vocabulary():
+    text = of_tsv(tsv(NAMED), unit="word", min_count=10**6)
+    with pytest.raises(
+        DatasetError, match=r"sources of .* expected a token that occurs min_count 1000000 times, got <unk>"
+    ):
+        text.generate(9, SIZES)
+
+
+def test_a_text_of_unknown_tokens_alone():
+    text = of_tsv(tsv({f"{i} a": "<unk>" for i in range(9)}), unit="word", min_count=0)
+    with pytest.raises(DatasetError, match=r"targets of the training split: expected any other token, got <unk> alone"):
+        text.generate(9, SIZES)
+
+
+def test_the_share_of_unknown_tokens_is_that_of_the_texts(config_path, tmp_path):
+    of_tsv(tsv({f"{source} <unk>": f"{target}" for source, target in NAMED.items()}))
+    prepare_dataset("mine", config_path("mine", FIELDS + "unit: word\n"), (), SIZES, tmp_path / "mine")
+    (variant,) = read_manifest(tmp_path / "mine").variants.values()
+    sources = of_tsv(Path("pairs.tsv").read_bytes(), unit="word").divide
+    parts = sources(of_tsv(Path("pairs.tsv").read_bytes(), unit="word").read()).parts
+    expected = {split: len(pairs) / sum(len(pair.source) for pair in pairs) for split, pairs in parts.items()}
+    assert variant.unknown_shares == {"inputs": pytest.approx(expected)}
+    said = ", ".join(f"{100 * share:.2g} % of {split}" for split, share in expected.items())
+    assert read_manifest(tmp_path / "mine").remarks == (f"length 9, unknown tokens among the inputs: {said}",)
+
+
+def test_more_pairs_to_evaluate_on_than_asked_are_left_out_and_counted():
+    every, some = of_tsv(tsv(ROMAN)), of_tsv(tsv(ROMAN), max_evaluated=3)
+    all_of, kept = every.generate(9, SIZES), some.generate(9, SIZES)
+    assert [len(kept.splits[split].inputs) for split in SPLITS] == [23, 3, 3]
+    assert pairs_of(kept, "train") == pairs_of(all_of, "train")
+    assert pairs_of(kept, "test") == pairs_of(all_of, "test")[:3]
+    assert some.remarks() == ("5 validation pairs and 5 test pairs left out, beyond max_evaluated 3",)
+    assert every.remarks() == ()
+
+
+def test_an_evaluation_of_nothing():
+    with pytest.raises(InvalidFieldError, match="max_evaluated: expected an integer of at least 1, or null, got 0"):
+        of_tsv(tsv(ROMAN), max_evaluated=0)
 
 
 def test_a_token_that_training_lacks():
@@ -214,8 +312,10 @@ def test_more_characters_than_a_byte_can_tell_apart(num: int, dtype: type):
 
 
 def test_a_word_that_is_a_special_token():
-    text = of_tsv(tsv({f"<pad> {'a ' * i}": "x" for i in range(5)}), unit="word")
-    with pytest.raises(DatasetError, match=r"sources of the training split: vocabulary: .* '<pad>' more than once"):
+    text = of_tsv(tsv({f"a {'a ' * i}": "x" for i in range(5)} | {"b <pad>": "y"}), unit="word", min_count=2)
+    with pytest.raises(
+        DatasetError, match=r"pairs.tsv, line 6: the source has the word '<pad>', which the network reads"
+    ):
         text.generate(9, SIZES)
 
 
@@ -240,7 +340,7 @@ def test_neither_two_files_nor_a_table(files):
 
 FIELDS = (
     "generator: parallel_text\nseed: 0\nsource_file: null\ntarget_file: null\ntsv_file: pairs.tsv\n"
-    "max_length: 9\nmin_count: 0\nshares: {train: 0.6, validation: 0.2, test: 0.2}\n"
+    "max_length: 9\nmin_count: 0\nmax_evaluated: null\nshares: {train: 0.6, validation: 0.2, test: 0.2}\n"
 )
 
 
@@ -250,6 +350,15 @@ def test_what_is_loaded_is_what_was_generated(config_path, tmp_path):
     loaded = load_dataset(tmp_path / "mine", None)
     assert loaded == dataclasses.replace(made, name="mine", splits=loaded.splits)
     assert pairs_of(loaded, "test") == pairs_of(made, "test")
+
+
+def test_relative_paths_begin_at_the_project_wherever_the_program_runs(config_path, tmp_path, monkeypatch):
+    made = of_tsv(tsv(ROMAN)).generate(9, SIZES)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    generator = read_generator(config_path("mine", FIELDS + "unit: character\n"))
+    assert generator.generate(9, SIZES).digest == made.digest
+    assert list(generator.source()["files"]) == ["pairs.tsv"]
 
 
 def test_an_unknown_unit(config_path):

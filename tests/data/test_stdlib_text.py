@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import read_generator
-from pipeline.data.text import OTHER, VOCABULARY, Modules, StdlibText, cut_windows, encode
+from pipeline.data.text import VOCABULARY, Modules, StdlibText, cut_windows, encode
 from pipeline.data.vocabulary import unigram_entropy
 from pipeline.errors import DatasetError
 
@@ -28,14 +28,14 @@ def decode(ids: np.ndarray) -> str:
 
 def test_the_vocabulary_is_printable_ascii_the_newline_and_one_other():
     assert "\n" + "".join(chr(code) for code in range(32, 127)) == VOCABULARY
-    assert encode("\n ~a").tolist() == [0, 1, 95, VOCABULARY.index("a")]
-    assert encode("\té\x7f😀").tolist() == [OTHER] * 4
+    assert encode("\n ~a", VOCABULARY).tolist() == [0, 1, 95, VOCABULARY.index("a")]
+    assert encode("\té\x7f😀", VOCABULARY).tolist() == [len(VOCABULARY)] * 4
 
 
 def test_targets_are_inputs_shifted_by_one_and_both_are_in_the_file(sizes):
     train = TEXT.generate(30, sizes).splits["train"]
     np.testing.assert_array_equal(train.inputs[:, 1:], train.targets[:, :-1])
-    texts = [decode(encode((STDLIB / file).read_text(encoding="utf-8"))) for file in MODULES.train]
+    texts = [decode(encode((STDLIB / file).read_text(encoding="utf-8"), VOCABULARY)) for file in MODULES.train]
     for inputs, targets in zip(train.inputs, train.targets, strict=True):
         assert any(decode(inputs) + decode(targets[-1:]) in text for text in texts)
 
@@ -49,7 +49,9 @@ def test_no_test_or_validation_window_of_the_real_corpus_is_trained_on():
     config = Path(__file__).parents[2] / "configs" / "datasets" / "stdlib_text.yaml"
     text = read_generator(config)
     assert isinstance(text, StdlibText)
-    trained = b"\xff".join(encode((STDLIB / file).read_text(encoding="utf-8")).tobytes() for file in text.modules.train)
+    trained = b"\xff".join(
+        encode((STDLIB / file).read_text(encoding="utf-8"), VOCABULARY).tobytes() for file in text.modules.train
+    )
     dataset = text.generate(100, Sizes(1, 200, 200))
     for split in ("validation", "test"):
         assert len(dataset.splits[split].inputs) == 200

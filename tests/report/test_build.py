@@ -6,14 +6,16 @@ import math
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
 from pipeline.claims import load_rules
-from pipeline.config import Paths
+from pipeline.config import Paths, write_digest
 from pipeline.errors import TableError
+from pipeline.report.build import ReportError
 from tests.report.conftest import ROOT, TROUBLED, VARIED, build, project
 from tests.synthetic_results import Shape
 
@@ -203,4 +205,15 @@ def test_missing_results_are_named(tmp_path: Any) -> None:
     paths = project(tmp_path, Shape(lengths=(10,), cells=("gru",), digits_length=None))
     (paths.results("cells") / "traces.parquet").unlink()
     with pytest.raises(TableError, match="traces.parquet: no such table"):
+        build(paths)
+
+
+def test_the_page_says_how_many_tokens_of_a_dataset_are_unknown(tmp_path: Path) -> None:
+    paths = project(tmp_path, TROUBLED)
+    remark = "length 9, unknown tokens among the inputs: 3.1 % of train, 4 % of validation, 5 % of test"
+    write_digest(paths.dataset_digest("adding"), {"remarks": [remark]})
+    build(paths)
+    assert f"Dataset adding: {remark}." in html.unescape(page_of(paths))
+    write_digest(paths.dataset_digest("adding"), {"variants": {}})
+    with pytest.raises(ReportError, match=r"adding.json: not the digest of a dataset .*`dvc repro prepare@adding`"):
         build(paths)

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.attention.score import uniform_parameter
+from pipeline.core.attention.score import softmax_of, uniform_parameter
 
 
 class MultiHeadAttended(NamedTuple):
-    """What attention returns: outputs (B, U, H), and weights (B, N, U, S), each row of which sums to 1."""
+    """What attention returns: outputs (B, U, H), and weights (B, N, U, S), each row of which sums to 1, or is 0."""
 
     output_BUH: Tensor
     weights_BNUS: Tensor
@@ -62,17 +62,16 @@ class MultiHeadAttention(nn.Module):
         Args:
             x_BUD: What queries are made of.
             y_BSD: What keys and values are made of; `x_BUD` itself for self-attention.
-            mask_BS: Which source positions are no padding, at least one per example; None is all.
+            mask_BS: Which source positions are no padding; None is all. Of a source without any, every weight is 0.
             causal: Whether query u sees source positions 1 to u only.
         """
         q_BNUd, k_BNSd, v_BNSd = (self._heads(h) for h in (self.query(x_BUD), self.key(y_BSD), self.value(y_BSD)))
         score_BNUS = q_BNUd @ k_BNSd.transpose(2, 3) * q_BNUd.shape[3] ** -0.5
-        if mask_BS is not None:
-            score_BNUS = score_BNUS.masked_fill(~mask_BS[:, None, None], -torch.inf)
+        seen = None if mask_BS is None else mask_BS[:, None, None]
         if causal:
-            later_US = torch.ones(score_BNUS.shape[2:], dtype=torch.bool, device=x_BUD.device).triu(1)
-            score_BNUS = score_BNUS.masked_fill(later_US, -torch.inf)
-        weights_BNUS = score_BNUS.softmax(dim=3)
+            earlier_US = torch.ones(score_BNUS.shape[2:], dtype=torch.bool, device=x_BUD.device).tril()
+            seen = earlier_US if seen is None else seen & earlier_US
+        weights_BNUS = softmax_of(score_BNUS, seen)
         heads_BUNd = (weights_BNUS @ v_BNSd).transpose(1, 2)
         return MultiHeadAttended(self.output(heads_BUNd.flatten(2)), weights_BNUS)
 

@@ -10,7 +10,8 @@ Scores, with q the decoder's state and k_s the annotation of source position s:
     additive  v · tanh(W_q q + W_k k_s)
 
 Source: Luong, Pham and Manning (2015), whose *concat* is the additive score of Bahdanau, Cho and Bengio (2015). Shapes:
-B batch, U queries, S source positions, H units of a query and of an annotation.
+B batch, U queries, S source positions, H units of a query and of an annotation. Of a source that is all padding nothing
+is seen: every weight is 0, and so is the context.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ DecoderAttention = Dot | General | Additive
 
 
 class Attended(NamedTuple):
-    """What attention returns: contexts (B, U, H) and weights (B, U, S), each row of which sums to 1."""
+    """What attention returns: contexts (B, U, H) and weights (B, U, S), each row of which sums to 1, or is 0."""
 
     context_BUH: Tensor
     weights_BUS: Tensor
@@ -105,10 +106,7 @@ class Attention(nn.Module):
             keys_BSH: Annotations of the source.
             mask_BS: Which source positions are no padding; None is all.
         """
-        score_BUS = self.score(query_BUH, keys_BSH)
-        if mask_BS is not None:
-            score_BUS = score_BUS.masked_fill(~mask_BS[:, None], -torch.inf)
-        weights_BUS = score_BUS.softmax(dim=2)
+        weights_BUS = softmax_of(self.score(query_BUH, keys_BSH), None if mask_BS is None else mask_BS[:, None])
         return Attended(weights_BUS @ keys_BSH, weights_BUS)
 
     def score(self, query_BUH: Tensor, keys_BSH: Tensor) -> Tensor:
@@ -120,6 +118,21 @@ class Attention(nn.Module):
         if isinstance(self.spec, General):
             keys_BSH = keys_BSH @ self.weight.T
         return query_BUH @ keys_BSH.transpose(1, 2)
+
+
+def softmax_of(scores: Tensor, seen: Tensor | None) -> Tensor:
+    """Return the softmax of scores (…, S) over the source positions that are seen, and 0 at the others.
+
+    Where none is seen, every weight and every gradient is 0: a softmax over nothing would be NaN in both.
+
+    Args:
+        scores: Of queries and source positions.
+        seen: Which positions count, of a shape that broadcasts to that of the scores; None is all.
+    """
+    if seen is None:
+        return scores.softmax(dim=-1)
+    nothing = ~seen.any(dim=-1, keepdim=True)
+    return scores.masked_fill(~(seen | nothing), -torch.inf).softmax(dim=-1).masked_fill(nothing, 0.0)
 
 
 def uniform_parameter(shape: tuple[int, ...], generator: torch.Generator) -> nn.Parameter:

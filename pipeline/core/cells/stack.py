@@ -103,8 +103,8 @@ class RecurrentStack(nn.Module):
             initial: States before the first timestep of each layer and direction, (B, H) each; None for zeros.
             taps: Added to the states of each layer and direction, (T, B, H) each; the gradients of zeros are dL/dh_t
                 and dL/dc_t.
-            lengths_B: After how many timesteps each example ends, at least 1; what follows is padding that nothing
-                before it depends on. None where all have T.
+            lengths_B: After how many timesteps each example ends; what follows is padding that nothing before it
+                depends on. An empty one, of length 0, ends in its initial state. None where all have T.
             state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
         """
         inputs, states, final = list[Tensor](), list[States](), list[States]()
@@ -126,7 +126,8 @@ class RecurrentStack(nn.Module):
             run = States(*(state.squeeze(0) for state in found[: len(self.cell.states)]))
             inputs.append(layer_input)
             states.append(run.map(in_its_time))
-            final.append(run.map(lambda state: last_of(state, lengths_B)))
+            ends = zip(run.tensors(), start.tensors(), strict=True)
+            final.append(States(*(last_of(state, before, lengths_B) for state, before in ends)))
         return StackRun(
             outputs=_beside(states[-self.num_directions :]),
             inputs=tuple(inputs),
@@ -154,11 +155,13 @@ def turned_round(x_TBF: Tensor, lengths_B: Tensor | None) -> Tensor:
     return x_TBF.gather(0, source_TB[..., None].expand_as(x_TBF))
 
 
-def last_of(x_TBF: Tensor, lengths_B: Tensor | None) -> Tensor:
-    """Return what stands at the last timestep of each sequence, (B, F)."""
+def last_of(x_TBF: Tensor, initial_BF: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """Return what stands at the last timestep of each sequence, (B, F): of an empty one, what was there before it."""
     if lengths_B is None:
         return x_TBF[-1]
-    return x_TBF.gather(0, (lengths_B - 1)[None, :, None].expand(1, *x_TBF.shape[1:])).squeeze(0)
+    last_B = (lengths_B - 1).clamp_min(0)
+    last_BF = x_TBF.gather(0, last_B[None, :, None].expand(1, *x_TBF.shape[1:])).squeeze(0)
+    return torch.where(lengths_B[:, None] > 0, last_BF, initial_BF)
 
 
 def places_of(num_layers: int, bidirectional: bool) -> tuple[Place, ...]:

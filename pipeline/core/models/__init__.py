@@ -29,6 +29,7 @@ from pipeline.core.models.interface import (
     num_scored,
     num_wrong,
     teacher_forced,
+    wrong,
 )
 from pipeline.core.models.network import Network, RunOptions
 from pipeline.core.models.replicas import Pass, Replicas
@@ -58,6 +59,7 @@ __all__ = [
     "num_scored",
     "num_wrong",
     "teacher_forced",
+    "wrong",
 ]
 
 

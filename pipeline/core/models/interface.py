@@ -29,6 +29,8 @@ class Interface:
         target_kind: A real target under squared error, or a class under cross-entropy.
         output_size: Numbers per prediction.
         padded: Whether inputs, and targets that are sequences, end with `PAD` where they are shorter than others.
+        unknown: The class that stands for all tokens that are not told apart; to answer it is wrong. None where there
+            is none.
     """
 
     input_kind: InputKind
@@ -37,6 +39,7 @@ class Interface:
     target_kind: TargetKind
     output_size: int
     padded: bool = False
+    unknown: int | None = None
 
     @property
     def decodes(self) -> bool:
@@ -101,8 +104,8 @@ def teacher_forced(targets: Tensor) -> Tensor:
 
 
 def lengths_of(tokens: Tensor) -> Tensor:
-    """Return how many tokens before the padding each row (…, T) has, at least 1."""
-    return (tokens != PAD).sum(dim=-1).clamp_min(1)
+    """Return how many tokens before the padding each row (…, T) has; no prepared dataset has an empty one."""
+    return (tokens != PAD).sum(dim=-1)
 
 
 class Prediction(NamedTuple):
@@ -134,9 +137,20 @@ def loss(interface: Interface, predictions: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(predictions.flatten(0, -2), targets.flatten(), ignore_index=interface.ignored)
 
 
+def wrong(interface: Interface, classes: Tensor, targets: Tensor) -> Tensor:
+    """Return which of the classes answered are wrong, of the shape of both broadcast.
+
+    What is in no loss is never wrong. Where the target is the unknown token, every answer is.
+    """
+    missed = classes != targets
+    if interface.unknown is not None:
+        missed = missed | (targets == interface.unknown)
+    return missed & (targets != interface.ignored)
+
+
 def num_wrong(interface: Interface, predictions: Tensor, targets: Tensor) -> Tensor:
     """Return how many classes were predicted wrong, counted by timestep where every one has a target."""
-    return ((predictions.argmax(-1) != targets) & (targets != interface.ignored)).sum()
+    return wrong(interface, predictions.argmax(-1), targets).sum()
 
 
 def num_scored(interface: Interface, targets: Tensor) -> Tensor:

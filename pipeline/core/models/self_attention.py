@@ -68,7 +68,8 @@ class SelfAttentionModel(Network):
         h_BTH, weights = self.attend(run.tap(self.encode(inputs)), lengths_B)
         mean_BTT = weights[-1].mean(dim=1)
         if self.interface.target_at == "last":
-            return self.readout(last_of(h_BTH.transpose(0, 1), lengths_B)), mean_BTT
+            last_BH = last_of(h_BTH.transpose(0, 1), torch.zeros_like(h_BTH[:, 0]), lengths_B)
+            return self.readout(last_BH), mean_BTT
         num_scored = run.options.num_scored
         return self.readout(h_BTH if num_scored is None else h_BTH[:, -num_scored:]), mean_BTT
 

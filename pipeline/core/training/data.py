@@ -37,6 +37,7 @@ def interface_of(dataset: Task) -> Interface:
         target_kind=dataset.target_kind,
         output_size=dataset.output_size,
         padded=dataset.padded,
+        unknown=dataset.unknown_target,
     )
 
 

@@ -19,13 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.core.models import Replicas, Seq2SeqInputs, lengths_of, loss, num_scored, num_wrong
+from pipeline.core.models import Interface, Replicas, Seq2SeqInputs, lengths_of, loss, num_scored, num_wrong, wrong
 from pipeline.core.training.data import Sequences, to_device
 from pipeline.core.training.rows import RowWriter
 from pipeline.data import EOS, PAD, Dataset
 
-CHUNK = 128
-"""Sequences evaluated at once: bounds memory, changes nothing else."""
+MAX_SEQUENCES_AT_ONCE = 128
+MAX_NUMBERS_AT_ONCE = 2**26
+"""Sequences evaluated at once, and numbers held for them, 256 MiB in float32: both bound memory."""
 
 TEACHER_FORCED, FREE_RUNNING = "teacher_forced", "free_running"
 MODES = (TEACHER_FORCED, FREE_RUNNING)
@@ -108,6 +109,22 @@ class Evaluation:
             self.rows.write("breakdown", values, which, {"at": at}, mode=mode, by=by, step=step)
 
 
+def num_at_once(num_replicas: int, numbers_per_sequence: int) -> int:
+    """Return how many sequences are evaluated at once: 128, or as many as `MAX_NUMBERS_AT_ONCE` allow, at least one."""
+    return max(1, min(MAX_SEQUENCES_AT_ONCE, MAX_NUMBERS_AT_ONCE // (num_replicas * max(1, numbers_per_sequence))))
+
+
+def portions(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> list[Sequences]:
+    """Return a split in portions that fit into memory together with the replicas' states, weights and predictions."""
+    inputs, targets = split.take(slice(0, 1))
+    numbers = sum(num * size for num, _, size in replicas.model.tap_shapes(inputs))
+    numbers += replicas.interface.output_size * (1 if replicas.interface.target_at == "last" else targets.shape[1])
+    if replicas.model.attends:
+        source, asking = inputs if isinstance(inputs, Seq2SeqInputs) else (inputs, inputs)
+        numbers += source[0].numel() * asking.shape[1]
+    return split.split(num_at_once(len(flat_RP), numbers))
+
+
 def _listed(errors: Tensor | None, losses: Tensor) -> list[float | None]:
     return [None] * len(losses) if errors is None else errors.tolist()
 
@@ -122,7 +139,7 @@ def evaluate(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> tuple[Ten
     classes = interface.target_kind == "class"
     total_loss = torch.zeros(replicas.num_replicas, dtype=torch.float64, device=flat_RP.device)
     total_wrong, total = torch.zeros_like(total_loss), torch.zeros_like(total_loss[0])
-    for chunk in split.split(CHUNK):
+    for chunk in portions(replicas, flat_RP, split):
         weight = num_scored(interface, chunk.targets) if classes else len(chunk.targets)
         total += weight
         for r, prediction in enumerate(replicas.predict(parameters, chunk.inputs)):
@@ -147,7 +164,10 @@ def error_by_group(
         return {}
     assert isinstance(split.inputs, Tensor)  # noqa: S101 - token groups are of input tokens
     parameters, errors = replicas.named(flat_RP), {}
-    missed = [replicas.predict(parameters, part.inputs).argmax(-1) != part.targets for part in split.split(CHUNK)]
+    missed = [
+        wrong(replicas.interface, replicas.predict(parameters, part.inputs).argmax(-1), part.targets)
+        for part in portions(replicas, flat_RP, split)
+    ]
     missed_RNT = torch.cat(missed, dim=1)
     for group, tokens in groups.items():
         chosen_NT = torch.isin(split.inputs.long(), torch.tensor(tokens, device=flat_RP.device))
@@ -162,15 +182,17 @@ class Decoding(NamedTuple):
         tokens: By mode the most probable token at every position, (R, N, U); free-running, `PAD` after the first `EOS`.
         losses: By mode the cross-entropy of the true tokens in nats per token, (R,).
         targets: (N, U).
+        interface: Which of them are padding, and which unknown.
     """
 
     tokens: dict[str, Tensor]
     losses: dict[str, Tensor]
     targets: Tensor
+    interface: Interface
 
     def wrong(self, mode: str) -> Tensor:
-        """Return which tokens are not the true ones, (R, N, U); padding never is."""
-        return (self.tokens[mode] != self.targets) & (self.targets != PAD)
+        """Return which tokens are not the true ones, (R, N, U); padding never is, an unknown target always."""
+        return wrong(self.interface, self.tokens[mode], self.targets)
 
     def token_error(self, mode: str) -> Tensor:
         """Return the share of wrong tokens, (R,); NaN where the loss is not finite."""
@@ -202,7 +224,7 @@ def decode(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> Decoding:
     parameters = replicas.named(flat_RP)
     tokens: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
     losses: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
-    for inputs, targets in split.split(CHUNK):
+    for inputs, targets in portions(replicas, flat_RP, split):
         assert isinstance(inputs, Seq2SeqInputs)  # noqa: S101 - so decoders' are
         never = torch.zeros_like(inputs.decoder_inputs, dtype=torch.bool)
         read_RBU, free_RBU = replicas.free_running(parameters, inputs, never, shared=True)
@@ -217,6 +239,7 @@ def decode(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> Decoding:
         tokens={mode: torch.cat(parts, dim=1) for mode, parts in tokens.items()},
         losses={mode: torch.stack(parts).sum(dim=0) / num_tokens for mode, parts in losses.items()},
         targets=split.targets,
+        interface=replicas.interface,
     )
 
 

@@ -135,3 +135,18 @@ def test_parameters_come_from_the_generator_alone() -> None:
 def test_heads_share_the_units_equally(num_heads: int) -> None:
     with pytest.raises(ValueError, match=f"num_heads: expected a divisor of hidden_size, 12; got {num_heads}"):
         MultiHeadAttention(H, H, H, num_heads, torch.Generator())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_an_empty_source_weighs_nothing_and_leaves_every_gradient_finite(causal: bool) -> None:
+    module, x, y = module_of(H, H), randn(B, U, H).requires_grad_(), randn(B, S, H, seed=2).requires_grad_()
+    mask = torch.arange(S) < torch.tensor([7, 0, 4])[:, None]
+    output, weights = module(x, y, mask, causal)
+    assert not weights[1].any()
+    direction = randn(2, U, H, seed=3)
+    every = torch.autograd.grad((output[[0, 2]] * direction).sum(), [x, y, *module.parameters()], retain_graph=True)
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(output.sum(), [x, y, *module.parameters()]))
+    alone, _ = module(x[[0, 2]], y[[0, 2]], mask[[0, 2]], causal)
+    expected = torch.autograd.grad((alone * direction).sum(), [x, y, *module.parameters()])
+    for grad, wanted in zip(every, expected, strict=True):
+        torch.testing.assert_close(grad, wanted, rtol=1e-9, atol=1e-12)

@@ -93,3 +93,22 @@ def test_variants_are_told_apart_by_name_and_out_of_range_is_refused() -> None:
         build(DecoderAttention, {"name": "additive", "feeds": "nothing", "size": 0}, "a test")
     with pytest.raises(ConfigError, match="unknown value 'state'; .*known: .*attentional_state"):
         build(DecoderAttention, {"name": "dot", "feeds": "state"}, "a test")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_an_empty_source_weighs_nothing_and_leaves_every_gradient_finite(spec: DecoderAttention) -> None:
+    attention, query, keys = (
+        attention_of(spec),
+        randn(B, U, H).requires_grad_(),
+        randn(B, S, H, seed=2).requires_grad_(),
+    )
+    mask = MASK & torch.tensor([True, False, True])[:, None]
+    found = attention(query, keys, mask)
+    assert not found.weights_BUS[1].any()
+    assert not found.context_BUH[1].any()
+    every = torch.autograd.grad(found.context_BUH.square().sum(), [query, keys, *attention.parameters()])
+    others = [0, 2]
+    alone = attention(query[others], keys[others], MASK[others])
+    expected = torch.autograd.grad(alone.context_BUH.square().sum(), [query, keys, *attention.parameters()])
+    for grad, wanted in zip(every, expected, strict=True):
+        torch.testing.assert_close(grad, wanted, rtol=1e-12, atol=1e-13)

@@ -93,3 +93,23 @@ def test_states_are_stacked_and_unstacked_in_order() -> None:
     states = unstack_states(tensors, CELLS["lstm"])
     assert [(s.h, s.c) for s in states] == [(tensors[0], tensors[1]), (tensors[2], tensors[3])]
     assert stack_states(states) == tensors
+
+
+@pytest.mark.parametrize("initial", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
+def test_an_empty_sequence_ends_in_its_initial_state(cell: str, bidirectional: bool, initial: bool) -> None:
+    stack, x = stack_of(cell, 2, bidirectional), randn(4, 2, D)
+    before = None
+    if initial:
+        sizes = len(stack.cell.states)
+        before = [States(*(randn(2, stack.hidden_size, seed=9) for _ in range(sizes))) for _ in stack.places]
+    run = stack(x, before, None, torch.tensor([0, 3]))
+    alone = stack(x[:3, 1:], None if before is None else [state.map(lambda s: s[1:]) for state in before])
+    for index, (final, wanted) in enumerate(zip(run.final, alone.final, strict=True)):
+        for name, each in enumerate(final.tensors()):
+            start = torch.zeros(stack.hidden_size) if before is None else before[index].tensors()[name][0]
+            assert torch.equal(each[0], start.to(each.dtype))
+            torch.testing.assert_close(each[1], wanted.tensors()[name][0], rtol=1e-12, atol=1e-13)
+    total = sum(each.square().sum() for final in run.final for each in final.tensors())
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(total, list(stack.parameters())))

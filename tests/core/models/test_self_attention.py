@@ -48,6 +48,15 @@ def in_torch(layer: SelfAttentionLayer) -> nn.TransformerEncoderLayer:
     return plain
 
 
+@pytest.mark.parametrize("interface", [TOKEN_LAST, TOKEN_EVERY])
+def test_an_empty_sequence_leaves_every_gradient_finite_and_the_others_alone(interface: Interface) -> None:
+    model, tokens = model_of(interface), PADDED.masked_fill(torch.tensor([[False], [True], [False]]), 0)
+    values = model(tokens).values
+    torch.testing.assert_close(values[[0, 2]], model(PADDED[[0, 2]]).values, rtol=1e-12, atol=1e-13)
+    gradients = torch.autograd.grad(values.square().sum(), list(model.parameters()))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_values_and_input_gradients_are_those_of_torch_layer_by_layer(bidirectional: bool) -> None:
     model, x = model_of(REAL_LAST, bidirectional=bidirectional), randn(B, T, 2).requires_grad_()

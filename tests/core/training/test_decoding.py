@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,8 +14,9 @@ from torch import Tensor
 from pipeline.core.attention.score import NO_ATTENTION, Dot
 from pipeline.core.models import Interface, ModelSpec, Replicas, Seq2SeqInputs, loss, teacher_forced
 from pipeline.core.models.encoder_decoder import EncoderDecoder
+from pipeline.core.training import evaluation
 from pipeline.core.training.data import Sequences
-from pipeline.core.training.evaluation import FREE_RUNNING, MODES, TEACHER_FORCED, Decoding, decode, ended
+from pipeline.core.training.evaluation import FREE_RUNNING, MODES, TEACHER_FORCED, Decoding, decode, ended, evaluate
 from pipeline.data.dataset import EOS, PAD, SOS
 
 R, N, U, S, V = 3, 150, 5, 6, 6  # more sequences than are decoded at once
@@ -39,6 +42,7 @@ class Canned:
     """A pack whose answers to the n-th source are laid down; the source's only token is n."""
 
     interface = INTERFACE
+    model = SimpleNamespace(tap_shapes=lambda inputs: [], attends=False)
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(3)
@@ -190,3 +194,65 @@ def test_losses_of_a_real_pack_are_those_of_its_networks_given_the_tokens_that_t
             decoded.losses[FREE_RUNNING][r], loss(INTERFACE, predicted, TARGETS), rtol=1e-9, atol=0
         )
         assert torch.equal(decoded.tokens[FREE_RUNNING][r], ended(predicted.argmax(dim=-1)))
+
+
+UNKNOWN = 4
+
+
+def test_the_unknown_token_is_never_a_right_answer(decoding: Decoding) -> None:
+    known = decoding._replace(interface=dataclasses.replace(INTERFACE, unknown=UNKNOWN))
+    answered = (decoding.tokens[FREE_RUNNING] == UNKNOWN) & (TARGETS == UNKNOWN)
+    assert answered.any()
+    assert torch.equal(known.wrong(FREE_RUNNING), decoding.wrong(FREE_RUNNING) | (TARGETS == UNKNOWN).expand(R, -1, -1))
+    assert (known.sequence_error() > decoding.sequence_error()).all()
+    every = known._replace(tokens=dict.fromkeys(MODES, TARGETS.expand(R, -1, -1)))
+    share = (TARGETS == UNKNOWN).sum() / (TARGETS != PAD).sum()
+    torch.testing.assert_close(every.token_error(FREE_RUNNING), share.double().expand(R))
+
+
+def small_replicas(**changes: Any) -> tuple[Replicas, Sequences]:
+    spec = dataclasses.replace(ModelSpec.plain(cell="gru", hidden_size=4), attention=Dot(feeds="nothing"))
+    interface = dataclasses.replace(INTERFACE, **changes)
+    replicas = Replicas([EncoderDecoder(interface, spec, seed).double() for seed in range(R)])
+    return replicas, Sequences(Seq2SeqInputs(ragged(S, LENGTHS, 7), teacher_forced(TARGETS)), TARGETS)
+
+
+def test_a_large_vocabulary_is_evaluated_in_smaller_portions_with_the_same_result(monkeypatch) -> None:
+    replicas, split = small_replicas()
+    per_sequence = 2 * 4 * S + 4 * (U - S) + INTERFACE.input_size * S + U * V + U * S  # states, inputs, logits, weights
+    expected = decode(replicas, replicas.flat_RP, split), evaluate(replicas, replicas.flat_RP, split)
+    assert [len(part.targets) for part in evaluation.portions(replicas, replicas.flat_RP, split)] == [128, 22]
+    for num, at_once in ((7 * R * per_sequence, 7), (7 * R * per_sequence - 1, 6), (1, 1)):
+        monkeypatch.setattr(evaluation, "MAX_NUMBERS_AT_ONCE", num)
+        assert len(evaluation.portions(replicas, replicas.flat_RP, split)[0].targets) == at_once
+        found = decode(replicas, replicas.flat_RP, split), evaluate(replicas, replicas.flat_RP, split)
+        for mode in MODES:
+            assert torch.equal(found[0].tokens[mode], expected[0].tokens[mode])
+            torch.testing.assert_close(found[0].losses[mode], expected[0].losses[mode], rtol=1e-12, atol=0)
+        for mine, theirs in zip(found[1], expected[1], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=0)
+
+
+def test_as_many_sequences_at_once_as_memory_holds() -> None:
+    assert evaluation.num_at_once(5, 51 * 30_000) * 5 * 51 * 30_000 <= evaluation.MAX_NUMBERS_AT_ONCE
+    assert evaluation.num_at_once(5, 100 * 97) == 128
+    assert evaluation.num_at_once(5, 10**12) == 1
+
+
+@pytest.mark.parametrize("attention", [NO_ATTENTION, Dot(feeds="nothing"), Dot(feeds="context")])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_an_empty_source_leaves_losses_and_gradients_finite_and_other_sequences_alone(
+    attention: Any, bidirectional: bool
+) -> None:
+    spec = ModelSpec.plain(cell="lstm", hidden_size=4, bidirectional=bidirectional)
+    spec = dataclasses.replace(spec, attention=attention)
+    replicas = Replicas([EncoderDecoder(INTERFACE, spec, seed).double() for seed in range(R)])
+    source = ragged(S, torch.tensor([0, 3]), 7)
+    inputs = Seq2SeqInputs(source, teacher_forced(TARGETS[:2]))
+    run = replicas.backpropagate(replicas.flat_RP, inputs, TARGETS[:2], trace=True, shared=True)
+    assert run.losses.isfinite().all()
+    assert run.grad_RP.isfinite().all()
+    assert all(grad.isfinite().all() for grad in run.grad_states.values())
+    both = replicas.predict(replicas.named(replicas.flat_RP), inputs)
+    alone = replicas.predict(replicas.named(replicas.flat_RP), Seq2SeqInputs(source[1:], inputs.decoder_inputs[1:]))
+    torch.testing.assert_close(both[:, 1:], alone, rtol=1e-12, atol=1e-13)
