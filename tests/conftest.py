@@ -1,7 +1,8 @@
-"""Which tests belong to the numerical core: `pytest -m core` runs those of them that are quick."""
+"""How the tests are divided: the numerical core's quick ones (`pytest -m core`), and who runs what beside whom."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,19 @@ TESTS = Path(__file__).parent
 CORE = {"config", "data", "core", "selftest", "test_architecture.py"}
 """Folders and files of this folder that need neither Ray nor DVC, neither W&B nor a drawing library."""
 
+CLUSTERS = {"test_end_to_end.py", "test_dvc.py", "sweep/test_executor_ray.py"}
+"""Files whose tests start Ray clusters, one after the other: two at once starve each other."""
+
+MAX_WORKERS = 4
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return a worker per processor, or none where files or folders are named: those tests run in this process."""
+    if config.option.file_or_dir:
+        return 0
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(processors, MAX_WORKERS)
+
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave the other folders unread under `-m core`: they import what the core does without."""
@@ -20,10 +34,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.option.markexpr == "core" and room and room[0] not in CORE else None
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test by its folder: `pipeline`, or `core` where it is not marked `slow` itself."""
+    """Mark every test by its folder: `pipeline`, or `core` where it is not marked `slow` itself.
+
+    The tests of a file share its fixtures, so that one worker runs them; those of CLUSTERS come first, on one worker.
+    """
     for item in items:
-        if item.path.relative_to(TESTS).parts[0] not in CORE:
+        path = item.path.relative_to(TESTS)
+        if path.parts[0] not in CORE:
             item.add_marker(pytest.mark.pipeline)
         elif item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.core)
+        item.add_marker(pytest.mark.xdist_group("clusters" if path.as_posix() in CLUSTERS else path.as_posix()))
+    items.sort(key=lambda item: item.path.relative_to(TESTS).as_posix() not in CLUSTERS)
