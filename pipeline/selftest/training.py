@@ -26,7 +26,7 @@ from pipeline.core.training.forcing import (
 from pipeline.core.training.optimisers import Sgd
 from pipeline.core.training.regularisation import NoRegularisation, VanishingGradient
 from pipeline.core.training.schedule import Truncation
-from pipeline.core.training.spec import DatasetRef, DiagnosticsSpec, TrainingSpec, TrialSpec
+from pipeline.core.training.spec import Convergence, DatasetRef, DiagnosticsSpec, TrainingSpec, TrialSpec
 from pipeline.core.training.step import Step
 from pipeline.data import Dataset
 from pipeline.data.memory import Adding, CopyMemory, TemporalOrder
@@ -211,6 +211,8 @@ def _summed_gradient(truncation: Truncation | None) -> Tensor:
             evaluate_every=1,
             stop_on="validation_loss",
             stop_below=None,
+            explodes_above=None,
+            convergence=Convergence(last_share=0.2, improvement=0.05),
             truncation=truncation,
             forcing=constant,
         ),

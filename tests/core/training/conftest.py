@@ -36,6 +36,7 @@ class SmallDataset:
     padded: bool = False
     input_tokens: tuple[str, ...] | None = None
     target_tokens: tuple[str, ...] | None = None
+    unknown_target: int | None = None
     frame_shape: tuple[int, int] | None = None
     unseen: Mapping[int, Split] = dataclasses.field(default_factory=dict)
 
