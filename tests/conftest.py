@@ -6,9 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
-
-torch.set_num_threads(1)  # as a trial trains; two threads that wait for each other cost more than small tensors do
 
 TESTS = Path(__file__).parent
 CORE = {"config", "data", "core", "selftest", "test_architecture.py"}
@@ -40,6 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     The tests of a file share its fixtures, so that one worker runs them; those of CLUSTERS come first, on one worker.
     """
+    import torch  # where tests run, not in the process that hands them out
+
+    torch.set_num_threads(1)  # as a trial trains; two threads that wait for each other cost more than small tensors do
     for item in items:
         path = item.path.relative_to(TESTS)
         if path.parts[0] not in CORE:
