@@ -6,16 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
-
-torch.set_num_threads(1)  # as a trial trains; two threads that wait for each other cost more than small tensors do
 
 TESTS = Path(__file__).parent
 CORE = {"config", "data", "core", "selftest", "test_architecture.py"}
 """Folders and files of this folder that need neither Ray nor DVC, neither W&B nor a drawing library."""
 
-CLUSTERS = {"test_end_to_end.py", "test_dvc.py", "sweep/test_executor_ray.py"}
+CLUSTERS = {"sweep/test_executor_ray.py", "test_end_to_end.py"}
 """Files whose tests start Ray clusters, one after the other: two at once starve each other."""
+
+LONGEST = {"test_dvc.py"}
+"""What takes longest beside them."""
 
 MAX_WORKERS = 4
 
@@ -38,13 +38,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test by its folder: `pipeline`, or `core` where it is not marked `slow` itself.
 
-    The tests of a file share its fixtures, so that one worker runs them; those of CLUSTERS come first, on one worker.
+    The tests of a file share its fixtures, so that one worker runs them. Those of CLUSTERS come first, on one worker,
+    and LONGEST next, lest all others wait for them in the end.
     """
+    import torch  # where tests run, not in the process that hands them out
+
+    torch.set_num_threads(1)  # as a trial trains; two threads that wait for each other cost more than small tensors do
     for item in items:
-        path = item.path.relative_to(TESTS)
-        if path.parts[0] not in CORE:
+        path = name_of(item)
+        if path.split("/")[0] not in CORE:
             item.add_marker(pytest.mark.pipeline)
         elif item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.core)
-        item.add_marker(pytest.mark.xdist_group("clusters" if path.as_posix() in CLUSTERS else path.as_posix()))
-    items.sort(key=lambda item: item.path.relative_to(TESTS).as_posix() not in CLUSTERS)
+        item.add_marker(pytest.mark.xdist_group("clusters" if path in CLUSTERS else path))
+    items.sort(key=lambda item: (name_of(item) not in CLUSTERS, name_of(item) not in LONGEST))
+
+
+def name_of(item: pytest.Item) -> str:
+    """Return the file of a test, from this folder on."""
+    return item.path.relative_to(TESTS).as_posix()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,11 +29,18 @@ LAYERS = {
 LIBRARIES = {"ray", "wandb", "dvc", "polars", "seaborn", "matplotlib", "pandas", "pyarrow"}
 
 
-def modules() -> Iterator[Path]:
-    yield from sorted((ROOT / "pipeline").rglob("*.py"))
+@cache
+def modules() -> tuple[Path, ...]:
+    return tuple(sorted((ROOT / "pipeline").rglob("*.py")))
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Every imported module, full names; those under TYPE_CHECKING do not count."""
     found: set[str] = set()
 
@@ -48,8 +55,8 @@ def imports(path: Path) -> set[str]:
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    visit(ast.parse(path.read_text(encoding="utf-8")))
-    return found
+    visit(parsed(path))
+    return frozenset(found)
 
 
 def part_of(path: Path) -> str:
@@ -88,6 +95,7 @@ def test_the_core_imports_torch_and_numpy_alone() -> None:
             assert not {name.split(".")[0] for name in imports(path)} & LIBRARIES, path
 
 
+@pytest.mark.slow
 def test_the_core_trains_where_nothing_else_is_installed(tmp_path: Path) -> None:
     program = f"""
 import sys
@@ -107,6 +115,6 @@ assert result.status == "ok", result
 
 def test_nothing_draws_from_a_global_generator() -> None:
     for path in modules():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Attribute) and node.attr in {"manual_seed", "seed"}:
                 assert ast.unparse(node) not in {"torch.manual_seed", "np.random.seed", "random.seed"}, path

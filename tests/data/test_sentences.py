@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter, defaultdict
+from functools import cache
 
 import numpy as np
 import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import load_dataset, prepare_dataset
-from pipeline.data.dataset import PAD, SPLITS
+from pipeline.data.dataset import PAD, SPLITS, Dataset
 from pipeline.data.generator import Shares
 from pipeline.data.sentences import LEFT_NAMES, RIGHT_NAMES, Sentences, sentences_of, split_sentences
 from pipeline.errors import DatasetError
@@ -23,6 +24,12 @@ PRAISE = {"good", "great", "clever", "moving"}
 VERBS = {"sings": "PER", "tells": "PER", "laughs": "PER", "exports": "LOC", "lies": "LOC", "attracts": "LOC"}
 VERBS |= {"hires": "ORG", "issues": "ORG", "pays": "ORG"}
 INTRODUCED = {"Mr": "PER", "Mrs": "PER", "of": "LOC", "to": "LOC", "bank": "ORG", "called": "ORG"}
+
+
+@cache
+def generated(task: str, sizes: Sizes = SIZES) -> Dataset:
+    """A dataset that several tests look at and none changes."""
+    return TASKS[task].generate(12, sizes)
 
 
 def sentiment_of(text: str) -> str:
@@ -99,7 +106,7 @@ def test_a_name_is_known_from_its_own_side_and_guessed_from_the_other(seen):
 
 
 def test_the_memoryless_loss_of_tags_is_that_of_the_best_answer_to_one_word():
-    dataset = TASKS["entities"].generate(12, SIZES)
+    dataset = generated("entities")
     train, answers = dataset.splits["train"], defaultdict(Counter)
     for word, tag in zip(train.inputs.ravel().tolist(), train.targets.ravel().tolist(), strict=True):
         if word != PAD:
@@ -110,7 +117,7 @@ def test_the_memoryless_loss_of_tags_is_that_of_the_best_answer_to_one_word():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_no_sentence_is_in_two_splits_or_twice_in_one(task):
-    dataset = TASKS[task].generate(12, SIZES)
+    dataset = generated(task)
     rows = [row.tobytes() for split in SPLITS for row in dataset.splits[split].inputs]
     assert len(set(rows)) == len(rows) == 4600
     assert len({words for _, words, _ in sentences_of(task)}) == len(sentences_of(task)) > 50_000
@@ -118,7 +125,7 @@ def test_no_sentence_is_in_two_splits_or_twice_in_one(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_arrays_are_the_sentences_filled_up(task):
-    dataset = TASKS[task].generate(12, Sizes(50, 1, 1))
+    dataset = generated(task, Sizes(50, 1, 1))
     known, train = {words: answers for _, words, answers in sentences_of(task)}, dataset.splits["train"]
     assert train.inputs.dtype == train.targets.dtype == np.uint8
     for inputs, targets in zip(train.inputs, train.targets, strict=True):
@@ -129,7 +136,7 @@ def test_arrays_are_the_sentences_filled_up(task):
 
 
 def test_the_tasks_say_what_the_arrays_are():
-    sentiment, entities = (TASKS[task].generate(12, Sizes(5, 5, 5)) for task in ("sentiment", "entities"))
+    sentiment, entities = (generated(task, Sizes(5, 5, 5)) for task in ("sentiment", "entities"))
     assert (sentiment.target_at, sentiment.target_tokens) == ("last", ("negative", "positive"))
     assert (sentiment.baseline_loss, sentiment.baseline_name) == (math.log(2), "chance")
     assert (entities.target_at, entities.target_tokens) == ("every", ("<pad>", "O", "PER", "LOC", "ORG"))
@@ -142,7 +149,7 @@ def test_the_tasks_say_what_the_arrays_are():
 
 
 def test_the_groups_of_words_are_all_words_by_where_their_tag_is_decided():
-    entities = TASKS["entities"].generate(12, Sizes(5, 5, 5))
+    entities = generated("entities", Sizes(5, 5, 5))
     groups = {kind: [entities.input_tokens[i] for i in ids] for kind, ids in entities.token_groups.items()}
     assert (tuple(groups["left"]), tuple(groups["right"])) == (LEFT_NAMES, RIGHT_NAMES)
     assert sorted(sum(groups.values(), [])) == sorted(entities.input_tokens[3:])
@@ -159,7 +166,7 @@ def test_forms_are_taken_alike_until_one_is_used_up():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_answers_are_balanced(task):
-    targets = TASKS[task].generate(12, SIZES).splits["train"].targets
+    targets = generated(task).splits["train"].targets
     counts = np.bincount(targets.ravel())[-3 if task == "entities" else -2 :]
     assert (np.abs(counts / counts.mean() - 1) < 0.06).all()
 

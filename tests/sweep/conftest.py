@@ -19,7 +19,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Paths, Par
     return write_project(tmp_path / "project")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
     """Ray with two processors in this process, started once: a sweep uses a connection that is there."""
     ray = pytest.importorskip("ray")

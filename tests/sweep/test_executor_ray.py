@@ -153,6 +153,7 @@ def closed_port() -> int:
         ("somewhere", r"RAY_ADDRESS=somewhere: expected host:port, such as 10.0.0.1:6379, or auto"),
         ("ray://head:10001", r"RAY_ADDRESS=ray://head:10001: .*`ray job submit"),
     ],
+    ids=["nothing answers", "no address", "a client's"],  # the same in every process: a port is another each time
 )
 def test_an_address_without_a_cluster_is_refused_at_once(
     monkeypatch: pytest.MonkeyPatch, address: str, message: str

@@ -6,11 +6,14 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.test_architecture import ROOT
 
 ROOMS = ("cells", "models", "measures")
 
 
+@pytest.mark.slow
 def test_the_lstm_under_another_name_passes_every_test_of_a_cell() -> None:
     plugin = ["-p", "tests.core.cells.renamed_lstm", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-q", "-rN", *plugin, "-k", "renamed and not another_name"]

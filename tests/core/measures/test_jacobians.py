@@ -108,8 +108,8 @@ def test_orthogonal_jacobians_leave_all_lengths_alone() -> None:
 
 @pytest.mark.parametrize("a", [0.05, -0.9, 1.0, 1.1, 20.0])
 def test_a_scalar_chain_is_a_power(a: float) -> None:
-    found = singular_values_by_lag(torch.full((1, 2000, 1, 1, 1), a, dtype=F64), [1, 100, 2000])
-    expected = torch.tensor([[1.0, 100.0, 2000.0]], dtype=F64) * math.log10(abs(a))
+    found = singular_values_by_lag(torch.full((1, 400, 1, 1, 1), a, dtype=F64), [1, 100, 400])  # 1e±520 at the ends
+    expected = torch.tensor([[1.0, 100.0, 400.0]], dtype=F64) * math.log10(abs(a))
     for quantity in ("largest", "median", "smallest"):
         torch.testing.assert_close(found[quantity], expected, rtol=1e-12, atol=1e-12)
     assert found["condition"].abs().max() < 1e-9

@@ -18,6 +18,7 @@ from pipeline.core.models.architecture import NoAttention
 from pipeline.core.models.generation import beam_search, generate, log_probability, network_of
 from pipeline.core.training import TrialSpec, train_networks
 from tests.core.cells.reference import IN_TORCH
+from tests.core.slowly import slowly
 from tests.core.training.conftest import RAW, SmallDataset, Split
 
 V, H = 4, 6
@@ -68,6 +69,11 @@ def test_states_carried_from_token_to_token_write_what_whole_passes_do(cell: str
         shares = (log_p / temperature).softmax(dim=0) if temperature else (log_p == log_p.max()).double()
         written.append(int(torch.multinomial(shares, 1, generator=draws)))
     assert generate(model, PROMPT, 30, temperature=temperature, generator=fresh()) == written[len(PROMPT) :]
+
+
+@pytest.mark.parametrize("cell", IN_TORCH)
+def test_the_sum_of_a_beam_is_the_score_of_what_it_wrote(cell: str) -> None:
+    model = model_of(cell)
     sequence, total = beam_search(model, PROMPT, 30, num_beams=1)
     assert total == pytest.approx(log_probability(model, [*PROMPT, *sequence])[2:].sum().item(), abs=1e-9)
 
@@ -79,7 +85,7 @@ def test_every_token_is_read_once() -> None:
     assert lengths == [len(PROMPT), *[1] * 19]
 
 
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("temperature", [0.3, *slowly(1.0, 3.0)])
 def test_draws_have_the_tempered_distribution(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
     model, draws, num = model_of(), fresh(), 4000
     answer = model(torch.tensor([PROMPT]))  # to the same prompt always the same: 4000 passes are one

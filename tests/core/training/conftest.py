@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -71,7 +70,7 @@ def adding() -> SmallDataset:
 def symbols() -> SmallDataset:
     names = {"train": 256, "validation": 64, "test": 64}
     splits = {name: symbols_split(size, 12, seed) for seed, (name, size) in enumerate(names.items())}
-    return SmallDataset(MappingProxyType(splits), "token", 4, "every", "class", 4, float(np.log(4)))
+    return SmallDataset(splits, "token", 4, "every", "class", 4, float(np.log(4)))
 
 
 RAW = {

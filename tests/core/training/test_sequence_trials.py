@@ -36,6 +36,9 @@ TABLES = ("curves", "traces", "eigenvalues", "attention", "breakdown", "tokens")
 JUDGED = (("loss", "train"), ("grad_norm", ""), ("loss", "validation"), ("error", "validation"))
 """Metrics that every trial with classes has, and of which split."""
 
+BOTH_WAYS = {"model__bidirectional": True}
+SELF = {"model__attention": {"name": "self", "num_heads": 2}}
+
 
 @pytest.fixture
 def sampled(spec_of: Callable[..., TrialSpec]) -> TrialSpec:
@@ -88,6 +91,7 @@ def test_traces_reach_the_encoder_and_what_it_reads(sampled: TrialSpec) -> None:
     assert {*tables["eigenvalues"]["part"]} == {"encoder", "decoder"}
 
 
+@pytest.mark.slow
 def test_same_spec_twice_and_a_replica_alone_give_the_same_rows(sampled: TrialSpec) -> None:
     dataset, (first, sink) = reversal(), finished(sampled, reversal())
     sinks = [sink, MemorySink(), MemorySink()]
@@ -100,6 +104,7 @@ def test_same_spec_twice_and_a_replica_alone_give_the_same_rows(sampled: TrialSp
         assert sorted_rows(sinks[0], table, [1]) == sorted_rows(sinks[2], table)
 
 
+@pytest.mark.slow
 def test_a_captioner_alone_gives_the_rows_it_gives_in_a_pack(spec_of: Any) -> None:
     spec = small(spec_of, model__attention=ADDITIVE, training__forcing=LINEAR)
     sinks, dataset = [MemorySink() for _ in range(2)], canvases()
@@ -110,9 +115,8 @@ def test_a_captioner_alone_gives_the_rows_it_gives_in_a_pack(spec_of: Any) -> No
         assert sorted_rows(sinks[0], table, [2]) == sorted_rows(sinks[1], table)
 
 
-@pytest.mark.parametrize(
-    "die_after", [pytest.param(1, marks=pytest.mark.slow), 5, pytest.param(9, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("die_after", [1, 5, 9])
 def test_a_killed_trial_goes_on_under_scheduled_sampling_bit_for_bit(sampled: TrialSpec, die_after: int) -> None:
     interrupted, dataset = MemorySink(), reversal()
     expected, whole = finished(sampled, dataset)
@@ -126,6 +130,7 @@ def test_a_killed_trial_goes_on_under_scheduled_sampling_bit_for_bit(sampled: Tr
         assert sorted_rows(interrupted, table) == sorted_rows(whole, table)
 
 
+@pytest.mark.slow
 def test_a_replica_that_diverges_on_the_way_leaves_its_neighbours_bit_identical(
     sampled: TrialSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,11 +180,16 @@ def test_the_doubly_stochastic_term_makes_attention_cover_the_source(spec_of: An
     assert (found[3.0][:, -1] < 0.8 * found[1e-6][:, -1]).all()
 
 
-@pytest.mark.parametrize("make", [first_letter, letter_before])
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"model__bidirectional": True}, {"model__attention": {"name": "self", "num_heads": 2}}],
-    ids=["forward", "both ways", "self-attention"],
+    ("make", "changes"),
+    [
+        pytest.param(first_letter, {}, id="first letter", marks=pytest.mark.slow),
+        pytest.param(first_letter, BOTH_WAYS, id="first letter, both ways"),
+        pytest.param(first_letter, SELF, id="first letter, self-attention", marks=pytest.mark.slow),
+        pytest.param(letter_before, {}, id="letter before", marks=pytest.mark.slow),
+        pytest.param(letter_before, BOTH_WAYS, id="letter before, both ways", marks=pytest.mark.slow),
+        pytest.param(letter_before, SELF, id="letter before, self-attention"),
+    ],
 )
 def test_classification_of_ragged_sequences_ignores_padding(
     make: Callable[[int], SmallDataset], changes: dict[str, Any], spec_of: Any

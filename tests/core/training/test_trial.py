@@ -18,8 +18,9 @@ from pipeline.core.training.loop import Trial, train
 from pipeline.core.training.progress import ReplicaOutcome
 from pipeline.errors import ConfigError
 from pipeline.results import HOST_COLUMNS
+from tests.core.slowly import slowly
 from tests.core.training.conftest import adding_split
-from tests.core.training.sequences import rows_about
+from tests.core.training.sequences import finished, rows_about
 
 
 class Slot:
@@ -52,14 +53,14 @@ def sorted_rows(sink: MemorySink, table: str, seeds: list[int] | None = None) ->
 
 @pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
 def test_same_spec_twice_gives_the_same_rows(cell: str, adding: Any, spec_of: Any) -> None:
-    sinks = [MemorySink(), MemorySink()]
-    results = [run_trial(spec_of(model__cell=cell), adding, sink) for sink in sinks]
-    assert rows_of(results[0]) == rows_of(results[1])
+    spec, again = spec_of(model__cell=cell), MemorySink()
+    expected, first = finished(spec, adding)
+    assert rows_of(run_trial(spec, adding, again)) == rows_of(expected)
     for table in ("curves", "traces", "eigenvalues"):
-        assert sorted_rows(sinks[0], table) == sorted_rows(sinks[1], table)
+        assert sorted_rows(again, table) == sorted_rows(first, table)
 
 
-@pytest.mark.parametrize("cell", ["elman", "elman_relu", "lstm", "gru"])
+@pytest.mark.parametrize("cell", ["elman", "lstm", *slowly("elman_relu", "gru")])
 def test_a_replica_in_a_pack_of_8_equals_the_same_replica_alone(cell: str, adding: Any, spec_of: Any) -> None:
     pack, alone = MemorySink(), MemorySink()
     dense = {"training__stop_below": 0.3, "training__evaluate_every": 5, "diagnostics__num_traces": 20}
@@ -71,13 +72,12 @@ def test_a_replica_in_a_pack_of_8_equals_the_same_replica_alone(cell: str, addin
         assert sorted_rows(pack, table, [5]) == sorted_rows(alone, table)
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("cell", ["lstm", *slowly("elman", "gru")])
 def test_a_nan_planted_in_one_replica_leaves_the_others_bit_identical(
     cell: str, adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = spec_of(model__cell=cell)
-    clean, poisoned = MemorySink(), MemorySink()
-    expected = run_trial(spec, adding, clean)
+    spec, poisoned = spec_of(model__cell=cell), MemorySink()
+    expected, clean = finished(spec, adding)
 
     class Planted(SequenceModel):
         def __init__(self, *arguments: Any) -> None:
@@ -98,7 +98,7 @@ def test_a_nan_planted_in_one_replica_leaves_the_others_bit_identical(
     assert result.status == "diverged"
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "momentum", "rmsprop", "adam"])
+@pytest.mark.parametrize("optimiser", ["adam", *slowly("sgd", "momentum", "rmsprop")])
 def test_a_killed_trial_goes_on_from_its_checkpoint_bit_for_bit(optimiser: str, adding: Any, spec_of: Any) -> None:
     fields = {
         "sgd": {},
@@ -107,8 +107,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint_bit_for_bit(optimiser: str, 
         "adam": {"beta1": 0.9, "beta2": 0.999},
     }
     spec = spec_of(optimiser={"name": optimiser, "learning_rate": 0.01, **fields[optimiser]})
-    whole, interrupted = MemorySink(), MemorySink()
-    expected = run_trial(spec, adding, whole)
+    interrupted, (expected, whole) = MemorySink(), finished(spec, adding)
     slot = Slot(die_after=17)
     with pytest.raises(KeyboardInterrupt, match="plug"):
         run_trial(spec, adding, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
@@ -182,12 +181,11 @@ def test_time_limit_ends_a_trial_as_timed_out(adding: Any, spec_of: Any) -> None
     assert math.isfinite(result.rows[0]["test_loss"])
 
 
-@pytest.mark.parametrize("stop_at", [0, 2, 10, 13])  # an evaluation and a trace, a trace, an evaluation, neither
+@pytest.mark.parametrize("stop_at", [2, 10, *slowly(0, 13)])  # a trace, an evaluation, both, neither
 def test_a_trial_that_ran_out_of_time_goes_on_under_a_higher_limit(
     stop_at: int, adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, continued, slot = MemorySink(), MemorySink(), Slot()
-    expected = run_trial(spec_of(), adding, whole)
+    continued, slot, (expected, whole) = MemorySink(), Slot(), finished(spec_of(), adding)
     with monkeypatch.context() as patch:
         patch.setattr(Trial, "is_out_of_time", lambda trial: trial.progress.step == stop_at)
         first = run_trial(spec_of(), adding, MemorySink(), checkpoints=slot, max_wall_time_s=1.0)
@@ -294,7 +292,7 @@ def test_the_best_weights_are_tested_at_lengths_they_never_saw(adding: Any, spec
     predictions = trial.replicas.predict(trial.replicas.named(trial.progress.best_RP), torch.from_numpy(longer.inputs))
     expected = ((predictions - torch.from_numpy(longer.targets)) ** 2).mean(dim=(1, 2))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert rows_of(result) == rows_of(run_trial(spec_of(), adding, MemorySink()))  # nothing else changes
+    assert rows_of(result) == rows_of(finished(spec_of(), adding)[0])  # nothing else changes
 
 
 def test_errors_are_told_for_each_kind_of_token(symbols: Any, spec_of: Any) -> None:

@@ -15,6 +15,8 @@ from pipeline.core.training.data import Sequences
 from pipeline.core.training.loop import Trial, train
 from pipeline.core.training.schedule import Truncation, Windows
 from pipeline.errors import ConfigError
+from tests.core.slowly import slowly
+from tests.core.training.sequences import finished
 from tests.core.training.test_trial import Slot, rows_of, sorted_rows
 
 T = 12  # of the `symbols` fixture
@@ -161,11 +163,11 @@ def test_a_penalty_weighs_beside_the_loss_of_a_window_as_beside_the_whole_loss(s
 def test_k2_over_the_sequence_with_one_update_is_full_backpropagation_bit_for_bit(
     data: str, request: pytest.FixtureRequest, spec_of: Any
 ) -> None:
-    dataset, sinks = request.getfixturevalue(data), (MemorySink(), MemorySink())
-    full = run_trial(spec_of(), dataset, sinks[0])
-    covered = run_trial(spec_of(training__truncation=truncated(50, 50)), dataset, sinks[1])
+    dataset, sink = request.getfixturevalue(data), MemorySink()
+    full, whole = finished(spec_of(), dataset)
+    covered = run_trial(spec_of(training__truncation=truncated(50, 50)), dataset, sink)
     assert rows_of(full) == rows_of(covered)
-    assert sorted_rows(sinks[0], "curves") == sorted_rows(sinks[1], "curves")
+    assert sorted_rows(whole, "curves") == sorted_rows(sink, "curves")
 
 
 def test_a_target_at_the_end_is_truncated_from_the_end(adding: Any, spec_of: Any) -> None:
@@ -212,9 +214,11 @@ def test_the_state_before_a_target_at_the_end_is_of_the_present_batch_and_weight
     "changes",
     [
         {"training__truncation": truncated(2, 5), "model__cell": "lstm", "model__num_layers": 2},
-        {"clipping": {"name": "autoclip", "percentile": 10}},
-        {"regularisation": {"name": "vanishing_gradient", "weight": 4.0}},
-        {"clipping": {"name": "state_norm", "threshold": 0.01}},
+        *slowly(
+            {"clipping": {"name": "autoclip", "percentile": 10}},
+            {"regularisation": {"name": "vanishing_gradient", "weight": 4.0}},
+            {"clipping": {"name": "state_norm", "threshold": 0.01}},
+        ),
     ],
 )
 def test_what_is_carried_from_update_to_update_survives_a_kill(changes: Any, symbols: Any, spec_of: Any) -> None:
