@@ -186,6 +186,7 @@ class _Trial:
             "dataset.length": pl.lit(self.length, pl.Int64),
             "model.cell": pl.lit(self.cell),
             "model.hidden_size": pl.lit(self.shape.hidden_size, pl.Int64),
+            "model.num_layers": pl.lit(self.shape.num_layers, pl.Int64),
             "model.embedding_size": pl.lit(None, pl.Int64),
             "optimiser.name": pl.lit("adam"),
             "optimiser.learning_rate": pl.lit(self.lr),

@@ -18,8 +18,17 @@ from pipeline.config import Paths, Study, build, read_yaml, require
 from pipeline.errors import ConfigError, unknown_name
 from pipeline.quantities import Effect, Grid, Selection, difference_of, ratio_of, value_of
 from pipeline.quantities.quantity import NOTHING
+from pipeline.quantities.words import count, join, join_first, quoted
 
-VERDICTS = ("supported", "supported with a condition", "contradicted", "inconclusive", "not tested")
+VERDICTS = {
+    "supported": "✓",
+    "supported with a condition": "◐",
+    "contradicted": "✗",
+    "inconclusive": "?",
+    "not testable here": "⊘",
+    "not tested": "–",
+}
+"""Every verdict with its mark, as page, README and metrics have them."""
 
 _CHECKS: dict[str, pl.DataType] = {
     "claim": pl.String(),
@@ -33,13 +42,16 @@ _CHECKS: dict[str, pl.DataType] = {
     "high": pl.Float64(),
     "num_seeds": pl.Int64(),
     "num_left_out": pl.Int64(),
+    "not_converged": pl.String(),  # which arms had seeds that were still improving, in words
 }
 _VERDICTS: dict[str, pl.DataType] = {
     "claim": pl.String(),
     "statement": pl.String(),
     "study": pl.String(),
     "verdict": pl.String(),
-    "condition": pl.String(),
+    "mark": pl.String(),
+    "reason": pl.String(),  # the condition, what a test would need, or which checks are undecided
+    "scope": pl.String(),
     **{name: _CHECKS[name] for name in ("measure", "effect", "low", "high", "num_seeds")},
 }
 
@@ -51,17 +63,19 @@ class Check:
     Exactly one of `value`, `difference` and `ratio` describes the number: a quantity, an arm (or several, of which the
     best is meant), a `length` (longest if absent) and a value per facet of the quantity. The
     other side of a difference or a ratio is the same with the changes in `to`. Exactly one of `below` and `above` is
-    the threshold on whose expected side the whole interval must lie.
+    the threshold on whose expected side the whole interval must lie. Arms in `needs_converged` are those that the claim
+    says cannot: while seeds of theirs still improve at their end, the check is undecided.
     """
 
     grid: str
-    role: Literal["essential", "condition", "premise"] = "essential"
+    role: Literal["essential", "condition", "premise", "part"] = "essential"
     value: Mapping[str, Any] | None = None
     difference: Mapping[str, Any] | None = None
     ratio: Mapping[str, Any] | None = None
     to: Mapping[str, Any] | None = None
     below: float | None = None
     above: float | None = None
+    needs_converged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         asked = [kind for kind in ("value", "difference", "ratio") if getattr(self, kind) is not None]
@@ -95,6 +109,12 @@ class Check:
         selected = [Selection.of(side, where) for side in sides]
         if problem := self._problem(*selected):
             raise ConfigError(f"{where}: {selected[0].quantity.name}: {problem}")
+        arms = [arm for selection in selected for arm in selection.arms]
+        for arm in self.needs_converged:
+            if arm not in arms:
+                raise ConfigError(f"{where}: needs_converged: {unknown_name('arm of this check', arm, arms)}")
+            if not any(selection.of_training and arm in selection.arms for selection in selected):
+                raise ConfigError(f"{where}: needs_converged: {arm!r}: expected a number that training has a part in")
         return selected
 
     def _problem(self, first: Selection, second: Selection | None = None) -> str | None:
@@ -121,8 +141,28 @@ class Check:
             return value_of(sides[0], grid)
         return (ratio_of if self.ratio is not None else difference_of)(sides[0], sides[1], grid)
 
-    def answer(self, effect: Effect, min_seeds: int) -> str:
-        """Return `met`, `refuted` or `undecided`: on which side of the threshold the whole interval lies."""
+    def improving(self, grid: Grid) -> dict[str, tuple[int, int]]:
+        """Return of each arm with seeds that were still improving at their end how many, and of how many.
+
+        A replica that diverged or failed is none of them.
+        """
+        found: dict[str, tuple[int, int]] = {}
+        for selection in self.selections(""):
+            if selection.of_training:
+                runs = grid.at(selection.length).runs.drop_nulls("converged")
+                for arm in selection.arms or grid.arms:
+                    ends = runs.filter(pl.col("arm") == arm)["converged"]
+                    if not ends.all():
+                        found[arm] = max(found.get(arm, (0, 0)), (int((~ends).sum()), len(ends)))
+        return found
+
+    def answer(self, effect: Effect, min_seeds: int, improving: Iterable[str] = ()) -> str:
+        """Return `met`, `refuted` or `undecided`: on which side of the threshold the whole interval lies.
+
+        Undecided as well where one of the `improving` arms is one that the claim says cannot.
+        """
+        if set(self.needs_converged) & set(improving):
+            return "undecided"
         if effect.low is None or effect.high is None or effect.num_seeds < min_seeds:
             return "undecided"
         if self.below is not None:
@@ -133,14 +173,25 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A statement, the study that tests it, and its checks; the first check is the one that a summary shows."""
+    """A statement, the study that tests it, and its checks; the first check is the one that a summary shows.
+
+    A claim that nothing here can decide says in `needs` what would decide it; its checks are then the parts of it that
+    can be measured.
+    """
 
     statement: str
     study: str
     checks: tuple[Check, ...]
     condition: str | None = None
+    needs: str | None = None
 
     def __post_init__(self) -> None:
+        deciding = [check.role for check in self.checks if check.role != "part"]
+        if self.needs is None:
+            require(len(deciding) == len(self.checks), "checks", "the role part only beside 'needs'", "part")
+        else:
+            expected = "null where checks decide; beside it every check has the role part"
+            require(not deciding, "needs", expected, self.needs)
         conditional = any(check.role == "condition" for check in self.checks)
         told = "text if a check has the role condition, else none"
         require(len(self.checks) > 0, "checks", "at least one check", [])
@@ -191,9 +242,20 @@ def judge(rules: Rules, grids: Iterable[Grid]) -> tuple[pl.DataFrame, pl.DataFra
     for name, claim in rules.claims.items():
         rows = [_checked(name, check, known.get((claim.study, check.grid)), rules.min_seeds) for check in claim.checks]
         verdict = verdict_of([(row["role"], row["answer"]) for row in rows])
+        reason = {
+            "supported with a condition": claim.condition,
+            "not testable here": claim.needs,
+            "inconclusive": _undecided(rows) if verdict == "inconclusive" else None,
+        }.get(verdict)
         first = {key: rows[0][key] for key in ("measure", "effect", "low", "high", "num_seeds")}
-        condition = claim.condition if verdict == "supported with a condition" else None
-        about = {"statement": claim.statement, "study": claim.study, "verdict": verdict, "condition": condition}
+        about = {
+            "statement": claim.statement,
+            "study": claim.study,
+            "verdict": verdict,
+            "mark": VERDICTS[verdict],
+            "reason": reason,
+            "scope": _scope([(check, known.get((claim.study, check.grid))) for check in claim.checks]),
+        }
         verdicts.append({"claim": name} | about | first)
         checks += rows
     return pl.DataFrame(verdicts, schema=_VERDICTS), pl.DataFrame(checks, schema=_CHECKS)
@@ -203,6 +265,8 @@ def verdict_of(answers: Sequence[tuple[object, object]]) -> str:
     """Return the verdict that (role, answer) pairs lead to: see the head of configs/claims.yaml."""
     if all(answer == "not tested" for _, answer in answers):
         return "not tested"
+    if all(role == "part" for role, _ in answers):
+        return "not testable here"
     if ("essential", "refuted") in answers:
         return "contradicted"
     if ("premise", "refuted") in answers or any(answer in {"undecided", "not tested"} for _, answer in answers):
@@ -212,16 +276,57 @@ def verdict_of(answers: Sequence[tuple[object, object]]) -> str:
 
 def _checked(claim: str, check: Check, grid: Grid | None, min_seeds: int) -> dict[str, object]:
     effect = NOTHING if grid is None else check.effect(grid)
+    improving = {} if grid is None else check.improving(grid)
     return {
         "claim": claim,
         "role": check.role,
         "grid": check.grid,
         "measure": check.measure,
         "expected": check.expected,
-        "answer": "not tested" if grid is None else check.answer(effect, min_seeds),
+        "answer": "not tested" if grid is None else check.answer(effect, min_seeds, improving),
         "effect": effect.value,
         "low": effect.low,
         "high": effect.high,
         "num_seeds": effect.num_seeds,
         "num_left_out": effect.num_left_out,
+        "not_converged": ", ".join(f"{quoted(arm)} {few} of {of}" for arm, (few, of) in improving.items()) or None,
     }
+
+
+def _undecided(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return which checks leave a claim without a verdict, and why, as a sentence has it."""
+    reasons = []
+    for row in rows:
+        if row["answer"] == "not tested":
+            reasons.append(f"{row['grid']} was not run")
+        elif row["role"] == "premise" and row["answer"] == "refuted":
+            reasons.append(f"its premise does not hold: {row['measure']}, {row['expected']}")
+        elif row["answer"] == "undecided":
+            still = f" (still improving: {row['not_converged']})" if row["not_converged"] else ""
+            reasons.append(f"{row['measure']}, is not shown to be {row['expected']} or not{still}")
+    return join_first(reasons)
+
+
+def _scope(pairs: Iterable[tuple[Check, Grid | None]]) -> str | None:
+    """Return what the checks of a claim were run on: «adding (T = 10, 100), 32 units, at most 2500 updates, ...»."""
+    runs = [
+        grid.at(selection.length).runs.filter(pl.col("arm").is_in(selection.arms or grid.arms))
+        for check, grid in pairs
+        if grid is not None
+        for selection in check.selections("")
+    ]
+    ran = pl.concat(runs, how="diagonal") if runs else pl.DataFrame()
+    if ran.is_empty():
+        return None
+    lengths = ran.group_by("dataset.name", maintain_order=True).agg(pl.col("length").unique().sort())
+    tasks = [f"{name} (T = {', '.join(map(str, lengths_T))})" for name, lengths_T in lengths.iter_rows()]
+    sizes = [_range(ran["model.hidden_size"], "unit"), _range(ran["model.num_layers"], "layer")]
+    budget = f"at most {max(ran['training.max_steps'])} updates"
+    seeds = count(ran["seed"].n_unique(), "seed")
+    return ", ".join([join(tasks), *sizes, budget, seeds, *ran["device"].drop_nulls().unique().sort()])
+
+
+def _range(values: pl.Series, noun: str) -> str:
+    """Return «32 units», «1 to 3 layers»."""
+    low, high = int(values.min()), int(values.max())  # type: ignore[arg-type]
+    return count(high, noun) if low == high else f"{low} to {high} {noun}s"

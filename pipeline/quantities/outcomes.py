@@ -48,13 +48,13 @@ def test_loss_over_baseline(grid: Grid) -> pl.DataFrame:
     return _column(grid, pl.col("test_loss") / pl.col("baseline_loss"))
 
 
-@quantity(words="number of parameters", better="lower")
+@quantity(words="number of parameters", better="lower", of_training=False)
 def num_parameters(grid: Grid) -> pl.DataFrame:
     """Entries of all weights of one network."""
     return _column(grid, "num_parameters")
 
 
-@quantity(words="memory kept for the backward pass", unit="bytes", better="lower")
+@quantity(words="memory kept for the backward pass", unit="bytes", better="lower", of_training=False)
 def activation_bytes(grid: Grid) -> pl.DataFrame:
     """Bytes that one replica keeps from the forward to the backward pass."""
     return _column(grid, "activation_bytes")
@@ -182,10 +182,29 @@ def _ratio_of_step_times(grid: Grid, arm: str, than: str) -> Effect:
     return Effect(math.exp(log_ratio), low, high, num_seeds, 0)
 
 
-@quantity(words="time of a step (interval over timed portions)", unit="s", better="lower", ratio=_ratio_of_step_times)
+@quantity(
+    words="time of a step (interval over timed portions)",
+    unit="s",
+    better="lower",
+    of_training=False,
+    ratio=_ratio_of_step_times,
+)
 def step_time_s(grid: Grid) -> pl.DataFrame:
     """Seconds per training step of all replicas together, the same for every seed of a setting."""
     return _column(grid, "step_time_s")
+
+
+@quantity(words="matrix products that wait for each other", better="lower", of_training=False)
+def sequential_products(grid: Grid) -> pl.DataFrame:
+    """The longest chain of matrix products in which each needs the one before it, of a stack of L layers.
+
+    T + L - 1 of a recurrence, since a layer's timestep waits for the one before and for the layer below; L T of one
+    that reads both ways, whose layers wait for all of the layer below. 6 L of self-attention, whatever T: queries,
+    scores, weighted sum, output, and the two of the ReLU layer.
+    """
+    timesteps, layers = pl.col("length"), pl.col("model.num_layers")
+    recurrent = pl.when("model.bidirectional").then(layers * timesteps).otherwise(timesteps + layers - 1)
+    return _column(grid, pl.when(pl.col("model.attention.name") == "self").then(6 * layers).otherwise(recurrent))
 
 
 def _exponent_of_step_time(grid: Grid, arm: str) -> Effect:
@@ -198,6 +217,7 @@ def _exponent_of_step_time(grid: Grid, arm: str) -> Effect:
 @quantity(
     words="power of T with which the time of a step grows (interval over lengths)",
     across_lengths=True,
+    of_training=False,
     effect=_exponent_of_step_time,
 )
 def step_time_exponent(grid: Grid) -> pl.DataFrame:

@@ -56,6 +56,7 @@ class Quantity:
         facets: Columns that tell several numbers of one seed apart.
         across_lengths: Whether the rows are of all sequence lengths, with a column `length`.
         pools_arms: Whether a number is of all arms together, so that a claim names none.
+        of_training: Whether it depends on how far training came; a stage at initialisation does not.
         effect: In the place of an interval over seeds: the effect of an arm, where all seeds share one measurement.
         ratio: The same for the ratio of two arms.
     """
@@ -70,6 +71,7 @@ class Quantity:
     facets: tuple[str, ...] = ()
     across_lengths: bool = False
     pools_arms: bool = False
+    of_training: bool = True
     effect: Callable[[Grid, str], Effect] | None = None
     ratio: Callable[[Grid, str, str], Effect] | None = None
 
@@ -166,6 +168,11 @@ class Selection:
         if not set(self.arms) <= set(grid.arms):
             return rows.clear()
         return rows.filter(pl.col("arm").is_in(self.arms)) if self.arms else rows
+
+    @property
+    def of_training(self) -> bool:
+        """Whether it depends on how far training came."""
+        return self.quantity.of_training and self.where.get("stage") != "initialisation"
 
     @property
     def words(self) -> str:

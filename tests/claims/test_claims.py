@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 
@@ -25,6 +26,7 @@ QUICK = {"elman": 25.0, "lstm": 5.0, "gru": 5.0}
 def study(**changes: object) -> Shape:
     """Five seeds, the shortest and longest length far apart; C2, C3 and C13 supported, C21 for the longest only."""
     base = {"lengths": (20, 100), "learning_rates": (0.01,), "digits_length": None, "num_seeds": 5, "patience": QUICK}
+    base |= {"noise": 0.2}
     return Shape(**(base | changes))  # type: ignore[arg-type]
 
 
@@ -46,6 +48,95 @@ def test_supported() -> None:
         "C13": "supported",
         "C21": "supported with a condition",
     }
+
+
+def changed_ends(grid: Grid, arm: str, ended: list[bool | None]) -> Grid:
+    """Return a grid in which an arm's seeds had converged or not, at every length."""
+    ends = pl.col("seed").replace_strict(list(range(len(ended))), ended, return_dtype=pl.Boolean)
+    runs = grid.runs.with_columns(pl.when(pl.col("arm") == arm).then(ends).otherwise("converged").alias("converged"))
+    return replace(grid, runs=runs)
+
+
+def test_an_arm_that_still_improves_is_not_one_that_cannot() -> None:
+    ended = [True, True, False, True, True]
+    improving = [changed_ends(grid, "elman", ended) for grid in twice(study())]
+    found, checks = judge(RULES, improving)
+    assert dict(found.select("claim", "verdict").iter_rows())["C13"] == "inconclusive"
+    assert checks.filter(claim="C13")["answer"].to_list() == ["met", "undecided", "met"]
+    assert checks.filter(claim="C13")["not_converged"].to_list() == ["Elman 1 of 5", "Elman 1 of 5", None]
+    (reason,) = found.filter(claim="C13")["reason"]
+    assert reason.endswith("is not shown to be below 0.5 or not (still improving: Elman 1 of 5)")
+
+
+def test_a_claim_of_what_an_arm_can_does_not_wait_for_convergence() -> None:
+    improving = [changed_ends(grid, "elman", [False] * 5) for grid in twice(study())]
+    found, checks = judge(RULES, improving)
+    assert dict(found.select("claim", "verdict").iter_rows())["C2"] == "supported"
+    assert checks.filter(claim="C2")["not_converged"].to_list() == [None, None, "Elman 5 of 5"]  # none at step 0
+
+
+def test_a_diverged_seed_does_not_still_improve() -> None:
+    ended = [changed_ends(grid, "elman", [None, None, True, True, True]) for grid in twice(study())]
+    assert dict(judge(RULES, ended)[0].select("claim", "verdict").iter_rows())["C13"] == "supported"
+
+
+def test_a_verdict_has_the_scope_of_what_was_run() -> None:
+    found = judge(RULES, twice(study()))[0]
+    scope = dict(found.select("claim", "scope").iter_rows())
+    assert scope["C3"] == "adding (T = 100), 4 units, 1 layer, at most 40 updates, 5 seeds, cpu (x86_64)"
+    assert scope["C13"].startswith("adding (T = 20, 100), ")
+    assert scope["C1"] is None  # its study was not run
+    smaller = judge(RULES, twice(study(num_seeds=3)))[0]
+    assert "3 seeds" in smaller.filter(claim="C3")["scope"][0]
+
+
+SOLVES = {"grid": "adding", "value": {"quantity": "solved", "arm": "elman"}, "below": 0.5}
+
+
+def part_of(claim: dict[str, object]) -> Rules:
+    whole = {"statement": "A statement.", "study": "cells", "needs": "a GPU", "checks": [SOLVES | {"role": "part"}]}
+    rules: Rules = build(Rules, {"min_seeds": 3, "claims": {"C1": whole | claim}}, "claims.yaml")
+    return rules
+
+
+def test_what_nothing_here_can_decide_is_not_testable_and_says_what_it_needs() -> None:
+    found, checks = judge(part_of({}), twice(study()))
+    assert found.select("verdict", "mark", "reason").row(0) == ("not testable here", "⊘", "a GPU")
+    assert checks["answer"].to_list() == ["met"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"checks": [SOLVES]}, "C1.needs: expected null where checks decide; beside it every check has the role part"),
+        ({"needs": None}, "C1.checks: expected the role part only beside 'needs'"),
+    ],
+)
+def test_what_checks_can_decide_is_not_called_untestable(claim: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        part_of(claim)
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        ({"needs_converged": ["elmann"]}, "needs_converged: unknown arm of this check 'elmann'; did you mean 'elman'"),
+        (
+            {"value": {"quantity": "num_parameters", "arm": "elman"}, "needs_converged": ["elman"]},
+            "needs_converged: 'elman': expected a number that training has a part in",
+        ),
+    ],
+)
+def test_convergence_is_needed_of_arms_that_are_compared(check: dict[str, object], message: str) -> None:
+    built: Check = build(Check, SOLVES | check, "here")
+    with pytest.raises(ConfigError, match=f"^claims.yaml: {message}"):
+        built.selections("claims.yaml")
+
+
+def test_every_verdict_has_a_mark_and_a_style() -> None:
+    styles = (ROOT / "pipeline" / "report" / "page.css").read_text(encoding="utf-8")
+    assert len(set(VERDICTS.values())) == len(VERDICTS)
+    assert all(f".verdict.{verdict.replace(' ', '-')}" in styles for verdict in VERDICTS)
 
 
 def test_the_claim_of_the_contributing_guide_is_judged() -> None:
@@ -70,7 +161,7 @@ def test_supported_with_a_condition() -> None:
     assert verdicts(study(end_factors=end))["C2"] == "supported with a condition"
     found = judge(RULES, grids(study(start_factors=start)))[0].filter(claim="C3").row(0, named=True)
     assert found["verdict"] == "supported with a condition"
-    assert found["condition"].startswith("After training; at initialisation")
+    assert found["reason"].startswith("After training; at initialisation")
 
 
 def test_inconclusive() -> None:
@@ -96,6 +187,8 @@ def test_not_tested_is_a_row_all_the_same() -> None:
         ([("essential", "met"), ("premise", "refuted")], "inconclusive"),
         ([("essential", "undecided"), ("condition", "refuted")], "inconclusive"),
         ([("essential", "not tested")], "not tested"),
+        ([("part", "refuted"), ("part", "undecided")], "not testable here"),
+        ([("part", "not tested")], "not tested"),
         ([("essential", "not tested"), ("condition", "not tested")], "not tested"),
         ([("essential", "met"), ("condition", "not tested")], "inconclusive"),
         ([("essential", "not tested"), ("condition", "refuted")], "inconclusive"),

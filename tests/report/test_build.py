@@ -171,7 +171,7 @@ def test_metrics_and_plots_of_variants(varied: Paths) -> None:
 
 def test_each_check_names_its_grid(page: str, built: Paths) -> None:
     checks = pl.read_csv(built.reports / "tables" / "claim_checks.csv").filter(claim="C4")
-    assert checks["grid"].to_list() == ["flip_flop", "sunspots"]
+    assert checks["grid"].to_list() == ["flip_flop", "adding_50", "sunspots"]
     assert all(f"<small>grid {grid}</small>" in page for grid in checks["grid"])
 
 
