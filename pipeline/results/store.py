@@ -153,11 +153,12 @@ class TrialStore:
     def of(cls, paths: Paths, trial_store: str | None) -> TrialStore:
         """Return the store that params.yaml names, or else the one in the project's own folder.
 
-        Ray workers run in other folders, so a relative one is taken from the project's root.
+        Ray workers run in other folders, so a relative one is taken from the project's root, and an experiment of DVC
+        in a copy of the project, which is removed with all that is in it: then from the project itself.
         """
         if trial_store is None:
             return cls(paths.default_store)
-        return cls(trial_store if urlsplit(trial_store).scheme else paths.root / trial_store)
+        return cls(trial_store if urlsplit(trial_store).scheme else paths.home / trial_store)
 
     @property
     def is_local(self) -> bool:
