@@ -14,6 +14,7 @@ import json
 import logging
 import uuid
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,17 @@ class TrialStore:
             self.objects.rename(name, f"{name}.damaged")
             _log.warning("%s; quarantined as %s.damaged, the trial counts as missing", error, name)
             return None
+
+    def heads(self) -> Iterator[dict[str, Any]]:
+        """Yield what every finished trial says of itself besides its tables; damaged objects are passed over."""
+        for identity in sorted(self.ids()):
+            try:
+                with zipfile.ZipFile(io.BytesIO(self.objects.read(f"{identity}.zip") or b"")) as archive:
+                    head: dict[str, Any] = json.loads(archive.read("trial.json"))
+            except (zipfile.BadZipFile, KeyError, ValueError, OSError):
+                continue
+            if "code_digest" in head:  # trials of before say nothing of their code
+                yield head
 
     def put(self, stored: StoredTrial) -> None:
         """Keep a finished trial; nobody ever sees a part of it.

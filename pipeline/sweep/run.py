@@ -26,7 +26,7 @@ from pipeline.results import probe_writable
 from pipeline.results.store import TrialStore
 from pipeline.sweep.consolidate import consolidate
 from pipeline.sweep.estimate import available_memory_bytes
-from pipeline.sweep.executors import Executor
+from pipeline.sweep.executors import Executor, LoadData
 from pipeline.sweep.plan import Plan, plan_study
 from pipeline.sweep.progress import duration_text, follow, title
 from pipeline.sweep.trial import Job, Outcome, Train
@@ -60,30 +60,39 @@ def run_sweep(
     store = TrialStore.of(paths, params.trial_store)
     store.probe_writable()
     probe_writable(paths.results(study))
-    revision = git_revision(paths)
-    job = Job(
+    job = job_of(paths, params, store, train)
+    with sweep_lock(paths.lock(study), study):
+        plan = current_plan(paths, params, study, store)
+        progress = follow(plan, stream or sys.stdout)
+        with contextlib.closing(progress), contextlib.suppress(KeyboardInterrupt):  # Ray Tune returns normally after it
+            if plan.missing:
+                executor(plan.missing, job, loader_of(paths), progress)
+        outcomes = progress.tally.outcomes
+        _check_complete(plan, outcomes)
+        errors = {identity: outcome.message for identity, outcome in outcomes.items() if outcome.status == "error"}
+        consolidate(plan, store, paths.results(study), errors, job.git_revision)
+        _check_failed(plan, outcomes)
+
+
+def job_of(paths: Paths, params: Params, store: TrialStore, train: Train) -> Job:
+    """Return what all trials of a project have in common."""
+    return Job(
         store_url=store.url,
-        git_revision=revision,
+        git_revision=git_revision(paths),
         device="cuda" if params.resources.gpus_per_trial > 0 else "cpu",
         num_threads=max(1, int(params.resources.cpus_per_trial)),
         max_wall_time_s=load_scale(paths, params.scale).max_wall_time_s,
         train=train,
     )
 
+
+def loader_of(paths: Paths) -> LoadData:
+    """Return a function that loads prepared data of a project."""
+
     def load(name: str, length: int | None, unseen_lengths: tuple[int, ...]) -> Dataset:
         return load_dataset(paths.dataset(name), length, unseen_lengths)
 
-    with sweep_lock(paths.lock(study), study):
-        plan = current_plan(paths, params, study, store)
-        progress = follow(plan, stream or sys.stdout)
-        with contextlib.closing(progress), contextlib.suppress(KeyboardInterrupt):  # Ray Tune returns normally after it
-            if plan.missing:
-                executor(plan.missing, job, load, progress)
-        outcomes = progress.tally.outcomes
-        _check_complete(plan, outcomes)
-        errors = {identity: outcome.message for identity, outcome in outcomes.items() if outcome.status == "error"}
-        consolidate(plan, store, paths.results(study), errors, revision)
-        _check_failed(plan, outcomes)
+    return load
 
 
 def current_plan(paths: Paths, params: Params, study: str, store: TrialStore) -> Plan:
