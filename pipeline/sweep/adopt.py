@@ -120,11 +120,14 @@ def find_candidates(store: TrialStore, missing: Sequence[Setting]) -> list[Candi
 
 
 def choose(candidates: Sequence[Candidate], num_checked: int) -> list[Candidate]:
-    """Return the cheapest candidates, and of every kind among all of them at least the cheapest one."""
+    """Return the cheapest candidates, and further ones, cheap for what they add, until every kind is among them."""
     chosen = list(candidates[:num_checked])
-    for candidate in candidates:
-        if not candidate.kinds <= {kind for other in chosen for kind in other.kinds}:
-            chosen.append(candidate)
+    kinds = {candidate.setting.trial_id: candidate.kinds for candidate in candidates}
+    seen = {kind for candidate in chosen for kind in kinds[candidate.setting.trial_id]}
+    while uncovered := frozenset().union(*kinds.values()) - seen:
+        best = max(candidates, key=lambda c: len(kinds[c.setting.trial_id] & uncovered) / max(c.cost_s, 1e-3))
+        chosen.append(best)
+        seen |= kinds[best.setting.trial_id]
     return chosen
 
 
