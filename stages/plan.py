@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from pipeline.config import Paths, keep_listed, load_params, write_digest
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that this file stands in, not an installed one
+
+from pipeline.config import Paths, check_tree, keep_listed, load_params, write_digest
 from pipeline.errors import PipelineError
 from pipeline.sweep import Plan, plan_study
 
@@ -18,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the stage in the current folder; return the exit status, 2 for an error that the user can mend."""
     argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     try:
+        check_tree(__file__)
         plans = plan_all(Paths.at())
     except PipelineError as error:
         print(f"plan: {error}", file=sys.stderr)

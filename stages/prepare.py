@@ -9,7 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config import Paths, lengths_of, load_params, load_scale, load_study, write_digest
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that this file stands in, not an installed one
+
+from pipeline.config import Paths, check_tree, lengths_of, load_params, load_scale, load_study, write_digest
 from pipeline.data import Manifest, prepare_dataset, read_manifest
 from pipeline.errors import PipelineError
 
@@ -23,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--project", default=ROOT, help="the folder of params.yaml; default: where this file is")
     asked = parser.parse_args(arguments)
     try:
+        check_tree(__file__)
         prepare(Paths.at(asked.project), asked.dataset)
     except PipelineError as error:
         print(error, file=sys.stderr)

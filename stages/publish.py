@@ -11,8 +11,11 @@ import argparse
 import contextlib
 import os
 import sys
+from pathlib import Path
 
-from pipeline.config import Paths, load_params
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that this file stands in, not an installed one
+
+from pipeline.config import Paths, check_tree, load_params
 from pipeline.errors import ConfigError, PipelineError, unknown_name
 from pipeline.publish import Publisher
 
@@ -24,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mode", choices=("online", "offline"), help="default: as WANDB_MODE or params.yaml says")
     asked = parser.parse_args(arguments)
     try:
+        check_tree(__file__)
         if asked.mode:
             os.environ["WANDB_MODE"] = asked.mode  # the command line comes before the environment and params.yaml
         publisher = publish(Paths.at(), asked.studies)

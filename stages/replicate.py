@@ -17,10 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that this file stands in, not an installed one
+
 import polars as pl
 import yaml
 
-from pipeline.config import Paths, load_study, read_yaml
+from pipeline.config import Paths, check_tree, load_study, read_yaml
 from pipeline.errors import ConfigError, PipelineError, unknown_name
 from pipeline.figures.catalogue import figures_of
 from pipeline.figures.style import to_png
@@ -66,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     project = Paths.at(ROOT)
     try:
+        check_tree(__file__)
         for name in asked.protocols or names:
             folder = project.reports / "replications" / name
             if name == INFLUENCE:

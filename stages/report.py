@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that this file stands in, not an installed one
 
 from pipeline.claims import load_rules
-from pipeline.config import Paths, keep_listed, load_params, load_study
+from pipeline.config import Paths, check_tree, keep_listed, load_params, load_study
 from pipeline.errors import PipelineError
 from pipeline.figures.catalogue import check_figures
 from pipeline.report import build_report
@@ -23,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only check the figures and claims that studies name")
     asked = parser.parse_args(arguments)
     try:
+        check_tree(__file__)
         report(Paths.at(), only_check=asked.check)
     except PipelineError as error:
         print(f"report: {error}", file=sys.stderr)

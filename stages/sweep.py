@@ -10,9 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that this file stands in, not an installed one
 
 from pipeline import sweep
-from pipeline.config import Paths, load_params, write_digest
+from pipeline.config import Paths, check_tree, load_params, write_digest
 from pipeline.errors import PipelineError
 from pipeline.results import digest_tables
 from pipeline.results.store import TrialStore
@@ -27,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print every setting and what it would cost, train none")
     parser.add_argument("--executor", choices=("auto", "ray", "inline"), default="auto", help=EXECUTORS)
     try:
+        check_tree(__file__)
         _sweep(parser.parse_args(arguments))
     except PipelineError as error:
         print(f"sweep: {error}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from pipeline.config.digests import keep_listed, write_digest, write_requests
 from pipeline.config.params import Params, Resources, Scale, Sizes, Tracking, load_params, load_scale, seeds_of
-from pipeline.config.paths import Paths, digest_of_file, write_whole
+from pipeline.config.paths import Paths, check_tree, digest_of_file, write_whole
 from pipeline.config.strict import InvalidFieldError, build, read_yaml, require
 from pipeline.config.study import RawSetting, Selection, Study, expand, lengths_of, load_study
 
@@ -18,6 +18,7 @@ __all__ = [
     "Study",
     "Tracking",
     "build",
+    "check_tree",
     "digest_of_file",
     "expand",
     "keep_listed",

@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,19 @@ class Paths:
     def base(self) -> Path:
         """The setting that every study begins with."""
         return self.root / "configs" / "base.yaml"
+
+    @property
+    def home(self) -> Path:
+        """The project itself, where `root` is the copy that `dvc exp run --temp` or `--queue` makes and removes."""
+        for folder in (self.root, *self.root.parents):
+            exps = next((above for above in folder.parents if above.parts[-3:] == (".dvc", "tmp", "exps")), None)
+            if exps is not None and (folder / ".dvc").is_dir():
+                return exps.parents[2] / self.root.relative_to(folder)
+        return self.root
+
+    def lock(self, study: str) -> Path:
+        """Return the file that the sweep of `study` into this folder's results locks."""
+        return self.root / ".trials" / f"{study}.lock"
 
     def dataset_config(self, name: str) -> Path:
         """Return the file that describes dataset `name`."""
@@ -85,13 +98,30 @@ class Paths:
 
     @property
     def default_store(self) -> Path:
-        """The trial store where params.yaml names none."""
-        return self.root / ".trials"
+        """The trial store where params.yaml names none; finished trials outlive a copy that an experiment runs in."""
+        return self.home / ".trials"
 
     @property
     def reports(self) -> Path:
         """The folder that the report stage writes."""
         return self.root / "reports"
+
+
+def check_tree(script: str) -> None:
+    """Refuse to run a program of one tree with the package of another: what ran would not be what is recorded.
+
+    Args:
+        script: The program's `__file__`.
+
+    Raises:
+        ConfigError: If the package was imported from elsewhere than beside the program's folder.
+    """
+    tree, imported = Path(script).resolve().parents[1], Path(__file__).resolve().parents[2]
+    if tree != imported:
+        raise ConfigError(
+            f"{script}: expected the package `pipeline` of its own tree, {tree}; got {imported}, whose code would run; "
+            f"run the program that stands there, or copy `pipeline` too"
+        )
 
 
 def digest_of_file(path: Path) -> str:

@@ -40,7 +40,7 @@ class Publisher:
         if self.mode != "disabled" and not is_installed():
             _log.warning("W&B: wandb is not installed, nothing is published; `pip install wandb`, or mode: disabled")
             self.mode = "disabled"
-        folder = Path(os.environ.get("WANDB_DIR") or paths.root).resolve() / "wandb"
+        folder = Path(os.environ.get("WANDB_DIR") or paths.home).resolve() / "wandb"
         self._records = Records(folder)
         self._client = Client(folder, params.tracking, find_key(os.environ))
         self.num_failed = 0

@@ -14,6 +14,7 @@ import json
 import logging
 import uuid
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,11 +154,12 @@ class TrialStore:
     def of(cls, paths: Paths, trial_store: str | None) -> TrialStore:
         """Return the store that params.yaml names, or else the one in the project's own folder.
 
-        Ray workers run in other folders, so a relative one is taken from the project's root.
+        Ray workers run in other folders, so a relative one is taken from the project's root, and an experiment of DVC
+        in a copy of the project, which is removed with all that is in it: then from the project itself.
         """
         if trial_store is None:
             return cls(paths.default_store)
-        return cls(trial_store if urlsplit(trial_store).scheme else paths.root / trial_store)
+        return cls(trial_store if urlsplit(trial_store).scheme else paths.home / trial_store)
 
     @property
     def is_local(self) -> bool:
@@ -183,6 +185,17 @@ class TrialStore:
             self.objects.rename(name, f"{name}.damaged")
             _log.warning("%s; quarantined as %s.damaged, the trial counts as missing", error, name)
             return None
+
+    def heads(self) -> Iterator[dict[str, Any]]:
+        """Yield what every finished trial says of itself besides its tables; damaged objects are passed over."""
+        for identity in sorted(self.ids()):
+            try:
+                with zipfile.ZipFile(io.BytesIO(self.objects.read(f"{identity}.zip") or b"")) as archive:
+                    head: dict[str, Any] = json.loads(archive.read("trial.json"))
+            except (zipfile.BadZipFile, KeyError, ValueError, OSError):
+                continue
+            if "code_digest" in head:  # trials of before say nothing of their code
+                yield head
 
     def put(self, stored: StoredTrial) -> None:
         """Keep a finished trial; nobody ever sees a part of it.

@@ -1,5 +1,6 @@
 """Sweeps: a study's plan, who trains what the trial store lacks, and the tables that come out."""
 
+from pipeline.sweep.adopt import adopt
 from pipeline.sweep.executors import executor_named
 from pipeline.sweep.plan import Plan, Setting, plan_study
 from pipeline.sweep.run import current_plan, describe_plan, run_sweep
@@ -7,6 +8,7 @@ from pipeline.sweep.run import current_plan, describe_plan, run_sweep
 __all__ = [
     "Plan",
     "Setting",
+    "adopt",
     "current_plan",
     "describe_plan",
     "executor_named",

@@ -21,6 +21,7 @@ import ray
 from ray import tune
 
 from pipeline.config import Resources
+from pipeline.core.identity import TREE
 from pipeline.errors import SweepError
 from pipeline.sweep.executors import LoadData, Watch, variant_of
 from pipeline.sweep.plan import Setting
@@ -131,6 +132,8 @@ def connected(address: str | None) -> Iterator[bool]:
         SweepError: If nothing answers at `address`.
     """
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    own = {"PYTHONPATH": os.pathsep.join(filter(None, (str(TREE), os.environ.get("PYTHONPATH"))))}
+    options = {**_SILENT, "runtime_env": {"env_vars": own}}  # workers import the code of the driver, where they see it
     embedded = address in (None, "", "local")
     if ray.is_initialized():
         yield embedded
@@ -138,9 +141,9 @@ def connected(address: str | None) -> Iterator[bool]:
     folder = tempfile.mkdtemp(prefix="ray-", dir=_short_folder()) if embedded else None
     try:
         if folder is not None:
-            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **_SILENT)
+            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **options)
         else:
-            _join(str(address))
+            _join(str(address), options)
         yield embedded
     finally:
         ray.shutdown()
@@ -151,7 +154,7 @@ def connected(address: str | None) -> Iterator[bool]:
 _SILENT: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
 
 
-def _join(address: str) -> None:
+def _join(address: str, options: dict[str, Any]) -> None:
     if address.startswith("ray://"):
         raise SweepError(
             f"RAY_ADDRESS={address}: a sweep is not driven through Ray Client; on a machine of the cluster use "
@@ -160,7 +163,7 @@ def _join(address: str) -> None:
     if address != "auto":
         _probe(address)
     try:
-        ray.init(address=address, **_SILENT)
+        ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise SweepError(
             f"RAY_ADDRESS={address}: Ray cannot be joined: {error}; is a cluster running (`ray status`), "

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pipeline.config import Params, Paths, load_scale
+from pipeline.core.identity import PACKAGE, TREE
 from pipeline.core.training import run_trial
 from pipeline.data import Dataset, load_dataset
 from pipeline.errors import SweepError
@@ -25,7 +26,7 @@ from pipeline.results import probe_writable
 from pipeline.results.store import TrialStore
 from pipeline.sweep.consolidate import consolidate
 from pipeline.sweep.estimate import available_memory_bytes
-from pipeline.sweep.executors import Executor
+from pipeline.sweep.executors import Executor, LoadData
 from pipeline.sweep.plan import Plan, plan_study
 from pipeline.sweep.progress import duration_text, follow, title
 from pipeline.sweep.trial import Job, Outcome, Train
@@ -59,30 +60,39 @@ def run_sweep(
     store = TrialStore.of(paths, params.trial_store)
     store.probe_writable()
     probe_writable(paths.results(study))
-    revision = git_revision(paths)
-    job = Job(
+    job = job_of(paths, params, store, train)
+    with sweep_lock(paths.lock(study), study):
+        plan = current_plan(paths, params, study, store)
+        progress = follow(plan, stream or sys.stdout)
+        with contextlib.closing(progress), contextlib.suppress(KeyboardInterrupt):  # Ray Tune returns normally after it
+            if plan.missing:
+                executor(plan.missing, job, loader_of(paths), progress)
+        outcomes = progress.tally.outcomes
+        _check_complete(plan, outcomes)
+        errors = {identity: outcome.message for identity, outcome in outcomes.items() if outcome.status == "error"}
+        consolidate(plan, store, paths.results(study), errors, job.git_revision)
+        _check_failed(plan, outcomes)
+
+
+def job_of(paths: Paths, params: Params, store: TrialStore, train: Train) -> Job:
+    """Return what all trials of a project have in common."""
+    return Job(
         store_url=store.url,
-        git_revision=revision,
+        git_revision=git_revision(paths),
         device="cuda" if params.resources.gpus_per_trial > 0 else "cpu",
         num_threads=max(1, int(params.resources.cpus_per_trial)),
         max_wall_time_s=load_scale(paths, params.scale).max_wall_time_s,
         train=train,
     )
 
+
+def loader_of(paths: Paths) -> LoadData:
+    """Return a function that loads prepared data of a project."""
+
     def load(name: str, length: int | None, unseen_lengths: tuple[int, ...]) -> Dataset:
         return load_dataset(paths.dataset(name), length, unseen_lengths)
 
-    with sweep_lock(paths.default_store / f"{study}.lock", study):
-        plan = current_plan(paths, params, study, store)
-        progress = follow(plan, stream or sys.stdout)
-        with contextlib.closing(progress), contextlib.suppress(KeyboardInterrupt):  # Ray Tune returns normally after it
-            if plan.missing:
-                executor(plan.missing, job, load, progress)
-        outcomes = progress.tally.outcomes
-        _check_complete(plan, outcomes)
-        errors = {identity: outcome.message for identity, outcome in outcomes.items() if outcome.status == "error"}
-        consolidate(plan, store, paths.results(study), errors, revision)
-        _check_failed(plan, outcomes)
+    return load
 
 
 def current_plan(paths: Paths, params: Params, study: str, store: TrialStore) -> Plan:
@@ -147,14 +157,46 @@ def sweep_lock(path: Path, study: str) -> Iterator[None]:
         yield
 
 
-def git_revision(paths: Paths) -> str | None:
-    """Return the commit of the project, with `-dirty` if files differ from it; None without git."""
-    command = ["git", "-C", str(paths.root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+RECORDED = ("pipeline", "stages", "configs", "params.yaml", "constraints.txt")
+"""What of a project can change a result."""
+
+
+def git_revision(paths: Paths, tree: Path = TREE) -> str | None:
+    """Return the commit of the code that runs, with `-dirty` where what can change a result is not as it is there.
+
+    That is a changed file of `RECORDED`, an untracked or ignored module or configuration, and the configuration of a
+    workspace that the commit does not have.
+
+    Args:
+        paths: The project whose params.yaml and configs are trained.
+        tree: Where the package stands.
+
+    Returns:
+        None without git, and where the repository that `tree` lies in does not hold its code.
+    """
     try:
-        described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+        _git(tree, "ls-files", "--error-unmatch", f"{PACKAGE}/__init__.py")
+        revision = _git(tree, "rev-parse", "HEAD").strip()
+        differing = _differing(tree)
+        if paths.root != tree:
+            differing += _differing(paths.root)
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip() or None
+    return f"{revision}-dirty" if differing else revision
+
+
+def _differing(folder: Path) -> list[str]:
+    """Return the files below a folder that can change a result and are not as the commit has them."""
+    status = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignored=traditional")
+    entries = _git(folder, *status, "--", *RECORDED).split("\0")
+    tracked = [entry for entry in entries if entry and entry[:2] not in {"??", "!!"}]
+    there = [Path(entry[3:]) for entry in entries if entry[:2] in {"??", "!!"}]
+    return tracked + [str(path) for path in there if path.suffix in {".py", ".so", ".yaml"} or path.name in RECORDED]
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout  # noqa: S603
 
 
 def _check_complete(plan: Plan, outcomes: Mapping[str, Outcome]) -> None:

@@ -24,6 +24,7 @@ def project(tmp_path):
     shutil.copytree(PROJECT / "configs", root / "configs")
     (root / "stages").mkdir()
     shutil.copy(PROJECT / "stages" / "prepare.py", root / "stages")
+    shutil.copytree(PROJECT / "pipeline", root / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     params = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
     (root / "params.yaml").write_text(yaml.safe_dump(params | {"scale": "smoke", "studies": ["cells"]}))
     return root
@@ -77,3 +78,12 @@ def test_a_length_that_is_impossible(project):
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("dataset 'temporal_order': length 5 is impossible; ")
     assert ran.stderr.count("\n") == 1
+
+
+def test_the_package_of_another_tree_is_refused_by_name(project):
+    shutil.rmtree(project / "pipeline")
+    ran = prepare(project, "adding")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert (
+        f"expected the package `pipeline` of its own tree, {project}; got {PROJECT}, whose code would run" in ran.stderr
+    )

@@ -254,18 +254,69 @@ def test_resources_reach_the_training_function(project: Project, monkeypatch: py
     assert set(seen) == {("cuda", 2, 60.0)}
 
 
-def test_the_revision_says_whether_files_differ(tmp_path: Path) -> None:
-    paths = Paths.at(tmp_path)
-    assert git_revision(paths) is None
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    (tmp_path / "file").write_text("one")
-    for command in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "one"]):
+def repository(folder: Path, *names: str) -> None:
+    """Write files and commit them."""
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("one")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
         subprocess.run([*git, *command], check=True)
-    revision = git_revision(paths)
+
+
+HELD = ("pipeline/__init__.py", "params.yaml", "configs/studies/cells.yaml", "README.md", ".gitignore")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "dirty"),
+    [
+        ("pipeline/__init__.py", "two", True),
+        ("pipeline/core/cells/mine.py", "new", True),
+        ("configs/studies/mine.yaml", "new", True),
+        ("params.yaml", "two", True),
+        ("pipeline/__pycache__/mine.pyc", "compiled", False),
+        ("configs/.DS_Store", "", False),
+        ("README.md", "two", False),
+        ("data/adding/inputs.npy", "prepared", False),
+    ],
+)
+def test_the_revision_is_dirty_where_what_can_change_a_result_differs(
+    tmp_path: Path, name: str, content: str, dirty: bool
+) -> None:
+    repository(tmp_path, *HELD)
+    revision = git_revision(Paths.at(tmp_path), tmp_path)
     assert revision is not None
     assert len(revision) == 40
-    (tmp_path / "file").write_text("two")
-    assert git_revision(paths) == f"{revision}-dirty"
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(content)
+    assert git_revision(Paths.at(tmp_path), tmp_path) == (f"{revision}-dirty" if dirty else revision)
+
+
+def test_an_ignored_module_makes_the_revision_dirty(tmp_path: Path) -> None:
+    repository(tmp_path, *HELD)
+    (tmp_path / ".git" / "info" / "exclude").write_text("mine.py\nprivate/\n")
+    assert not str(git_revision(Paths.at(tmp_path), tmp_path)).endswith("-dirty")
+    (tmp_path / "pipeline" / "private").mkdir()
+    (tmp_path / "pipeline" / "private" / "mine.py").write_text("new")
+    assert str(git_revision(Paths.at(tmp_path), tmp_path)).endswith("-dirty")
+
+
+def test_a_workspace_whose_configuration_no_commit_has_is_dirty(tmp_path: Path) -> None:
+    repository(tmp_path, *HELD)
+    (tmp_path / ".git" / "info" / "exclude").write_text(".try\n")
+    (tmp_path / ".try").mkdir()
+    (tmp_path / ".try" / "params.yaml").write_text("other")
+    assert str(git_revision(Paths.at(tmp_path / ".try"), tmp_path)).endswith("-dirty")
+
+
+def test_a_repository_that_does_not_hold_the_code_has_no_say(tmp_path: Path) -> None:
+    tree = tmp_path / "unpacked"
+    (tree / "pipeline").mkdir(parents=True)
+    (tree / "pipeline" / "__init__.py").write_text("one")
+    assert git_revision(Paths.at(tree), tree) is None
+    repository(tmp_path, "README.md")
+    subprocess.run(["git", "-C", str(tmp_path), "rm", "-rq", "--cached", "unpacked"], check=True)
+    assert git_revision(Paths.at(tree), tree) is None
 
 
 def test_tables_name_host_and_revision(project: Project) -> None:

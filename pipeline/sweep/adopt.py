@@ -1,0 +1,204 @@
+"""Trials after a refactoring: some train again under today's code, and if every row agrees the others are adopted.
+
+An edit that changes no number changes the digest of the code all the same. Checked is bit for bit all that a
+trial's tables have but where and how fast it ran; what is adopted is not checked itself, and says so in `adopted_from`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TextIO
+
+import numpy as np
+import polars as pl
+
+from pipeline.config import Params, Paths
+from pipeline.core.training import run_trial
+from pipeline.errors import SweepError
+from pipeline.results import HOST_COLUMNS, TRIAL_TABLES
+from pipeline.results.frames import spec_columns
+from pipeline.results.schema import IDENTITY_COLUMNS
+from pipeline.results.store import StoredTrial, TrialStore
+from pipeline.sweep.executors import Executor
+from pipeline.sweep.plan import Plan, Setting
+from pipeline.sweep.progress import duration_text, follow, title
+from pipeline.sweep.run import current_plan, job_of, loader_of, sweep_lock
+from pipeline.sweep.trial import Train
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A setting that today's code has not trained, and the trial that older code has of the same spec and data."""
+
+    setting: Setting
+    older: StoredTrial
+
+    @property
+    def cost_s(self) -> float:
+        """How long it trained."""
+        return float(self.older.tables["trials"]["wall_time_s"].max() or 0.0)  # type: ignore[arg-type]
+
+    @property
+    def kinds(self) -> frozenset[tuple[str, object]]:
+        """What it is a case of: every name and switch of its spec, its cell, clipping and forcing among them."""
+        columns = {name: column.value for name, column in spec_columns(self.setting.spec).items()}
+        named = {name: value if isinstance(value, str | bool | None) else "set" for name, value in columns.items()}
+        return frozenset([*named.items(), *(("measures", m) for m in self.setting.spec.diagnostics.measures)])
+
+
+def adopt(
+    paths: Paths,
+    params: Params,
+    studies: Sequence[str],
+    executor: Executor,
+    *,
+    num_checked: int = 3,
+    dry_run: bool = False,
+    stream: TextIO | None = None,
+    train: Train = run_trial,
+) -> int:
+    """Adopt the trials of older code for the settings that lack one, and return how many were adopted.
+
+    Args:
+        paths: Where the files are.
+        params: What to run.
+        studies: Names of studies that params.yaml lists.
+        executor: Who trains: `executor_named`.
+        num_checked: How many trials train again at least, the cheapest; more where they are not of every kind.
+        dry_run: Only say what would train and be adopted.
+        stream: Where the progress is shown; None is standard output.
+        train: The training function.
+
+    Raises:
+        SweepError: If a row differs, or a trial fails: nothing is adopted. What was trained is kept, under its new id.
+        StoreError: If the trial store cannot be read or written.
+    """
+    shown, store = stream or sys.stdout, TrialStore.of(paths, params.trial_store)
+    with contextlib.ExitStack() as locks:
+        for study in studies:
+            locks.enter_context(sweep_lock(paths.lock(study), study))
+        missing = {s.trial_id: s for study in studies for s in current_plan(paths, params, study, store).missing}
+        candidates = find_candidates(store, list(missing.values()))
+        checked = choose(candidates, num_checked)
+        others = [candidate for candidate in candidates if candidate not in checked]
+        lacking = f"{len(missing) - len(candidates)} of {len(missing)} missing trials have no older one"
+        cost = duration_text(sum(candidate.cost_s for candidate in checked))
+        print(f"adopt: {len(checked)} to check ({cost}), {len(others)} to adopt; {lacking}", file=shown)
+        if dry_run or not candidates:
+            for candidate in checked:
+                print(f"{candidate.setting.trial_id}  check  {title(candidate.setting)}", file=shown)
+            return 0
+        _check(paths, params, store, executor, checked, shown, train)
+        for candidate in others:
+            store.put(under_new_identity(candidate))
+        print(f"adopt: all rows of {len(checked)} trials agree; {len(others)} adopted", file=shown)
+        return len(others)
+
+
+def find_candidates(store: TrialStore, missing: Sequence[Setting]) -> list[Candidate]:
+    """Return the missing settings of which older code has trials that agree with each other, cheapest first.
+
+    A trial that ran out of time is none: where it stopped says nothing about the code.
+    """
+    settings = {_meaning(asdict(setting.spec), setting.dataset_digest): setting for setting in missing}
+    older: dict[str, list[StoredTrial]] = {}
+    for head in store.heads():
+        meaning = _meaning(head["spec"], head["dataset_digest"])
+        trial = store.get(head["trial_id"]) if meaning in settings else None
+        if trial is not None and not (trial.tables["trials"]["status"] == "timed_out").any():
+            older.setdefault(meaning, []).append(trial)
+    found = [
+        Candidate(settings[meaning], trials[0])
+        for meaning, trials in older.items()
+        if all(first_difference(trials[0], other) is None for other in trials[1:])
+    ]
+    return sorted(found, key=lambda candidate: (candidate.cost_s, candidate.setting.trial_id))
+
+
+def choose(candidates: Sequence[Candidate], num_checked: int) -> list[Candidate]:
+    """Return the cheapest candidates, and further ones, cheap for what they add, until every kind is among them."""
+    chosen = list(candidates[:num_checked])
+    kinds = {candidate.setting.trial_id: candidate.kinds for candidate in candidates}
+    seen = {kind for candidate in chosen for kind in kinds[candidate.setting.trial_id]}
+    while uncovered := frozenset().union(*kinds.values()) - seen:
+        best = max(candidates, key=lambda c: len(kinds[c.setting.trial_id] & uncovered) / max(c.cost_s, 1e-3))
+        chosen.append(best)
+        seen |= kinds[best.setting.trial_id]
+    return chosen
+
+
+def first_difference(older: StoredTrial, newer: StoredTrial) -> str | None:
+    """Return where two trials differ first, «curves.value, row 3: 0.25, then 0.5»; None where they agree to the bit."""
+    for table in TRIAL_TABLES:
+        mine, theirs = (
+            trial.tables[table].drop([*IDENTITY_COLUMNS, *HOST_COLUMNS], strict=False) for trial in (older, newer)
+        )
+        if mine.schema != theirs.schema or mine.height != theirs.height:
+            return f"{table}: {mine.height} rows of {mine.width} columns, then {theirs.height} of {theirs.width}"
+        for column in mine.columns:
+            differs = _bits(mine[column]).ne_missing(_bits(theirs[column]))
+            if (row := differs.arg_max()) is not None and differs[row]:
+                return f"{table}.{column}, row {row}: {mine[column][row]}, then {theirs[column][row]}"
+    return None
+
+
+def under_new_identity(candidate: Candidate) -> StoredTrial:
+    """Return the older trial under the id of its setting; its rows say which code ran."""
+    setting, older = candidate.setting, candidate.older
+    tables = {
+        table: frame.with_columns(pl.lit(setting.trial_id, pl.String()).alias("trial_id"))
+        for table, frame in older.tables.items()
+    }
+    ran = pl.coalesce("adopted_from", "code_digest").alias("adopted_from")
+    tables["trials"] = tables["trials"].with_columns(ran, pl.lit(setting.code_digest).alias("code_digest"))
+    return replace(older, trial_id=setting.trial_id, code_digest=setting.code_digest, tables=tables)
+
+
+def _check(
+    paths: Paths,
+    params: Params,
+    store: TrialStore,
+    executor: Executor,
+    checked: Sequence[Candidate],
+    stream: TextIO,
+    train: Train,
+) -> None:
+    """Train what is to be checked under today's code, and compare.
+
+    Raises:
+        SweepError: If a trial is not finished, or a row differs.
+    """
+    settings = tuple(candidate.setting for candidate in checked)
+    job = job_of(paths, params, store, train)
+    plan = Plan(study="adopt", settings=settings, select=None, max_wall_time_s=job.max_wall_time_s)
+    progress = follow(plan, stream)
+    with contextlib.closing(progress):
+        executor(plan.missing, job, loader_of(paths), progress)
+    for candidate in checked:
+        setting = candidate.setting
+        newer = store.get(setting.trial_id)
+        if newer is None:
+            outcome = progress.tally.outcomes.get(setting.trial_id)
+            reason = outcome.message if outcome else "interrupted"
+            raise SweepError(f"{title(setting)} (trial {setting.trial_id}): {reason}; nothing was adopted")
+        if (difference := first_difference(candidate.older, newer)) is not None:
+            raise SweepError(
+                f"{title(setting)}: trial {candidate.older.trial_id} of older code and {setting.trial_id} of today's "
+                f"differ, {difference}; nothing was adopted, `dvc repro` trains what is missing"
+            )
+
+
+def _meaning(spec: dict[str, Any], dataset_digest: str) -> str:
+    return json.dumps([spec, dataset_digest], sort_keys=True)
+
+
+def _bits(series: pl.Series) -> pl.Series:
+    """Return numbers as the integers of their bits: -0.0 is not 0.0, and NaN is NaN."""
+    if not series.dtype.is_float():
+        return series
+    bits = pl.Series(series.fill_null(0.0).to_numpy().view(np.int64))
+    return bits.zip_with(series.is_not_null(), pl.Series([None], dtype=pl.Int64))
