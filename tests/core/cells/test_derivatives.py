@@ -21,9 +21,8 @@ from tests.core.cells.reference import IN_TORCH, in_torch
 T, B, D, H = 6, 3, 2, 4
 in_torch_too = pytest.mark.parametrize("cell", IN_TORCH)
 every_cell = pytest.mark.parametrize("cell", CELLS)
-forward_mode = pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script` is deprecated:DeprecationWarning"
-)  # by torch itself
+# torch itself warns of what it does
+forward_mode = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 shapes = pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (2, True)])
 
 
@@ -73,9 +72,7 @@ def loss_of(module: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
 
 @in_torch_too
 @shapes
-def test_grad_of_grad_in_weights_and_inputs_is_that_of_torch_nn(
-    cell: str, num_layers: int, bidirectional: bool
-) -> None:
+def test_grad_of_grad_in_weights_and_inputs_is_torch_nns(cell: str, num_layers: int, bidirectional: bool) -> None:
     """A gradient penalty, mixed derivatives included: d/d(x, θ) of ‖dL/dx‖² + ‖dL/dθ‖²."""
     results = []
     for module in twins(cell, num_layers, bidirectional):
