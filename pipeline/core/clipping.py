@@ -6,8 +6,8 @@ known to studies; docs/examples/clipping_rule.py is a complete new one. What is 
 each update and what happens to a gradient that is not finite, is in `clip`.
 
 Shapes: R replicas, P parameters of one network, U units of a parameter, K numbers per unit, N updates so far. Rows of
-an (R, P) tensor never meet. Norms and scales are in float64, and each entry is rounded once: squares of float32
-overflow at 1e19 and vanish at 1e-23, and the scale that shortens 3e38 to 1e-6 is a denormal number in it.
+an (R, P) tensor never meet. Norms and scales are in float64, each entry is rounded once: squares of float32 overflow
+at 1e19 and vanish at 1e-23, and the scale that shortens 3e38 to 1e-6 is a denormal number in it.
 """
 
 from __future__ import annotations

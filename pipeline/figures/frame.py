@@ -37,6 +37,7 @@ from pipeline.figures.style import (
     with_room,
 )
 from pipeline.quantities import Grid, Quantity, mean_interval
+from pipeline.quantities.quantity import from_log10
 from pipeline.quantities.selection import pick_evenly
 from pipeline.quantities.words import INTERVAL, capitalised, count, interval, left_out, name_of, outcomes, seeds_of
 
@@ -92,7 +93,7 @@ class Axis:
         """Return values as they are drawn: shares in percent, logarithms of a `log10` axis as what they are of."""
         if self.scale == "percent":
             return 100.0 * values
-        return 10.0**values if self.scale == "log10" else values
+        return from_log10(values) if self.scale == "log10" else values
 
     def references(self, view: View, panel: Panel) -> Mapping[float, str]:
         """Return the reference lines of a panel, each with its name."""

@@ -19,6 +19,7 @@ from pipeline.quantities import Grid, mean_interval
 from pipeline.quantities import gradients as quantities
 from pipeline.quantities.attention import attending
 from pipeline.quantities.gradients import recurring
+from pipeline.quantities.quantity import from_log10
 from pipeline.quantities.words import interval, join_first, name_of, number, quoted, with_article
 
 _MAX_DECADES = 16
@@ -32,7 +33,7 @@ def _state(row: Row) -> str:
 
 
 def _factor(slope: float | None) -> str:
-    return "no fit" if slope is None else f"×{10**slope:.3f}"
+    return "no fit" if slope is None else f"×{from_log10(slope):.3f}"
 
 
 def _one_state(grid: Grid) -> pl.DataFrame:
@@ -285,7 +286,7 @@ def _encoder_finding(view: View) -> str:
 
 def _factors(row: Row) -> str:
     """Return «×0.850 [0.830, 0.870]» of a slope in decades."""
-    ends = "" if row["low"] is None else f" [{10 ** row['low']:.3f}, {10 ** row['high']:.3f}]"
+    ends = "" if row["low"] is None else f" [{from_log10(row['low']):.3f}, {from_log10(row['high']):.3f}]"
     return f"{_factor(row['mean'])}{ends}"
 
 

@@ -14,6 +14,7 @@ from pipeline.quantities import Grid, Quantity, paired_difference
 from pipeline.quantities import outcomes as quantities
 from pipeline.quantities.decoding import decodes
 from pipeline.quantities.outcomes import baseline_of, compares_cells, has_classes, has_criterion, longest_solved
+from pipeline.quantities.quantity import from_log10
 from pipeline.quantities.training import test_error_by_group
 from pipeline.quantities.words import capitalised, interval, join_first, name_of, number, seeds_of, with_article
 
@@ -141,7 +142,7 @@ def _best_finding(view: View) -> str:
     means = view.means.filter(panel=_loss(view.grid)[0])
     if has_classes(view.grid):
         return best_and_next(view.rows, means, "test error", _percent, lead="Lowest test error")
-    return best_and_next(view.rows, means, "test loss", lambda log: number(10**log), lead="Lowest test loss")
+    return best_and_next(view.rows, means, "test loss", lambda log: number(from_log10(log)), lead="Lowest test loss")
 
 
 def _outcome_about(view: View) -> str:

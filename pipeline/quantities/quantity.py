@@ -12,10 +12,12 @@ whether something happened: means are shares of seeds with Wilson's interval.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from pipeline.errors import ConfigError, unknown_name
@@ -238,12 +240,21 @@ def _paired(first: Selection, second: Selection, grid: Grid, value: pl.Expr) -> 
     return paired_difference(pl.concat(sides), "value", "side", "first", "second")
 
 
+def from_log10(logs: Any) -> Any:
+    """Return 10 to the power of a number or an array; inf beyond what a float holds, as a wide interval may go."""
+    try:
+        with np.errstate(over="ignore"):
+            return 10.0**logs
+    except OverflowError:  # of Python's own floats
+        return math.inf
+
+
 def _effect(summary: pl.DataFrame, *, is_log: bool) -> Effect:
     """Return the first row of a summary; of logarithms as factors."""
     if summary.is_empty():
         return NOTHING
     row = summary.row(0, named=True)
     mean, low, high = (
-        None if row[side] is None else 10.0 ** row[side] if is_log else row[side] for side in ("mean", "low", "high")
+        from_log10(row[side]) if is_log and row[side] is not None else row[side] for side in ("mean", "low", "high")
     )
     return Effect(mean, low, high, row["num_seeds"], row["num_nonfinite"] + row["num_missing"])

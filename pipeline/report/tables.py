@@ -13,6 +13,7 @@ from pipeline.claims import VERDICTS
 from pipeline.quantities import Grid
 from pipeline.quantities import gradients as gradient
 from pipeline.quantities import outcomes as outcome
+from pipeline.quantities.quantity import from_log10
 from pipeline.quantities.selection import thin_evenly
 from pipeline.quantities.settings import settings_table
 from pipeline.quantities.training import median_validation_loss
@@ -55,7 +56,7 @@ def _grid_metrics(grid: Grid) -> dict[str, Any]:
     quantity, longest = gradient.decay_factor, grid.at("longest")
     decay = quantity.summary(quantity.of(longest), ["stage", "arm", "state"])
     for row in decay.iter_rows(named=True):
-        factor = None if row["mean"] is None else _finite(10.0 ** row["mean"])
+        factor = None if row["mean"] is None else _finite(from_log10(row["mean"]))
         arms[row["arm"]][f"decay_factor_{row['state']}_{row['stage']}"] = factor
     statuses = grid.all_runs["status"]
     return arms | {"num_replicas": len(statuses), "num_not_ok": int((statuses != "ok").sum())}

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.func import functional_call, grad
 
+from pipeline.core.cells.stack import RecurrentStack
 from pipeline.core.measures.gates import gate_statistics, gate_values, retention
 from pipeline.core.measures.jacobians import singular_values_by_lag
 from pipeline.core.measures.lyapunov import (
@@ -59,6 +61,28 @@ def scalar_linear() -> Iterator[Number]:
             yield Number(name, expected=abs(a) ** k, measured=ratio, within=PRODUCT)
         exponent, name = exponents_RM[r, 0].item(), f"Lyapunov exponent, a={a:g}"
         yield Number(name, expected=math.log(abs(a)), measured=exponent, within=PRODUCT)
+
+
+@experiment("second derivatives", source="closed form: h_T = a^(T-1) of one impulse at t = 1")
+def second_derivatives() -> Iterator[Number]:
+    """h_t = a h_{t-1} + x_t on an impulse: the derivatives of h_T in a, by autograd and by torch.func, to the third."""
+    a, num_timesteps = 0.9, 6
+    stack = RecurrentStack("elman_linear", 1, 1, torch.Generator().manual_seed(0)).double()
+    impulse = torch.eye(num_timesteps, 1, dtype=F64)[:, :, None]
+    fixed = {name: torch.zeros_like(parameter) for name, parameter in stack.named_parameters()}
+    fixed["weight_ih_l0"] = torch.ones(1, 1, dtype=F64)
+
+    def last_state(W_hh: Tensor) -> Tensor:
+        return functional_call(stack, fixed | {"weight_hh_l0": W_hh[None, None]}, (impulse,)).outputs[-1, 0, 0]
+
+    at, of_func = torch.tensor(a, dtype=F64, requires_grad=True), last_state
+    found = last_state(at)
+    for order in (1, 2, 3):
+        (found,), of_func = torch.autograd.grad(found, at, create_graph=True), grad(of_func)
+        exact = math.perm(num_timesteps - 1, order) * a ** (num_timesteps - 1 - order)
+        yield Number(f"derivative {order} of h_6, autograd", expected=exact, measured=found.item(), within=EXACT)
+        measured = of_func(at.detach()).item()
+        yield Number(f"derivative {order} of h_6, torch.func", expected=exact, measured=measured, within=EXACT)
 
 
 @experiment("orthogonal linear", source=CLOSED_FORM)
@@ -226,4 +250,12 @@ def curse_of_memory() -> Iterator[Number]:
                     yield printed(f"{name}, as printed", texts[memory, rho][m], moment)
 
 
-EXPERIMENTS = (scalar_linear, orthogonal_linear, small_lstm, singular_values, random_network, curse_of_memory)
+EXPERIMENTS = (
+    scalar_linear,
+    orthogonal_linear,
+    small_lstm,
+    singular_values,
+    random_network,
+    curse_of_memory,
+    second_derivatives,
+)

@@ -3,13 +3,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 
 from pipeline.core.training.progress import Status, TrialResult
 from pipeline.quantities import QUANTITIES, Grid, grids_of, value_of
 from pipeline.quantities.outcomes import baseline_of, has_criterion, longest_solved
-from pipeline.quantities.quantity import Selection
+from pipeline.quantities.quantity import Selection, from_log10
 from pipeline.quantities.settings import settings_table
 from pipeline.results import SCHEMAS, STATUSES
 from tests.quantities.conftest import (
@@ -305,3 +306,23 @@ def test_the_worst_seed_speaks_for_a_setting_in_one_order_of_severity() -> None:
         row = settings_table(found).filter(label=label).row(0, named=True)
         assert row["status"] == worst == TrialResult([{"status": status} for status in ends]).status
         assert (row["num_ok"], row["num_exploded"]) == (3 - sum(end != "ok" for end in ends), 0)
+
+
+def test_an_interval_on_a_log_scale_that_leaves_what_a_float_holds_ends_at_infinity_and_at_zero() -> None:
+    """With two seeds t is 12.7: losses of 1e-300 and 1e300 have an interval over some 7000 decades."""
+    found = grid(runs("test_loss", {"elman": [1e-300, 1e300], "lstm": [1e-300, 1e-299], "gru": [1e300, 1e-300]}))
+    effect = value(found, quantity="log_test_loss", arm="elman")
+    assert (effect.value, effect.low, effect.high) == (pytest.approx(1.0), 0.0, math.inf)
+    compared = ratio(found, {"arm": "gru"}, quantity="test_loss", arm="elman")
+    assert (compared.value, compared.low, compared.high) == (pytest.approx(1.0), 0.0, math.inf)
+    huge = ratio(
+        grid(runs("test_loss", {"a": [1e300] * 2, "b": [1e-300] * 2})), {"arm": "b"}, quantity="test_loss", arm="a"
+    )
+    assert huge.value == math.inf
+
+
+def test_ten_to_a_power_is_infinite_beyond_a_float_for_numbers_and_arrays_alike() -> None:
+    assert [from_log10(log) for log in (400.0, -400.0, 1.0)] == [math.inf, 0.0, 10.0]
+    assert math.isnan(from_log10(math.nan))
+    assert from_log10(np.array([400.0, -400.0, 1.0])).tolist() == [math.inf, 0.0, 10.0]
+    assert from_log10(np.float64(400.0)) == math.inf

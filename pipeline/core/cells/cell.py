@@ -64,7 +64,8 @@ class Cell:
         fuse: Returns the weights as one matrix [W_hh | W_ih | b], as the loops want it.
         forward: The loop forward in time.
         backward: The loop backward in time.
-        step: (x_t (D,), states before, weights) -> states after: one timestep of one example.
+        step: (x_t (D,), states before, weights) -> states after: one timestep of one example. Where there is a cell
+            state, a tap on c_t, (H,), may follow: it is added before h_t is made of it.
         gate_values: The same arguments -> the value (H,) of every gate that opens and closes, by name; None where the
             cell has none.
         keep_gate: The gate that says how much of the past is kept: f of the LSTM, z of the GRU.
@@ -77,7 +78,7 @@ class Cell:
     fuse: Callable[[Weights], Tensor]
     forward: ForwardLoop
     backward: BackwardLoop
-    step: Callable[[Tensor, States, Weights], States]
+    step: Callable[..., States]
     gate_values: Callable[[Tensor, States, Weights], dict[str, Tensor]] | None = None
     keep_gate: str | None = None
     derivative: Callable[[Tensor], Tensor] | None = None
@@ -86,7 +87,38 @@ class Cell:
     @functools.cached_property
     def function(self) -> type[torch.autograd.Function]:
         """The autograd function of a whole sequence, made of the two loops; see `recurrence`."""
-        return recurrence(self.forward, self.backward, len(self.states), len(self.gates))
+
+        def unroll(
+            x: Tensor, h_0: Tensor, c_0: Tensor | None, tap_h: Tensor | None, tap_c: Tensor | None, *parameters: Tensor
+        ) -> tuple[Tensor, ...]:
+            return self.unroll(x, States(h_0, c_0), Weights(*parameters), tap_h, tap_c).tensors()
+
+        return recurrence(self.forward, self.backward, unroll, len(self.states), len(self.gates))
+
+    def unroll(
+        self, x_TBD: Tensor, start: States, weights: Weights, tap_h: Tensor | None = None, tap_c: Tensor | None = None
+    ) -> States:
+        """Return the states at every timestep, (T, B, H), by the textbook's step, in ordinary operations.
+
+        It is what the fast loops compute, slower, and can be differentiated as often and in any way that torch knows.
+
+        Args:
+            x_TBD: Inputs.
+            start: States before the first timestep, (B, H).
+            weights: Of one replica.
+            tap_h: Added to h_t, (T, B, H).
+            tap_c: Added to c_t, (T, B, H).
+        """
+
+        def of_one(x_t: Tensor, before: tuple[Tensor, ...], *tap: Tensor) -> tuple[Tensor, ...]:
+            return self.step(x_t, States(*before), weights, *tap).tensors()
+
+        batched, before, found = torch.vmap(of_one), start.tensors(), []
+        for t, x_t in enumerate(x_TBD.unbind(0)):
+            h, *c = batched(x_t, before, *([] if tap_c is None else [tap_c[t]]))
+            before = (h if tap_h is None else h + tap_h[t], *c)
+            found.append(before)
+        return States(*(torch.stack(each) for each in zip(*found, strict=True)))
 
 
 def fuse_summed(weights: Weights) -> Tensor:

@@ -24,11 +24,11 @@ def gates(x_t: Tensor, h: Tensor, weights: Weights) -> tuple[Tensor, ...]:
     return torch.sigmoid(a_i), torch.sigmoid(a_f), torch.tanh(a_g), torch.sigmoid(a_o)
 
 
-def step(x_t: Tensor, states: States, weights: Weights) -> States:
+def step(x_t: Tensor, states: States, weights: Weights, tap_c: Tensor | None = None) -> States:
     """Return h_t and c_t of one example, gate by gate: the reference of the loops below."""
     h, c = states.tensors()
     i, f, g, o = gates(x_t, h, weights)
-    c = f * c + i * g
+    c = f * c + i * g if tap_c is None else f * c + i * g + tap_c
     return States(o * torch.tanh(c), c)
 
 

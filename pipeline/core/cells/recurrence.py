@@ -6,6 +6,10 @@ recurrence and bias are one matrix product per timestep, and the gradient of the
 its factors are still in the cache. (Large products outside the time loop need the pre-activations of all timesteps in
 memory twice; on a CPU that traffic costs more than it saves.)
 
+The loops work in place, so nothing can be differentiated through them. A derivative of their gradient, or any transform
+of torch.func but vmap, goes through the textbook's loop instead, which is made of ordinary operations: the same numbers
+to rounding, of any order, and slower.
+
 Shapes: T timesteps, R replicas, B batch, D input, H hidden, Z = H + D + 1 rows of u_t. Inside the loops the batch
 is the last axis, so that a gate, a block of rows, is contiguous.
 """
@@ -18,6 +22,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from pipeline.config.strict import require
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -134,23 +141,82 @@ def swapped(tensor: Tensor) -> Tensor:
     return tensor.permute(1, 0, 3, 2)
 
 
+def is_transformed() -> bool:
+    """Return whether derivatives are being taken by torch.func (grad, jacrev, jvp, …) or forward in mode."""
+    transforms = torch._C._functorch.get_interpreter_stack() or []
+    vmap = torch._C._functorch.TransformType.Vmap
+    return forward_ad._current_level >= 0 or any(transform.key() != vmap for transform in transforms)
+
+
+def _is_batched() -> bool:
+    """Return whether a vmap is at work, torch.func's or that of autograd's batched gradients."""
+    nested = torch._C._vmapmode_increment_nesting()
+    torch._C._vmapmode_decrement_nesting()
+    return nested > 1 or bool(torch._C._functorch.get_interpreter_stack())
+
+
+def refuse_clipping(state_threshold: float | None) -> None:
+    """Refuse to differentiate a gradient that is clipped on its way.
+
+    Raises:
+        InvalidFieldError: If it is.
+    """
+    expected = "None here: a gradient that is clipped inside the recurrence is no derivative, and has none"
+    require(state_threshold is None, "state_threshold", expected, state_threshold)
+
+
 def recurrence(
-    forward_loop: ForwardLoop, backward_loop: BackwardLoop, num_states: int, num_gates: int
+    forward_loop: ForwardLoop,
+    backward_loop: BackwardLoop,
+    unroll: Callable[..., tuple[Tensor, ...]],
+    num_states: int,
+    num_gates: int,
 ) -> type[torch.autograd.Function]:
     """Return the autograd function of a whole sequence.
 
-    Its arguments are `(x, weight, h_0, c_0, tap_h, tap_c, keep, state_threshold)` of shapes (R, T, B, D), (R, G, Z),
-    (R, B, H), (R, B, H), (R, T, B, H), (R, T, B, H); c_0 and the taps may be None. It returns `(h, c, *kept)`, h and c
-    of shape (R, T, B, H), c an empty tensor where the cell has a single state. The gradient of a tap is dL/dh_t
-    (dL/dc_t). With a `state_threshold` every example's dL/dh_t is clipped to that norm as it flows back, so what comes
-    out is no longer the gradient of the loss.
+    Its arguments are `(x, weight, h_0, c_0, tap_h, tap_c, keep, state_threshold, *parameters)` of shapes (R, T, B, D),
+    (R, G, Z), (R, B, H), (R, B, H), (R, T, B, H), (R, T, B, H); c_0 and the taps may be None. The parameters are what
+    `weight` was fused of, R leading: the first gradient flows through `weight`, one that is to be differentiated again
+    through them. It returns `(h, c, *kept)`, h and c of shape (R, T, B, H), c an empty tensor where the cell has a
+    single state. The gradient of a tap is dL/dh_t (dL/dc_t). With a `state_threshold` every example's dL/dh_t is
+    clipped to that norm as it flows back, so what comes out is no longer the gradient of the loss.
 
     Args:
         forward_loop: The cell's loop forward in time.
         backward_loop: The cell's loop backward in time.
+        unroll: The textbook's loop of one replica, `(x, h_0, c_0, tap_h, tap_c, *parameters) -> states`.
         num_states: 1 for h alone, 2 for h and c.
         num_gates: Blocks of H rows of the weights that h_{t-1} enters, the first ones.
     """
+
+    def differentiable_backward(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients by differentiating the textbook's loop, so that they can be differentiated again."""
+        refuse_clipping(ctx.state_threshold)
+        _, x, h_0, c_0, *rest = ctx.saved_tensors
+        u, *kept = rest[2 + ctx.num_parameters :]
+        if x is None:  # a constant, and as good as what it was copied to
+            x = swapped(u[:-1, :, ctx.num_hidden : -1])
+        if h_0 is None:
+            h_0 = u[0, :, : ctx.num_hidden].transpose(1, 2)
+        if c_0 is None and num_states > 1:
+            c_0 = kept[0][0].transpose(1, 2)
+        again, tensors = torch.is_grad_enabled(), (x, h_0, c_0, *rest[: 2 + ctx.num_parameters])
+        with torch.enable_grad():
+            # aliases: where one of them was made from another, the path between them is not this function's
+            aliases: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]
+            states = torch.vmap(unroll, in_dims=tuple(None if alias is None else 0 for alias in aliases))(*aliases)
+            reached = [(s, grad) for s, grad in zip(states, (grad_h, grad_c), strict=False) if grad is not None]
+            wanted = [index for index, alias in enumerate(aliases) if alias is not None and alias.requires_grad]
+            found = torch.autograd.grad(
+                [state for state, _ in reached],
+                [aliases[index] for index in wanted],
+                [grad for _, grad in reached],
+                create_graph=again,
+                allow_unused=True,
+            )
+        by_index = dict(zip(wanted, found, strict=True))
+        grad_x, *grads = (by_index.get(index) for index in range(len(aliases)))
+        return grad_x, None, *grads[:4], None, None, *grads[4:]
 
     class Recurrence(torch.autograd.Function):
         @staticmethod
@@ -163,6 +229,7 @@ def recurrence(
             tap_c: Tensor | None,
             keep: bool,
             state_threshold: float | None,
+            *parameters: Tensor,
         ) -> tuple[Tensor, ...]:
             num_hidden, num_timesteps = h_0.shape[-1], x.shape[1]
             u = _augmented_state(x, h_0)
@@ -182,8 +249,11 @@ def recurrence(
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
             _, _, u, *kept = output
+            x, weight, h_0, c_0, tap_h, tap_c, _, _, *parameters = inputs
             ctx.mark_non_differentiable(u, *kept, *((output[1],) if num_states == 1 else ()))
-            ctx.save_for_backward(inputs[1], u, *kept)
+            trained = (tensor if tensor is not None and tensor.requires_grad else None for tensor in (x, h_0, c_0))
+            ctx.save_for_backward(weight, *trained, tap_h, tap_c, *parameters, u, *kept)
+            ctx.num_parameters = len(parameters)
             ctx.set_materialize_grads(False)
             ctx.num_hidden = inputs[2].shape[-1]
             ctx.input_size = inputs[0].shape[-1]
@@ -191,7 +261,10 @@ def recurrence(
 
         @staticmethod
         def backward(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, *_: Any) -> Any:  # noqa: D102
-            weight, u, *saved = ctx.saved_tensors
+            if torch.is_grad_enabled() or _is_batched():
+                return differentiable_backward(ctx, grad_h, grad_c)
+            weight, *rest = ctx.saved_tensors
+            u, *saved = rest[5 + ctx.num_parameters :]
             x_needed, _, _, _, tap_h_needed, tap_c_needed, *_ = ctx.needs_input_grad
             shape = (u.shape[0] - 1, u.shape[1], ctx.num_hidden, u.shape[3])
             grads = Backward(
@@ -213,8 +286,7 @@ def recurrence(
                 None if grad_c_0 is None else grad_c_0.transpose(1, 2),
                 swapped(grads.grad_h_TRHB) if tap_h_needed else None,
                 swapped(grads.grad_c_TRHB) if tap_c_needed and grads.grad_c_TRHB is not None else None,
-                None,
-                None,
+                *[None] * (2 + ctx.num_parameters),
             )
 
         @staticmethod

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.core.cells import CELLS
 from pipeline.core.cells.cell import Cell, States, Weights
+from pipeline.core.cells.recurrence import is_transformed, refuse_clipping
 
 FORWARD, BACKWARD = "forward", "backward"
 
@@ -72,7 +73,7 @@ class RecurrentStack(nn.Module):
         bidirectional: bool = False,
     ) -> None:
         super().__init__()
-        self.cell: Cell = CELLS[cell]
+        self._cell = cell
         self.hidden_size = hidden_size
         self.places = places_of(num_layers, bidirectional)
         self.output_size = hidden_size * (2 if bidirectional else 1)
@@ -83,6 +84,11 @@ class RecurrentStack(nn.Module):
             for name, shape in zip(Weights._fields, shapes, strict=True):
                 drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
                 self.register_parameter(f"{name}{place.suffix}", nn.Parameter(drawn))
+
+    @property
+    def cell(self) -> Cell:
+        """The cell, looked up by name: a network can be pickled, and functions cannot."""
+        return CELLS[self._cell]
 
     def weights(self, place: Place) -> Weights:
         """Return the parameters of one layer and direction."""
@@ -119,11 +125,7 @@ class RecurrentStack(nn.Module):
             zeros = States(*(x_TBD.new_zeros(x_TBD.shape[1], self.hidden_size) for _ in self.cell.states))
             start = zeros if initial is None else initial[index]
             tap_h, tap_c = (None, None) if taps is None else taps[index].map(in_its_time)
-            weight = self.cell.fuse(self.weights(place))
-            arguments = (in_its_time(layer_input), weight, *start, tap_h, tap_c)
-            of_one_replica = [None if argument is None else argument.unsqueeze(0) for argument in arguments]
-            found = self.cell.function.apply(*of_one_replica, torch.is_grad_enabled(), state_threshold)
-            run = States(*(state.squeeze(0) for state in found[: len(self.cell.states)]))
+            run = self._recur(in_its_time(layer_input), self.weights(place), start, (tap_h, tap_c), state_threshold)
             inputs.append(layer_input)
             states.append(run.map(in_its_time))
             ends = zip(run.tensors(), start.tensors(), strict=True)
@@ -134,6 +136,24 @@ class RecurrentStack(nn.Module):
             states=tuple(states),
             final=tuple(final),
         )
+
+    def _recur(
+        self,
+        x_TBD: Tensor,
+        weights: Weights,
+        start: States,
+        taps: tuple[Tensor | None, Tensor | None],
+        state_threshold: float | None,
+    ) -> States:
+        """Return the states of one layer and direction at every timestep, (T, B, H), in its own order of time."""
+        if is_transformed():
+            refuse_clipping(state_threshold)
+            return self.cell.unroll(x_TBD, start, weights, *taps)
+        tensors = (x_TBD, self.cell.fuse(weights), *start, *taps)
+        arguments = [None if tensor is None else tensor.unsqueeze(0) for tensor in tensors]
+        parameters = [parameter.unsqueeze(0) for parameter in weights]
+        found = self.cell.function.apply(*arguments, torch.is_grad_enabled(), state_threshold, *parameters)
+        return States(*(state.squeeze(0) for state in found[: len(self.cell.states)]))
 
     @property
     def num_directions(self) -> int:

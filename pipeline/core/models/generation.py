@@ -45,7 +45,8 @@ def generate(
         generator: Where draws come from; untouched at temperature 0.
 
     Raises:
-        InvalidFieldError: If the model is not a language model, or a token or a number is out of range.
+        InvalidFieldError: If the model is not a language model or its probabilities are not numbers, or a token or a
+            number is out of range.
     """
     network, read = _language_model(model, "prompt", prompt)
     require(num_tokens >= 0, "num_tokens", "an integer of at least 0", num_tokens)
@@ -72,7 +73,8 @@ def beam_search(model: nn.Module, prompt: Sequence[int], num_tokens: int, num_be
         num_beams: K.
 
     Raises:
-        InvalidFieldError: If the model is not a language model, or a token or a number is out of range.
+        InvalidFieldError: If the model is not a language model or its probabilities are not numbers, or a token or a
+            number is out of range.
     """
     network, read = _language_model(model, "prompt", prompt)
     require(num_tokens >= 0, "num_tokens", "an integer of at least 0", num_tokens)
@@ -98,17 +100,32 @@ def log_probability(model: nn.Module, tokens: Sequence[int]) -> Tensor:
         tokens: x_1 … x_T; at least one, on which all others are conditional.
 
     Raises:
-        InvalidFieldError: If the model is not a language model, or a token is out of range.
+        InvalidFieldError: If the model is not a language model or its probabilities are not numbers, or a token is
+            out of range.
     """
     network, row_1T = _language_model(model, "tokens", tokens)
-    log_p_TV = network(row_1T).values[0].double().log_softmax(dim=1)
+    log_p_TV = _log_p(network, network(row_1T).values[0])
     return log_p_TV[:-1].gather(1, row_1T[0, 1:, None]).squeeze(1)
 
 
 def _next(network: SequenceModel, read: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Return ln P of the token after `read` (K, T), (K, V), and the states from which the one after that is read."""
     predicted = network(read, RunOptions(initial=states, num_scored=1))
-    return predicted.values[:, -1].double().log_softmax(dim=1), [state_TKH[-1] for state_TKH in predicted.states]
+    return _log_p(network, predicted.values[:, -1]), [state_TKH[-1] for state_TKH in predicted.states]
+
+
+def _log_p(network: SequenceModel, logits_KV: Tensor) -> Tensor:
+    """Return ln P, (K, V), in float64.
+
+    Raises:
+        InvalidFieldError: If a probability is not a number: a token drawn or chosen of such would mean nothing.
+    """
+    log_p_KV = logits_KV.double().log_softmax(dim=1)
+    if bool(log_p_KV.isnan().any()):
+        bad = [name for name, weights in network.named_parameters() if not bool(weights.isfinite().all())]
+        what = f"{', '.join(bad)}: not finite" if bad else "finite weights, and predictions that overflow"
+        raise InvalidFieldError("model", "a language model whose probabilities are numbers", what)
+    return log_p_KV
 
 
 def _draw(log_p_V: Tensor, temperature: float, generator: torch.Generator) -> int:

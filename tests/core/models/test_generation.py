@@ -262,3 +262,27 @@ def test_the_right_continuation_of_a_number_series_is_likelier_than_any_other() 
         assert len(wrong) == 2
         assert right > max(wrong) + math.log(10)
         assert generate(model, digits[:3], 3, temperature=0.0, generator=fresh()) == digits[3:]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model: generate(model, PROMPT, 3, temperature=0.0, generator=fresh()),
+        lambda model: generate(model, PROMPT, 3, temperature=1.0, generator=fresh()),
+        lambda model: beam_search(model, PROMPT, 3, 2),
+        lambda model: log_probability(model, PROMPT),
+    ],
+    ids=["greedy", "sampled", "beam", "scored"],
+)
+def test_weights_that_are_not_finite_write_and_score_nothing_and_are_named(use: Callable[[SequenceModel], Any]) -> None:
+    model = model_of()
+    with torch.no_grad():
+        model.recurrent.weight_hh_l1[0, 0] = math.nan
+    with pytest.raises(ValueError, match=r"model: expected .* numbers, got 'recurrent.weight_hh_l1: not finite'"):
+        use(model)
+    overflowing = model_of()
+    with torch.no_grad():
+        overflowing.recurrent.bias_ih_l1.fill_(1e3)  # every gate is open, every state near tanh 1
+        overflowing.readout.weight.fill_(1e308)
+    with pytest.raises(ValueError, match="model: expected .* numbers, got 'finite weights, and predictions that over"):
+        use(overflowing)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.cells import CELLS
 from pipeline.core.cells.stack import stack_states
 from pipeline.core.models import (
     Interface,
@@ -163,3 +168,32 @@ def test_a_pass_from_a_carried_state_scores_the_newest_timesteps_only(cell: str)
     for mine, expected in zip(run.states, whole, strict=True):
         torch.testing.assert_close(mine, expected[:, 3:], rtol=1e-12, atol=1e-14)
     assert tuple(run.grad_states) == replicas.model.tap_keys
+
+
+@pytest.mark.parametrize("cell", IN_TORCH)
+def test_a_replica_batch_has_the_second_derivatives_of_its_networks_one_by_one(cell: str) -> None:
+    models = [model_of(TOKEN_EVERY, cell, embedding_size=3, seed=seed) for seed in (0, 1)]
+    replicas, (inputs, targets) = Replicas(models), data_of(TOKEN_EVERY)
+    leaves = {name: view.detach().requires_grad_() for name, view in replicas.named(replicas.flat_RP).items()}
+    losses, _, _ = replicas.losses(leaves, inputs, targets, shared=True)
+    first = torch.autograd.grad(losses.sum(), list(leaves.values()), create_graph=True)
+    packed = torch.autograd.grad(sum(each.square().sum() for each in first), list(leaves.values()))
+    for r, model in enumerate(models):
+        own = dict(model.named_parameters())
+        wanted = [own[name] for name in leaves]
+        alone = torch.autograd.grad(loss(TOKEN_EVERY, model(inputs).values, targets), wanted, create_graph=True)
+        second = torch.autograd.grad(sum(each.square().sum() for each in alone), wanted)
+        for mine, expected in zip(packed, second, strict=True):
+            torch.testing.assert_close(mine[r], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_network_can_be_pickled_copied_and_saved_whole(cell: str) -> None:
+    model, (inputs, _) = model_of(TOKEN_EVERY, cell), data_of(TOKEN_EVERY)
+    expected, buffer = model(inputs).values, io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    copies = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model), torch.load(buffer, weights_only=False)]  # noqa: S301
+    for other in copies:
+        assert torch.equal(other(inputs).values, expected)
+        assert other.stacks["recurrent"] is other.recurrent
