@@ -93,11 +93,6 @@ class Task:
     target_tokens: tuple[str, ...] | None = None
     frame_shape: tuple[int, ...] | None = None
 
-    @property
-    def unknown_target(self) -> int | None:
-        """The class that stands for all tokens that the targets' vocabulary lacks; None where it lacks none."""
-        return unknown_id(self.target_tokens)
-
 
 def unknown_id(tokens: Sequence[str] | None) -> int | None:
     """Return the id of the token that stands for all those that a vocabulary lacks; None where there is none."""

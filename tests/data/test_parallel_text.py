@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import load_dataset, prepare_dataset, read_generator, read_manifest
-from pipeline.data.dataset import EOS, SPLITS
+from pipeline.data.dataset import EOS, SPLITS, unknown_id
 from pipeline.data.generator import Shares
 from pipeline.data.parallel_text import ParallelText
 from pipeline.data.vocabulary import unigram_entropy
@@ -241,7 +241,7 @@ def test_a_texts_own_unknown_token_is_the_unknown_token(min_count: int, mark: st
         assert tokens[3] == "<unk>"
         assert tokens.count("<unk>") == 1
         assert "▯" not in tokens
-    assert dataset.unknown_target == 3
+    assert unknown_id(dataset.target_tokens) == 3
     for split in dataset.splits.values():
         assert (split.inputs[:, 0] == 3).all()
         assert (split.targets[:, 2] == 3).all()

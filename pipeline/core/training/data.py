@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.core.models import Inputs, Interface, Seq2SeqInputs, map_inputs, teacher_forced
 from pipeline.data import Split
-from pipeline.data.dataset import Task
+from pipeline.data.dataset import Task, unknown_id
 
 
 class Sequences(NamedTuple):
@@ -37,7 +37,7 @@ def interface_of(dataset: Task) -> Interface:
         target_kind=dataset.target_kind,
         output_size=dataset.output_size,
         padded=dataset.padded,
-        unknown=dataset.unknown_target,
+        unknown=unknown_id(dataset.target_tokens),
     )
 
 
