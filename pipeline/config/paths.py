@@ -9,12 +9,16 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config.strict import require_names
 from pipeline.errors import PipelineError
 
 
 @dataclass(frozen=True)
 class Paths:
-    """File names below a project's root folder (absolute, since Ray workers run elsewhere)."""
+    """File names below a project's root folder (absolute, since Ray workers run elsewhere).
+
+    A name that is no plain component of a path is an `InvalidFieldError`.
+    """
 
     root: Path
 
@@ -40,23 +44,23 @@ class Paths:
 
     def dataset_config(self, name: str) -> Path:
         """Return the file that describes dataset `name`."""
-        return self.root / "configs" / "datasets" / f"{name}.yaml"
+        return self.root / "configs" / "datasets" / f"{_plain(name, 'dataset')}.yaml"
 
     def study_config(self, name: str) -> Path:
         """Return the file that describes study `name`."""
-        return self.root / "configs" / "studies" / f"{name}.yaml"
+        return self.root / "configs" / "studies" / f"{_plain(name, 'study')}.yaml"
 
     def scale_config(self, name: str) -> Path:
         """Return the file that describes scale `name`."""
-        return self.root / "configs" / "scales" / f"{name}.yaml"
+        return self.root / "configs" / "scales" / f"{_plain(name, 'scale')}.yaml"
 
     def dataset(self, name: str) -> Path:
         """Return the folder that holds prepared dataset `name`."""
-        return self.root / "data" / name
+        return self.root / "data" / _plain(name, "dataset")
 
     def results(self, study: str) -> Path:
         """Return the folder that holds the result tables of `study`."""
-        return self.root / "results" / study
+        return self.root / "results" / _plain(study, "study")
 
     @property
     def listed_studies(self) -> Path:
@@ -65,29 +69,38 @@ class Paths:
 
     def request(self, dataset: str) -> Path:
         """Return the file that says what the studies ask of `dataset`: what `prepare` depends on."""
-        return self.root / "digests" / "requests" / f"{dataset}.json"
+        return self.root / "digests" / "requests" / f"{_plain(dataset, 'dataset')}.json"
 
     def dataset_digest(self, name: str) -> Path:
         """Return the file that says what prepared dataset `name` consists of: what the plans depend on."""
-        return self.root / "digests" / "data" / f"{name}.json"
+        return self.root / "digests" / "data" / f"{_plain(name, 'dataset')}.json"
 
     def plan(self, study: str) -> Path:
         """Return the file that says what `study` trains, on which data: what its sweep depends on."""
-        return self.root / "digests" / "plans" / f"{study}.json"
+        return self.root / "digests" / "plans" / f"{_plain(study, 'study')}.json"
 
     def results_digest(self, study: str) -> Path:
         """Return the file that says which tables `study` has: what the report depends on."""
-        return self.root / "digests" / "results" / f"{study}.json"
+        return self.root / "digests" / "results" / f"{_plain(study, 'study')}.json"
 
     @property
     def default_store(self) -> Path:
         """The trial store where params.yaml names none."""
         return self.root / ".trials"
 
+    def lock(self, study: str) -> Path:
+        """Return the file that a sweep of `study` locks."""
+        return self.default_store / f"{_plain(study, 'study')}.lock"
+
     @property
     def reports(self) -> Path:
         """The folder that the report stage writes."""
         return self.root / "reports"
+
+
+def _plain(name: str, kind: str) -> str:
+    require_names((name,), kind)
+    return name
 
 
 def digest_of_file(path: Path) -> str:

@@ -25,7 +25,7 @@ from pipeline.results import probe_writable
 from pipeline.results.store import TrialStore
 from pipeline.sweep.consolidate import consolidate
 from pipeline.sweep.estimate import available_memory_bytes
-from pipeline.sweep.executors import Executor
+from pipeline.sweep.executors import Executor, cluster_address
 from pipeline.sweep.plan import Plan, plan_study
 from pipeline.sweep.progress import duration_text, follow, title
 from pipeline.sweep.trial import Job, Outcome, Train
@@ -72,7 +72,7 @@ def run_sweep(
     def load(name: str, length: int | None, unseen_lengths: tuple[int, ...]) -> Dataset:
         return load_dataset(paths.dataset(name), length, unseen_lengths)
 
-    with sweep_lock(paths.default_store / f"{study}.lock", study):
+    with sweep_lock(paths.lock(study), study):
         plan = current_plan(paths, params, study, store)
         progress = follow(plan, stream or sys.stdout)
         with contextlib.closing(progress), contextlib.suppress(KeyboardInterrupt):  # Ray Tune returns normally after it
@@ -90,7 +90,7 @@ def current_plan(paths: Paths, params: Params, study: str, store: TrialStore) ->
 
     A stored trial that ran out of a shorter time limit than the plan's counts as missing, as a damaged one does.
     """
-    trains_here = not os.environ.get("RAY_ADDRESS") and not params.resources.gpus_per_trial
+    trains_here = cluster_address() is None and not params.resources.gpus_per_trial
     plan = plan_study(paths, params, study, available_memory_bytes() if trains_here else None)
     ids = store.ids() & {setting.trial_id for setting in plan.trials}
     stored = {identity: store.get(identity) for identity in ids}
