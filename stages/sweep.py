@@ -8,7 +8,6 @@ Ray starts on this machine, or is the cluster that RAY_ADDRESS names; what takes
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def _sweep(asked: argparse.Namespace) -> None:
     if asked.dry_run:
         print(sweep.describe_plan(sweep.current_plan(paths, params, asked.study, store)))
         return
-    if os.environ.get("RAY_ADDRESS") and store.is_local:
+    if sweep.cluster_address() and store.is_local:
         print(f"sweep: trial_store is {store.url}: every node of the cluster must see that folder", file=sys.stderr)
     executor = sweep.executor_named(asked.executor, params)
     sweep.run_sweep(paths, params, asked.study, executor)

@@ -123,7 +123,8 @@ class Check:
         if quantity.ratio is not None and (second is None or self.ratio is None or first.length != second.length):
             return "expected a ratio of two arms at one length: all seeds of a setting share one clock"
         if second is None:
-            return None
+            one = quantity.effect is None or len(first.arms) == 1
+            return None if one else "expected one arm: its interval is not over seeds, so none of several is the best"
         if quantity.effect is not None:
             return "expected a value: its interval is not over seeds"
         if second.quantity != quantity or second == first:

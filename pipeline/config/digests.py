@@ -77,6 +77,7 @@ def write_requests(paths: Paths, params: Params) -> None:
         scales = {scale: override for scale, override in study.scales.items() if scale == params.scale}
         read.append({"name": name, **dataclasses.asdict(dataclasses.replace(study, scales=scales))})
     write_digest(paths.listed_studies, read)
+    keep_listed(paths.request, params.datasets)
 
 
 def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:

@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config.paths import Paths
-from pipeline.config.strict import build, read_yaml, require, unknown_file
+from pipeline.config.strict import Checked, build, read_yaml, require, require_names, unknown_file
 from pipeline.errors import ConfigError
 
 MAX_SEEDS = 10_000
 """More replicas than this in one trial are a slip of the keyboard."""
+
+MAX_START = 2**31
+"""The largest first seed."""
 
 MIN_SHARE = 0.0001
 """The smallest part of a CPU or GPU that Ray can keep apart."""
 
 
 @dataclass(frozen=True)
-class SeedRange:
+class SeedRange(Checked):
     """Seeds `start, start+1, ...`; `count: null` means as many as the scale says."""
 
     start: int
@@ -27,11 +30,11 @@ class SeedRange:
         require(self.start >= 0, "start", "an integer of at least 0", self.start)
         expected = f"null or an integer from 1 to {MAX_SEEDS}"
         require(self.count is None or 1 <= self.count <= MAX_SEEDS, "count", expected, self.count)
-        require(self.start <= 2**31, "start", "an integer of at most 2147483648", self.start)
+        require(self.start <= MAX_START, "start", f"an integer of at most {MAX_START}", self.start)
 
 
 @dataclass(frozen=True)
-class Resources:
+class Resources(Checked):
     """What one trial asks of Ray; fractions of a GPU let trials share one."""
 
     cpus_per_trial: float
@@ -44,7 +47,7 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class Tracking:
+class Tracking(Checked):
     """Weights & Biases: `auto` is online with a key and offline without one; `disabled` writes nothing."""
 
     mode: Literal["auto", "online", "offline", "disabled"]
@@ -53,7 +56,7 @@ class Tracking:
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(Checked):
     """Everything in params.yaml."""
 
     scale: str
@@ -66,14 +69,18 @@ class Params:
 
     def __post_init__(self) -> None:
         require(self.trial_store != "", "trial_store", "null, a folder or a URL", self.trial_store)
+        require_names((self.scale,), "scale")
         for field in ("datasets", "studies"):
             names = getattr(self, field)
             require(len(names) > 0, field, "at least one name", list(names))
             require(len(set(names)) == len(names), field, "each name once", list(names))
+            require_names(names, field)
+        expected = "another name than 'claims', which the report's metrics have for the verdicts"
+        require("claims" not in self.studies, "studies", expected, "claims")
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(Checked):
     """Sequences in each split of a generated dataset (real datasets have the size they have)."""
 
     num_train: int
@@ -86,7 +93,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(Checked):
     """How big everything is: number of seeds and sizes of the generated datasets."""
 
     num_seeds: int
@@ -94,7 +101,8 @@ class Scale:
     max_wall_time_s: float
 
     def __post_init__(self) -> None:
-        require(self.num_seeds >= 1, "num_seeds", "an integer of at least 1", self.num_seeds)
+        expected = f"an integer from 1 to {MAX_SEEDS}"
+        require(1 <= self.num_seeds <= MAX_SEEDS, "num_seeds", expected, self.num_seeds)
         require(self.max_wall_time_s > 0, "max_wall_time_s", "a number of seconds above 0", self.max_wall_time_s)
 
 

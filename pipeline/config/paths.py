@@ -9,12 +9,16 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config.strict import require_names
 from pipeline.errors import ConfigError, PipelineError
 
 
 @dataclass(frozen=True)
 class Paths:
-    """File names below a project's root folder (absolute, since Ray workers run elsewhere)."""
+    """File names below a project's root folder (absolute, since Ray workers run elsewhere).
+
+    A name that is no plain component of a path is an `InvalidFieldError`.
+    """
 
     root: Path
 
@@ -49,27 +53,27 @@ class Paths:
 
     def lock(self, study: str) -> Path:
         """Return the file that the sweep of `study` into this folder's results locks."""
-        return self.root / ".trials" / f"{study}.lock"
+        return self.root / ".trials" / f"{_plain(study, 'study')}.lock"
 
     def dataset_config(self, name: str) -> Path:
         """Return the file that describes dataset `name`."""
-        return self.root / "configs" / "datasets" / f"{name}.yaml"
+        return self.root / "configs" / "datasets" / f"{_plain(name, 'dataset')}.yaml"
 
     def study_config(self, name: str) -> Path:
         """Return the file that describes study `name`."""
-        return self.root / "configs" / "studies" / f"{name}.yaml"
+        return self.root / "configs" / "studies" / f"{_plain(name, 'study')}.yaml"
 
     def scale_config(self, name: str) -> Path:
         """Return the file that describes scale `name`."""
-        return self.root / "configs" / "scales" / f"{name}.yaml"
+        return self.root / "configs" / "scales" / f"{_plain(name, 'scale')}.yaml"
 
     def dataset(self, name: str) -> Path:
         """Return the folder that holds prepared dataset `name`."""
-        return self.root / "data" / name
+        return self.root / "data" / _plain(name, "dataset")
 
     def results(self, study: str) -> Path:
         """Return the folder that holds the result tables of `study`."""
-        return self.root / "results" / study
+        return self.root / "results" / _plain(study, "study")
 
     @property
     def listed_studies(self) -> Path:
@@ -78,23 +82,23 @@ class Paths:
 
     def request(self, dataset: str) -> Path:
         """Return the file that says what the studies ask of `dataset`: what `prepare` depends on."""
-        return self.root / "digests" / "requests" / f"{dataset}.json"
+        return self.root / "digests" / "requests" / f"{_plain(dataset, 'dataset')}.json"
 
     def watched(self, dataset: str) -> Path:
         """Return the folder with a link to every file that `dataset` names: how DVC sees files that lie anywhere."""
-        return self.root / "digests" / "files" / dataset
+        return self.root / "digests" / "files" / _plain(dataset, "dataset")
 
     def dataset_digest(self, name: str) -> Path:
         """Return the file that says what prepared dataset `name` consists of: what the plans depend on."""
-        return self.root / "digests" / "data" / f"{name}.json"
+        return self.root / "digests" / "data" / f"{_plain(name, 'dataset')}.json"
 
     def plan(self, study: str) -> Path:
         """Return the file that says what `study` trains, on which data: what its sweep depends on."""
-        return self.root / "digests" / "plans" / f"{study}.json"
+        return self.root / "digests" / "plans" / f"{_plain(study, 'study')}.json"
 
     def results_digest(self, study: str) -> Path:
         """Return the file that says which tables `study` has: what the report depends on."""
-        return self.root / "digests" / "results" / f"{study}.json"
+        return self.root / "digests" / "results" / f"{_plain(study, 'study')}.json"
 
     @property
     def default_store(self) -> Path:
@@ -122,6 +126,11 @@ def check_tree(script: str) -> None:
             f"{script}: expected the package `pipeline` of its own tree, {tree}; got {imported}, whose code would run; "
             f"run the program that stands there, or copy `pipeline` too"
         )
+
+
+def _plain(name: str, kind: str) -> str:
+    require_names((name,), kind)
+    return name
 
 
 def digest_of_file(path: Path) -> str:

@@ -1,17 +1,19 @@
 """Mappings in, frozen dataclasses out: every key must be known and of the declared type.
 
 Nothing is repaired, and a key may be absent only where the dataclass declares a default. A mistake is a `ConfigError`
-that names the file, the dotted key, what was expected, what came, and the nearest valid name.
+that names the file, the dotted key, what was expected, what came, and the nearest valid name. What is made in Python
+is checked as strictly as what is read from a file: see `Checked`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -22,7 +24,7 @@ from pipeline.errors import ConfigError, unknown_name
 T = TypeVar("T")
 
 
-class InvalidFieldError(ValueError):
+class InvalidFieldError(ConfigError, ValueError):
     """Raised by a dataclass's `__post_init__` when one field is out of its range."""
 
     def __init__(self, field: str, expected: str, got: object) -> None:
@@ -40,8 +42,39 @@ def require(condition: bool, field: str, expected: str, got: object) -> None:
         raise InvalidFieldError(field, expected, got)
 
 
+def require_names(names: Iterable[str], field: str) -> None:
+    """Check that names which become a part of a path, a lock, an id or an anchor are plain components, each its own.
+
+    Letters, digits and underscores only. So no name leaves its folder, `-`, `/` and `.` can join names to ids and file
+    names of which no two are alike, and no name is another one on a disk that takes capitals for small letters.
+
+    Raises:
+        InvalidFieldError: If a name has anything else in it, or two are one.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+        hint = f" (such as {plain!r})" if plain else ""
+        require(re.fullmatch(r"[A-Za-z0-9_]+", name) is not None, field, f"letters, digits and _ only{hint}", name)
+        other = seen.setdefault(name.lower(), name)
+        require(other == name, field, f"names that differ in more than capitals from {other!r}", name)
+
+
+def require_apart(keys: Iterable[str], field: str) -> None:
+    """Check dotted keys that stand side by side: none is a part of what another one sets as a whole.
+
+    Raises:
+        InvalidFieldError: If one is, for either could be meant to win.
+    """
+    listed = list(keys)
+    for whole in listed:
+        for part in listed:
+            expected = f"either {whole!r} as a whole or parts of it, not both"
+            require(not part.startswith(f"{whole}."), field, expected, part)
+
+
 def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file; a repeated key is an error, not an overwrite.
+    """Return the content of a YAML file; a repeated key is an error at any depth, not an overwrite.
 
     Raises:
         ConfigError: If the file is missing, not UTF-8, not YAML, or repeats a key.
@@ -54,7 +87,11 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except yaml.YAMLError as error:
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = "" if mark is None else f" (line {mark.line + 1})"
+        raise ConfigError(f"{path}: not valid YAML: {error.problem or error.context}{line}") from None
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
 
 
@@ -104,6 +141,9 @@ def build(cls: Any, value: object, where: str) -> Any:
 
 
 def _build_dataclass(cls: Any, value: object, where: str) -> Any:
+    if isinstance(value, cls):
+        conform(value, f"{where}.")
+        return value
     fields = dataclasses.fields(cls)
     names = [field.name for field in fields]
     if not isinstance(value, Mapping):
@@ -111,7 +151,7 @@ def _build_dataclass(cls: Any, value: object, where: str) -> Any:
     for key in value:
         if key not in names:
             raise ConfigError(f"{where}: {unknown_name('key', key, names)}")
-    hints, given = get_type_hints(cls), {}
+    hints, given = _hints_of(cls), {}
     for field in fields:
         if field.name in value:
             given[field.name] = build(hints[field.name], value[field.name], f"{where}.{field.name}")
@@ -131,7 +171,9 @@ def _build_union(args: tuple[Any, ...], value: object, where: str) -> Any:
         return build(variants[0], value, where)
     if not all(dataclasses.is_dataclass(variant) for variant in variants):
         raise TypeError(f"{where}: a union of plain types cannot be told apart")  # a programmer's error
-    by_name = {get_args(get_type_hints(variant)["name"])[0]: variant for variant in variants}
+    if isinstance(value, tuple(variants)):
+        return _build_dataclass(type(value), value, where)
+    by_name = {get_args(_hints_of(variant)["name"])[0]: variant for variant in variants}
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ConfigError(
             f"{where}: expected a mapping with a name, one of {', '.join(sorted(by_name))}; got {value!r}"
@@ -162,20 +204,70 @@ def _type_name(cls: Any) -> str:
     return plain.get(cls) or str(cls).replace("typing.", "").replace("collections.abc.", "")
 
 
+def conform(instance: Any, where: str = "") -> None:
+    """Check the fields of a dataclass, and of those in it, as `build` checks those of a mapping.
+
+    A whole number becomes a float where a number is declared, and a list a tuple, as those of a file do: the same
+    meaning has the same trial id.
+
+    Args:
+        instance: A frozen dataclass.
+        where: What stands before the fields' names in a message.
+
+    Raises:
+        ConfigError: If a value does not have its declared type, or is not finite.
+    """
+    cls: Any = type(instance)
+    hints = _hints_of(cls)
+    for field in dataclasses.fields(instance):
+        value = build(hints[field.name], getattr(instance, field.name), f"{where}{field.name}")
+        object.__setattr__(instance, field.name, value)
+
+
+@functools.cache
+def _hints_of(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+class Checked:
+    """Base of the dataclasses that a file can hold: made in Python, their fields have their declared types as well.
+
+    The types come before the bounds of `__post_init__`, which may then compare what it is given.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let the types be checked before whatever `__post_init__` the subclass has."""
+        super().__init_subclass__(**options)
+        bounds: Callable[[Any], None] = cls.__post_init__
+        if not hasattr(bounds, "checks_types"):
+
+            @functools.wraps(bounds)
+            def types_and_bounds(self: Any) -> None:
+                conform(self)
+                bounds(self)
+
+            types_and_bounds.checks_types = True  # type: ignore[attr-defined]
+            cls.__post_init__ = types_and_bounds  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        """Check nothing more: a dataclass without bounds."""
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """A safe loader that refuses a mapping with the same key twice."""
 
 
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     loader.flatten_mapping(node)
-    seen: set[Any] = set()
+    lines: dict[Any, int] = {}
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
         if not isinstance(key, str | int | float | bool):
             raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
-        seen.add(key)
+        if key in lines:
+            problem = f"key {key!r} appears twice, first in line {lines[key]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+        lines[key] = key_node.start_mark.line + 1
     return yaml.SafeLoader.construct_mapping(loader, node)
 
 

@@ -4,7 +4,9 @@ Every setting begins with configs/base.yaml. A study changes it (`set`) and has 
 arms that differ in several fields together (`variants`), and spans the product of variants and `axes`. Keys are dotted
 paths into the spec, such as `model.cell`. A scale may override all of it, so that the same study runs as a smoke test
 on a laptop and as published on a cluster. The later wins: base, the study's `set`, the grid's, the scale's, the
-scale's changes to that grid, the variant, the axes. What is empty need not be written.
+scale's changes to that grid, the variant, the axes. In one of these, a key and a part of it (`optimiser` and
+`optimiser.learning_rate`) are refused, in any order, and so are two settings of a grid that are one trial. What is
+empty need not be written.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config.paths import Paths
-from pipeline.config.strict import build, read_yaml, require, unknown_file
+from pipeline.config.strict import Checked, build, read_yaml, require, require_apart, require_names, unknown_file
 from pipeline.errors import ConfigError, unknown_name
 
 VARIANT = "variant"
@@ -24,7 +26,7 @@ VARIANT = "variant"
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Checked):
     """Settings that differ in their variant and along `axes`, all with `set` applied to the base.
 
     A variant is a label, and what it changes by dotted key. `figures` are those of the report in their order; null is
@@ -37,8 +39,13 @@ class Grid:
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for label in self.variants:
+        for label, changes in self.variants.items():
             require(label != "" and label == label.strip(), "variants", "labels without blanks at the ends", label)
+            require_apart(changes, f"variants.{label}")
+        require_apart(self.set, "set")
+        require_apart(self.axes, "axes")
+        figures = self.figures or ()
+        require(len({*figures}) == len(figures), "figures", "each figure once", list(figures))
         require(VARIANT not in self.axes, "axes", "dotted keys of the spec; labels belong under `variants`", VARIANT)
         _require_values(self.axes, "axes")
 
@@ -50,7 +57,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class ScaleOverride:
+class ScaleOverride(Checked):
     """What a scale changes: `set` in every grid, `grids` in one, whole `axes` of one; `skip` names grids left out."""
 
     set: Mapping[str, Any] = field(default_factory=dict)
@@ -59,13 +66,16 @@ class ScaleOverride:
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        require_apart(self.set, "set")
+        for grid, changes in self.grids.items():
+            require_apart(changes, f"grids.{grid}")
         for grid, axes in self.axes.items():
             _require_values(axes, f"axes.{grid}")
         require(len({*self.skip}) == len(self.skip), "skip", "each grid once", list(self.skip))
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(Checked):
     """Each arm is shown at the value of `over` with the lowest median of `metric` over seeds."""
 
     over: tuple[str, ...]
@@ -73,7 +83,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Checked):
     """One question, as configs/studies/<name>.yaml asks it; `base` is what configs/base.yaml holds."""
 
     question: str
@@ -83,6 +93,13 @@ class Study:
     set: Mapping[str, Any] = field(default_factory=dict)
     select: Selection | None = None
     scales: Mapping[str, ScaleOverride] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_names(self.grids, "grids")
+        require_names(self.scales, "scales")
+        require_names(self.claims, "claims")
+        require(len({*self.claims}) == len(self.claims), "claims", "each claim once", list(self.claims))
+        require_apart(self.set, "set")
 
 
 @dataclass(frozen=True)
@@ -151,6 +168,8 @@ def expand(study: Study, scale: str, where: str) -> list[RawSetting]:
             for source, changed in changes.items():
                 for key, value in changed.items():
                     _assign(spec, key, value, f"{where}.{source}")
+            if "seeds" in spec:
+                raise ConfigError(f"{where}.grids.{name}: key 'seeds': seeds are those of params.yaml, for every study")
             place = name if label is None else f"{name}[{label}]"
             settings.append(RawSetting(grid=name, axes=point, spec=spec, where=f"{where}.grids.{place}"))
     return settings

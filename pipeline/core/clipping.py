@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pipeline.config.strict import require
+from pipeline.config.strict import Checked, require
 
 Params = Mapping[str, Tensor]
 """Views of the R networks' parameters by name, (R, *shape) each, in the order of the P numbers of a gradient."""
@@ -31,7 +31,7 @@ State = tuple[Tensor, ...]
 """What a rule remembers of earlier updates; a checkpoint keeps it."""
 
 
-class ClippingRule(ABC):
+class ClippingRule(Checked, ABC):
     """A rule and its configuration. `name` is the one that a study says."""
 
     name: str
@@ -105,7 +105,7 @@ def scaled(vectors: Tensor, scale: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Threshold:
+class _Threshold(Checked):
     """What most rules are configured by."""
 
     threshold: float

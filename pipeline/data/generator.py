@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.config.params import Sizes
-from pipeline.config.strict import build, read_yaml, require
+from pipeline.config.strict import Checked, build, read_yaml, require
 from pipeline.data.dataset import SPLITS, Dataset, Split, Task, assemble
 from pipeline.errors import ConfigError, DatasetError, unknown_name
 
@@ -34,7 +34,7 @@ SHARES_KEY = (64, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generator(ABC):
+class Generator(Checked, ABC):
     """The description of a dataset, and how it is made.
 
     A subclass says which lengths are possible, by `natural_length` or by a shortest and a longest one, and why.
@@ -203,7 +203,7 @@ class Sampled(AtLengths, Drawn):
 
 
 @dataclass(frozen=True)
-class Shares:
+class Shares(Checked):
     """Which part of a whole goes into which split; they sum to 1."""
 
     train: float

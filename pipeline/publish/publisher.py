@@ -168,8 +168,11 @@ class Records:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _run_folders(self, kind: str, run_id: str) -> list[Path]:
-        """W&B appends a number where two runs of an id start in the same second; `client` a digest of new rows."""
-        pattern = re.compile(rf"{kind}-\d{{8}}_\d{{6}}-{re.escape(run_id)}(-[0-9a-f]{{8}})?(-\d+)?")
+        """W&B appends a number where two runs of an id start in the same second; `client` a digest of new rows.
+
+        Neither is as long as a trial id, with which the run of a study is followed by that of a grid called `study`.
+        """
+        pattern = re.compile(rf"{kind}-\d{{8}}_\d{{6}}-{re.escape(run_id)}(-[0-9a-f]{{8}})?(-\d{{1,6}})?")
         return sorted(path for path in self._folder.glob(f"{kind}-*") if pattern.fullmatch(path.name))
 
     def _path(self, run_id: str) -> Path:

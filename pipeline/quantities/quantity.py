@@ -127,7 +127,7 @@ class Selection:
     quantity: Quantity
     arms: tuple[str, ...]
     length: int | Literal["longest", "shortest"]
-    where: Mapping[str, str | int]
+    where: Mapping[str, str | int | float]
 
     @classmethod
     def of(cls, given: Mapping[str, object], where: str) -> Selection:
@@ -141,18 +141,18 @@ class Selection:
         if name not in QUANTITIES:
             raise ConfigError(f"{where}: {unknown_name('quantity', name, QUANTITIES)}")
         chosen = QUANTITIES[name]
-        facets: dict[str, str | int] = {}
+        facets: dict[str, str | int | float] = {}
         for facet in given.keys() - {"quantity", "arm", "length"} - set(chosen.facets):
             raise ConfigError(f"{where}: {unknown_name(f'facet of {name}', facet, chosen.facets)}")
         for facet in chosen.facets:
             value = given.get(facet)
-            if not isinstance(value, str | int):
+            if not isinstance(value, str | int | float) or isinstance(value, bool):
                 raise ConfigError(f"{where}: {name}: expected a value of {facet!r}; got {value!r}")
             facets[facet] = value
         if facets.get("stage", "end") not in STAGES:
             raise ConfigError(f"{where}: {unknown_name('stage', str(facets['stage']), STAGES)}")
         length = given.get("length", "longest")
-        if not isinstance(length, int) and length not in {"longest", "shortest"}:
+        if (not isinstance(length, int) or isinstance(length, bool)) and length not in ("longest", "shortest"):
             raise ConfigError(f"{where}: length: expected longest, shortest or a number; got {length!r}")
         arm = given.get("arm", ())
         arms = tuple(str(one) for one in arm) if isinstance(arm, list | tuple) else (str(arm),)

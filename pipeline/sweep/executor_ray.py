@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -23,7 +24,7 @@ from ray import tune
 from pipeline.config import Resources
 from pipeline.core.identity import TREE
 from pipeline.errors import SweepError
-from pipeline.sweep.executors import LoadData, Watch, variant_of
+from pipeline.sweep.executors import LoadData, Watch, check_share, variant_of
 from pipeline.sweep.plan import Setting
 from pipeline.sweep.trial import Job, Outcome, train_setting
 
@@ -44,7 +45,7 @@ class RayExecutor:
 
     Args:
         resources: What one trial asks for.
-        address: A cluster's `host:port`, or `auto` for the one on this machine; None or `local` starts Ray here.
+        address: A cluster's `host:port`, or `auto` for the one on this machine; None starts Ray here.
     """
 
     def __init__(self, resources: Resources, address: str | None) -> None:
@@ -134,7 +135,7 @@ def connected(address: str | None) -> Iterator[bool]:
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     own = {"PYTHONPATH": os.pathsep.join(filter(None, (str(TREE), os.environ.get("PYTHONPATH"))))}
     options = {**_SILENT, "runtime_env": {"env_vars": own}}  # workers import the code of the driver, where they see it
-    embedded = address in (None, "", "local")
+    embedded = address is None
     if ray.is_initialized():
         yield embedded
         return
@@ -172,16 +173,42 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
 
 def _probe(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise SweepError(f"RAY_ADDRESS={address}: expected host:port, such as 10.0.0.1:6379, or auto")
+    """Wait, for a bounded time, until a server of the kind that Ray's is answers at `host:port`.
+
+    A port may accept a connection and say nothing, and `ray.init` would wait for it without end. Ray's server speaks
+    gRPC, which is HTTP/2: to a client's preface it answers with a SETTINGS frame of its own (RFC 9113, 3.4).
+
+    Raises:
+        SweepError: If the address is none, or nothing of the kind answers there.
+    """
+    found = re.fullmatch(r"(?P<host>[^:\[\]]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):(?P<port>\d{1,5})", address)
+    if found is None or not 0 < int(found["port"]) < 2**16:
+        raise SweepError(f"RAY_ADDRESS={address}: expected host:port, such as 10.0.0.1:6379 or [::1]:6379, or auto")
+    remedy = "start the cluster, or unset RAY_ADDRESS to run on this machine"
+    end = time.monotonic() + PROBE_TIMEOUT_S
     try:
-        socket.create_connection((host, int(port)), PROBE_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
-        raise SweepError(
-            f"RAY_ADDRESS={address}: nothing answers there within {PROBE_TIMEOUT_S:.0f} s ({error}); "
-            "start the cluster, or unset RAY_ADDRESS to run on this machine"
-        ) from error
+        with socket.create_connection((found["host"].strip("[]"), int(found["port"])), PROBE_TIMEOUT_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}:
+                return  # the answer would be to a TLS handshake with the cluster's certificates
+            connection.sendall(_PREFACE)
+            answer = b""
+            while len(answer) < _FRAME_HEADER:
+                connection.settimeout(max(0.01, end - time.monotonic()))
+                if not (part := connection.recv(_FRAME_HEADER)):
+                    break
+                answer += part
+    except OSError as error:
+        within = f"nothing answers there within {PROBE_TIMEOUT_S:.0f} s ({error})"
+        raise SweepError(f"RAY_ADDRESS={address}: {within}; {remedy}") from error
+    if answer[3:4] != _SETTINGS:
+        raise SweepError(f"RAY_ADDRESS={address}: what answers there is not Ray ({answer!r}); {remedy}")
+
+
+_FRAME_HEADER, _SETTINGS = 9, b"\x04"
+"""Bytes before the payload of a frame of HTTP/2, of which the fourth is its type; the type of SETTINGS."""
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + _SETTINGS + b"\x00" * 5
+"""What a client of HTTP/2 says first: the preface and empty SETTINGS."""
 
 
 def _check_room(resources: Resources, embedded: bool) -> None:
@@ -195,11 +222,8 @@ def _check_room(resources: Resources, embedded: bool) -> None:
         ("cpus_per_trial", "CPU", resources.cpus_per_trial),
         ("gpus_per_trial", "GPU", resources.gpus_per_trial),
     ):
-        if embedded and asked > there.get(kind, 0):
-            raise SweepError(
-                f"params.yaml: resources.{key}: expected at most {there.get(kind, 0):g}, the {kind}s of this machine; "
-                f"got {asked:g}"
-            )
+        if embedded:
+            check_share(key, kind, asked, there.get(kind, 0))
 
 
 def _short_folder() -> Path:

@@ -39,13 +39,36 @@ class Watch(Protocol):
 Executor = Callable[[Sequence[Setting], Job, LoadData, Watch], None]
 
 
+def cluster_address() -> str | None:
+    """Return the cluster that RAY_ADDRESS names; None where there is none, or it is `local`: Ray's word for here."""
+    address = os.environ.get("RAY_ADDRESS")
+    return None if address in {None, "", "local"} else address
+
+
+def check_share(key: str, kind: str, asked: float, available: float) -> None:
+    """Check that this machine has what one trial asks of it.
+
+    Args:
+        key: Of `resources` in params.yaml.
+        kind: What it counts: CPU or GPU.
+        asked: How many.
+        available: How many there are.
+
+    Raises:
+        SweepError: If it has not.
+    """
+    if asked > available:
+        expected = f"expected at most {available:g}, the {kind}s of this machine; got {asked:g}"
+        raise SweepError(f"params.yaml: resources.{key}: {expected}")
+
+
 def executor_named(name: str, params: Params) -> Executor:
     """Return `inline`, which trains in this process, `ray`, here or on RAY_ADDRESS, or `auto`.
 
     `auto` is Ray, except for a handful of settings that would be done before Ray has started.
 
     Raises:
-        SweepError: If `inline` is to use a GPU that is not there.
+        SweepError: If `inline` is to use a GPU that is not there, or more CPUs than there are.
     """
     if name == "auto":
         return functools.partial(_train_where_it_pays, params)
@@ -55,10 +78,11 @@ def executor_named(name: str, params: Params) -> Executor:
                 "params.yaml: resources.gpus_per_trial: expected 0, this machine has no GPU that torch can use; "
                 f"got {params.resources.gpus_per_trial:g}"
             )
+        check_share("cpus_per_trial", "CPU", params.resources.cpus_per_trial, os.cpu_count() or 1)
         return train_inline
     from pipeline.sweep.executor_ray import RayExecutor
 
-    return RayExecutor(params.resources, os.environ.get("RAY_ADDRESS"))
+    return RayExecutor(params.resources, cluster_address())
 
 
 def train_inline(settings: Sequence[Setting], job: Job, load: LoadData, watch: Watch) -> None:
@@ -78,7 +102,7 @@ def variant_of(setting: Setting) -> tuple[str, int | None, tuple[int, ...]]:
 
 
 def _train_where_it_pays(params: Params, settings: Sequence[Setting], job: Job, load: LoadData, watch: Watch) -> None:
-    elsewhere = bool(os.environ.get("RAY_ADDRESS")) or params.resources.gpus_per_trial > 0
+    elsewhere = cluster_address() is not None or params.resources.gpus_per_trial > 0
     short = sum(setting.duration_s for setting in settings) < SHORT_S
     name = "inline" if short and not elsewhere else "ray"
     executor_named(name, params)(settings, job, load, watch)

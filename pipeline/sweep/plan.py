@@ -119,7 +119,8 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
         memory_limit_bytes: Refuse a trial that needs more; None where the memory is another machine's.
 
     Raises:
-        ConfigError: If the study or one of its settings is impossible, or a dataset of it is not listed.
+        ConfigError: If the study or one of its settings is impossible, two settings of a grid are one trial, or a
+            dataset of it is not listed.
         DatasetError: If a dataset is not prepared, or not at the length asked.
     """
     if name not in params.studies:
@@ -130,6 +131,7 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
     _check_selection(study, where)
     manifests: dict[str, Manifest] = {}
     settings: list[Setting] = []
+    names: dict[tuple[str, str], Setting] = {}
     for raw in expand(study, params.scale, where):
         spec: TrialSpec = build(TrialSpec, {**raw.spec, "seeds": list(seeds)}, raw.where)
         manifest = _manifest(paths, params, spec.dataset.name, raw.where, manifests)
@@ -151,6 +153,9 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
             stored=False,
             duration_s=duration_s(spec, work),
         )
+        if (other := names.setdefault((raw.grid, setting.trial_id), setting)) is not setting:
+            what = f"expected settings that differ, {other.label!r} and {setting.label!r} are one trial"
+            raise ConfigError(f"{raw.where}: {what}: what sets them apart is set again by something later")
         settings.append(setting)
     return Plan(study=name, settings=tuple(settings), select=study.select, max_wall_time_s=scale.max_wall_time_s)
 

@@ -26,7 +26,7 @@ from pipeline.results import probe_writable
 from pipeline.results.store import TrialStore
 from pipeline.sweep.consolidate import consolidate
 from pipeline.sweep.estimate import available_memory_bytes
-from pipeline.sweep.executors import Executor, LoadData
+from pipeline.sweep.executors import Executor, LoadData, cluster_address
 from pipeline.sweep.plan import Plan, plan_study
 from pipeline.sweep.progress import duration_text, follow, title
 from pipeline.sweep.trial import Job, Outcome, Train
@@ -100,7 +100,7 @@ def current_plan(paths: Paths, params: Params, study: str, store: TrialStore) ->
 
     A stored trial that ran out of a shorter time limit than the plan's counts as missing, as a damaged one does.
     """
-    trains_here = not os.environ.get("RAY_ADDRESS") and not params.resources.gpus_per_trial
+    trains_here = cluster_address() is None and not params.resources.gpus_per_trial
     plan = plan_study(paths, params, study, available_memory_bytes() if trains_here else None)
     ids = store.ids() & {setting.trial_id for setting in plan.trials}
     stored = {identity: store.get(identity) for identity in ids}

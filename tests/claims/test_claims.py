@@ -369,6 +369,13 @@ STEPS = {"quantity": "step_time_s", "arm": "lstm"}
             {"value": {"quantity": "shrinking_share", "sigma_max": "above_1", "arm": "gru"}},
             "arm: expected no arm: shrinking_share",
         ),
+        ({"value": {"quantity": "step_time_exponent", "arm": ["gru", "lstm"]}}, "step_time_exponent: expected one arm"),
+        ({"value": {"quantity": "test_loss", "arm": "gru", "length": [20]}}, "length: expected longest, shortest or"),
+        ({"value": {"quantity": "test_loss", "arm": "gru", "length": True}}, "length: expected longest, shortest or"),
+        (
+            {"value": {"quantity": "gate_mean", "arm": "gru", "gate": True, "stage": "end"}},
+            "gate_mean: expected a value of",
+        ),
         ({"value": STEPS}, "step_time_s: expected a ratio of two arms at one length"),
         ({"difference": STEPS, "to": {"arm": "gru"}}, "step_time_s: expected a ratio of two arms"),
         ({"ratio": STEPS, "to": {"length": "shortest"}}, "step_time_s: expected a ratio of two arms at one length"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,7 +169,7 @@ def test_a_length_that_is_no_number_is_named(project: Paths) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
-        (["num_seeds"], 0, r"configs/scales/laptop\.yaml\.num_seeds: expected an integer of at least 1, got 0"),
+        (["num_seeds"], 0, r"configs/scales/laptop\.yaml\.num_seeds: expected an integer from 1 to 10000, got 0"),
         (["datasets", "num_train"], 0, r"laptop\.yaml\.datasets\.num_train: expected an integer of at least 1, got 0"),
         (["max_wall_time_s"], 0, r"laptop\.yaml\.max_wall_time_s: expected a number of seconds above 0"),
     ],
@@ -433,3 +434,77 @@ def test_selection_over_an_axis_that_one_grid_lacks(with_variants: Paths) -> Non
     assert "optimiser.learning_rate" not in study.grids["adding"].all_axes
     edit(with_variants.study_config("cells"), "select", "over", value=["variant"])
     load_study(with_variants, "cells")
+
+
+APART = r"expected either 'optimiser' as a whole or parts of it, not both, got 'optimiser\.learning_rate'"
+WHOLE, PART = ("optimiser", {"name": "sgd", "learning_rate": 0.5}), ("optimiser.learning_rate", 0.1)
+
+
+@pytest.mark.parametrize("order", [(WHOLE, PART), (PART, WHOLE)])
+@pytest.mark.parametrize(
+    ("keys", "many"),
+    [
+        (("set",), False),
+        (("grids", "adding", "set"), False),
+        (("grids", "adding", "axes"), True),
+        (("grids", "adding", "variants"), False),
+        (("scales", "smoke", "set"), False),
+        (("scales", "smoke", "grids"), False),
+    ],
+)
+def test_a_key_beside_its_parent_is_refused_in_any_order(
+    keys: tuple[str, ...], many: bool, order: tuple[tuple[str, Any], ...], project: Paths
+) -> None:
+    changes: dict[str, Any] = {key: [value] if many else value for key, value in order}
+    if keys[-1] in {"variants", "grids"}:
+        changes = {"adding": changes}
+    edit(project.study_config("cells"), *keys, value=changes)
+    with pytest.raises(ConfigError, match=APART):
+        load_study(project, "cells")
+
+
+def test_seeds_are_not_a_studys(project: Paths) -> None:
+    edit(project.study_config("cells"), "grids", "adding", "set", value={"seeds": [1]})
+    with pytest.raises(ConfigError, match=r"grids\.adding: key 'seeds': seeds are those of params\.yaml"):
+        expand(load_study(project, "cells"), "laptop", "configs/studies/cells.yaml")
+
+
+@pytest.mark.parametrize("name", ["a/b", "../studies/optimisers", "a-b", ".."])
+@pytest.mark.parametrize(("key", "many"), [("scale", False), ("studies", True), ("datasets", True)])
+def test_a_name_in_params_is_one_plain_component(key: str, many: bool, name: str, project: Paths) -> None:
+    edit(project.params, key, value=[name] if many else name)
+    with pytest.raises(ConfigError, match=rf"params\.yaml\.{key}: expected letters, digits and _ only"):
+        load_params(project)
+
+
+def test_a_study_is_not_called_as_what_the_metrics_have(project: Paths) -> None:
+    edit(project.params, "studies", value=["claims"])
+    with pytest.raises(ConfigError, match=r"studies: expected another name than 'claims'"):
+        load_params(project)
+
+
+def test_a_grid_is_one_plain_component(project: Paths) -> None:
+    edit(project.study_config("cells"), "grids", "a/b", value={})
+    with pytest.raises(ConfigError, match=r"cells\.yaml\.grids: expected letters, digits and _ only \(such as 'a_b'\)"):
+        load_study(project, "cells")
+
+
+def seeded(*seeds: Any) -> TrialSpec:
+    raw = expand(load_study(Paths.at(ROOT), "cells"), "laptop", "f")[0]
+    spec: TrialSpec = build(TrialSpec, {**raw.spec, "seeds": [0]}, raw.where)
+    return dataclasses.replace(spec, seeds=seeds)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ((2**64,), r"^seeds: expected integers of at most 2147493647"),
+        ((True,), r"^seeds\[0\]: expected an integer, got True"),
+        ((0.0,), r"^seeds\[0\]: expected an integer, got 0\.0"),
+        (range(10_001), r"^seeds: expected at most 10000 seeds, got 10001"),
+    ],
+)
+def test_a_spec_made_in_python_has_the_bounds_of_one_that_is_read(seeds: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        seeded(*seeds)
+    assert seeded(2**31 + 9999).seeds == (2147493647,)

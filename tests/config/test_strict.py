@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from pipeline.config import build, read_yaml, require
+from pipeline.config import Checked, Paths, build, read_yaml, require, require_names
 from pipeline.errors import ConfigError
 
 
@@ -129,6 +129,85 @@ def test_unreadable_yaml_is_named(content: bytes, message: str, tmp_path: Path) 
     (tmp_path / "bad.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         read_yaml(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", r"key 'a' appears twice, first in line 1 \(line 3\)"),
+        (
+            "a:\n  b:\n    - {c: 1}\n    - {c: 1, d: 2,\n       c: 2}\n",
+            r"key 'c' appears twice, first in line 4 \(line 5\)",
+        ),
+        ("? [1]\n: 2\n", r"a key must be plain text \(line 1\)"),
+    ],
+)
+def test_a_repeated_key_is_refused_at_any_depth_with_file_and_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"f\.yaml: not valid YAML: {message}"):
+        read_yaml(tmp_path / "f.yaml")
+
+
+@dataclass(frozen=True)
+class Frame(Checked):
+    shape: Circle | Square
+    width: float
+    sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(self.width > 0, "width", "a number above 0", self.width)
+
+
+@dataclass(frozen=True)
+class WideFrame(Frame):
+    depth: int = 1
+
+
+CIRCLE = Circle("circle", 1.0)
+
+
+@pytest.mark.parametrize("cls", [Frame, WideFrame])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": True}, r"^width: expected a number, got True"),
+        ({"width": "2"}, r"^width: expected a number, got '2'"),
+        ({"width": float("nan")}, r"^width: expected a finite number, got nan"),
+        ({"width": float("inf")}, r"^width: expected a finite number, got inf"),
+        ({"width": -1}, r"^width: expected a number above 0, got -1\.0"),
+        ({"sizes": 3}, r"^sizes: expected a list, got 3"),
+        ({"sizes": (1, False)}, r"^sizes\[1\]: expected an integer, got False"),
+        ({"shape": Circle("circle", True)}, r"^shape\.radius: expected a number, got True"),
+        ({"shape": None}, r"^shape: expected a mapping with a name"),
+    ],
+)
+def test_what_is_made_in_python_is_checked_as_what_is_read(cls: Any, fields: dict[str, Any], message: str) -> None:
+    given = {"shape": CIRCLE, "width": 1.0} | fields
+    with pytest.raises(ConfigError, match=message):
+        cls(**given)
+
+
+def test_what_is_made_in_python_equals_what_is_read() -> None:
+    made = Frame(CIRCLE, 2, [1, 2])  # type: ignore[arg-type]
+    read = build(Frame, {"shape": {"name": "circle", "radius": 1}, "width": 2, "sizes": [1, 2]}, "f.yaml")
+    assert repr(made) == repr(read)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "../a", "/a", "a-b", "a.b", "a b", "a*", "[a]", "é", "a\n", "a%b"]
+)
+def test_a_name_is_one_plain_component(name: str) -> None:
+    with pytest.raises(ConfigError, match="names: expected letters, digits and _ only"):
+        require_names(["cells", name], "names")
+    with pytest.raises(ConfigError, match="expected letters, digits and _ only"):
+        Paths.at(".").results(name)
+
+
+def test_names_differ_in_more_than_capitals() -> None:
+    with pytest.raises(
+        ConfigError, match="names: expected names that differ in more than capitals from 'cells', got 'Cells'"
+    ):
+        require_names(["cells", "Cells"], "names")
 
 
 def test_a_missing_file_suggests_its_neighbour(tmp_path: Path) -> None:

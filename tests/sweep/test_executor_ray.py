@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,7 +152,11 @@ def closed_port() -> int:
             f"127.0.0.1:{closed_port()}",
             r"RAY_ADDRESS=127.0.0.1:\d+: nothing answers there within 3 s .*unset RAY_ADDRESS",
         ),
-        ("somewhere", r"RAY_ADDRESS=somewhere: expected host:port, such as 10.0.0.1:6379, or auto"),
+        (f"[::1]:{closed_port()}", r"RAY_ADDRESS=\[::1\]:\d+: nothing answers there within 3 s .*unset RAY_ADDRESS"),
+        ("somewhere", r"RAY_ADDRESS=somewhere: expected host:port, such as 10.0.0.1:6379 or \[::1\]:6379, or auto"),
+        ("::1:6379", r"RAY_ADDRESS=::1:6379: expected host:port"),
+        ("head:0", r"RAY_ADDRESS=head:0: expected host:port"),
+        ("head:65536", r"RAY_ADDRESS=head:65536: expected host:port"),
         ("ray://head:10001", r"RAY_ADDRESS=ray://head:10001: .*`ray job submit"),
     ],
     ids=["nothing answers", "no address", "a client's"],  # the same in every process: a port is another each time
@@ -163,6 +169,36 @@ def test_an_address_without_a_cluster_is_refused_at_once(
     with pytest.raises(SweepError, match=message), executor_ray.connected(address):
         pass
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        (b"", r"nothing answers there within 3 s \(timed out\)"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"what answers there is not Ray \(b'HTTP/1\.1 '\)"),
+        (None, r"what answers there is not Ray \(b''\)"),
+    ],
+)
+def test_a_port_that_accepts_and_is_not_rays_is_refused_in_bounded_time(says: bytes | None, message: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as held:
+
+        def accept() -> None:
+            connection = held.enter_context(server.accept()[0])
+            connection.recv(24 + 9)
+            connection.sendall(says or b"")
+            if says is None:
+                connection.close()
+
+        threading.Thread(target=accept, daemon=True).start()
+        started = time.monotonic()
+        with pytest.raises(SweepError, match=message):
+            executor_ray._probe(f"127.0.0.1:{server.getsockname()[1]}")
+        assert time.monotonic() - started < 5
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_rays_own_server_answers_the_probe() -> None:
+    executor_ray._probe(executor_ray.ray.get_runtime_context().gcs_address)
 
 
 def test_a_port_that_is_not_rays_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,3 +207,14 @@ def test_a_model_that_memory_cannot_hold(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=message):
         plan_study(*project, "cells", memory_limit_bytes=16 * 2**30)
+
+
+def test_two_settings_of_a_grid_that_are_one_trial_are_refused_by_name(tmp_path: Path) -> None:
+    only = {"variants": {"slow": {"optimiser.learning_rate": 0.1}, "fast": {"optimiser.learning_rate": 0.2}}}
+    one = only | {"axes": {"optimiser": [{"name": "sgd", "learning_rate": 0.5}]}}
+    project = write_project(tmp_path, grids={"cells": one}, select=None)
+    message = (
+        r"cells\.yaml\.grids\.cells\[fast\]: expected settings that differ, 'slow, sgd' and 'fast, sgd' are one trial"
+    )
+    with pytest.raises(ConfigError, match=message):
+        plan_study(*project, "cells")

@@ -18,7 +18,7 @@ from pipeline.errors import DatasetError, SweepError, TableError
 from pipeline.results import read_table
 from pipeline.results.store import StoredTrial, TrialStore
 from pipeline.sweep import current_plan, describe_plan
-from pipeline.sweep.executors import SHORT_S, executor_named, train_inline
+from pipeline.sweep.executors import SHORT_S, cluster_address, executor_named, train_inline
 from pipeline.sweep.run import git_revision, run_sweep, sweep_lock
 from pipeline.sweep.trial import Job, train_setting
 
@@ -324,3 +324,20 @@ def test_tables_name_host_and_revision(project: Project) -> None:
     trials = read_table("trials", project[0].results("cells"))
     assert trials["hostname"].null_count() == 0
     assert trials.schema["git_revision"] == pl.String
+
+
+def test_more_cpus_than_the_machine_has_are_refused_inline(project: tuple[Paths, Params]) -> None:
+    params = replace(project[1], resources=Resources(4096.0, 0.0))
+    for name in ("inline", "auto"):
+        with pytest.raises(
+            SweepError, match=r"resources\.cpus_per_trial: expected at most \d+, the CPUs of this machine"
+        ):
+            sweep(project[0], params, FakeTrain(), name)
+
+
+@pytest.mark.parametrize(("address", "cluster"), [(None, None), ("", None), ("local", None), ("auto", "auto")])
+def test_local_is_this_machine(address: str | None, cluster: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address) if address is not None else monkeypatch.delenv(
+        "RAY_ADDRESS", raising=False
+    )
+    assert cluster_address() == cluster

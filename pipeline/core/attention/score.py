@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.strict import require
+from pipeline.config.strict import Checked, require
 
 Feeding = Literal["nothing", "attentional_state", "context"]
 """What enters the recurrence beside the previous token.
@@ -33,14 +33,14 @@ step u + 1 (Luong's input feeding); context: the query is h_{u-1}, and the conte
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoAttention:
+class NoAttention(Checked):
     """The decoder sees the source through its first state alone."""
 
     name: Literal["none"] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dot:
+class Dot(Checked):
     """Score q · k_s."""
 
     name: Literal["dot"] = "dot"
@@ -48,7 +48,7 @@ class Dot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class General:
+class General(Checked):
     """Score q · W k_s."""
 
     name: Literal["general"] = "general"
@@ -56,7 +56,7 @@ class General:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Additive:
+class Additive(Checked):
     """Score v · tanh(W_q q + W_k k_s), with `size` hidden units."""
 
     name: Literal["additive"] = "additive"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.config.strict import InvalidFieldError, require
+from pipeline.config.strict import Checked, InvalidFieldError, require
 from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot, General, NoAttention
 from pipeline.core.cells import CELLS
 from pipeline.core.models.initialisation import PLAIN, Initialisation
@@ -14,7 +14,7 @@ from pipeline.errors import unknown_name
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfAttention:
+class SelfAttention(Checked):
     """Layers in which every timestep attends to itself and the earlier ones, in place of the recurrent ones.
 
     A bidirectional network attends to all timesteps. No cell is used.
@@ -32,7 +32,7 @@ AttentionSpec = NoAttention | Dot | General | Additive | SelfAttention
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSpec:
+class ModelSpec(Checked):
     """A network, whose kind follows from the dataset's targets.
 
     A target at the last or at every timestep: a stack of recurrent layers (with `attention: self` of self-attention)
@@ -68,7 +68,7 @@ class ModelSpec:
         """Return one layer forward in time, on one-hot or real inputs, initialised as torch does; with `changes`."""
         fields = {"num_layers": 1, "bidirectional": False, "embedding_size": None, "code_size": None}
         rules = {"attention": NO_ATTENTION, "initialisation": PLAIN}
-        return cls(cell=cell, hidden_size=hidden_size, **(fields | rules | changes))  # type: ignore[arg-type]
+        return cls(cell=cell, hidden_size=hidden_size, **(fields | rules | changes))
 
 
 def check_model(spec: ModelSpec, interface: Interface) -> None:

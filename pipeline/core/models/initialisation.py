@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.strict import InvalidFieldError, require
+from pipeline.config.strict import Checked, InvalidFieldError, require
 from pipeline.core.attention.multihead import drawn_linear
 from pipeline.core.cells import CELLS, Cell
 from pipeline.core.cells.stack import RecurrentStack
@@ -65,7 +65,7 @@ def embedding_of(num_tokens: int, size: int | None, start: torch.Generator) -> n
 
 
 @dataclass(frozen=True, kw_only=True)
-class Uniform:
+class Uniform(Checked):
     """U(-1/√H, 1/√H), as torch.nn draws them."""
 
     name: Literal["uniform"] = "uniform"
@@ -74,7 +74,7 @@ class Uniform:
         """Leave the block as the stack or the layer drew it."""
 
 
-class _NotNegative:
+class _NotNegative(Checked):
     """Every number of the rule is at least 0."""
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ class ScaledGaussian(_NotNegative):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
+class Identity(Checked):
     """The identity times `scale` (Le, Jaitly and Hinton, 2015); ones on the diagonal of a block that is not square."""
 
     name: Literal["identity"] = "identity"
@@ -119,7 +119,7 @@ class Identity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orthogonal:
+class Orthogonal(Checked):
     """A random orthogonal matrix times `gain` (Saxe et al., 2014): all singular values are the gain."""
 
     name: Literal["orthogonal"] = "orthogonal"
@@ -161,7 +161,7 @@ MatrixRule = Uniform | Gaussian | ScaledGaussian | Identity | Orthogonal | Spect
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniformBias:
+class UniformBias(Checked):
     """U(-1/√H, 1/√H) in both biases, as torch.nn draws them."""
 
     name: Literal["uniform"] = "uniform"
@@ -172,7 +172,7 @@ class UniformBias:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConstantBias:
+class ConstantBias(Checked):
     """One value in every bias; 0 is the usual choice. In the GRU that of n stands inside the reset product."""
 
     name: Literal["constant"] = "constant"
@@ -184,7 +184,7 @@ class ConstantBias:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeepBias:
+class KeepBias(Checked):
     """`value` in the gate that keeps the past (f of the LSTM, z of the GRU), 0 elsewhere (Gers et al., 2000)."""
 
     name: Literal["forget_bias"] = "forget_bias"
@@ -196,7 +196,7 @@ class KeepBias:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chrono:
+class Chrono(Checked):
     """b_f ~ ln U[1, T_max - 1], b_i = -b_f, 0 elsewhere (Tallec and Ollivier, 2018).
 
     A unit then forgets after a time drawn between 1 and T_max timesteps. In the GRU b_z takes the place of b_f.
@@ -219,7 +219,7 @@ BiasRule = UniformBias | ConstantBias | KeepBias | Chrono
 
 
 @dataclass(frozen=True, kw_only=True)
-class Initialisation:
+class Initialisation(Checked):
     """How every weight of a network begins.
 
     Attributes:

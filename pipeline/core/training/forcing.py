@@ -18,12 +18,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.config.strict import require
+from pipeline.config.strict import Checked, require
 from pipeline.core.models import generator
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant:
+class Constant(Checked):
     """ε_i = `value`: 1 is teacher forcing, 0 free running."""
 
     name: Literal["constant"] = "constant"
@@ -38,7 +38,7 @@ class Constant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearDecay:
+class LinearDecay(Checked):
     """ε_i = max(ε, k - c · i), with k = `start`, c = `slope` a step, ε = `floor`."""
 
     name: Literal["linear"] = "linear"
@@ -57,7 +57,7 @@ class LinearDecay:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExponentialDecay:
+class ExponentialDecay(Checked):
     """ε_i = k^i, with k = `base` below 1."""
 
     name: Literal["exponential"] = "exponential"
@@ -72,7 +72,7 @@ class ExponentialDecay:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InverseSigmoidDecay:
+class InverseSigmoidDecay(Checked):
     """ε_i = k / (k + e^(i/k)), with k = `scale` of at least 1: ½ is reached after k ln k steps."""
 
     name: Literal["inverse_sigmoid"] = "inverse_sigmoid"
@@ -92,7 +92,7 @@ Schedule = Constant | LinearDecay | ExponentialDecay | InverseSigmoidDecay
 
 
 @dataclass(frozen=True)
-class Forcing:
+class Forcing(Checked):
     """How a decoder is given true tokens in training.
 
     Attributes:

@@ -10,10 +10,10 @@ from typing import Literal
 
 import torch
 
-from pipeline.config.strict import require
+from pipeline.config.strict import Checked, require
 
 
-class _Ranges:
+class _Ranges(Checked):
     """The learning rate is above 0; every other number is a decay in [0, 1)."""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.config.strict import require
+from pipeline.config.strict import Checked, require
 from pipeline.core.cells import CELLS
 from pipeline.core.clipping import scaled
 from pipeline.core.models import ModelSpec, Pass, Replicas
@@ -55,7 +55,7 @@ def vanishing_gradient_penalty(
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoRegularisation:
+class NoRegularisation(Checked):
     """The loss as it is."""
 
     name: Literal["none"] = "none"
@@ -71,7 +71,7 @@ class NoRegularisation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VanishingGradient:
+class VanishingGradient(Checked):
     """L + λ Ω with λ = `weight`, and Ω of `vanishing_gradient_penalty` (Pascanu et al., 2013, who took 4)."""
 
     name: Literal["vanishing_gradient"] = "vanishing_gradient"
@@ -114,7 +114,7 @@ class VanishingGradient:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoublyStochastic:
+class DoublyStochastic(Checked):
     """L + λ Σ_s (1 - Σ_u weight_us)² with λ = `weight`: attention is to look at every source position once.
 
     Source: Xu et al. (2015), equation 14; `pipeline.core.models.interface.coverage_penalty`.

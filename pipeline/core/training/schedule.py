@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config.strict import require
+from pipeline.config.strict import Checked, require
 from pipeline.core.models import generator
 from pipeline.data.dataset import TargetAt
 
@@ -67,7 +67,7 @@ class BatchOrder:
 
 
 @dataclass(frozen=True)
-class Truncation:
+class Truncation(Checked):
     """TBPTT(k1, k2).
 
     Attributes:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.config.strict import require
+from pipeline.config.params import MAX_SEEDS, MAX_START
+from pipeline.config.strict import Checked, require, require_names
 from pipeline.core.cells import CELLS
 from pipeline.core.clipping import ClippingRule
 from pipeline.core.identity import code_digest
@@ -21,7 +22,7 @@ from pipeline.core.training.schedule import Truncation
 
 
 @dataclass(frozen=True)
-class DatasetRef:
+class DatasetRef(Checked):
     """Which prepared data: a name under configs/datasets, and a length where the dataset has several.
 
     `unseen_lengths` are lengths at which the trained network is tested besides, never having trained on them.
@@ -32,13 +33,14 @@ class DatasetRef:
     unseen_lengths: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        require_names((self.name,), "name")
         expected = "lengths, each once, none of them the one of training"
         distinct = len({*self.unseen_lengths, self.length}) == len(self.unseen_lengths) + 1
         require(distinct, "unseen_lengths", expected, list(self.unseen_lengths))
 
 
 @dataclass(frozen=True)
-class Convergence:
+class Convergence(Checked):
     """When a training that ran out of steps counts as converged: its loss had stopped improving.
 
     That is, over its `last_share` of steps the lowest validation loss fell by less than the share `improvement`.
@@ -62,7 +64,7 @@ class Convergence:
 
 
 @dataclass(frozen=True)
-class TrainingSpec:
+class TrainingSpec(Checked):
     """How long, in what portions, and when to stop.
 
     A replica's best step is the one with the lowest `stop_on`. Below `stop_below` it has reached the criterion and is
@@ -102,7 +104,7 @@ class TrainingSpec:
 
 
 @dataclass(frozen=True)
-class DiagnosticsSpec:
+class DiagnosticsSpec(Checked):
     """How often and on how many sequences the gradient is traced; how far float32 may stray from float64.
 
     `measures` are taken besides: gates and smoothness whenever the gradient is traced; jacobians, lyapunov and
@@ -122,7 +124,7 @@ class DiagnosticsSpec:
 
 
 @dataclass(frozen=True)
-class TrialSpec:
+class TrialSpec(Checked):
     """One setting with all its seeds: everything that its result depends on, besides the data and the code."""
 
     dataset: DatasetRef
@@ -138,6 +140,9 @@ class TrialSpec:
         require(len(self.seeds) >= 1, "seeds", "at least one seed", list(self.seeds))
         require(len(set(self.seeds)) == len(self.seeds), "seeds", "each seed once", list(self.seeds))
         require(min(self.seeds) >= 0, "seeds", "integers of at least 0", list(self.seeds))
+        require(len(self.seeds) <= MAX_SEEDS, "seeds", f"at most {MAX_SEEDS} seeds", len(self.seeds))
+        largest = MAX_START + MAX_SEEDS - 1
+        require(max(self.seeds) <= largest, "seeds", f"integers of at most {largest}", list(self.seeds))
         if self.model.bidirectional:
             expected = "false: nothing can be carried into a network that reads backward in time"
             full, unmeasured = self.training.truncation is None, "truncation" not in self.diagnostics.measures
