@@ -77,7 +77,7 @@ def input_gradient_by_lag(grid: Grid) -> pl.DataFrame:
     )
 
 
-@quantity(words="decades by which the farther half of the input gets less gradient", unit="decades", facets=("stage",))
+@quantity(words="decades by which the farther half of the input gets less gradient", facets=("stage",))
 def far_input_gradient(grid: Grid) -> pl.DataFrame:
     """Mean over the larger half of lags of how far log10 ‖∂L/∂x‖ lies below the largest; null where none is finite."""
     far = 2 * pl.col("lag") > pl.col("lag").max().over("stage")
@@ -98,7 +98,7 @@ def decay_factor(grid: Grid) -> pl.DataFrame:
     return decay_rates(gradient_by_lag.of(grid), ["stage", "arm", "state"]).rename({"slope": "value"})
 
 
-@quantity(words="R² of the log gradient norm in {state} on lag", bounds=(0.0, 1.0), facets=("stage", "state"))
+@quantity(words="R² of the log gradient norm in {state} on lag", scale="share", facets=("stage", "state"))
 def decay_fit(grid: Grid) -> pl.DataFrame:
     """How geometric the decay is: the share of the variance over lags that the line of `decay_factor` explains."""
     return decay_factor.of(grid).rename({"value": "slope", "r_squared": "value"})
@@ -131,7 +131,6 @@ def gradient_by_layer(grid: Grid) -> pl.DataFrame:
 
 @quantity(
     words="decades by which the first layer's gradient lies below the last one's",
-    unit="decades",
     facets=("stage",),
 )
 def layer_gap(grid: Grid) -> pl.DataFrame:
@@ -150,7 +149,7 @@ def layer_gap(grid: Grid) -> pl.DataFrame:
     return means.sort(pl.col("stage") == "end", grid.rank())
 
 
-@quantity(words="mean log10 gradient norm of the forward minus the backward states", unit="decades", facets=("stage",))
+@quantity(words="mean log10 gradient norm of the forward minus the backward states", facets=("stage",))
 def direction_gap(grid: Grid) -> pl.DataFrame:
     """Mean over timesteps and layers of the log10 norm, forward minus backward; null where one has no finite norm."""
     rows = gradient_by_layer.of(grid).filter((pl.col("direction") == "backward").any().over("arm"))
@@ -187,8 +186,7 @@ def growth_by_singular_value(grid: Grid) -> pl.DataFrame:
 
 @quantity(
     words="share of gradients that shrink with lag where σ_max is {sigma_max}",
-    unit="share",
-    bounds=(0.0, 1.0),
+    scale="share",
     facets=("sigma_max",),
     pools_arms=True,
 )

@@ -38,7 +38,7 @@ def eigenvalues(grid: Grid) -> pl.DataFrame:
     return both.sort(*order).select("stage", "arm", "gate", "seed", "index", "real", "imag", "modulus", "outside")
 
 
-@quantity(words="share of eigenvalues outside the unit circle", unit="share", bounds=(0.0, 1.0), facets=("stage",))
+@quantity(words="share of eigenvalues outside the unit circle", scale="share", facets=("stage",))
 def share_outside_circle(grid: Grid) -> pl.DataFrame:
     """Share of the eigenvalues of `eigenvalues` whose modulus exceeds 1."""
     return eigenvalues(grid).group_by("stage", "arm", "seed", maintain_order=True).agg(value=pl.col("outside").mean())
