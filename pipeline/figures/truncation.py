@@ -157,7 +157,7 @@ def _cheapest(view: View, arm: str) -> str:
         for length in lengths
     }
     if None in lows.values():
-        return "one pair of seeds, no interval: the cost of truncation is not established"
+        return "no interval over pairs of seeds: the cost of truncation is not established"
     not_worse = [length for length, low in lows.items() if low <= 0]
     if not not_worse:
         still = f"a backward length of {lengths[-1]} is still worse than full backpropagation"

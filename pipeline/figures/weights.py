@@ -40,7 +40,7 @@ def _sigma_finding(view: View) -> str:
     line = sigma.filter(arm=sigma["arm"][0])
     start, end = line.row(0, named=True), line.row(-1, named=True)
     if end["low"] is None or end["high"] is None:
-        verdict = "one seed, no interval"
+        verdict = "one seed, no interval" if end["num_seeds"] == 1 else "seeds all alike, no interval"
     elif end["high"] < BOUND:
         verdict = "below 1/γ, so its gradient must vanish"
     elif end["low"] > BOUND:

@@ -48,7 +48,7 @@ def _relative_to_lag_0(grid: Grid, traces: pl.DataFrame) -> pl.DataFrame:
     """Return log10 of the norm over that at lag 0; where that is not finite, nothing is relative to it: NaN."""
     rows = _by_lag(traces)
     reference = pl.col("value").filter(pl.col("lag") == 0).first().over("stage", "arm", "state", "seed")
-    relative = pl.when(reference.is_finite()).then(pl.col("value") - reference).otherwise(_NAN)
+    relative = pl.when(~reference.is_finite()).then(_NAN).otherwise(pl.col("value") - reference)
     order = [pl.col("stage") == "end", grid.rank(), pl.col("state") == "c", pl.col("lag"), pl.col("seed")]
     return rows.with_columns(value=relative).sort(*order).select("stage", "arm", "state", "lag", "seed", "value")
 
@@ -71,7 +71,8 @@ def input_gradient_by_lag(grid: Grid) -> pl.DataFrame:
     """log10 of ‖∂L/∂x_{T-k}‖ relative to each replica's largest over lags; NaN where no norm is finite."""
     rows = _by_lag(grid["traces"].filter(part="input", quantity="x"))
     largest = pl.col("value").filter(pl.col("value").is_finite()).max().over("stage", "arm", "seed")
-    rows = rows.with_columns(value=(pl.col("value") - largest).fill_null(_NAN))
+    relative = pl.when(pl.col("value").is_not_null()).then((pl.col("value") - largest).fill_null(_NAN))
+    rows = rows.with_columns(value=relative)
     return rows.sort(pl.col("stage") == "end", grid.rank(), "lag", "seed").select(
         "stage", "arm", "lag", "seed", "value"
     )

@@ -177,7 +177,7 @@ def paired_difference(
     ]
     pairs = sides[0].join(sides[1], on="seed", how="full", coalesce=True, suffix="_second")
     side, other = pl.col("side"), pl.col("side_second")
-    is_zero = (side - other).abs() <= 1e-12 * pl.max_horizontal(side.abs(), other.abs())
+    is_zero = ((side - other).abs() <= 1e-12 * pl.max_horizontal(side.abs(), other.abs())) & side.is_finite()
     pairs = pairs.select(
         "seed",
         "side",

@@ -240,7 +240,7 @@ def ratio_of(first: Selection, second: Selection, grid: Grid, confidence: float 
     value = pl.col("value").cast(pl.Float64)
     logs = value if first.quantity.scale == "log10" else value.log10()
     summary = _paired(first, second, grid, logs, confidence, of_shares=False)
-    return _effect(_powers(summary))
+    return _effect(summary if summary.is_empty() else _powers(summary))
 
 
 def _paired(

@@ -45,7 +45,8 @@ def number(value: float | None, digits: int = 3) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     if 1e-3 <= abs(value) < 10**5:
-        places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        rounded = float(f"{abs(value):.{digits - 1}e}")  # 0.9999 is 1.00
+        places = max(0, digits - 1 - math.floor(math.log10(rounded)))
         return f"{value:.{places}f}"
     return f"{value:.{digits - 1}e}"
 
