@@ -104,7 +104,7 @@ def failed(grid: Grid) -> pl.DataFrame:
     return grid.runs.select("arm", "seed", value=pl.col("status") == "error")
 
 
-@quantity(words="share of all settings whose outcome is {status}", facets=("status",))
+@quantity(words="share of all settings whose outcome is {status}", scale="share", facets=("status",))
 def outcome_of_settings(grid: Grid) -> pl.DataFrame:
     """Share of an arm's settings that ended with a status, per seed: of all learning rates, not of the selected one."""
     runs = grid.all_runs.filter(pl.col("status") != "error")
