@@ -200,7 +200,7 @@ def test_without_a_criterion_the_loss_decides_and_there_is_one_panel(exact: list
     )
     view = loss_by_length.view(changed(exact[0], runs=runs))
     assert (
-        view.title == "Lowest test loss at T = 20: the LSTM (0.000100), ahead of the Elman network (0.100) "
+        view.title == "Lowest test loss at T = 20: the LSTM (1.00e-04), ahead of the Elman network (0.100) "
         "in a comparison paired by seed"
     )
     assert view.caption.startswith("Test loss on adding")
