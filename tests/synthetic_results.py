@@ -92,7 +92,9 @@ MEASURED = ("value", "log10_norm", "log10_value", "lyapunov_nats_per_timestep", 
 def unlike(frame: pl.DataFrame) -> pl.DataFrame:
     """Return a table whose seeds differ in the ninth digit: seeds that are all alike have no interval."""
     values = [name for name in MEASURED if name in frame.columns and {"seed", "step"} <= set(frame.columns)]
-    apart = 3e-9 * pl.col("seed") * (1 + (pl.col("step") > 0).cast(pl.Float64))  # changes by training differ, too
+    apart = (
+        3e-9 * (pl.col("seed") - pl.col("seed").max() / 2) * (1 + (pl.col("step") > 0).cast(pl.Float64))
+    )  # changes by training differ, too
     return frame.with_columns(pl.col(name) * (1 - apart) for name in values)
 
 
