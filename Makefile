@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup try repro replicate test check selftest format bench docs site clean
+.PHONY: help setup try repro replicate test check selftest coverage format bench docs site clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -42,6 +42,9 @@ check: $(READY)  ## Lint, formatting, types
 
 selftest: $(READY)  ## Check every golden number through the shipped code
 	python -m pipeline selftest
+
+coverage: $(READY)  ## Simulate how often each kind of interval over seeds holds the truth (two minutes)
+	python -m pipeline coverage
 
 format: $(READY)  ## Put the code into its one format
 	ruff check --fix .

@@ -1,9 +1,10 @@
-"""The command line of the package: `selftest` checks every golden number, `adopt` keeps trials after a refactoring."""
+"""The command line of the package: checks of its numbers and its intervals, and trials kept after a refactoring."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from pipeline.errors import ConfigError, PipelineError, unknown_name
 
@@ -12,33 +13,40 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what the arguments say; return the exit status: 1 if a check failed, 2 for an error to mend."""
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="Gradient dynamics: checks of the code.")
     commands = parser.add_subparsers(dest="command", required=True)
-    summary = "check every golden number of the literature through the shipped code"
-    selftest = commands.add_parser("selftest", help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+
+    def add(name: str, summary: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        command.set_defaults(run=run)
+        return command
+
+    selftest = add("selftest", "check every golden number of the literature through the shipped code", _selftest)
     selftest.add_argument("--only", metavar="SUBSTRING", help="only experiments with this in their name")
+    coverage = add("coverage", "simulate how often each kind of interval over seeds holds the truth", _coverage)
+    coverage.add_argument("--samples", metavar="NUMBER", type=_at_least(1), default=2000, help="of each truth (2000)")
     summary = "train some stored trials again after a refactoring, and adopt the others if all rows agree to the bit"
-    adopt = commands.add_parser("adopt", help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    adopt = add("adopt", summary, _adopt)
     adopt.add_argument("studies", nargs="*", metavar="study", help="default: every study of params.yaml")
     more = "train at least so many, the cheapest (default: 3); more where these are not of every cell, rule and kind"
-    adopt.add_argument("--check", type=_count, default=3, metavar="N", help=more)
+    adopt.add_argument("--check", type=_at_least(0), default=3, metavar="N", help=more)
     adopt.add_argument("--dry-run", action="store_true", help="say what would be trained and adopted, do neither")
     adopt.add_argument("--executor", choices=("auto", "ray", "inline"), default="auto", help="as of stages/sweep.py")
     chosen = parser.parse_args(arguments)
     try:
-        return _selftest(chosen) if chosen.command == "selftest" else _adopt(chosen)
+        return int(chosen.run(chosen))
     except PipelineError as error:
         print(f"{chosen.command}: {error}", file=sys.stderr)
         return 2
 
 
-def _count(text: str) -> int:
-    """Return an integer of at least 0.
+def _at_least(smallest: int) -> Callable[[str], int]:
+    """Return what reads an integer of at least `smallest`, or says that it is none."""
 
-    Raises:
-        ArgumentTypeError: If it is none.
-    """
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 0, got {text!r}")
-    return int(text)
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < smallest:
+            raise argparse.ArgumentTypeError(f"expected an integer of at least {smallest}, got {text!r}")
+        return int(text)
+
+    return read
 
 
 def _selftest(chosen: argparse.Namespace) -> int:
@@ -47,8 +55,14 @@ def _selftest(chosen: argparse.Namespace) -> int:
     return run(select(EXPERIMENTS, chosen.only))
 
 
+def _coverage(chosen: argparse.Namespace) -> int:
+    from pipeline.quantities import coverage  # needs polars, which checking numbers does not
+
+    return coverage.run(chosen.samples)
+
+
 def _adopt(chosen: argparse.Namespace) -> int:
-    from pipeline import sweep  # needs polars, which checking numbers does not
+    from pipeline import sweep
     from pipeline.config import Paths, load_params
 
     paths = Paths.at()

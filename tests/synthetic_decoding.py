@@ -11,6 +11,7 @@ import polars as pl
 
 from pipeline.quantities import Grid
 from pipeline.results import SCHEMAS, TRIAL_TABLES
+from tests.synthetic_results import unlike
 
 LAST = 100
 """The last training step."""
@@ -90,6 +91,7 @@ def decoding_grid(arms: Mapping[str, Arm], setting: Setting = Setting()) -> Grid
     extra = {"dataset.name": pl.String(), "dataset.length": pl.Int64(), "model.cell": pl.String()}
     schemas = {table: SCHEMAS[table] | JOINED | (extra if table == "trials" else {}) for table in TRIAL_TABLES}
     frames = {table: pl.DataFrame(rows, schema=schemas[table]) for table, rows in parts.items()}
+    frames["traces"] = unlike(frames["traces"])
     runs = frames.pop("trials")
     settings = runs.select("arm", "length").unique(maintain_order=True)
     return Grid(study="study", name="grid", arms=tuple(arms), settings=settings, runs=runs, all_runs=runs, long=frames)

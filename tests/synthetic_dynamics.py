@@ -11,6 +11,8 @@ import numpy as np
 from pipeline.quantities import Grid
 from pipeline.results import SCHEMAS
 from tests.synthetic_attention import grid
+from tests.synthetic_decoding import with_tables
+from tests.synthetic_results import unlike
 
 T, LAST = 20, 100
 """Timesteps, and the last training step."""
@@ -44,7 +46,8 @@ def dynamical_grid(factors: Mapping[str, Sequence[float]] = FACTORS, *, num_seed
                 block = dict.fromkeys(SCHEMAS["curves"]) | place | {"metric": "sigma_max", "gate": gate}
                 yield "curves", block | {"value": [SIGMA * (1 + seed / 10)]}
 
-    return grid(list(factors), replica, num_seeds=num_seeds, **kwargs)  # type: ignore[arg-type]
+    found = grid(list(factors), replica, num_seeds=num_seeds, **kwargs)  # type: ignore[arg-type]
+    return with_tables(found, **{table: unlike(frame) for table, frame in found.long.items()})
 
 
 def _lyapunov(place: Mapping[str, object], factor: float) -> Iterator[tuple[str, Mapping[str, object]]]:

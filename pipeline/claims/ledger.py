@@ -4,6 +4,9 @@
 ratio: {quantity: decay_factor, arm: lstm, state: c, stage: end}
 to: {arm: elman, state: h}
 above: 1.0
+
+Each check errs with at most 5 %, so a ledger of many errs somewhere. Verdicts rest on the checks one by one; beside
+each stands whether its answer also holds where all of them together err with at most 5 % (`holds`, by Holm's rule).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import polars as pl
 
 from pipeline.config import Paths, Study, build, read_yaml, require
 from pipeline.errors import ConfigError, unknown_name
-from pipeline.quantities import Effect, Grid, Selection, difference_of, ratio_of, value_of
+from pipeline.quantities import CONFIDENCE, Effect, Grid, Selection, difference_of, ratio_of, value_of
 from pipeline.quantities.quantity import NOTHING
 from pipeline.quantities.words import count, join, join_first, quoted
 
@@ -43,6 +46,7 @@ _CHECKS: dict[str, pl.DataType] = {
     "num_seeds": pl.Int64(),
     "num_left_out": pl.Int64(),
     "not_converged": pl.String(),  # which arms had seeds that were still improving, in words
+    "holds": pl.Boolean(),
 }
 _VERDICTS: dict[str, pl.DataType] = {
     "claim": pl.String(),
@@ -135,12 +139,12 @@ class Check:
             return "expected a ratio in place of a difference: its values are logarithms"
         return None
 
-    def effect(self, grid: Grid) -> Effect:
+    def effect(self, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
         """Return the number in a grid, with its interval over seeds."""
         sides = self.selections("")
         if self.value is not None:
-            return value_of(sides[0], grid)
-        return (ratio_of if self.ratio is not None else difference_of)(sides[0], sides[1], grid)
+            return value_of(sides[0], grid, confidence)
+        return (ratio_of if self.ratio is not None else difference_of)(sides[0], sides[1], grid, confidence)
 
     def improving(self, grid: Grid) -> dict[str, tuple[int, int]]:
         """Return of each arm with seeds that were still improving at their end how many, and of how many.
@@ -239,9 +243,14 @@ def judge(rules: Rules, grids: Iterable[Grid]) -> tuple[pl.DataFrame, pl.DataFra
     A claim whose study or grid was not run is `not tested`, and has its row all the same.
     """
     known = {(grid.study, grid.name): grid for grid in grids}
+    pairs = {
+        name: [(check, known.get((claim.study, check.grid))) for check in claim.checks]
+        for name, claim in rules.claims.items()
+    }
+    holds = iter(_holding([pair for mine in pairs.values() for pair in mine], rules.min_seeds))
     verdicts, checks = [], []
     for name, claim in rules.claims.items():
-        rows = [_checked(name, check, known.get((claim.study, check.grid)), rules.min_seeds) for check in claim.checks]
+        rows = [_checked(name, *pair, rules.min_seeds) | {"holds": next(holds)} for pair in pairs[name]]
         verdict = verdict_of([(row["role"], row["answer"]) for row in rows])
         reason = {
             "supported with a condition": claim.condition,
@@ -273,6 +282,46 @@ def verdict_of(answers: Sequence[tuple[object, object]]) -> str:
     if ("premise", "refuted") in answers or any(answer in {"undecided", "not tested"} for _, answer in answers):
         return "inconclusive"
     return "supported with a condition" if ("condition", "refuted") in answers else "supported"
+
+
+def _holding(pairs: Sequence[tuple[Check, Grid | None]], min_seeds: int) -> list[bool | None]:
+    """Return for each check whether its answer holds where the whole ledger errs with at most 5 %.
+
+    A check is a test of its threshold, at the level at which its interval leaves it out. Of m tests, r of which hold,
+    the others hold at the level 0.05 / (m - r), until none is added. Null where there is no test: the number is exact,
+    or has no interval, or rests on too few seeds.
+
+    Source: Holm (1979).
+    """
+    effects = [None if grid is None else check.effect(grid) for check, grid in pairs]
+    tests = {place for place, effect in enumerate(effects) if effect and effect.is_tested(min_seeds)}
+    holding: set[int] = set()
+    while len(holding) < len(tests):
+        confidence = 1 - (1 - CONFIDENCE) / (len(tests) - len(holding))
+        added = {
+            place
+            for place in tests - holding
+            if (pair := pairs[place])[1] is not None
+            and pair[0].answer(pair[0].effect(pair[1], confidence), min_seeds) != "undecided"
+        }
+        if not added:
+            break
+        holding |= added
+    return [place in holding if place in tests else None for place in range(len(pairs))]
+
+
+def chance(checks: pl.DataFrame) -> str:
+    """Return what a reader of the ledger has to expect of chance, and how many of its answers hold against that."""
+    tests = checks.drop_nulls("holds")
+    decided = tests.filter(pl.col("answer").is_in(["met", "refuted"]))
+    expected = (1 - CONFIDENCE) * tests.height
+    return (
+        f"Each check errs with at most {100 * (1 - CONFIDENCE):.0f} %, and the verdicts rest on the checks one by one: "
+        f"were every true value at its threshold, {expected:.1f} of these {tests.height} checks with an interval would "
+        f"be decided by chance, half of them as the claim has it. {decided.height} are decided; the answers of "
+        f"{int(tests['holds'].sum())} hold where all checks together err with at most "
+        f"{100 * (1 - CONFIDENCE):.0f} % (Holm's rule)"
+    )
 
 
 def _checked(claim: str, check: Check, grid: Grid | None, min_seeds: int) -> dict[str, object]:

@@ -174,7 +174,7 @@ def _training_finding(view: View) -> str:
     changes = pl.concat(differences).drop_nulls("mean")
     if changes.is_empty():
         return NOTHING_FINISHED
-    if changes["low"].is_null().all():
+    if changes["num_seeds"].max() == 1:
         arm, change = with_article(changes["arm"][0]), number(changes["mean"][0], 2)
         return f"One seed, no interval: the entropy of {arm}'s weights changes by {change} nats"
     words = {"below": "sharpens the attention of {arms}", "above": "widens the attention of {arms}"}

@@ -180,7 +180,7 @@ def _reconstructions_finding(view: View) -> str:
 def _reconstructions_values(view: View) -> str:
     known, num_shown = view.means.drop_nulls("mean"), view.rows["frame"].n_unique()
     num_frames = _all_frames(view.grid)["frame"].n_unique()
-    share = f"Test loss as a share of the baseline's, mean over {seeds_of(known)} with {INTERVAL}"
+    share = f"Test loss as a share of the baseline's, geometric mean over {seeds_of(known)} with {INTERVAL}"
     return where_true(
         {
             f"{num_shown} of {num_frames} frames are shown, evenly spaced.": num_shown < num_frames,
@@ -213,7 +213,7 @@ def _draw_reconstructions(view: View) -> Figure:
 reconstructions = Pictures(
     name="reconstructions",
     rows=_frames,
-    means=lambda view: test_loss_over_baseline.means(view.grid),
+    means=lambda view: test_loss_over_baseline.natural(test_loss_over_baseline.means(view.grid)),
     picture=_draw_reconstructions,
     most=3,
     rank=(lambda view: test_loss_over_baseline.by_arm(view.grid), "test loss"),
@@ -263,9 +263,8 @@ def _samples_finding(view: View) -> str:
 def _samples_values(view: View) -> str:
     losses, limit = view.means.drop_nulls("mean"), LETTERS * MAX_LINES
     seeds = seeds_of(distinct_runs.means(view.grid, ["arm", "sequence"]))
-    loss = (
-        f"Test loss in nats per token, mean over {seeds_of(losses)} with {INTERVAL}: {listed(view, losses, digits=3)}."
-    )
+    mean = f"geometric mean over {seeds_of(losses)} with {INTERVAL}"
+    loss = f"Test loss in nats per token, {mean}: {listed(view, losses, digits=3)}."
     return where_true(
         {
             f"Texts are cut after {limit} letters.": (drawn_texts(view)["text"].str.len_chars() > limit).any(),
@@ -310,7 +309,7 @@ def _lines(text: str) -> list[str]:
 samples = Pictures(
     name="samples",
     rows=lambda grid: prompted(of_first_seed(grid, "tokens")),
-    means=lambda view: test_loss.means(view.grid),
+    means=lambda view: test_loss.natural(test_loss.means(view.grid)),
     picture=_draw_samples,
     most=3,
     rank=(lambda view: test_loss.by_arm(view.grid), "test loss"),

@@ -37,10 +37,10 @@ def best_and_next(rows: pl.DataFrame, means: pl.DataFrame, noun: str, text: Text
     best, *others = (f"{with_article(row['arm'])} ({text(row['mean'])})" for row in known.iter_rows(named=True))
     if not others:
         return f"Only {best} has a {noun}"
-    high = paired_difference(rows, "value", "arm", known["arm"][0], known["arm"][1])["high"][0]
-    if high is None:
+    ahead = paired_difference(rows, "value", "arm", known["arm"][0], known["arm"][1]).row(0, named=True)
+    if ahead["num_seeds"] <= 1:
         return f"One pair of seeds, no interval: {best} against {others[0]} in {noun}"
-    if high < 0:
+    if ahead["high"] is not None and ahead["high"] < 0:
         return f"{lead}: {best}, ahead of {others[0]} in a comparison paired by seed"
     return f"Inconclusive: no difference in {noun} is established between {best} and {others[0]}"
 

@@ -14,7 +14,7 @@ from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Pictures, View, li
 from pipeline.figures.style import DOTTED, FAINT, INK, Look, canvas, label_panels, legend_below
 from pipeline.quantities import gates as quantities
 from pipeline.quantities.gates import KEEPING
-from pipeline.quantities.words import INTERVAL, join_first, name_of, number, with_article
+from pipeline.quantities.words import INTERVAL, capitalised, join_first, name_of, number, with_article
 
 _ORDER = (*KEEPING, "i", "r", "o")
 
@@ -40,11 +40,12 @@ def _half_life_finding(view: View) -> str:
     unsure = changes.filter(~pl.any_horizontal(*(side.fill_null(value=False) for side in sides.values())))["arm"]
     rest = [f"no change is established in {join_first(list(map(with_article, unsure)))}"] if len(unsure) else []
     finding = "; ".join([*parts, *rest])
-    return f"Training {finding}" if parts else finding.capitalize()
+    return f"Training {finding}" if parts else capitalised(finding)
 
 
 def _half_lives(view: View) -> str:
-    known = view.of_shown(quantities.half_life.means(view.grid, stage="end")).drop_nulls("low")
+    lives = quantities.half_life.natural(quantities.half_life.means(view.grid, stage="end"))
+    known = view.of_shown(lives).drop_nulls("low")
     lead = f"Half-lives ln ½ / ln f of the keeping gate after training, {INTERVAL}"
     return "" if known.is_empty() else f"{lead}: {listed(view, known)} timesteps."
 

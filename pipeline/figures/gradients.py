@@ -291,7 +291,9 @@ def _factors(row: Row) -> str:
 
 
 def _encoder_looks(view: View) -> dict[str, tuple[str, Look]]:
-    slopes = [quantities.encoder_decay_factor.by_arm(view.grid, stage=stage) for stage in STAGE_TITLES]
+    decay = quantities.encoder_decay_factor
+    means = [decay.means(view.grid, stage=stage) for stage in STAGE_TITLES]
+    slopes = [dict(rows.select("arm", "mean").iter_rows()) for rows in means]
     factors = {arm: " → ".join(_factor(by_arm.get(arm)) for by_arm in slopes) for arm in view.arms}
     return {arm: (f"{name_of(arm)}  {factors[arm]}", view.looks[arm]) for arm in view.arms}
 

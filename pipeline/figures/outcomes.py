@@ -84,7 +84,7 @@ error_by_token = Dots(
 
 def _loss(grid: Grid) -> tuple[str, Quantity]:
     """Return the panel and the quantity of the test error, where there are classes, else of log10 of the test loss."""
-    return ("error", quantities.test_error) if has_classes(grid) else ("loss", quantities.log_test_loss)
+    return ("error", quantities.test_error) if has_classes(grid) else ("loss", quantities.test_loss)
 
 
 def _loss_rows(grid: Grid) -> pl.DataFrame:
@@ -151,7 +151,7 @@ def _outcome_about(view: View) -> str:
         lead = "Share of sequences not exactly right, free-running," if decodes(view.grid) else "Share of wrong classes"
     mean, has_ends = "means" if has_classes(view.grid) else "geometric means", "ends" in view.means["panel"]
     lead = f"Left: {lead[0].lower()}{lead[1:]}" if has_ends else lead
-    right = " Right: shares of seeds that ended so, with 95 % Wilson intervals." if has_ends else ""
+    right = " Right: shares of seeds that ended so, with 95 % intervals." if has_ends else ""
     seeds = seeds_of(view.means.filter(panel=_loss(view.grid)[0]).drop_nulls("mean"))
     return (
         f"{lead} on {{dataset}} at T = {{T}}, at each replica's best validation step: points are seeds, markers {mean} "
@@ -190,14 +190,14 @@ outcome_by_arm = Dots(
 def _points_by_length(grid: Grid) -> pl.DataFrame:
     """Return log10 of the test loss of every replica by arm and length, that of a diverged one apart."""
     keys = ["arm", "length", "seed"]
-    rows = quantities.log_test_loss.of(grid).join(grid.runs.select(*keys, "test_loss"), on=keys)
+    rows = quantities.test_loss.of(grid).join(grid.runs.select(*keys, "test_loss"), on=keys)
     lost = pl.when(pl.col("status") == "diverged").then(pl.col("test_loss").log10())
     return rows.with_columns(panel=pl.lit("loss"), diverged_value=lost).sort("length", grid.rank(), "seed")
 
 
 def _means_by_length(view: View) -> pl.DataFrame:
     keys = ["panel", "arm", "length"]
-    means = quantities.log_test_loss.summary(view.rows, keys)
+    means = quantities.test_loss.summary(view.rows, keys)
     if not has_criterion(view.grid.runs):
         return means
     solved = quantities.solved.of(view.grid).with_columns(panel=pl.lit("solved"))
@@ -208,10 +208,12 @@ def _reach_finding(view: View) -> str:
     """Up to which length each arm learns; without a criterion, which arm has the lowest loss at the longest."""
     lengths = view.grid.lengths
     if not has_criterion(view.grid.runs):
-        best = ranked(view.means.filter(length=lengths[-1]))
-        if best.is_empty():
+        longest = pl.col("length") == lengths[-1]
+        rows, means = view.rows.filter(longest), view.means.filter(longest)
+        if ranked(means).is_empty():
             return "Inconclusive: no replica finished training at the longest length"
-        return f"At T = {lengths[-1]} {with_article(best['arm'][0])} has the lowest mean test loss"
+        lead = f"Lowest test loss at T = {lengths[-1]}"
+        return best_and_next(rows, means, "test loss", lambda log: number(10**log), lead=lead)
     reach, noun = longest_solved(view.grid), "cell" if compares_cells(view.grid) else "arm"
     if reach["longest_solved"].is_null().all():
         return f"No {noun} reaches the criterion with most of its seeds, not even at T = {lengths[0]}"
@@ -237,7 +239,7 @@ def _about_lengths(view: View) -> str:
         known = "training.stop_on" in runs.columns
         names: list[str] = stopping["training.stop_on"].unique().sort(descending=True).to_list() if known else []
         judged = " or ".join(name.replace("_", " ") for name in names) or "validation loss"
-        right = f" Right: share of seeds whose {judged} fell below the criterion, with 95 % Wilson interval."
+        right = f" Right: share of seeds whose {judged} fell below the criterion, with 95 % interval."
     seeds = seeds_of(view.means.filter(panel="loss").drop_nulls("mean"))
     return (
         f"{'Left: test' if right else 'Test'} loss on {{dataset}} after training, at each replica's best validation "

@@ -14,7 +14,7 @@ from pipeline.figures.frame import NOT_SHOWN, Axis, Lines, Panel, Points, View, 
 from pipeline.figures.style import DOTTED, FAINT, INK, Look
 from pipeline.quantities import Grid
 from pipeline.quantities.dynamics import smoothness_correlation, smoothness_points
-from pipeline.quantities.outcomes import baseline_of, has_criterion
+from pipeline.quantities.outcomes import baseline_of, has_criterion, median_criterion_step
 from pipeline.quantities.selection import pick_evenly
 from pipeline.quantities.training import median_validation_loss, test_loss_by_tested_length, validation_loss
 from pipeline.quantities.words import count, interval, join, join_first, number, with_article
@@ -74,8 +74,7 @@ def _learning_finding(view: View) -> str:
 def _first_to_reach(view: View) -> str:
     """The median step of the criterion by arm, a seed that did not reach it counting as never."""
     runs = view.grid.at("longest").runs
-    step = pl.col("criterion_step").cast(pl.Float64).fill_null(math.inf).median()
-    steps = runs.group_by("arm", maintain_order=True).agg(step=step)
+    steps = runs.group_by("arm", maintain_order=True).agg(step=median_criterion_step()).drop_nulls("step")
     reached = steps.filter(pl.col("step").is_finite()).sort("step", maintain_order=True)
     if reached.is_empty():
         return f"At T = {view.T} the median seed of no arm reaches the criterion"

@@ -96,7 +96,7 @@ def _varies_length(grid: Grid) -> bool:
 
 
 def _costs(grid: Grid) -> pl.DataFrame:
-    """Return loss or perplexity, step time in ms and memory in MiB by backward length; full backpropagation is at T.
+    """Return log10 of loss or perplexity, step time in ms, memory in MiB by backward length; full is at T.
 
     `arm` is the cell where arms differ in nothing else but the backward length. All seeds of a setting share one clock
     and one size, so those are one measurement.
@@ -157,7 +157,7 @@ def _cheapest(view: View, arm: str) -> str:
         for length in lengths
     }
     if None in lows.values():
-        return "one pair of seeds, no interval: the cost of truncation is not established"
+        return "no interval over pairs of seeds: the cost of truncation is not established"
     not_worse = [length for length, low in lows.items() if low <= 0]
     if not not_worse:
         still = f"a backward length of {lengths[-1]} is still worse than full backpropagation"
@@ -175,8 +175,9 @@ def _name_full(view: View, ax: Axes, panel: Panel) -> None:
     """Write «full» over full backpropagation."""
     ax.margins(y=0.15)
     full = view.means.filter(pl.col("full"), **panel).drop_nulls("mean")
+    shown = truncation_cost.axis(truncation_cost.y, panel).shown
     for x, y in full.select("backward_length", "mean").iter_rows():
-        ax.annotate("full", (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
+        ax.annotate("full", (x, shown(y)), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
 
 
 def _cost_about(view: View) -> str:
@@ -184,9 +185,9 @@ def _cost_about(view: View) -> str:
     seeds = seeds_of(view.means.filter(which=_loss_name(view.grid)).drop_nulls("mean"))
     return (
         f"Against the backward length in timesteps, at T = {{T}} on {{dataset}}: test {_loss_name(view.grid)} at each "
-        f"replica's best validation step, means over {seeds} with {{interval}}, faint points are seeds; time of a step "
-        "of all replicas together, on the machine that ran it, and what one replica keeps for the backward pass, one "
-        f"measurement per setting. {full if view.rows['full'].any() else ''}"
+        f"replica's best validation step, geometric means over {seeds} with {{interval}}, faint points are seeds; time "
+        "of a step of all replicas together, on the machine that ran it, and what one replica keeps for the backward "
+        f"pass, one measurement per setting. {full if view.rows['full'].any() else ''}"
     ).strip()
 
 
@@ -197,8 +198,8 @@ truncation_cost = Lines(
     means=lambda view: view.summary(view.rows, _COST),
     x=Axis(label="backward length", column="backward_length", scale="lengths"),
     y={
-        "loss": Axis(label="test loss"),
-        "perplexity": Axis(label="test perplexity"),
+        "loss": Axis(label="test loss", scale="log10"),
+        "perplexity": Axis(label="test perplexity", scale="log10"),
         "time": Axis(label="time of a step in ms", limits=(0, None)),
         "memory": Axis(label="memory kept in MiB", limits=(0, None)),
     },

@@ -17,7 +17,7 @@ from pipeline.figures.style import FAINT, GATE_LOOKS, INK, Look, looks_of
 from pipeline.quantities.gradients import growth_by_singular_value as growth_points
 from pipeline.quantities.gradients import shrinking_share
 from pipeline.quantities.weights import TANH_GATES, eigenvalues, share_outside_circle, weight_spectrum
-from pipeline.quantities.words import INTERVAL, count, interval, name_of, number, with_article
+from pipeline.quantities.words import INTERVAL, capitalised, count, interval, name_of, number, with_article
 
 BOUND = 1.0
 """1/γ of tanh, γ = max |φ'| = 1: σ_max below it is sufficient for vanishing, above it necessary for exploding."""
@@ -40,7 +40,7 @@ def _sigma_finding(view: View) -> str:
     line = sigma.filter(arm=sigma["arm"][0])
     start, end = line.row(0, named=True), line.row(-1, named=True)
     if end["low"] is None or end["high"] is None:
-        verdict = "one seed, no interval"
+        verdict = "one seed, no interval" if end["num_seeds"] == 1 else "seeds all alike, no interval"
     elif end["high"] < BOUND:
         verdict = "below 1/γ, so its gradient must vanish"
     elif end["low"] > BOUND:
@@ -99,7 +99,7 @@ _tanh_spectrum = Lines(
     rows=lambda grid: weight_spectrum.of(grid).filter(pl.col("gate").is_in(TANH_GATES)),
     x=Axis(label="training step", column="step", scale="steps"),
     y=Axis(label="of the tanh block of W_hh", lines={BOUND: "1/γ"}),
-    across=("metric", {name: label.capitalize() for name, label in _MEASURES.items()}),
+    across=("metric", {name: capitalised(label) for name, label in _MEASURES.items()}),
     series=("arm", "gate"),
     looks=lambda view: {(arm, gate): (name_of(arm), look) for arm, look in view.looks.items() for gate in TANH_GATES},
     add=_doublings,

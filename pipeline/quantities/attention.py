@@ -11,8 +11,6 @@ from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, staged
 from pipeline.quantities.training import scheduled
 
-_SHARE = (0.0, 1.0)
-
 
 @once_per_grid
 def attending(grid: Grid) -> list[str]:
@@ -25,19 +23,19 @@ def _at_stages(grid: Grid, name: str) -> pl.DataFrame:
     return rows.sort(pl.col("stage") == "end", grid.rank(), "seed").select("stage", "arm", "seed", "value")
 
 
-@quantity(words="attention entropy", unit="nats", bounds=(0.0, math.inf), facets=("stage",))
+@quantity(words="attention entropy in nats", bounds=(0.0, math.inf), facets=("stage",))
 def attention_entropy(grid: Grid) -> pl.DataFrame:
     """Entropy of the attention weights, mean over the probe's sequences and output positions."""
     return _at_stages(grid, "attention_entropy_nats")
 
 
-@quantity(words="alignment error", unit="share", bounds=_SHARE, better="lower", facets=("stage",))
+@quantity(words="alignment error", scale="share", better="lower", facets=("stage",))
 def alignment_error(grid: Grid) -> pl.DataFrame:
     """Share of output tokens with a known alignment whose largest weight lies outside it."""
     return _at_stages(grid, "alignment_error")
 
 
-@quantity(words="share of outputs that look more than a character off", unit="share", bounds=_SHARE, better="lower")
+@quantity(words="share of outputs that look more than a character off", scale="share", better="lower")
 def near_alignment_error(grid: Grid) -> pl.DataFrame:
     """Alignment error after training that counts a neighbour of the right source position as right.
 
@@ -57,7 +55,7 @@ def near_alignment_error(grid: Grid) -> pl.DataFrame:
     return ends.select("arm", "seed", value=finished("value")).sort(grid.rank(), "seed")
 
 
-@quantity(words="share of attention inside the known alignment", unit="share", bounds=_SHARE, facets=("stage",))
+@quantity(words="share of attention inside the known alignment", scale="share", facets=("stage",))
 def alignment_share(grid: Grid) -> pl.DataFrame:
     """Share of the attention weight that lies inside the known alignment."""
     return _at_stages(grid, "alignment_share")
@@ -69,19 +67,19 @@ def similarity_rank_correlation(grid: Grid) -> pl.DataFrame:
     return _at_stages(grid, "similarity_rank_correlation")
 
 
-@quantity(words="weight within the class over chance", bounds=(0.0, math.inf), facets=("stage",))
+@quantity(words="weight within the class over chance", scale="log10", facets=("stage",))
 def within_class_share(grid: Grid) -> pl.DataFrame:
-    """Attention weight on tokens of the same class, over what even attention would give them."""
-    return _at_stages(grid, "within_class_share")
+    """log10 of the attention weight on tokens of the same class, over what even attention would give them."""
+    return _at_stages(grid, "within_class_share").with_columns(pl.col("value").log10())
 
 
-@quantity(words="attention entropy", unit="nats", bounds=(0.0, math.inf), facets=("step",))
+@quantity(words="attention entropy in nats", bounds=(0.0, math.inf), facets=("step",))
 def attention_entropy_over_training(grid: Grid) -> pl.DataFrame:
     """Entropy of the attention weights at every scheduled step; a replica that stopped keeps its last measurement."""
     return scheduled(grid, "attention_entropy_nats")
 
 
-@quantity(words="alignment error", unit="share", bounds=_SHARE, better="lower", facets=("step",))
+@quantity(words="alignment error", scale="share", better="lower", facets=("step",))
 def alignment_error_over_training(grid: Grid) -> pl.DataFrame:
     """Alignment error at every scheduled step; a replica that stopped keeps its last measurement."""
     return scheduled(grid, "alignment_error")

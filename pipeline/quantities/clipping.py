@@ -11,6 +11,9 @@ import polars as pl
 from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.quantity import quantity
 
+ROUNDING = 1e-6
+"""Of a float32 cosine: one nearer to 1 is 1."""
+
 _MEAN_COSINE = pl.col("cosine").filter(pl.col("clipped") > 0, pl.col("cosine").is_finite()).mean()
 """Over clipped steps with a finite cosine."""
 
@@ -31,7 +34,7 @@ def updates(grid: Grid) -> pl.DataFrame:
     return wide.with_columns(clipped=clipped, cosine=known["clip_cosine"])
 
 
-@quantity(words="share of steps clipped", unit="share", bounds=(0.0, 1.0))
+@quantity(words="share of steps clipped", scale="share")
 def clipped_share(grid: Grid) -> pl.DataFrame:
     """Share of a seed's steps that were clipped, until it stopped; 0 where it made none."""
     shares = updates(grid).group_by("arm", "seed", maintain_order=True).agg(value=pl.col("clipped").mean())
@@ -42,9 +45,14 @@ def clipped_share(grid: Grid) -> pl.DataFrame:
 def clip_cosine(grid: Grid) -> pl.DataFrame:
     """A seed's mean cosine of the gradient before and after clipping, over its clipped steps with a finite cosine.
 
-    A seed none of whose steps was clipped has none.
+    A seed none of whose steps was clipped has none. A rule that rescales the whole gradient keeps its direction: where
+    every cosine of an arm is 1 to float32's rounding, it is exact.
     """
-    return updates(grid).group_by("arm", "seed", maintain_order=True).agg(value=_MEAN_COSINE)
+    is_one = ((pl.col("cosine") - 1).abs() <= ROUNDING).filter(pl.col("clipped") > 0, pl.col("cosine").is_finite())
+    means = updates(grid).group_by("arm", "seed", maintain_order=True).agg(value=_MEAN_COSINE, exact=is_one.all())
+    exact = pl.col("exact").all().over("arm")
+    value = pl.when(exact & pl.col("value").is_not_null()).then(1.0).otherwise("value")
+    return means.with_columns(exact=exact, value=value)
 
 
 def in_bins(grid: Grid, num_bins: int) -> pl.DataFrame:

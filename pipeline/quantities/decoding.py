@@ -33,19 +33,19 @@ def _errors_by(grid: Grid, by: str) -> pl.DataFrame:
     return last.sort(grid.rank(), "mode", "at", "seed").rename({"error": "value"})
 
 
-@quantity(words="token error", unit="share", bounds=(0.0, 1.0), better="lower", facets=("mode", "at"))
+@quantity(words="token error", scale="share", better="lower", facets=("mode", "at"))
 def error_by_position(grid: Grid) -> pl.DataFrame:
     """Share of wrong tokens at an output position (`at`, from 1) on the test sequences, of `num` tokens."""
     return _errors_by(grid, "output_position").select("arm", "seed", "mode", "at", "num", "value")
 
 
-@quantity(words="sequence error", unit="share", bounds=(0.0, 1.0), better="lower", facets=("mode", "at"))
+@quantity(words="sequence error", scale="share", better="lower", facets=("mode", "at"))
 def error_by_source_length(grid: Grid) -> pl.DataFrame:
     """Share of test sequences that are not exactly right, by the length of the source (`at`), of `num` sequences."""
     return _errors_by(grid, "source_length").select("arm", "seed", "mode", "at", "num", "value")
 
 
-@quantity(words="sequence error", unit="share", bounds=(0.0, 1.0), better="lower", facets=_BIN, across_lengths=True)
+@quantity(words="sequence error", scale="share", better="lower", facets=_BIN, across_lengths=True)
 def sequence_error_by_bin(grid: Grid) -> pl.DataFrame:
     """Share of test sequences that are not exactly right, free-running, by the length of the source.
 
@@ -79,7 +79,7 @@ def _in_bins(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.join(bins.drop("num"), on="at").group_by("arm", *_BIN, "seed").agg(value=error)
 
 
-@quantity(words="exposure gap: token error free-running minus teacher-forced", unit="share")
+@quantity(words="exposure gap: token error free-running minus teacher-forced")
 def exposure_gap(grid: Grid) -> pl.DataFrame:
     """Share of wrong tokens on the test sequences, free-running minus teacher-forced."""
     free, forced = (metric(grid["curves"], "token_error", split="test", mode=mode) for mode in reversed(MODES))
@@ -88,7 +88,7 @@ def exposure_gap(grid: Grid) -> pl.DataFrame:
     return pairs.sort(grid.rank(), "seed").select("arm", "seed", value=gap)
 
 
-@quantity(words="exposure gap in the {half} half of the output", unit="share", facets=("half",))
+@quantity(words="exposure gap in the {half} half of the output", facets=("half",))
 def exposure_gap_by_half(grid: Grid) -> pl.DataFrame:
     """The exposure gap over the tokens of the `first` and of the `second` half of the output positions.
 
@@ -104,7 +104,7 @@ def exposure_gap_by_half(grid: Grid) -> pl.DataFrame:
     return halves.group_by("arm", "half", "seed", maintain_order=True).agg(value=gap)
 
 
-@quantity(words="share of distinct runs in {sequence} text", unit="share", bounds=(0.0, 1.0), facets=("sequence",))
+@quantity(words="share of distinct runs in {sequence} text", scale="share", facets=("sequence",))
 def distinct_runs(grid: Grid) -> pl.DataFrame:
     """Share of the runs of `RUN` tokens that are distinct within a text, by how tokens are chosen (`sequence`).
 

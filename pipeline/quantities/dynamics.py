@@ -36,7 +36,7 @@ def jacobian_bound(grid: Grid) -> pl.DataFrame:
     return known.sort("stage", grid.rank(), "lag").select("stage", "arm", "lag", "seed", value=bound)
 
 
-@quantity(words="Lyapunov exponent", unit="nats per timestep", facets=("stage", "index", "timestep"))
+@quantity(words="Lyapunov exponent in nats per timestep", facets=("stage", "index", "timestep"))
 def lyapunov_exponents(grid: Grid) -> pl.DataFrame:
     """Exponents by falling size (`index` from 1), estimated from the first `timestep` timesteps.
 

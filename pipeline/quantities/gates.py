@@ -29,31 +29,30 @@ def gate_density(grid: Grid) -> pl.DataFrame:
     return _gates(grid, "density").select("stage", "arm", "gate", "position", "seed", "value")
 
 
-@quantity(words="mean of gate {gate}", bounds=(0.0, 1.0), facets=("stage", "gate"))
+@quantity(words="mean of gate {gate}", scale="share", facets=("stage", "gate"))
 def gate_mean(grid: Grid) -> pl.DataFrame:
     """Mean value of a gate over the probe's sequences, timesteps and units."""
     return _gates(grid, "mean").select("stage", "arm", "gate", "seed", "value")
 
 
-@quantity(words="share of gate values near 0 or 1", bounds=(0.0, 1.0), facets=("stage", "gate", "side"))
+@quantity(words="share of gate values near 0 or 1", scale="share", facets=("stage", "gate", "side"))
 def gate_saturation(grid: Grid) -> pl.DataFrame:
     """Share of a gate's values near 0 (`left_saturated`) and near 1 (`right_saturated`), a seed's mean over units."""
     rows = _gates(grid, "left_saturated", "right_saturated").rename({"quantity": "side"})
     return rows.group_by("stage", "arm", "gate", "side", "seed", maintain_order=True).agg(pl.col("value").mean())
 
 
-@quantity(words="half-life of the keeping gate", unit="timesteps", facets=("stage", "gate"))
+@quantity(words="half-life of the keeping gate in timesteps", scale="log10", facets=("stage", "gate"))
 def half_life(grid: Grid) -> pl.DataFrame:
-    """Timesteps ln ½ / ln f in which the keeping gate halves what it keeps, a seed's mean over units."""
+    """log10 of the timesteps ln ½ / ln f in which the keeping gate halves what it keeps, a seed's mean over units."""
     rows = _gates(grid, "half_life").filter(pl.col("gate").is_in(KEEPING))
-    return rows.group_by("stage", "arm", "gate", "seed", maintain_order=True).agg(pl.col("value").mean())
+    return rows.group_by("stage", "arm", "gate", "seed", maintain_order=True).agg(pl.col("value").mean().log10())
 
 
 @quantity(words="factor of the keeping gate's half-life by training", scale="log10")
 def half_life_change(grid: Grid) -> pl.DataFrame:
     """log10 of the half-life after training over that at initialisation."""
-    logs = half_life.of(grid).with_columns(pl.col("value").log10())
-    wide = logs.pivot(on="stage", index=["arm", "seed"], values="value", maintain_order=True)
+    wide = half_life.of(grid).pivot(on="stage", index=["arm", "seed"], values="value", maintain_order=True)
     known = [pl.col(stage) if stage in wide.columns else pl.lit(None, pl.Float64) for stage in STAGES]
     return wide.select("arm", "seed", value=known[1] - known[0])
 
@@ -90,8 +89,7 @@ def retention_by_lag(grid: Grid) -> pl.DataFrame:
 
 
 @quantity(
-    words="slope of the gradient minus that of the keeping gate's product",
-    unit="decades per timestep",
+    words="slope of the gradient minus that of the keeping gate's product, in decades per timestep",
     facets=("stage",),
 )
 def retention_gap(grid: Grid) -> pl.DataFrame:

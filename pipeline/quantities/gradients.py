@@ -48,7 +48,7 @@ def _relative_to_lag_0(grid: Grid, traces: pl.DataFrame) -> pl.DataFrame:
     """Return log10 of the norm over that at lag 0; where that is not finite, nothing is relative to it: NaN."""
     rows = _by_lag(traces)
     reference = pl.col("value").filter(pl.col("lag") == 0).first().over("stage", "arm", "state", "seed")
-    relative = pl.when(reference.is_finite()).then(pl.col("value") - reference).otherwise(_NAN)
+    relative = pl.when(~reference.is_finite()).then(_NAN).otherwise(pl.col("value") - reference)
     order = [pl.col("stage") == "end", grid.rank(), pl.col("state") == "c", pl.col("lag"), pl.col("seed")]
     return rows.with_columns(value=relative).sort(*order).select("stage", "arm", "state", "lag", "seed", "value")
 
@@ -71,13 +71,14 @@ def input_gradient_by_lag(grid: Grid) -> pl.DataFrame:
     """log10 of ‖∂L/∂x_{T-k}‖ relative to each replica's largest over lags; NaN where no norm is finite."""
     rows = _by_lag(grid["traces"].filter(part="input", quantity="x"))
     largest = pl.col("value").filter(pl.col("value").is_finite()).max().over("stage", "arm", "seed")
-    rows = rows.with_columns(value=(pl.col("value") - largest).fill_null(_NAN))
+    relative = pl.when(pl.col("value").is_not_null()).then((pl.col("value") - largest).fill_null(_NAN))
+    rows = rows.with_columns(value=relative)
     return rows.sort(pl.col("stage") == "end", grid.rank(), "lag", "seed").select(
         "stage", "arm", "lag", "seed", "value"
     )
 
 
-@quantity(words="decades by which the farther half of the input gets less gradient", unit="decades", facets=("stage",))
+@quantity(words="decades by which the farther half of the input gets less gradient", facets=("stage",))
 def far_input_gradient(grid: Grid) -> pl.DataFrame:
     """Mean over the larger half of lags of how far log10 ‖∂L/∂x‖ lies below the largest; null where none is finite."""
     far = 2 * pl.col("lag") > pl.col("lag").max().over("stage")
@@ -98,7 +99,7 @@ def decay_factor(grid: Grid) -> pl.DataFrame:
     return decay_rates(gradient_by_lag.of(grid), ["stage", "arm", "state"]).rename({"slope": "value"})
 
 
-@quantity(words="R² of the log gradient norm in {state} on lag", bounds=(0.0, 1.0), facets=("stage", "state"))
+@quantity(words="R² of the log gradient norm in {state} on lag", scale="share", facets=("stage", "state"))
 def decay_fit(grid: Grid) -> pl.DataFrame:
     """How geometric the decay is: the share of the variance over lags that the line of `decay_factor` explains."""
     return decay_factor.of(grid).rename({"value": "slope", "r_squared": "value"})
@@ -131,7 +132,6 @@ def gradient_by_layer(grid: Grid) -> pl.DataFrame:
 
 @quantity(
     words="decades by which the first layer's gradient lies below the last one's",
-    unit="decades",
     facets=("stage",),
 )
 def layer_gap(grid: Grid) -> pl.DataFrame:
@@ -150,7 +150,7 @@ def layer_gap(grid: Grid) -> pl.DataFrame:
     return means.sort(pl.col("stage") == "end", grid.rank())
 
 
-@quantity(words="mean log10 gradient norm of the forward minus the backward states", unit="decades", facets=("stage",))
+@quantity(words="mean log10 gradient norm of the forward minus the backward states", facets=("stage",))
 def direction_gap(grid: Grid) -> pl.DataFrame:
     """Mean over timesteps and layers of the log10 norm, forward minus backward; null where one has no finite norm."""
     rows = gradient_by_layer.of(grid).filter((pl.col("direction") == "backward").any().over("arm"))
@@ -187,8 +187,7 @@ def growth_by_singular_value(grid: Grid) -> pl.DataFrame:
 
 @quantity(
     words="share of gradients that shrink with lag where σ_max is {sigma_max}",
-    unit="share",
-    bounds=(0.0, 1.0),
+    scale="share",
     facets=("sigma_max",),
     pools_arms=True,
 )

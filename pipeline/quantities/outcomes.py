@@ -7,69 +7,74 @@ import math
 import polars as pl
 
 from pipeline.quantities.grid import Grid, finished, once_per_grid
-from pipeline.quantities.intervals import NORMAL_QUANTILE, line_interval
+from pipeline.quantities.intervals import line_interval, t_quantile
 from pipeline.quantities.quantity import NOTHING, Effect, quantity
 from pipeline.results import FINISHED
-
-_SHARE = (0.0, 1.0)
 
 
 def _column(grid: Grid, value: str | pl.Expr) -> pl.DataFrame:
     return grid.runs.select("arm", "length", "seed", "status", value=finished(value))
 
 
-@quantity(words="test loss", better="lower")
-def test_loss(grid: Grid) -> pl.DataFrame:
-    """Test loss at each replica's best validation step."""
-    return _column(grid, "test_loss")
+def _exact_column(grid: Grid, value: str | pl.Expr) -> pl.DataFrame:
+    return _column(grid, value).with_columns(exact=pl.lit(value=True))
 
 
 @quantity(words="test loss", scale="log10", better="lower", across_lengths=True)
-def log_test_loss(grid: Grid) -> pl.DataFrame:
-    """log10 of the test loss per length: a loss is a positive number of skewed spread."""
+def test_loss(grid: Grid) -> pl.DataFrame:
+    """log10 of the test loss at each replica's best validation step, per length."""
     return _column(grid, pl.col("test_loss").log10())
 
 
-@quantity(words="test error", unit="share", bounds=_SHARE, better="lower")
+@quantity(words="test error", scale="share", better="lower")
 def test_error(grid: Grid) -> pl.DataFrame:
     """Share of wrong classes; of decoders the share of sequences that are not exactly right, free-running."""
     return _column(grid, "test_error")
 
 
-@quantity(words="test perplexity", better="lower")
+@quantity(words="test perplexity", scale="log10", better="lower")
 def test_perplexity(grid: Grid) -> pl.DataFrame:
-    """Exponential of the test loss, where that is nats per token."""
-    return _column(grid, pl.col("test_loss").exp())
+    """log10 of the exponential of the test loss, where that is nats per token."""
+    return _column(grid, pl.col("test_loss") / math.log(10))
 
 
-@quantity(words="test loss as a share of the baseline's", unit="share", better="lower")
+@quantity(words="test loss over the baseline's", scale="log10", better="lower")
 def test_loss_over_baseline(grid: Grid) -> pl.DataFrame:
-    """Test loss over that of the best answer without a memory; null where no baseline is known."""
-    return _column(grid, pl.col("test_loss") / pl.col("baseline_loss"))
+    """log10 of the test loss over that of the best answer without a memory; null where no baseline is known."""
+    return _column(grid, (pl.col("test_loss") / pl.col("baseline_loss")).log10())
 
 
 @quantity(words="number of parameters", better="lower", of_training=False)
 def num_parameters(grid: Grid) -> pl.DataFrame:
     """Entries of all weights of one network."""
-    return _column(grid, "num_parameters")
+    return _exact_column(grid, "num_parameters")
 
 
-@quantity(words="memory kept for the backward pass", unit="bytes", better="lower", of_training=False)
+@quantity(words="bytes kept for the backward pass", better="lower", of_training=False)
 def activation_bytes(grid: Grid) -> pl.DataFrame:
     """Bytes that one replica keeps from the forward to the backward pass."""
-    return _column(grid, "activation_bytes")
+    return _exact_column(grid, "activation_bytes")
 
 
-@quantity(words="steps to the criterion", unit="steps", better="lower")
+@quantity(words="steps to the criterion", scale="log10", better="lower")
 def criterion_step(grid: Grid) -> pl.DataFrame:
-    """The training step at which the criterion was reached; null for a seed that did not."""
-    return _column(grid, "criterion_step")
+    """log10 of the training step at which the criterion was reached; null for a seed that did not."""
+    return _column(grid, pl.col("criterion_step").log10())
 
 
-@quantity(words="time to the criterion", unit="s", better="lower")
+@quantity(words="time to the criterion in s", scale="log10", better="lower")
 def criterion_time_s(grid: Grid) -> pl.DataFrame:
-    """Seconds of training until the criterion was reached; null for a seed that did not."""
-    return _column(grid, "criterion_time_s")
+    """log10 of the seconds of training until the criterion was reached; null for a seed that did not."""
+    return _column(grid, pl.col("criterion_time_s").log10())
+
+
+def median_criterion_step() -> pl.Expr:
+    """Return the median over seeds of the step at which the criterion was reached; infinite where that seed never did.
+
+    A seed that diverged or ran out of time never did; one whose program failed says nothing about its arm.
+    """
+    answered = pl.col("criterion_step").filter(pl.col("status") != "error")
+    return answered.cast(pl.Float64).fill_null(math.inf).median()
 
 
 @quantity(words="share of seeds that reach the criterion", scale="event", better="higher", across_lengths=True)
@@ -123,7 +128,7 @@ def failed(grid: Grid) -> pl.DataFrame:
     return grid.runs.select("arm", "seed", value=pl.col("status") == "error")
 
 
-@quantity(words="share of all settings whose outcome is {status}", unit="share", facets=("status",))
+@quantity(words="share of all settings whose outcome is {status}", scale="share", facets=("status",))
 def outcome_of_settings(grid: Grid) -> pl.DataFrame:
     """Share of an arm's settings that ended with a status, per seed: of all learning rates, not of the selected one."""
     runs = grid.all_runs.filter(pl.col("status") != "error")
@@ -164,7 +169,7 @@ def compares_cells(grid: Grid) -> bool:
     return bool((grid.runs["arm"] == grid.runs["model.cell"]).all())
 
 
-def _ratio_of_step_times(grid: Grid, arm: str, than: str) -> Effect:
+def _ratio_of_step_times(grid: Grid, arm: str, than: str, confidence: float) -> Effect:
     """Return the ratio with its interval over the portions of training that were timed apart.
 
     All seeds of a setting share one clock, so an interval over seeds would be none.
@@ -177,14 +182,14 @@ def _ratio_of_step_times(grid: Grid, arm: str, than: str) -> Effect:
     sides = [clocks[name] for name in (arm, than)]
     log_ratio = math.log(sides[0]["step_time_s"] / sides[1]["step_time_s"])
     error = math.hypot(*(side["step_time_error_s"] / side["step_time_s"] for side in sides))
-    low, high = (math.exp(log_ratio + sign * NORMAL_QUANTILE * error) for sign in (-1, 1))
+    half = t_quantile(math.inf, confidence) * error
+    low, high = (math.exp(log_ratio + sign * half) for sign in (-1, 1))
     num_seeds = min(runs.filter(pl.col("arm") == name)["seed"].n_unique() for name in (arm, than))
     return Effect(math.exp(log_ratio), low, high, num_seeds, 0)
 
 
 @quantity(
-    words="time of a step (interval over timed portions)",
-    unit="s",
+    words="time of a step in s (interval over timed portions)",
     better="lower",
     of_training=False,
     ratio=_ratio_of_step_times,
@@ -204,13 +209,13 @@ def sequential_products(grid: Grid) -> pl.DataFrame:
     """
     timesteps, layers = pl.col("length"), pl.col("model.num_layers")
     recurrent = pl.when("model.bidirectional").then(layers * timesteps).otherwise(timesteps + layers - 1)
-    return _column(grid, pl.when(pl.col("model.attention.name") == "self").then(6 * layers).otherwise(recurrent))
+    return _exact_column(grid, pl.when(pl.col("model.attention.name") == "self").then(6 * layers).otherwise(recurrent))
 
 
-def _exponent_of_step_time(grid: Grid, arm: str) -> Effect:
+def _exponent_of_step_time(grid: Grid, arm: str, confidence: float) -> Effect:
     runs = grid.runs.filter(pl.col("status").is_in(FINISHED), pl.col("arm") == arm)
     times = runs.group_by("length").agg(pl.col("step_time_s").first()).sort("length")
-    line = line_interval(times["length"].log10().to_numpy(), times["step_time_s"].log10().to_numpy())
+    line = line_interval(times["length"].log10().to_numpy(), times["step_time_s"].log10().to_numpy(), confidence)
     return NOTHING if line is None else Effect(*line, num_seeds=runs["seed"].n_unique(), num_left_out=0)
 
 

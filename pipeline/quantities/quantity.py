@@ -5,8 +5,9 @@
 
 The function returns rows `arm`, `seed`, `value` and the facets, of one sequence length (`across_lengths`: of all). A
 seed that has no number keeps its row with null (`finished`), so that nothing that was left out is forgotten. On the
-scale `log10` the rows hold logarithms: means are geometric, differences are ratios. On the scale `event` they hold
-whether something happened: means are shares of seeds with Wilson's interval.
+scale `log10`, of what is positive and skewed (losses, times, norms, ratios), the rows hold logarithms: means are
+geometric, differences are ratios. On the scale `event` they hold whether something happened, on the scale `share` what
+share of things a seed has: intervals are those of shares. A row that holds by construction says so in a column `exact`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import polars as pl
 
 from pipeline.errors import ConfigError, unknown_name
 from pipeline.quantities.grid import Grid
-from pipeline.quantities.intervals import mean_interval, paired_difference, share_interval
+from pipeline.quantities.intervals import CONFIDENCE, mean_interval, paired_difference, share_interval
 from pipeline.quantities.selection import STAGES
 from pipeline.quantities.words import join, quoted
 
@@ -31,13 +32,25 @@ QUANTITIES: dict[str, Quantity] = {}
 
 
 class Effect(NamedTuple):
-    """A number and its interval over seeds; None where there is none. `num_left_out` seeds had no finite value."""
+    """A number and its interval over seeds; None where there is none. `num_left_out` seeds had no finite value.
+
+    Where `low` and `high` are the value itself, it is exact by construction.
+    """
 
     value: float | None
     low: float | None
     high: float | None
     num_seeds: int
     num_left_out: int
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the value holds by construction."""
+        return self.low is not None and self.low == self.high
+
+    def is_tested(self, min_seeds: int) -> bool:
+        """Whether there is an interval over enough seeds to test the value with."""
+        return self.low is not None and not self.is_exact and self.num_seeds >= min_seeds
 
 
 NOTHING = Effect(None, None, None, 0, 0)
@@ -51,55 +64,61 @@ class Quantity:
         name: As configs/claims.yaml names it.
         rows: From a grid to rows `arm`, `seed`, `value` and the facets.
         words: What it is, as a sentence has it: «test loss»; a facet in braces is its value: «mean of gate {gate}».
-        unit: What an axis says beside it; empty where it has none.
-        scale: How means and differences are taken.
-        bounds: What it cannot leave; intervals are cut there.
+        scale: How means and differences are taken, and of which kind their intervals are.
+        bounds: What a linear one cannot leave; intervals are cut there.
         better: Which direction is better, if one is.
         facets: Columns that tell several numbers of one seed apart.
         across_lengths: Whether the rows are of all sequence lengths, with a column `length`.
         pools_arms: Whether a number is of all arms together, so that a claim names none.
         of_training: Whether it depends on how far training came; a stage at initialisation does not.
-        effect: In the place of an interval over seeds: the effect of an arm, where all seeds share one measurement.
+        effect: In the place of an interval over seeds: the effect of an arm at a level of confidence, where all seeds
+            share one measurement.
         ratio: The same for the ratio of two arms.
     """
 
     name: str
     rows: Callable[[Grid], pl.DataFrame]
     words: str
-    unit: str = ""
-    scale: Literal["linear", "log10", "event"] = "linear"
+    scale: Literal["linear", "log10", "share", "event"] = "linear"
     bounds: tuple[float, float] | None = None
     better: Literal["lower", "higher"] | None = None
     facets: tuple[str, ...] = ()
     across_lengths: bool = False
     pools_arms: bool = False
     of_training: bool = True
-    effect: Callable[[Grid, str], Effect] | None = None
-    ratio: Callable[[Grid, str, str], Effect] | None = None
+    effect: Callable[[Grid, str, float], Effect] | None = None
+    ratio: Callable[[Grid, str, str, float], Effect] | None = None
 
     def of(self, grid: Grid) -> pl.DataFrame:
         """Return the rows of a grid, computed once."""
         return grid.memo(("quantity", self.name), lambda: self.rows(grid))
 
-    def summary(self, rows: pl.DataFrame, by: Sequence[str] = ("arm",)) -> pl.DataFrame:
+    def summary(
+        self, rows: pl.DataFrame, by: Sequence[str] = ("arm",), *, confidence: float = CONFIDENCE
+    ) -> pl.DataFrame:
         """Return `mean`, `low`, `high` over seeds, `num_seeds`, `num_nonfinite` and `num_missing`, per group of `by`.
 
         Args:
             rows: Of this quantity, one per group and seed.
             by: The columns that tell groups apart.
+            confidence: In how many of such intervals the true mean lies.
         """
-        if self.scale == "event":
-            return share_interval(rows, "value", by)
-        return mean_interval(rows, "value", by, bounds=self.bounds)
+        if self.scale in {"event", "share"}:
+            return share_interval(rows, "value", by, confidence=confidence)
+        return mean_interval(rows, "value", by, bounds=self.bounds, confidence=confidence)
 
     def means(self, grid: Grid, by: Sequence[str] = ("arm",), **facets: str | int) -> pl.DataFrame:
         """Return the summary of a grid at one value of some facets, arms in the order of the study's file."""
         rows = self.of(grid).filter(**facets) if facets else self.of(grid)
         return self.summary(rows, by).sort(grid.rank(), maintain_order=True)
 
+    def natural(self, summary: pl.DataFrame) -> pl.DataFrame:
+        """Return a summary whose logarithms are what they are of: `mean` is a geometric mean."""
+        return _powers(summary) if self.scale == "log10" else summary
+
     def by_arm(self, grid: Grid, **facets: str | int) -> dict[str, float | None]:
-        """Return the mean over seeds of each arm, at one value of the facets."""
-        return dict(self.means(grid, ("arm",), **facets).select("arm", "mean").iter_rows())
+        """Return the mean over seeds of each arm, at one value of the facets; no logarithms."""
+        return dict(self.natural(self.means(grid, ("arm",), **facets)).select("arm", "mean").iter_rows())
 
 
 def quantity(words: str, **declared: Any) -> Callable[[Callable[[Grid], pl.DataFrame]], Quantity]:
@@ -206,38 +225,45 @@ class Selection:
         return ", ".join([*arms, *facets, *lengths])
 
 
-def value_of(selected: Selection, grid: Grid) -> Effect:
+def value_of(selected: Selection, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
     """Return the mean over seeds with its interval; of several arms the best."""
-    if selected.quantity.effect is not None:
-        whole = grid if selected.quantity.across_lengths else grid.at(selected.length)
-        return selected.quantity.effect(whole, selected.arms[0])
-    is_low = selected.quantity.better == "lower"
-    summary = selected.quantity.summary(selected.rows(grid)).sort("mean", descending=not is_low, nulls_last=True)
-    return _effect(summary, is_log=selected.quantity.scale == "log10")
+    quantity = selected.quantity
+    if quantity.effect is not None:
+        whole = grid if quantity.across_lengths else grid.at(selected.length)
+        return quantity.effect(whole, selected.arms[0], confidence)
+    summary = quantity.summary(selected.rows(grid), confidence=confidence)
+    best_first = summary.sort("mean", descending=quantity.better != "lower", nulls_last=True)
+    return _effect(quantity.natural(best_first))
 
 
-def difference_of(first: Selection, second: Selection, grid: Grid) -> Effect:
+def difference_of(first: Selection, second: Selection, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
     """Return the mean over seeds of `first` minus `second`, paired by seed."""
-    return _effect(_paired(first, second, grid, pl.col("value").cast(pl.Float64)), is_log=False)
+    of_shares = first.quantity.scale in {"share", "event"}
+    return _effect(_paired(first, second, grid, pl.col("value"), confidence, of_shares=of_shares))
 
 
-def ratio_of(first: Selection, second: Selection, grid: Grid) -> Effect:
+def ratio_of(first: Selection, second: Selection, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
     """Return the geometric mean over seeds of `first` over `second`, paired by seed."""
     if first.quantity.ratio is not None:
-        return first.quantity.ratio(grid.at(first.length), first.arms[0], second.arms[0])
+        return first.quantity.ratio(grid.at(first.length), first.arms[0], second.arms[0], confidence)
     value = pl.col("value").cast(pl.Float64)
     logs = value if first.quantity.scale == "log10" else value.log10()
-    return _effect(_paired(first, second, grid, logs), is_log=True)
+    summary = _paired(first, second, grid, logs, confidence, of_shares=False)
+    return _effect(summary if summary.is_empty() else _powers(summary))
 
 
-def _paired(first: Selection, second: Selection, grid: Grid, value: pl.Expr) -> pl.DataFrame:
+def _paired(
+    first: Selection, second: Selection, grid: Grid, value: pl.Expr, confidence: float, *, of_shares: bool
+) -> pl.DataFrame:
     if dataclasses.replace(first, length=second.length) == second and grid.at(first.length) is grid.at(second.length):
         return first.rows(grid).clear()  # 0 by construction: no finding
-    sides = [
-        selected.rows(grid).select("seed", value=value, side=pl.lit(name))
-        for selected, name in ((first, "first"), (second, "second"))
-    ]
-    return paired_difference(pl.concat(sides), "value", "side", "first", "second")
+    sides = []
+    for selected, name in ((first, "first"), (second, "second")):
+        rows = selected.rows(grid)
+        marks = ["exact"] if "exact" in rows.columns else []
+        sides.append(rows.select("seed", *marks, value=value, side=pl.lit(name)))
+    both = pl.concat(sides)
+    return paired_difference(both, "value", "side", "first", "second", of_shares=of_shares, confidence=confidence)
 
 
 def from_log10(logs: Any) -> Any:
@@ -249,12 +275,13 @@ def from_log10(logs: Any) -> Any:
         return math.inf
 
 
-def _effect(summary: pl.DataFrame, *, is_log: bool) -> Effect:
-    """Return the first row of a summary; of logarithms as factors."""
+def _powers(summary: pl.DataFrame) -> pl.DataFrame:
+    return summary.with_columns((10.0 ** pl.col(side)).alias(side) for side in ("mean", "low", "high"))
+
+
+def _effect(summary: pl.DataFrame) -> Effect:
+    """Return the first row of a summary."""
     if summary.is_empty():
         return NOTHING
     row = summary.row(0, named=True)
-    mean, low, high = (
-        from_log10(row[side]) if is_log and row[side] is not None else row[side] for side in ("mean", "low", "high")
-    )
-    return Effect(mean, low, high, row["num_seeds"], row["num_nonfinite"] + row["num_missing"])
+    return Effect(row["mean"], row["low"], row["high"], row["num_seeds"], row["num_nonfinite"] + row["num_missing"])

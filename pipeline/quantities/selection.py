@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from pipeline.results import CURVE_FACTS, FINISHED
 
@@ -17,13 +18,16 @@ STAGES: dict[str, str] = {"initialisation": "at initialisation", "end": "after t
 def staged(frame: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of the first and the last measurement of every replica, with their `stage` beside them.
 
-    Training ends at the last measured step of a replica; one that diverged or failed has no end.
+    Training ends at the last measured step of a replica. One that diverged or failed has no end: the numbers of its
+    rows there are null, so that its seed is counted as missing.
 
     Args:
         frame: Columns `arm`, `length`, `seed`, `step` and `status`.
     """
     last = pl.col("step").max().over("arm", "length", "seed")
-    end = frame.filter(pl.col("step") == last, pl.col("step") > 0, pl.col("status").is_in(FINISHED))
+    finished = pl.col("status").is_in(FINISHED)
+    end = frame.filter(pl.col("step") == last, (pl.col("step") > 0) | ~finished)
+    end = end.with_columns(pl.when(finished).then(cs.float() - cs.by_name("position", require_all=False)).name.keep())
     start = frame.filter(pl.col("step") == 0)
     return pl.concat([start.with_columns(stage=pl.lit("initialisation")), end.with_columns(stage=pl.lit("end"))])
 

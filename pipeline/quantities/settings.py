@@ -5,11 +5,11 @@ from __future__ import annotations
 import polars as pl
 
 from pipeline.quantities.grid import Grid, once_per_grid
-from pipeline.quantities.outcomes import log_test_loss, solved, test_error
+from pipeline.quantities.outcomes import median_criterion_step, solved, test_error, test_loss
 from pipeline.quantities.quantity import Quantity
 from pipeline.results import STATUSES
 
-SUMMARISED: dict[str, Quantity] = {"test_loss": log_test_loss, "test_error": test_error, "solved_share": solved}
+SUMMARISED: dict[str, Quantity] = {"test_loss": test_loss, "test_error": test_error, "solved_share": solved}
 """Columns that are means over seeds, each with its interval in `<name>_low` and `<name>_high`."""
 
 
@@ -25,9 +25,9 @@ def settings_table(grid: Grid) -> pl.DataFrame:
     rows = runs.select(*keys, *_varied(grid)).unique(maintain_order=True)
     settings = grid.by_setting()
     for name, quantity in SUMMARISED.items():
-        summary = quantity.summary(quantity.of(settings)).select(
+        summary = quantity.natural(quantity.summary(quantity.of(settings))).select(
             pl.col("arm").cast(pl.Int64).alias("position"),
-            *(_natural(side, quantity).alias(f"{name}{suffix}") for side, suffix in _SIDES.items()),
+            *(pl.col(side).alias(f"{name}{suffix}") for side, suffix in _SIDES.items()),
         )
         rows = rows.join(summary, on="position", how="left", maintain_order="left")
     rows = rows.join(_plain(runs), on="position", how="left", maintain_order="left")
@@ -35,10 +35,6 @@ def settings_table(grid: Grid) -> pl.DataFrame:
 
 
 _SIDES = {"mean": "", "low": "_low", "high": "_high"}
-
-
-def _natural(side: str, quantity: Quantity) -> pl.Expr:
-    return 10.0 ** pl.col(side) if quantity.scale == "log10" else pl.col(side)
 
 
 def _varied(grid: Grid) -> list[str]:
@@ -51,8 +47,7 @@ def _varied(grid: Grid) -> list[str]:
 def _plain(runs: pl.DataFrame) -> pl.DataFrame:
     """Return by position the worst status and what is a median, a mean or a maximum without an interval."""
     severity = pl.col("status").replace_strict(STATUSES, range(len(STATUSES)), return_dtype=pl.Int64)
-    answered = pl.col("criterion_step").filter(pl.col("status") != "error")  # a failed program says nothing
-    never = answered.cast(pl.Float64).fill_null(float("inf")).median()
+    median_step = median_criterion_step()
     worst = runs.group_by("position").agg(
         status=severity.max(),
         num_seeds=pl.len().cast(pl.Int64),
@@ -60,7 +55,7 @@ def _plain(runs: pl.DataFrame) -> pl.DataFrame:
         num_converged=pl.col("converged").sum().cast(pl.Int64),
         num_beat_untrained=pl.col("beat_untrained").sum().cast(pl.Int64),
         num_exploded=pl.col("exploded_step").count().cast(pl.Int64),
-        criterion_step=pl.when(never.is_finite()).then(never),
+        criterion_step=pl.when(median_step.is_finite()).then(median_step),
         clipped_share=pl.col("clipped_share").mean(),
         step_time_s=pl.col("step_time_s").median(),
         gradient_check_error=pl.col("gradient_check_error").max(),

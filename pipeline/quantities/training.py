@@ -10,8 +10,6 @@ from pipeline.quantities.grid import Grid, finished, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, on_schedule
 
-_SHARE = (0.0, 1.0)
-
 
 def scheduled(grid: Grid, name: str, **facts: str | int) -> pl.DataFrame:
     """Return a curve with every seed at every scheduled step: a replica that stopped keeps its last measurement."""
@@ -52,7 +50,7 @@ def median_validation_loss(grid: Grid) -> pl.DataFrame:
     return found.sort("length", grid.rank(), "step")
 
 
-@quantity(words="test error on {group} tokens", unit="share", bounds=_SHARE, better="lower", facets=("group",))
+@quantity(words="test error on {group} tokens", scale="share", better="lower", facets=("group",))
 def test_error_by_group(grid: Grid) -> pl.DataFrame:
     """Share of wrong answers on the test sequences, by the kind of the token that they answer."""
     curves = grid["curves"].filter(pl.col("group").is_not_null(), metric="error", split="test")
@@ -94,19 +92,19 @@ def test_loss_by_tested_length(grid: Grid) -> pl.DataFrame:
     return pl.concat(both).sort("length", grid.rank(), "tested_length", "seed")
 
 
-@quantity(words="probability of the true token", bounds=_SHARE, facets=("step",))
+@quantity(words="probability of the true token", bounds=(0.0, 1.0), facets=("step",))
 def forcing_probability(grid: Grid) -> pl.DataFrame:
     """Probability with which a decoder in training is given the true token rather than its own."""
     return scheduled(grid, "teacher_forcing_probability")
 
 
-@quantity(words="free-running token error", unit="share", bounds=_SHARE, better="lower", facets=("step",))
+@quantity(words="free-running token error", scale="share", better="lower", facets=("step",))
 def free_running_error(grid: Grid) -> pl.DataFrame:
     """Share of wrong tokens on the validation sequences, the decoder being given its own tokens."""
     return scheduled(grid, "token_error", split="validation", mode="free_running")
 
 
-@quantity(words="free-running token error after training", unit="share", bounds=_SHARE, better="lower")
+@quantity(words="free-running token error after training", scale="share", better="lower")
 def final_free_running_error(grid: Grid) -> pl.DataFrame:
     """Share of wrong tokens on the validation sequences at the last step of every replica, free-running."""
     rows = metric(grid["curves"], "token_error", split="validation", mode="free_running")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 
 from pipeline.quantities.grid import Grid, once_per_grid
@@ -38,10 +40,12 @@ def _column(grid: Grid, name: str) -> pl.DataFrame:
     return truncated_gradients(grid).select("stage", "arm", "backward_length", "seed", value=name)
 
 
-@quantity(words="relative error of the {backward_length}-timestep gradient", better="lower", facets=_FACETS)
+@quantity(
+    words="relative error of the {backward_length}-timestep gradient", scale="log10", better="lower", facets=_FACETS
+)
 def truncation_error(grid: Grid) -> pl.DataFrame:
-    """‖ĝ_K - g‖ / ‖g‖ of the gradient that flows back through K timesteps only."""
-    return _column(grid, "relative_error")
+    """log10 of ‖ĝ_K - g‖ / ‖g‖ of the gradient that flows back through K timesteps only."""
+    return _column(grid, "log10_error")
 
 
 @quantity(
@@ -60,7 +64,7 @@ def needed_backward_length(grid: Grid) -> pl.DataFrame:
 
     Columns `stage`, `arm`, `backward_length` (null where even the longest is not enough), `longest`, `num_seeds`.
     """
-    wrong = (pl.col("value") < SMALL_ERROR).fill_null(value=False).not_()
+    wrong = (pl.col("value") < math.log10(SMALL_ERROR)).fill_null(value=False).not_()
     keys = ["stage", "arm", "backward_length"]
     worst = truncation_error.of(grid).group_by(keys).agg(wrong.any().alias("wrong"), num_seeds=pl.len())
     worst = worst.sort("backward_length", descending=True)

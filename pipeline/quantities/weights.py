@@ -6,7 +6,7 @@ import polars as pl
 
 from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.quantity import quantity
-from pipeline.quantities.selection import on_schedule, top_forward
+from pipeline.quantities.selection import on_schedule, staged, top_forward
 
 TANH_GATES = ("h", "n", "g")
 """Names of the block whose output goes through tanh: of the Elman network, the GRU and the LSTM."""
@@ -19,26 +19,29 @@ def weight_spectrum(grid: Grid) -> pl.DataFrame:
     return on_schedule(rows, ["metric", "gate"]).select("metric", "arm", "gate", "seed", "step", "value")
 
 
-@once_per_grid
 def eigenvalues(grid: Grid) -> pl.DataFrame:
     """Return every eigenvalue of one block by arm, stage and seed; `outside` where its modulus exceeds 1.
 
     The block is W_hh of the Elman networks if the grid has any, else the candidate's block of the first gated cell; of
     several layers the last, forward in time. Columns `stage`, `arm`, `gate`, `seed`, `index`, `real`, `imag`,
-    `modulus`, `outside`.
+    `modulus`, `outside`; a replica that diverged or failed has no end.
     """
+    return _eigenvalues(grid).drop_nulls("modulus")
+
+
+@once_per_grid
+def _eigenvalues(grid: Grid) -> pl.DataFrame:
+    """Return what `eigenvalues` does, with a null for each that a replica without an end does not have there."""
     rows = top_forward(grid["eigenvalues"])
     gate = next((gate for gate in TANH_GATES if gate in rows["gate"]), "")
     rows = rows.filter(gate=gate)
-    last = pl.col("step").max().over("arm", "seed")
-    stage = pl.when(pl.col("step") == 0).then(pl.lit("initialisation")).when(pl.col("step") == last).then(pl.lit("end"))
     modulus = (pl.col("real") ** 2 + pl.col("imag") ** 2).sqrt()
-    both = rows.with_columns(stage=stage, modulus=modulus, outside=modulus > 1).drop_nulls("stage")
+    both = staged(rows).with_columns(modulus=modulus, outside=modulus > 1)
     order: list[pl.Expr | str] = [pl.col("stage") == "end", grid.rank(), "seed", "index"]
     return both.sort(*order).select("stage", "arm", "gate", "seed", "index", "real", "imag", "modulus", "outside")
 
 
-@quantity(words="share of eigenvalues outside the unit circle", unit="share", bounds=(0.0, 1.0), facets=("stage",))
+@quantity(words="share of eigenvalues outside the unit circle", scale="share", facets=("stage",))
 def share_outside_circle(grid: Grid) -> pl.DataFrame:
     """Share of the eigenvalues of `eigenvalues` whose modulus exceeds 1."""
-    return eigenvalues(grid).group_by("stage", "arm", "seed", maintain_order=True).agg(value=pl.col("outside").mean())
+    return _eigenvalues(grid).group_by("stage", "arm", "seed", maintain_order=True).agg(value=pl.col("outside").mean())

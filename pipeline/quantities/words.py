@@ -17,7 +17,7 @@ _NAMES = {
     "gru": "GRU",
 }
 _ENDED = {"diverged": "diverged", "timed_out": "ran out of time", "error": "failed with an error"}
-INTERVAL = "95 % Student-t interval"
+INTERVAL = "95 % interval"
 
 
 def name_of(arm: str) -> str:
@@ -45,7 +45,8 @@ def number(value: float | None, digits: int = 3) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     if 1e-3 <= abs(value) < 10**5:
-        places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        rounded = float(f"{abs(value):.{digits - 1}e}")  # 0.9999 is 1.00
+        places = max(0, digits - 1 - math.floor(math.log10(rounded)))
         return f"{value:.{places}f}"
     return f"{value:.{digits - 1}e}"
 
@@ -97,10 +98,15 @@ def left_out(frame: pl.DataFrame) -> str:
 
 
 def interval(row: Mapping[str, float | None], digits: int = 2, *, scale: float = 1.0) -> str:
-    """Return «0.91 [0.88, 0.94]» of a row with `mean`, `low` and `high`, times `scale`; «0.91» of a single seed."""
+    """Return «0.91 [0.88, 0.94]» of a row with `mean`, `low` and `high`, times `scale`; «0.91» without an interval.
+
+    Where both ends are the value itself, it is exact: «0.91 (exact)».
+    """
     mean, low, high = (None if row[side] is None else scale * row[side] for side in ("mean", "low", "high"))  # type: ignore[operator]
     if low is None or high is None:
         return number(mean, digits)
+    if low == high:
+        return f"{number(mean, digits)} (exact)"
     return f"{number(mean, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 

@@ -12,7 +12,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from pipeline.claims import VERDICTS
+from pipeline.claims import VERDICTS, chance
 from pipeline.quantities import Grid
 from pipeline.quantities.decoding import decodes
 from pipeline.quantities.outcomes import compares_cells, has_criterion
@@ -86,6 +86,7 @@ def content(
         "findings": others[:2],
         "failures": [(grid.grid.name, row) for study in studies for grid in study.grids for row in grid.failures],
         "claims": claims,
+        "chance": chance(checks),
         "counts": {verdict: int((verdicts["verdict"] == verdict).sum()) for verdict in VERDICTS},
         **facts,
     }
@@ -107,7 +108,9 @@ def render(template: str, context: Mapping[str, Any]) -> bytes:
 
 
 def interval(value: float | None, low: float | None, high: float | None, percent: bool = False) -> str:
-    """Return «0.0081 [0.0070, 0.0094]», the value alone where there is no interval, «n/a» where there is none.
+    """Return «0.0081 [0.0070, 0.0094]», «0.13 (exact)» where both ends are the value, «n/a» where there is none.
+
+    Without an interval the value stands alone.
 
     Digits are those that the interval's half-width gives meaning to: two of its own.
     """
@@ -116,8 +119,10 @@ def interval(value: float | None, low: float | None, high: float | None, percent
     scale, unit = (100.0, " %") if percent else (1.0, "")
     if low is None or high is None:
         return f"{number(scale * value)}{unit}"
+    if low == high:
+        return f"{number(scale * value)}{unit} (exact)"
     half = scale * (high - low) / 2
-    if half == 0 or not 1e-7 < half < math.inf:
+    if not 1e-7 < half < math.inf:
         return f"{number(scale * value)}{unit} [{number(scale * low)}, {number(scale * high)}]"
     places = max(0, 1 - math.floor(math.log10(half)))
     return f"{scale * value:.{places}f}{unit} [{scale * low:.{places}f}, {scale * high:.{places}f}]"

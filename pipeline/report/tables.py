@@ -96,7 +96,7 @@ def _gradient_rows(grid: Grid) -> pl.DataFrame:
 
 
 def _length_rows(grid: Grid) -> pl.DataFrame:
-    losses, solved = outcome.log_test_loss, outcome.solved
+    losses, solved = outcome.test_loss, outcome.solved
     keys = ["arm", "length"]
     shares = solved.summary(solved.of(grid), keys).select(*keys, solved_share="mean")
     sides = {"mean": "test_loss", "low": "low", "high": "high"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import statistics
 import subprocess
 import sys
@@ -9,13 +10,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
+from scipy import stats
 
-from pipeline.claims import VERDICTS, Check, Rules, judge, load_rules, verdict_of
+from pipeline.claims import VERDICTS, Check, Claim, Rules, chance, judge, load_rules, verdict_of
 from pipeline.config import Paths, Study, build, load_study
 from pipeline.config.strict import InvalidFieldError
 from pipeline.errors import ConfigError
 from pipeline.quantities import Effect, Grid
 from tests.figures.conftest import grids
+from tests.quantities.conftest import grid as quantity_grid
 from tests.synthetic_results import END_FACTORS, START_FACTORS, Shape, write_results
 from tests.test_architecture import ROOT
 
@@ -231,12 +234,10 @@ def test_value_difference_and_ratio_are_of_the_quantity_and_paired() -> None:
     losses = {arm: grid.runs.filter(arm=arm).sort("seed")["test_loss"].to_list() for arm in ("lstm", "gru")}
     pairs = list(zip(losses["lstm"], losses["gru"], strict=True))
     value = Check(grid="adding", value=of, below=1.0).effect(grid)
-    difference = Check(grid="adding", difference=of, to={"arm": "gru"}, below=0.0).effect(grid)
     ratio = Check(grid="adding", ratio=of, to={"arm": "gru"}, below=1.0).effect(grid)
-    assert value.value == pytest.approx(statistics.fmean(losses["lstm"]))
-    assert difference.value == pytest.approx(statistics.fmean(first - second for first, second in pairs))
+    assert value.value == pytest.approx(statistics.geometric_mean(losses["lstm"]))
     assert ratio.value == pytest.approx(statistics.geometric_mean(first / second for first, second in pairs))
-    assert value.num_seeds == difference.num_seeds == ratio.num_seeds == 5
+    assert value.num_seeds == ratio.num_seeds == 5
 
 
 def test_a_check_is_measured_in_words() -> None:
@@ -352,8 +353,8 @@ STEPS = {"quantity": "step_time_s", "arm": "lstm"}
     ("check", "message"),
     [
         (
-            {"difference": {"quantity": "log_test_loss", "arm": "gru"}, "to": {"arm": "lstm"}},
-            "log_test_loss: expected a ratio in",
+            {"difference": {"quantity": "test_loss", "arm": "gru"}, "to": {"arm": "lstm"}},
+            "test_loss: expected a ratio in",
         ),
         ({"ratio": {"quantity": "test_loss", "arm": "gru"}, "to": {"arm": "gru"}}, "test_loss: expected another arm"),
         (
@@ -397,3 +398,28 @@ def test_a_claim_that_a_study_names_is_of_that_study(tmp_path: Path) -> None:
     moved = {"cells": replace(study_of["cells"], claims=("C13",)), "length": study_of["length"]}
     with pytest.raises(ConfigError, match="claims.C13.study: expected 'cells', whose file names it; got 'length'"):
         load_rules(paths, moved)
+
+
+def test_an_answer_holds_where_the_whole_ledger_errs_rarely() -> None:
+    """Holm: of m tests the least p must lie below 5 % / m, the next one below 5 % / (m - 1), and so on."""
+    values = {"a": [1.0, 1.01, 1.02], "b": [1.0, 1.3, 1.6], "c": [1.0, 3.0, 0.5], "d": [1.0, 1.0, 1.0]}
+    rows = [
+        {"arm": arm, "seed": seed, "test_loss": value} for arm, own in values.items() for seed, value in enumerate(own)
+    ]
+    grid = quantity_grid(pl.DataFrame(rows).with_columns(trial_id="arm", length=pl.lit(5), status=pl.lit("ok")))
+    checks = [
+        Check(grid="grid", value={"quantity": "test_loss", "arm": arm}, above=above)
+        for arm, above in {"a": 0.5, "b": 0.55, "c": 0.5, "d": 0.5}.items()
+    ]
+    claims = {f"C{n}": Claim(statement="s", study="study", checks=(check,)) for n, check in enumerate(checks)}
+    _, judged = judge(Rules(min_seeds=3, claims=claims), [grid])
+    assert judged["answer"].to_list() == ["met", "met", "undecided", "undecided"]
+    p = [p_value(values[arm], above) for arm, above in (("a", 0.5), ("b", 0.55), ("c", 0.5))]
+    assert 3 * p[0] < 0.05 < 2 * p[1] < 0.1  # b alone would do, beside a and c it does not
+    assert judged["holds"].to_list() == [True, False, False, None]  # d has no interval, so it is no test
+    assert "of these 3 checks with an interval" in chance(judged)
+    assert "2 are decided; the answers of 1 hold" in chance(judged)
+
+
+def p_value(values: list[float], above: float) -> float:
+    return float(stats.ttest_1samp([math.log(value) for value in values], math.log(above)).pvalue)

@@ -7,6 +7,7 @@ import pytest
 from pipeline.figures.attention import attention_maps, attention_over_training, drawn_weights
 from pipeline.figures.style import to_svg
 from pipeline.quantities import Grid
+from tests.quantities.conftest import shares
 from tests.synthetic_attention import DATES, STEPS, attending, autoencoding, captioning, grid
 from tests.synthetic_decoding import all_lost, with_tables
 
@@ -134,18 +135,19 @@ def test_means_are_over_seeds_by_quantity_arm_and_step(trained: Grid) -> None:
     end = drawn.filter(quantity="alignment_error", step=STEPS[-1])
     means = [("dot", pytest.approx(0.04), 3), ("general", pytest.approx(0.11), 3)]
     assert end.select("arm", "mean", "num_seeds").rows() == means
-    half = 4.3027 * 0.01 / 3**0.5
-    assert end["low"].to_list() == pytest.approx([0.04 - half, 0.11 - half], abs=1e-4)
+    bounds = [shares([mean + step for step in (-0.01, 0.0, 0.01)])[1] for mean in (0.04, 0.11)]
+    assert end["low"].to_list() == pytest.approx(bounds, abs=1e-4)
 
 
 def test_an_alignment_error_stays_a_share_and_an_entropy_need_not(trained: Grid) -> None:
     wide = pl.when(seed=0).then(3.0 * pl.col("value")).otherwise("value")
     curves = trained["curves"].with_columns(value=wide)
     drawn = attention_over_training.view(with_tables(trained, curves=curves)).means
-    assert drawn.filter(step=STEPS[-1])["low"].to_list() == [0.0] * 4
+    assert drawn.filter(step=STEPS[-1])["low"].to_numpy().min() == 0.0
+    assert drawn.filter(quantity="alignment_error")["high"].to_numpy().max() <= 1.0
     start = dict(drawn.filter(arm="dot", step=0).select("quantity", "high").iter_rows())
     high = pytest.approx(10 / 3 + 4.3027 * 4 / 3, abs=1e-3)
-    assert start == {"alignment_error": 1.0, "attention_entropy_nats": high}
+    assert start["attention_entropy_nats"] == high
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,7 @@ def test_a_panel_for_each_quantity_and_a_line_for_each_arm(trained: Grid) -> Non
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["dot", "general"]
     assert figure.axes[1].lines[0].get_ydata()[-1] == pytest.approx(4.0)
     caption = attention_over_training.view(trained).caption
-    assert "mean over 3 seeds with 95 % Student-t interval" in caption
+    assert "mean over 3 seeds with 95 % interval" in caption
     assert "1 diverged: they are part of the means" in caption
 
 

@@ -100,7 +100,7 @@ def test_each_word_has_its_image_under_a_veil(captioned: Grid) -> None:
 def test_the_caption_of_captions_says_what_is_shown(captioned: Grid) -> None:
     caption = captions.view(captioned).caption
     assert "the words of «doubly stochastic» (each arm's first seed that did not diverge" in caption
-    assert "over 2 seeds with 95 % Student-t interval: plain 0.11" in caption
+    assert "over 2 seeds with 95 % interval: plain 0.11" in caption
     assert "1 diverged and 1 failed with an error: diverged and failed ones are not shown" in caption
     assert "Cut" not in caption
 
@@ -140,7 +140,7 @@ def test_reconstructions_are_of_the_first_seed_and_eight_frames(coded: Grid) -> 
 
 def test_the_title_states_the_error_relative_to_the_baseline(coded: Grid) -> None:
     title = reconstructions.view(coded).title
-    assert "the LSTM leave 35 % of the baseline's error, by the GRU 45 %" in title
+    assert "the LSTM leave 34.6 % of the baseline's error, by the GRU 44.7 %" in title
     one = reconstructions.view(grid(["gru"], autoencoding, num_seeds=1, trial=losses))
     assert "the GRU leave 40 %" in one.title
     assert "mean over 1 seed" in one.caption
@@ -164,7 +164,7 @@ def test_the_input_lies_above_what_each_arm_makes_of_it(coded: Grid) -> None:
 def test_the_caption_of_reconstructions_says_what_is_left_out(coded: Grid) -> None:
     caption = reconstructions.view(coded).caption
     assert "8 of 10 frames are shown, evenly spaced." in caption
-    assert "mean over 2 seeds with 95 % Student-t interval: LSTM 0.35" in caption
+    assert "geometric mean over 2 seeds with 95 % interval: LSTM 0.35" in caption
     assert "1 diverged and 1 failed with an error: diverged and failed ones are not shown" in caption
 
 
@@ -229,7 +229,7 @@ def test_texts_lie_apart_and_on_the_page(written: Grid) -> None:
 
 def test_the_caption_of_samples_says_what_is_left_out(written: Grid) -> None:
     caption = samples.view(written).caption
-    assert "Test loss in nats per token, mean over 2 seeds" in caption
+    assert "Test loss in nats per token, geometric mean over 2 seeds" in caption
     assert "1 diverged, 1 ran out of time and 1 failed with an error: diverged and failed ones are not shown" in caption
 
 

@@ -25,7 +25,7 @@ def test_densities_are_of_the_whole_unit_interval(measured: Grid) -> None:
 
 def test_half_lives_are_those_of_the_mean_gate(measured: Grid) -> None:
     rows = half_life.of(measured.at("longest")).filter(arm="gru", gate="z")
-    found = dict(half_life.summary(rows, ["stage"]).select("stage", "mean").iter_rows())
+    found = dict(half_life.natural(half_life.summary(rows, ["stage"])).select("stage", "mean").iter_rows())
     assert found == pytest.approx({"initialisation": life(START_FACTORS["gru/h"]), "end": life(END_FACTORS["gru/h"])})
 
 
@@ -33,7 +33,8 @@ def test_units_of_a_seed_are_averaged_first(measured: Grid) -> None:
     lives = measured["gates"].filter(quantity="half_life")
     others = lives.with_columns(position=pl.col("position") + 1, value=3 * pl.col("value"))
     grid = changed(measured, gates=pl.concat([lives, others])).at("longest")
-    row = half_life.summary(half_life.of(grid).filter(arm="gru", stage="end")).row(0, named=True)
+    summary = half_life.summary(half_life.of(grid).filter(arm="gru", stage="end"))
+    row = half_life.natural(summary).row(0, named=True)
     assert row["mean"] == pytest.approx(2 * life(END_FACTORS["gru/h"]))
     assert row["num_seeds"] == 3
 
@@ -45,8 +46,13 @@ def test_what_training_does_to_the_half_life_is_the_finding(measured: Grid) -> N
 
 
 def test_no_change_of_the_half_life_is_not_a_finding() -> None:
-    shape = Shape(variants={"chrono": Variant("lstm", 0.9, 0.9)}, measures=True, digits_length=None)
-    assert gate_distribution.view(grids(shape)[0]).title == "No change is established in chrono"
+    shape = Shape(variants={"lstm": Variant("lstm", 0.9, 0.9)}, measures=True, digits_length=None)
+    assert gate_distribution.view(grids(shape)[0]).title == "No change is established in the LSTM"
+
+
+def test_a_finding_that_begins_a_title_keeps_its_capitals() -> None:
+    shape = Shape(variants={"LSTM": Variant("lstm", 0.9, 0.9)}, measures=True, digits_length=None)
+    assert gate_distribution.view(grids(shape)[0]).title == "No change is established in LSTM"
 
 
 def test_at_most_four_arms_share_the_panels_of_gates() -> None:

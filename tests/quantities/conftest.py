@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 import pytest
+from scipy import optimize, stats
 
 from pipeline.quantities import Effect, Grid, Selection, difference_of, ratio_of, value_of
 from pipeline.results import SCHEMAS, TRIAL_TABLES
 
-T975 = {1: 12.706204736, 2: 4.302652730, 3: 3.182446305, 4: 2.776445105}
+T975 = {1: 12.706204736174698, 2: 4.302652729749464, 3: 3.182446305283708, 4: 2.776445105197794}
 """The 97.5 % quantile of Student's t by degrees of freedom, from the table."""
 
-Z975 = 1.959963985
+Z975 = 1.959963984540054
 LONG = tuple(table for table in TRIAL_TABLES if table != "trials")
 JOINED = {"arm": pl.String(), "length": pl.Int64(), "status": pl.String()}
 
@@ -89,12 +90,27 @@ def geometric(values: Sequence[float]) -> tuple[float, float, float]:
     return math.exp(mean), math.exp(low), math.exp(high)
 
 
-def wilson(events: int, n: int) -> tuple[float, float, float]:
-    """Return the share and the two roots of |p - share| = z √(p (1 - p) / n)."""
-    share, z2 = events / n, Z975**2
-    a, b, c = 1 + z2 / n, -(2 * share + z2 / n), share**2
-    root = math.sqrt(max(0.0, b * b - 4 * a * c))
-    return share, (-b - root) / (2 * a), (-b + root) / (2 * a)
+def midp(events: float, n: float) -> tuple[float, float, float]:
+    """Return the share and where the mean of P(X > events) and P(X >= events) is 2.5 % and 97.5 %."""
+
+    def beyond(share: float) -> float:
+        as_many = stats.beta.cdf(share, events, n - events + 1) if events > 0 else 1.0
+        more = stats.beta.cdf(share, events + 1, n - events) if events < n else 0.0
+        return float(as_many + more) / 2
+
+    low = optimize.brentq(lambda p: beyond(p) - 0.025, 0, 1, xtol=1e-14) if events > 0 else 0.0
+    high = optimize.brentq(lambda p: beyond(p) - 0.975, 0, 1, xtol=1e-14) if events < n else 1.0
+    return events / n, low, high
+
+
+def shares(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean share and its interval: that of p (1 - p) n / s² · (z / t)² seeds that did or did not."""
+    mean, n = statistics.fmean(values), len(values)
+    if len(set(values)) > 1:
+        spread = statistics.variance(values)
+        n = mean * (1 - mean) * n / spread * (Z975 / T975[n - 1]) ** 2  # type: ignore[assignment]
+    _, low, high = midp(mean * n, n)
+    return mean, low, high
 
 
 def assert_effect(effect: Effect, expected: tuple[float, float, float], num_seeds: int, num_left_out: int = 0) -> None:

@@ -52,5 +52,7 @@ def test_exponents_count_from_one_and_approach_their_limit() -> None:
 
 def test_what_diverged_has_no_end() -> None:
     rows = lyapunov_exponents.of(dynamical_grid(broken={"gru#1": "diverged"}))
-    assert rows.filter(stage="end", arm="gru")["seed"].unique().sort().to_list() == [0, 2]
+    end = rows.filter(stage="end", arm="gru")
+    assert end.drop_nulls("value")["seed"].unique().sort().to_list() == [0, 2]
+    assert end.filter(pl.col("value").is_null())["seed"].unique().to_list() == [1]  # counted as missing
     assert rows.filter(stage="initialisation", arm="gru")["seed"].unique().sort().to_list() == [0, 1, 2]

@@ -7,7 +7,18 @@ import polars as pl
 import pytest
 
 from pipeline.quantities import Effect, Grid
-from tests.quantities.conftest import assert_effect, assert_nothing, difference, geometric, grid, runs, student, value
+from tests.quantities.conftest import (
+    assert_effect,
+    assert_nothing,
+    difference,
+    geometric,
+    grid,
+    midp,
+    runs,
+    shares,
+    student,
+    value,
+)
 
 T = 8
 COSINES = {"by value": [(1.0, 0.8), (0.7, 0.9), (0.6, 0.6)], "none": [(1.0, 1.0), (1.0, 1.0), (1.0, 0.8)]}
@@ -59,7 +70,7 @@ def test_clip_cosine_is_a_mean_over_clipped_steps_and_then_over_seeds() -> None:
     found = clipped(COSINES)
     assert_effect(cosine(found), cut(student([0.9, 0.8, 0.6])), 3)
     assert_nothing(cosine(found, "AutoClip"))
-    assert_effect(value(found, quantity="clipped_share", arm="by value"), (1.0, 1.0, 1.0), 3)
+    assert_effect(value(found, quantity="clipped_share", arm="by value"), midp(3, 3), 3)
 
 
 def test_clip_cosine_leaves_out_steps_that_were_not_clipped_or_are_not_finite() -> None:
@@ -68,8 +79,8 @@ def test_clip_cosine_leaves_out_steps_that_were_not_clipped_or_are_not_finite() 
     values = pl.when(is_free).then(2.0).otherwise("value")
     free = grid(found.runs, curves=found["curves"].with_columns(value=values))
     assert_effect(cosine(free), cut(student([1.0, 0.6, 0.4])), 3, num_left_out=1)
-    shares = value(free, quantity="clipped_share", arm="by value")
-    assert_effect(shares, (0.875, max(0.0, student([1.0, 1.0, 1.0, 0.5])[1]), 1.0), 4)
+    clipped_shares = value(free, quantity="clipped_share", arm="by value")
+    assert_effect(clipped_shares, shares([1.0, 1.0, 1.0, 0.5]), 4)
 
 
 def test_error_by_group_is_paired_by_seed() -> None:
@@ -142,17 +153,14 @@ def gate(found: Grid, stage: str, quantity: str = "gate_mean", gate: str = "f", 
 
 
 def test_gate_mean_is_of_the_top_layer_forward_in_time() -> None:
-    assert_effect(gate(gates(), "initialisation"), student(START), 3)
-    mean, low, high = student(END)
-    assert high > 1  # no gate is
-    assert_effect(gate(gates(), "end"), (mean, low, 1.0), 3)
+    assert_effect(gate(gates(), "initialisation"), shares(START), 3)
+    assert_effect(gate(gates(), "end"), shares(END), 3)
 
 
 def test_gates_of_a_replica_that_diverged_have_no_end() -> None:
     found = gates(broken=[("lstm", 0)])
-    assert_effect(gate(found, "initialisation"), student(START), 3)
-    mean, low, _ = student(END[1:])
-    assert_effect(gate(found, "end"), (mean, max(0.0, low), 1.0), 2)
+    assert_effect(gate(found, "initialisation"), shares(START), 3)
+    assert_effect(gate(found, "end"), shares(END[1:]), 2, num_left_out=1)
 
 
 def test_retention_factor_is_the_root_of_the_whole_product() -> None:
@@ -193,20 +201,15 @@ def attention(found: Grid, stage: str = "end", quantity: str = "alignment_error"
 
 def test_attention_is_that_of_one_stage() -> None:
     found = curves("alignment_error", LOOKED)
-    mean, low, high = student([0.9, 0.8, 0.7])
-    assert high > 1  # no share is
-    assert_effect(attention(found, "initialisation"), (mean, low, 1.0), 3)
-    mean, low, high = student([0.02, 0.1, 0.0])
-    assert low < 0
-    assert_effect(attention(found), (mean, 0.0, high), 3)
+    assert_effect(attention(found, "initialisation"), shares([0.9, 0.8, 0.7]), 3)
+    assert_effect(attention(found), shares([0.02, 0.1, 0.0]), 3)
     assert_nothing(attention(found, arm="general"))
     assert_nothing(attention(curves("alignment_share", LOOKED)))
 
 
 def test_attention_of_a_replica_that_diverged_has_no_end() -> None:
     found = curves("alignment_error", {"dot": [*LOOKED["dot"], (0.9, 0.06)]}, broken=[("dot", 2)])
-    mean, low, high = student([0.02, 0.1, 0.06])
-    assert_effect(attention(found), (mean, max(0.0, low), high), 3)
+    assert_effect(attention(found), shares([0.02, 0.1, 0.06]), 3, num_left_out=1)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +221,8 @@ def test_measures_of_attention_have_bounds_of_their_own(metric: str, lowest: flo
     assert far[1] < -1.0 < 1.0 < far[2]
     found = curves(metric, {"self-attention": [(0.0, 3.0), (0.0, 0.2), (0.0, 0.1)]})
     effect = attention(found, quantity=metric, arm="self-attention")
-    assert_effect(effect, (far[0], lowest, min(far[2], highest)), 3)
+    expected = geometric([3.0, 0.2, 0.1]) if highest == math.inf else (far[0], lowest, highest)
+    assert_effect(effect, expected, 3)
 
 
 def truncated(cosines: Sequence[float]) -> Grid:
@@ -238,7 +242,7 @@ def bias(found: Grid, quantity: str, K: int, stage: str, arm: str = "full") -> E
 def test_truncation_bias_is_at_its_own_backward_length() -> None:
     values = [0.9, 0.8, 0.85]
     found = truncated(values)
-    assert_effect(bias(found, "truncation_error", 6, "end"), student([6 * value for value in values]), 3)
+    assert_effect(bias(found, "truncation_error", 6, "end"), geometric([6 * value for value in values]), 3)
     assert_effect(bias(found, "truncation_cosine", 3, "initialisation"), student(values), 3)
     partial = bias(truncated([0.9, math.nan, 0.8]), "truncation_cosine", 3, "initialisation")
     assert_effect(partial, cut(student([0.9, 0.8])), 2, num_left_out=1)
@@ -282,15 +286,13 @@ def test_shrinking_share_is_each_seeds_over_all_arms() -> None:
         "none": [(2.0, 0.0), (0.5, 0.0), (1.0, 0.9)],  # all but one norm zero: no line; σ_max = 1: on no side
     }
     found = growing(points)
-    mean, low, high = student([0.5, 0.5, 0.0])
     above = value(found, quantity="shrinking_share", sigma_max="above_1")
-    assert_effect(above, (mean, max(0.0, low), min(1.0, high)), 3)
-    mean, low, high = student([1.0, 1.0, 0.5])
+    assert_effect(above, shares([0.5, 0.5, 0.0]), 3)
     below = value(found, quantity="shrinking_share", sigma_max="below_1")
-    assert_effect(below, (mean, max(0.0, low), min(1.0, high)), 3)
+    assert_effect(below, shares([1.0, 1.0, 0.5]), 3)
 
 
 def test_shrinking_share_of_a_side_without_points_is_nothing() -> None:
     found = growing({"gain=0.5": [(0.9, 0.8), (0.95, 0.9)]})
-    assert_effect(value(found, quantity="shrinking_share", sigma_max="below_1"), (1.0, 1.0, 1.0), 2)
+    assert_effect(value(found, quantity="shrinking_share", sigma_max="below_1"), midp(2, 2), 2)
     assert_nothing(value(found, quantity="shrinking_share", sigma_max="above_1"))

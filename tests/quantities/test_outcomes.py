@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from pipeline.core.training.progress import Status, TrialResult
-from pipeline.quantities import QUANTITIES, Grid, grids_of, value_of
-from pipeline.quantities.outcomes import baseline_of, has_criterion, longest_solved
+from pipeline.errors import TableError
+from pipeline.quantities import QUANTITIES, Effect, Grid, grids_of, value_of
+from pipeline.quantities.outcomes import baseline_of, has_criterion, longest_solved, median_criterion_step
 from pipeline.quantities.quantity import Selection, from_log10
 from pipeline.quantities.settings import settings_table
 from pipeline.results import SCHEMAS, STATUSES
@@ -21,11 +22,12 @@ from tests.quantities.conftest import (
     difference,
     geometric,
     grid,
+    midp,
     ratio,
     runs,
+    shares,
     student,
     value,
-    wilson,
 )
 from tests.synthetic_results import Shape, study_tables
 
@@ -37,20 +39,20 @@ def test_solved_counts_every_seed_that_answered() -> None:
     reached = {("elman", 10): [True, True, False], ("elman", 50): [False] * 3}
     reached |= {("lstm", 50): [True, None, True, False], ("gru", 50): [None, True, True, True]}
     found = grid(runs("reached_criterion", reached, broken=BROKEN))
-    assert_effect(value(found, quantity="solved", arm="elman", length="shortest"), wilson(2, 3), 3)
-    assert_effect(value(found, quantity="solved", arm="elman", length=10), wilson(2, 3), 3)
-    assert_effect(value(found, quantity="solved", arm="elman"), wilson(0, 3), 3)
-    assert_effect(value(found, quantity="solved", arm="lstm"), wilson(2, 4), 4)
-    assert_effect(value(found, quantity="solved", arm="gru"), wilson(3, 3), 3)
+    assert_effect(value(found, quantity="solved", arm="elman", length="shortest"), midp(2, 3), 3)
+    assert_effect(value(found, quantity="solved", arm="elman", length=10), midp(2, 3), 3)
+    assert_effect(value(found, quantity="solved", arm="elman"), midp(0, 3), 3)
+    assert_effect(value(found, quantity="solved", arm="lstm"), midp(2, 4), 4)
+    assert_effect(value(found, quantity="solved", arm="gru"), midp(3, 3), 3)
 
 
 def test_of_several_arms_the_best_is_meant() -> None:
     found = grid(runs("reached_criterion", {"elman": [False] * 4, "gru": [True, True, True, False]}))
-    assert_effect(value(found, quantity="solved", arm=["elman", "gru"]), wilson(3, 4), 4)
+    assert_effect(value(found, quantity="solved", arm=["elman", "gru"]), midp(3, 4), 4)
     for arms in (["lstm", "gru"], "lstm"):  # one that was not run is not left out in silence
         assert_nothing(value(found, quantity="solved", arm=arms))
     losses = grid(runs("test_loss", {"elman": [0.5] * 3, "gru": [0.1, 0.2, 0.3]}))
-    assert_effect(value(losses, quantity="test_loss", arm=["elman", "gru"]), student([0.1, 0.2, 0.3]), 3)
+    assert_effect(value(losses, quantity="test_loss", arm=["elman", "gru"]), geometric([0.1, 0.2, 0.3]), 3)
 
 
 def test_outcome_of_settings_is_over_all_settings_of_an_arm_by_seed() -> None:
@@ -69,10 +71,10 @@ def test_outcome_is_of_the_seeds_that_did_not_fail() -> None:
     broken = {("clip", 0): "diverged", ("clip", 1): "diverged", ("clip", 2): "timed_out", ("clip", 3): "error"}
     found = grid(runs("test_loss", losses, broken=broken))
     for status, num_seeds in {"ok": 1, "diverged": 2, "timed_out": 1}.items():
-        assert_effect(value(found, quantity="outcome", arm="clip", status=status), wilson(num_seeds, 4), 4)
-    assert_effect(value(found, quantity="outcome", arm="none", status="diverged"), wilson(0, 2), 2)
+        assert_effect(value(found, quantity="outcome", arm="clip", status=status), midp(num_seeds, 4), 4)
+    assert_effect(value(found, quantity="outcome", arm="none", status="diverged"), midp(0, 2), 2)
     assert_nothing(value(found, quantity="outcome", arm="gru", status="ok"))
-    assert_effect(value(found, quantity="failed", arm="clip"), wilson(1, 5), 5)
+    assert_effect(value(found, quantity="failed", arm="clip"), midp(1, 5), 5)
 
 
 def test_a_seed_explodes_whether_it_recovers_or_not() -> None:
@@ -80,14 +82,14 @@ def test_a_seed_explodes_whether_it_recovers_or_not() -> None:
     found = grid(
         runs("exploded_step", steps, broken={("clip", 2): "diverged", ("clip", 3): "diverged", ("clip", 4): "error"})
     )
-    assert_effect(value(found, quantity="exploded", arm="clip"), wilson(3, 4), 4)
+    assert_effect(value(found, quantity="exploded", arm="clip"), midp(3, 4), 4)
 
 
 def test_only_what_trained_to_its_end_was_never_better_than_untrained() -> None:
     beat = {"clip": [True, False, False, False, None]}
     broken = {("clip", 2): "timed_out", ("clip", 3): "diverged", ("clip", 4): "error"}
     found = grid(runs("beat_untrained", beat, broken=broken))
-    assert_effect(value(found, quantity="never_improved", arm="clip"), wilson(2, 4), 4)
+    assert_effect(value(found, quantity="never_improved", arm="clip"), midp(2, 4), 4)
 
 
 def test_the_final_loss_of_a_diverged_seed_counts() -> None:
@@ -101,37 +103,49 @@ def test_the_final_loss_of_a_diverged_seed_counts() -> None:
 def test_a_column_is_averaged_over_the_seeds_that_did_not_diverge() -> None:
     losses = {("lstm", 10): [9.0] * 4, ("lstm", 20): [1.0, 100.0, 3.0, 8.0]}
     found = grid(runs("test_loss", losses, broken=BROKEN))
-    assert_effect(value(found, quantity="test_loss", arm="lstm"), student([1.0, 3.0, 8.0]), 3, num_left_out=1)
+    assert_effect(value(found, quantity="test_loss", arm="lstm"), geometric([1.0, 3.0, 8.0]), 3, num_left_out=1)
     shortest = value(found, quantity="test_loss", arm="lstm", length="shortest")
-    assert_effect(shortest, (9.0, 9.0, 9.0), 3, num_left_out=1)
+    assert (shortest.value, shortest.low, shortest.num_seeds) == (pytest.approx(9.0), None, 3)  # alike: no interval
     assert_nothing(value(found, quantity="test_loss", arm="gru"))
 
 
 def test_what_is_missing_or_not_finite_is_left_out_and_counted() -> None:
     found = grid(runs("test_loss", {"lstm": [1.0, None, 3.0, math.inf, math.nan]}))
-    assert_effect(value(found, quantity="test_loss", arm="lstm"), student([1.0, 3.0]), 2, num_left_out=3)
+    assert_effect(value(found, quantity="test_loss", arm="lstm"), geometric([1.0, 3.0]), 2, num_left_out=3)
 
 
 def test_one_seed_has_a_value_and_no_interval() -> None:
     found = value(grid(runs("test_loss", {"lstm": [2.0]})), quantity="test_loss", arm="lstm")
-    assert (found.value, found.low, found.high, found.num_seeds) == (2.0, None, None, 1)
+    assert (found.value, found.low, found.high, found.num_seeds) == (pytest.approx(2.0), None, None, 1)
 
 
 def test_a_column_may_be_a_whole_number() -> None:
+    found = grid(runs("num_parameters", {"lstm": [1000, 1000], "gru": [750, 750]}))
+    assert_effect(value(found, quantity="num_parameters", arm="lstm"), (1000.0, 1000.0, 1000.0), 2)
+    exact = ratio(found, {"arm": "lstm"}, quantity="num_parameters", arm="gru")
+    assert_effect(exact, (0.75, 0.75, 0.75), 2)
+    assert exact.is_exact
+    assert not exact.is_tested(2)
+
+
+def test_what_is_exact_may_not_differ_between_seeds() -> None:
     found = grid(runs("num_parameters", {"lstm": [1000, 1002]}))
-    assert_effect(value(found, quantity="num_parameters", arm="lstm"), student([1000.0, 1002.0]), 2)
+    with pytest.raises(TableError, match="one value of what is exact by construction; seeds differ"):
+        value(found, quantity="num_parameters", arm="lstm")
 
 
 def test_a_share_has_an_interval_from_0_to_1() -> None:
-    mean, low, high = student([0.0, 0.1, 0.05])
-    assert low < 0
-    found = grid(runs("test_error", {"dot": [0.0, 0.1, 0.05]}))
-    assert_effect(value(found, quantity="test_error", arm="dot"), (mean, 0.0, high), 3)
+    found = grid(runs("test_error", {"dot": [0.0, 0.1, 0.05], "none": [0.25] * 3, "all": [1.0] * 3}))
+    assert_effect(value(found, quantity="test_error", arm="dot"), shares([0.0, 0.1, 0.05]), 3)
+    assert_effect(value(found, quantity="test_error", arm="none"), midp(0.75, 3), 3)
+    assert_effect(value(found, quantity="test_error", arm="all"), midp(3, 3), 3)
 
 
-@pytest.mark.parametrize("quantity", ["test_loss", "log_test_loss"])
+@pytest.mark.parametrize("quantity", ["test_loss", "test_perplexity"])
 def test_a_ratio_is_the_geometric_mean_of_the_paired_ratios(quantity: str) -> None:
     losses = {"lstm": [2.0, 3.0, 10.0, 8.0], "gru": [1.0, 1.0, 4.0, 2.0]}
+    if quantity == "test_perplexity":
+        losses = {arm: [math.log(loss) for loss in own] for arm, own in losses.items()}
     of = {"quantity": quantity, "arm": "lstm"}
     found = ratio(grid(runs("test_loss", losses)), {"arm": "gru"}, **of)
     assert_effect(found, geometric([2.0, 3.0, 2.5, 4.0]), 4)
@@ -166,7 +180,7 @@ def test_a_difference_is_paired_by_seed() -> None:
     assert_effect(found, student([-0.5, -0.7, -0.5, -0.5]), 4)
     broken = {("dot", 1): "diverged", ("none", 3): "error", ("dot", 0): "timed_out"}
     partial = difference(grid(runs("test_error", errors, broken=broken)), {"arm": "none"}, **of)
-    assert_effect(partial, student([-0.5, -0.5]), 2, num_left_out=2)
+    assert partial == Effect(-0.5, pytest.approx(-0.887, abs=1e-3), pytest.approx(0.4215, abs=1e-3), 2, 2)  # alike
     assert_nothing(difference(grid(runs("test_error", {"general": [0.5] * 3})), {"arm": "none"}, **of))
 
 
@@ -259,7 +273,7 @@ def test_longest_solved_needs_most_seeds_at_every_shorter_length(
 
 def test_a_failed_program_solves_nothing_and_fails_nothing() -> None:
     found = grid(runs("reached_criterion", {"gru": [True, None, False]}, broken={("gru", 1): "error"}))
-    assert_effect(value(found, quantity="solved", arm="gru"), wilson(1, 2), 2)
+    assert_effect(value(found, quantity="solved", arm="gru"), midp(1, 2), 2)
 
 
 def test_a_criterion_is_one_that_some_study_sets() -> None:
@@ -311,7 +325,7 @@ def test_the_worst_seed_speaks_for_a_setting_in_one_order_of_severity() -> None:
 def test_an_interval_on_a_log_scale_that_leaves_what_a_float_holds_ends_at_infinity_and_at_zero() -> None:
     """With two seeds t is 12.7: losses of 1e-300 and 1e300 have an interval over some 7000 decades."""
     found = grid(runs("test_loss", {"elman": [1e-300, 1e300], "lstm": [1e-300, 1e-299], "gru": [1e300, 1e-300]}))
-    effect = value(found, quantity="log_test_loss", arm="elman")
+    effect = value(found, quantity="test_loss", arm="elman")
     assert (effect.value, effect.low, effect.high) == (pytest.approx(1.0), 0.0, math.inf)
     compared = ratio(found, {"arm": "gru"}, quantity="test_loss", arm="elman")
     assert (compared.value, compared.low, compared.high) == (pytest.approx(1.0), 0.0, math.inf)
@@ -326,3 +340,9 @@ def test_ten_to_a_power_is_infinite_beyond_a_float_for_numbers_and_arrays_alike(
     assert math.isnan(from_log10(math.nan))
     assert from_log10(np.array([400.0, -400.0, 1.0])).tolist() == [math.inf, 0.0, 10.0]
     assert from_log10(np.float64(400.0)) == math.inf
+
+
+def test_a_failed_program_is_no_seed_that_never_reached_the_criterion() -> None:
+    found = runs("criterion_step", {"gru": [100, None, 300], "lstm": [None, 100, None]}, broken={("gru", 1): "error"})
+    steps = found.group_by("arm", maintain_order=True).agg(step=median_criterion_step())
+    assert dict(steps.iter_rows()) == {"gru": 200.0, "lstm": math.inf}

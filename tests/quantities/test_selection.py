@@ -24,14 +24,18 @@ def test_steps_at_which_all_replicas_were_measured_stay_as_they_are() -> None:
 
 def test_stages_are_the_first_and_last_measurement_of_each_length() -> None:
     rows = [("a", 0, step, "ok", 5) for step in (0, 5, 9)] + [("a", 1, step, "diverged", 5) for step in (0, 5)]
-    rows += [("a", 0, step, "ok", 7) for step in (0, 4)]
+    rows += [("a", 0, step, "ok", 7) for step in (0, 4)] + [("a", 1, 0, "error", 7)]
     frame = pl.DataFrame(rows, schema=["arm", "seed", "step", "status", "length"], orient="row")
-    assert staged(frame).select("seed", "step", "length", "stage").rows() == [
-        (0, 0, 5, "initialisation"),
-        (1, 0, 5, "initialisation"),
-        (0, 0, 7, "initialisation"),
-        (0, 9, 5, "end"),
-        (0, 4, 7, "end"),
+    frame = frame.with_columns(value=1.0, position=0.5)
+    assert staged(frame).select("seed", "step", "length", "stage", "value", "position").rows() == [
+        (0, 0, 5, "initialisation", 1.0, 0.5),
+        (1, 0, 5, "initialisation", 1.0, 0.5),
+        (0, 0, 7, "initialisation", 1.0, 0.5),
+        (1, 0, 7, "initialisation", 1.0, 0.5),
+        (0, 9, 5, "end", 1.0, 0.5),
+        (1, 5, 5, "end", None, 0.5),  # it has no end: its seed is missing, and is counted
+        (0, 4, 7, "end", 1.0, 0.5),
+        (1, 0, 7, "end", None, 0.5),
     ]
 
 

@@ -35,7 +35,7 @@ def test_error_phi_bound_and_fit_are_powers_of_the_factor() -> None:
     found = [row[name] for name in ("log10_error", "log10_phi", "log10_fit", "log10_bound")]
     assert found == pytest.approx([power, power, power, power - math.log10(1 - factor**K)])
     one = {"stage": "end", "arm": "elman", "backward_length": K, "seed": 0}
-    assert truncation_error.of(tables).filter(**one)["value"].to_list() == pytest.approx([factor**K])
+    assert truncation_error.of(tables).filter(**one)["value"].to_list() == pytest.approx([power])
     assert truncation_cosine.of(tables).filter(**one)["value"].to_list() == pytest.approx([1 - factor**K / 2])
 
 

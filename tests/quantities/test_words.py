@@ -82,3 +82,15 @@ def test_an_interval_of_one_seed_is_a_number() -> None:
 def test_a_sentence_begins_with_a_large_letter_and_keeps_the_others() -> None:
     assert capitalised("the GRU") == "The GRU"
     assert capitalised("") == ""
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"mean": 0.5, "low": 0.5, "high": 0.5}, "0.50 (exact)"),
+        ({"mean": 0.5, "low": None, "high": None}, "0.50"),
+        ({"mean": 0.99999, "low": 0.4, "high": 1.0}, "1.0 [0.40, 1.0]"),
+    ],
+)
+def test_an_interval_of_width_zero_is_called_exact(row: dict[str, float | None], text: str) -> None:
+    assert interval(row) == text

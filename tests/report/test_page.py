@@ -12,7 +12,7 @@ from pipeline.report.page import interval, render, shown_failure
         ((0.5, 0.25, 0.75), False, "0.50 [0.25, 0.75]"),
         ((0.5, 0.25, 0.75), True, "50 % [25, 75]"),
         ((0.99974, 0.99801, 1.00147), False, "0.9997 [0.9980, 1.0015]"),
-        ((0.25, 0.25, 0.25), False, "0.250 [0.250, 0.250]"),
+        ((0.25, 0.25, 0.25), False, "0.250 (exact)"),
         ((0.5, None, None), False, "0.500"),
         ((None, None, None), True, "n/a"),
     ],
