@@ -263,6 +263,22 @@ def test_a_misspelt_figure_shows_before_any_sweep_and_leaves_the_report(author: 
     assert (author.folder / "reports" / "site" / "index.html").is_file()
 
 
+def test_a_mistake_in_params_or_claims_shows_before_any_output_is_removed(author: Clone) -> None:
+    outputs = ("digests/studies.json", "digests/requests/adding.json", "results/on_adding", "reports/site/index.html")
+    style = author.folder / "pipeline" / "report" / "page.css"
+    style.write_text(style.read_text() + "/* the report is stale as well */")
+    author.edit("params.yaml", tracking={"mode": "bogus", "project": "p", "entity": None})
+    printed = author.run("dvc", "repro", check=False)
+    assert "params.yaml.tracking.mode: unknown value 'bogus'" in printed
+    assert all((author.folder / name).exists() for name in outputs)
+    author.run("git", "checkout", "-q", "params.yaml")
+    author.edit("configs/claims.yaml", min_seeds="many")
+    printed = author.run("dvc", "repro", check=False)
+    assert "configs/claims.yaml.min_seeds: expected an integer, got 'many'" in printed
+    assert ran(printed) == ["request"]
+    assert all((author.folder / name).exists() for name in outputs)
+
+
 def test_a_colleague_trains_nothing_after_a_study_and_a_dataset_were_taken_out(author: Clone, tmp_path: Path) -> None:
     kept = {name: dataset for name, dataset in STUDIES.items() if name != "on_order"}
     author.edit("params.yaml", studies=list(kept), datasets=list(kept.values()))
