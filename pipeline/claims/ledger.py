@@ -161,12 +161,16 @@ class Check:
                         found[arm] = max(found.get(arm, (0, 0)), (int((~ends).sum()), len(ends)))
         return found
 
+    def awaits(self, improving: Iterable[str]) -> bool:
+        """Return whether one of the arms that are still improving is one of which the claim says that it cannot."""
+        return not set(self.needs_converged).isdisjoint(improving)
+
     def answer(self, effect: Effect, min_seeds: int, improving: Iterable[str] = ()) -> str:
         """Return `met`, `refuted` or `undecided`: on which side of the threshold the whole interval lies.
 
         Undecided as well where one of the `improving` arms is one that the claim says cannot.
         """
-        if set(self.needs_converged) & set(improving):
+        if self.awaits(improving):
             return "undecided"
         if effect.low is None or effect.high is None or effect.num_seeds < min_seeds:
             return "undecided"
@@ -294,7 +298,14 @@ def _holding(pairs: Sequence[tuple[Check, Grid | None]], min_seeds: int) -> list
     Source: Holm (1979).
     """
     effects = [None if grid is None else check.effect(grid) for check, grid in pairs]
-    tests = {place for place, effect in enumerate(effects) if effect and effect.is_tested(min_seeds)}
+    tests = {
+        place
+        for place, (check, grid) in enumerate(pairs)
+        if (effect := effects[place])
+        and effect.is_tested(min_seeds)
+        and grid
+        and not check.awaits(check.improving(grid))
+    }
     holding: set[int] = set()
     while len(holding) < len(tests):
         confidence = 1 - (1 - CONFIDENCE) / (len(tests) - len(holding))

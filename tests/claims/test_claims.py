@@ -67,6 +67,7 @@ def test_an_arm_that_still_improves_is_not_one_that_cannot() -> None:
     assert dict(found.select("claim", "verdict").iter_rows())["C13"] == "inconclusive"
     assert checks.filter(claim="C13")["answer"].to_list() == ["met", "undecided", "met"]
     assert checks.filter(claim="C13")["not_converged"].to_list() == ["Elman 1 of 5", "Elman 1 of 5", None]
+    assert checks.filter(claim="C13")["holds"].is_null().to_list() == [False, True, False]  # what waits is no test
     (reason,) = found.filter(claim="C13")["reason"]
     assert reason.endswith("is not shown to be below 0.5 or not (still improving: Elman 1 of 5)")
 
@@ -406,7 +407,9 @@ def test_an_answer_holds_where_the_whole_ledger_errs_rarely() -> None:
     rows = [
         {"arm": arm, "seed": seed, "test_loss": value} for arm, own in values.items() for seed, value in enumerate(own)
     ]
-    grid = quantity_grid(pl.DataFrame(rows).with_columns(trial_id="arm", length=pl.lit(5), status=pl.lit("ok")))
+    ran = {"converged": pl.lit(value=True), "device": pl.lit("cpu"), "dataset.name": pl.lit("adding")}
+    ran |= {f"model.{size}": pl.lit(1) for size in ("hidden_size", "num_layers")} | {"training.max_steps": pl.lit(1)}
+    grid = quantity_grid(pl.DataFrame(rows).with_columns(trial_id="arm", length=pl.lit(5), status=pl.lit("ok"), **ran))
     checks = [
         Check(grid="grid", value={"quantity": "test_loss", "arm": arm}, above=above)
         for arm, above in {"a": 0.5, "b": 0.55, "c": 0.5, "d": 0.5}.items()
