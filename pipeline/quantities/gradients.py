@@ -193,11 +193,28 @@ def growth_by_singular_value(grid: Grid) -> pl.DataFrame:
 )
 def shrinking_share(grid: Grid) -> pl.DataFrame:
     """Share of a seed's gradients, over all arms and stages, that shrink where σ_max is `below_1` or `above_1`."""
+    return _by_side(grid, (pl.col("growth") < 0).cast(pl.Float64).mean())
+
+
+@quantity(
+    words="factor of the slowest fall, or fastest growth, of a gradient per timestep of lag where σ_max is {sigma_max}",
+    scale="log10",
+    facets=("sigma_max",),
+    pools_arms=True,
+)
+def largest_growth(grid: Grid) -> pl.DataFrame:
+    """log10 of the largest factor per timestep of lag among a seed's gradients, over all arms and stages.
+
+    Of those where σ_max is `below_1`, or `above_1`. Below 1, all of them vanish.
+    """
+    return _by_side(grid, pl.col("growth").max() / math.log(10))
+
+
+def _by_side(grid: Grid, of_seed: pl.Expr) -> pl.DataFrame:
     points = growth_by_singular_value(grid).drop_nulls("growth")
     sides = {"below_1": pl.col("log_sigma") < 0, "above_1": pl.col("log_sigma") > 0}
-    shrinks = (pl.col("growth") < 0).cast(pl.Float64).mean()
-    shares = [
-        points.filter(on_side).group_by("seed", maintain_order=True).agg(pl.lit(side).alias("sigma_max"), value=shrinks)
+    values = [
+        points.filter(on_side).group_by("seed", maintain_order=True).agg(pl.lit(side).alias("sigma_max"), value=of_seed)
         for side, on_side in sides.items()
     ]
-    return pl.concat(shares).with_columns(arm=pl.lit("all arms"))
+    return pl.concat(values).with_columns(arm=pl.lit("all arms"))

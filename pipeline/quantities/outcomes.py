@@ -128,17 +128,17 @@ def failed(grid: Grid) -> pl.DataFrame:
     return grid.runs.select("arm", "seed", value=pl.col("status") == "error")
 
 
-@quantity(words="share of all settings whose outcome is {status}", scale="share", facets=("status",))
-def outcome_of_settings(grid: Grid) -> pl.DataFrame:
-    """Share of an arm's settings that ended with a status, per seed: of all learning rates, not of the selected one."""
+@quantity(words="share of seeds whose outcome in any setting is {status}", scale="event", facets=("status",))
+def outcome_of_any_setting(grid: Grid) -> pl.DataFrame:
+    """Whether a seed ended with a status in one of its arm's settings: at any learning rate, selected or not."""
     runs = grid.all_runs.filter(pl.col("status") != "error")
-    shares = [
+    ends = [
         runs.group_by("arm", "seed", maintain_order=True)
-        .agg(value=(pl.col("status") == status).cast(pl.Float64).mean())
+        .agg(value=(pl.col("status") == status).any())
         .with_columns(status=pl.lit(status))
         for status in ("ok", "diverged", "timed_out")
     ]
-    return pl.concat(shares)
+    return pl.concat(ends)
 
 
 @once_per_grid

@@ -292,6 +292,18 @@ def test_shrinking_share_is_each_seeds_over_all_arms() -> None:
     assert_effect(below, shares([1.0, 1.0, 0.5]), 3)
 
 
+def test_the_largest_growth_is_of_each_seeds_gradient_that_vanishes_least() -> None:
+    points = {
+        "gain=0.5": [(0.9, 0.8), (0.95, 0.9), (0.9, 0.85)],
+        "gain=0.7": [(0.99, 0.7), (0.9, 0.95), (0.8, 0.6)],
+        "gain=2": [(2.0, 1.5), (2.1, 0.8), (2.2, 1.7)],
+    }
+    found = growing(points)
+    below = value(found, quantity="largest_growth", sigma_max="below_1")
+    assert_effect(below, geometric([0.8, 0.95, 0.85]), 3)
+    assert_effect(value(found, quantity="largest_growth", sigma_max="above_1"), geometric([1.5, 0.8, 1.7]), 3)
+
+
 def test_shrinking_share_of_a_side_without_points_is_nothing() -> None:
     found = growing({"gain=0.5": [(0.9, 0.8), (0.95, 0.9)]})
     assert_effect(value(found, quantity="shrinking_share", sigma_max="below_1"), midp(2, 2), 2)

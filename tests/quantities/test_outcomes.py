@@ -55,15 +55,16 @@ def test_of_several_arms_the_best_is_meant() -> None:
     assert_effect(value(losses, quantity="test_loss", arm=["elman", "gru"]), geometric([0.1, 0.2, 0.3]), 3)
 
 
-def test_outcome_of_settings_is_over_all_settings_of_an_arm_by_seed() -> None:
+def test_a_seed_that_diverges_in_any_setting_of_its_arm_counts_selected_or_not() -> None:
     losses = {("sgd", 20): [1.0] * 3, ("adam", 20): [1.0] * 3}
     sound = runs("test_loss", losses)
     broken = {("sgd", 0): "diverged", ("sgd", 1): "diverged", ("adam", 0): "diverged"}
     both = pl.concat([sound, runs("test_loss", losses, broken=broken)])  # two learning rates, the first one selected
     found = grid(sound, all_runs=both)
-    of = {"quantity": "outcome_of_settings", "arm": "adam", "status": "diverged"}
-    assert_effect(difference(found, {"arm": "sgd"}, **of), student([0.0, -0.5, 0.0]), 3)
-    assert_nothing(difference(found, {"arm": "gru"}, **of), num_left_out=3)
+    of = {"quantity": "outcome_of_any_setting", "status": "diverged"}
+    assert_effect(value(found, arm="sgd", **of), midp(2, 3), 3)
+    assert_effect(value(found, arm="adam", **of), midp(1, 3), 3)
+    assert_nothing(value(found, arm="gru", **of))
 
 
 def test_outcome_is_of_the_seeds_that_did_not_fail() -> None:
