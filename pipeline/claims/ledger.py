@@ -362,6 +362,10 @@ def _undecided(rows: Iterable[Mapping[str, Any]]) -> str:
             reasons.append(f"{row['grid']} was not run")
         elif row["role"] == "premise" and row["answer"] == "refuted":
             reasons.append(f"its premise does not hold: {row['measure']}, {row['expected']}")
+        elif row["effect"] is None:
+            reasons.append(
+                f"no seed has this number (is every arm, facet and length of it one of the grid?): {row['measure']}"
+            )
         elif row["answer"] == "undecided":
             still = f" (still improving: {row['not_converged']})" if row["not_converged"] else ""
             reasons.append(f"{row['measure']}, is not shown to be {row['expected']} or not{still}")

@@ -72,6 +72,19 @@ def test_an_arm_that_still_improves_is_not_one_that_cannot() -> None:
     assert reason.endswith("is not shown to be below 0.5 or not (still improving: Elman 1 of 5)")
 
 
+def test_a_number_that_no_seed_has_is_named_as_such() -> None:
+    checks = [
+        {"quantity": "test_loss", "arm": "elmann"},
+        {"quantity": "decay_factor", "arm": "elman", "state": "cc", "stage": "end"},
+        {"quantity": "test_loss", "arm": "elman", "length": 77},
+    ]
+    for asked in checks:
+        claim = Claim(statement="s", study="cells", checks=(Check(grid="adding", value=asked, above=1.0),))
+        found, _ = judge(Rules(min_seeds=3, claims={"C1": claim}), twice(study()))
+        assert found["verdict"].to_list() == ["inconclusive"]
+        assert found["reason"][0].startswith("no seed has this number (is every arm, facet and length of it one of the")
+
+
 def test_a_claim_of_what_an_arm_can_does_not_wait_for_convergence() -> None:
     improving = [changed_ends(grid, "elman", [False] * 5) for grid in twice(study())]
     found, checks = judge(RULES, improving)
