@@ -10,11 +10,10 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from pipeline.core.training.progress import Status
 from pipeline.errors import TableError
 
-STATUSES = tuple(str(status) for status in Status)
-"""How a replica can end, mildest first: of several seeds the worst one speaks for a setting."""
+STATUSES = ("ok", "timed_out", "diverged", "error")
+"""How a replica can end, mildest first, as the core has it: of several seeds the worst one speaks for a setting."""
 
 FINISHED = ("ok", "timed_out")
 """Statuses of replicas whose last weights are the end of a training."""
