@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
-import polars as pl
 import pytest
 
 from pipeline.claims import Check, load_rules
@@ -16,11 +14,8 @@ from pipeline.core.cells import CELLS
 from pipeline.core.measures.truncation_bias import geometric_lengths
 from pipeline.core.training import TrialSpec
 from pipeline.data.tagging import CONTEXTS
-from pipeline.quantities import Grid, grids_of
-from pipeline.results import SCHEMAS
-from pipeline.results.frames import failed_trials_frame
-from pipeline.sweep.consolidate import settings_frame
-from pipeline.sweep.plan import Plan, Setting, label_of
+from pipeline.quantities import Grid
+from stages import report
 from tests.test_architecture import ROOT
 
 PATHS = Paths.at(ROOT)
@@ -41,23 +36,12 @@ ALIGNED = {"copying", "dates"}
 @cache
 def planned(name: str) -> dict[str, tuple[Grid, Mapping[str, list[TrialSpec]]]]:
     """Return the grids of a study at laptop scale as they would be if every trial failed, and each arm's specs."""
-    settings = []
-    for position, raw in enumerate(expand(STUDIES[name], "laptop", name)):
-        spec = build(TrialSpec, {**raw.spec, "seeds": [0]}, raw.where)
-        label, identity = label_of(raw), f"trial {position}"
-        settings.append(Setting(raw.grid, position, raw.axes, label, spec, identity, "", "", False, 0.0))
-    plan = Plan(study=name, settings=tuple(settings), select=STUDIES[name].select, max_wall_time_s=60.0)
-    specs = {s.trial_id: s.spec for s in settings}
-    given: dict[str, Any] = {"dataset_digest": "", "code_digest": "", "message": "never ran", "git_revision": None}
-    failed = [failed_trials_frame(spec, trial_id=identity, **given) for identity, spec in specs.items()]
-    tables = {table: pl.DataFrame(schema=schema) for table, schema in SCHEMAS.items()}
-    tables["trials"] = pl.concat(failed, how="diagonal")
-    tables["settings"] = settings_frame(plan, frozenset(range(len(settings))))
+    specs = [build(TrialSpec, {**raw.spec, "seeds": [0]}, raw.where) for raw in expand(STUDIES[name], "laptop", name)]
     found = {}
-    for grid in grids_of(name, tables, plan.select.over if plan.select else ()):
+    for grid in report.planned(name, STUDIES[name], "laptop", name):
         arms: dict[str, list[TrialSpec]] = {}
-        for arm, identity in grid.settings.select("arm", "trial_id").iter_rows():
-            arms.setdefault(arm, []).append(specs[identity])
+        for arm, position in grid.settings.select("arm", "position").iter_rows():
+            arms.setdefault(arm, []).append(specs[position])
         found[grid.name] = (grid, arms)
     return found
 

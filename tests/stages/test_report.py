@@ -75,6 +75,24 @@ def test_a_figure_or_claim_that_does_not_exist_shows_before_there_are_results(
     assert re.match(message, capsys.readouterr().err)
 
 
+def test_an_arm_that_no_scale_of_a_study_has_shows_before_there_are_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    rules = yaml.safe_load((ROOT / "configs" / "claims.yaml").read_text())
+    wrong = {"grid": "adding", "value": {"quantity": "test_loss", "arm": "leaky ReLU, identiy"}, "below": 1.0}
+    rules["claims"]["C10"]["checks"].append(wrong)
+    (tmp_path / "configs" / "claims.yaml").write_text(yaml.safe_dump(rules))
+    assert report.main(["--check"]) == 2
+    number = len(rules["claims"]["C10"]["checks"]) - 1
+    assert (
+        f"configs/claims.yaml: claims.C10.checks[{number}]: unknown arm of grid adding 'leaky ReLU, identiy'; "
+        "did you mean 'leaky ReLU, identity'" in capsys.readouterr().err
+    )
+
+
 def test_a_report_needs_no_training_and_no_network() -> None:
     code = "import sys, stages.report; print([m for m in ('torch', 'ray', 'wandb') if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
