@@ -141,8 +141,8 @@ EDITS = {
     "a constant of training": ("core/training/step.py", "PIECE = 100", "PIECE = 50", EVERYBODY),
     "one clipping rule": (
         "core/clipping.py",
-        "return grad_RP.clamp(-threshold, threshold)",
-        "return grad_RP.clamp(0, threshold)",
+        "return grad_RP.clamp(-most, most)",
+        "return grad_RP.clamp(0, most)",
         {"value"},
     ),
     "what clipping rules share": ("core/clipping.py", "if clipped_RP is not grad_RP:", "if True:", EVERYBODY),
