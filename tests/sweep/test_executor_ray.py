@@ -159,7 +159,15 @@ def closed_port() -> int:
         ("head:65536", r"RAY_ADDRESS=head:65536: expected host:port"),
         ("ray://head:10001", r"RAY_ADDRESS=ray://head:10001: .*`ray job submit"),
     ],
-    ids=["nothing answers", "no address", "a client's"],  # the same in every process: a port is another each time
+    ids=[
+        "closed",
+        "closed, IPv6",
+        "a word",
+        "IPv6 without brackets",
+        "port 0",
+        "port 65536",
+        "a client's",
+    ],  # the same in every process: a port is another each time
 )
 def test_an_address_without_a_cluster_is_refused_at_once(
     monkeypatch: pytest.MonkeyPatch, address: str, message: str
