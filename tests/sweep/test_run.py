@@ -241,6 +241,7 @@ def test_the_plan_can_be_read_without_training(project: Project) -> None:
 
 def test_resources_reach_the_training_function(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # the fake trains on anything
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
     seen = []
 
     class Curious(FakeTrain):
