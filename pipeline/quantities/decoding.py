@@ -88,6 +88,12 @@ def exposure_gap(grid: Grid) -> pl.DataFrame:
     return pairs.sort(grid.rank(), "seed").select("arm", "seed", value=gap)
 
 
+@quantity(words="share of seeds whose exposure gap exceeds a token in a hundred", scale="event")
+def exposed(grid: Grid) -> pl.DataFrame:
+    """Whether a seed's exposure gap is above 0.01."""
+    return exposure_gap.of(grid).with_columns(pl.col("value") > 0.01)
+
+
 @quantity(words="exposure gap in the {half} half of the output", facets=("half",))
 def exposure_gap_by_half(grid: Grid) -> pl.DataFrame:
     """The exposure gap over the tokens of the `first` and of the `second` half of the output positions.

@@ -94,3 +94,13 @@ def test_distinct_runs_are_counted_within_a_text() -> None:
     means = distinct_runs.summary(rows, ["sequence"])
     shares = {row["sequence"]: (row["mean"], row["num_seeds"]) for row in means.iter_rows(named=True)}
     assert shares == {"greedy": (pytest.approx(4 / 297), 2), "sample (temperature 1.0)": (1.0, 2)}
+
+
+def test_a_seed_is_exposed_whose_gap_exceeds_a_token_in_a_hundred() -> None:
+    found = decoding_grid({"drifting": Arm(drift=0.03), "true": Arm(drift=0.0)}, Setting(spread=0.0))
+    gaps, exposed = (
+        {(arm, seed): value for arm, seed, value in quantity.of(found).select("arm", "seed", "value").iter_rows()}
+        for quantity in (exposure_gap, decoding.exposed)
+    )
+    assert exposed == {key: gap > 0.01 for key, gap in gaps.items()}
+    assert set(exposed.values()) == {True, False}
