@@ -27,7 +27,7 @@ try: $(READY)  ## Run one study at smoke scale in a workspace of its own, .try/:
 	@echo "Open .try/reports/site/index.html"
 
 repro: $(READY)  ## Run the pipeline of params.yaml: datasets, sweeps, report; publish it to W&B
-	python stages/report.py --check
+	python stages/check.py
 	dvc repro
 	python stages/publish.py
 	@echo "Read reports/site/index.html"

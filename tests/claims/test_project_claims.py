@@ -15,7 +15,7 @@ from pipeline.core.measures.truncation_bias import geometric_lengths
 from pipeline.core.training import TrialSpec
 from pipeline.data.tagging import CONTEXTS
 from pipeline.quantities import Grid
-from stages import report
+from stages import check as stage
 from tests.test_architecture import ROOT
 
 PATHS = Paths.at(ROOT)
@@ -38,7 +38,7 @@ def planned(name: str) -> dict[str, tuple[Grid, Mapping[str, list[TrialSpec]]]]:
     """Return the grids of a study at laptop scale as they would be if every trial failed, and each arm's specs."""
     specs = [build(TrialSpec, {**raw.spec, "seeds": [0]}, raw.where) for raw in expand(STUDIES[name], "laptop", name)]
     found = {}
-    for grid in report.planned(name, STUDIES[name], "laptop", name):
+    for grid in stage.planned(name, STUDIES[name], "laptop", name):
         arms: dict[str, list[TrialSpec]] = {}
         for arm, position in grid.settings.select("arm", "position").iter_rows():
             arms.setdefault(arm, []).append(specs[position])

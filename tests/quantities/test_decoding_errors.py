@@ -7,6 +7,7 @@ from pipeline.quantities.decoding import (
     MAX_BINS,
     distinct_runs,
     error_by_source_length,
+    exposed,
     exposure_gap,
     exposure_gap_by_half,
     sequence_error_by_bin,
@@ -98,9 +99,9 @@ def test_distinct_runs_are_counted_within_a_text() -> None:
 
 def test_a_seed_is_exposed_whose_gap_exceeds_a_token_in_a_hundred() -> None:
     found = decoding_grid({"drifting": Arm(drift=0.03), "true": Arm(drift=0.0)}, Setting(spread=0.0))
-    gaps, exposed = (
+    gaps, marked = (
         {(arm, seed): value for arm, seed, value in quantity.of(found).select("arm", "seed", "value").iter_rows()}
-        for quantity in (exposure_gap, decoding.exposed)
+        for quantity in (exposure_gap, exposed)
     )
-    assert exposed == {key: gap > 0.01 for key, gap in gaps.items()}
-    assert set(exposed.values()) == {True, False}
+    assert marked == {key: gap > 0.01 for key, gap in gaps.items()}
+    assert set(marked.values()) == {True, False}

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline.config import Paths
-from stages import report
+from stages import check, report
 from tests.report.conftest import project
 from tests.synthetic_results import Shape
 from tests.test_architecture import ROOT
@@ -54,8 +54,8 @@ def test_an_error_to_mend_is_one_line(
 @pytest.mark.parametrize(
     ("claims", "figures", "message"),
     [
-        (["C99"], ["gradient_by_lag"], r"report: .*C99"),
-        (None, ["gradient_by_lags"], r"report: configs/studies/cells.yaml.grids.adding.figures: .*'gradient_by_lag'"),
+        (["C99"], ["gradient_by_lag"], r"check: .*C99"),
+        (None, ["gradient_by_lags"], r"check: configs/studies/cells.yaml.grids.adding.figures: .*'gradient_by_lag'"),
     ],
 )
 def test_a_figure_or_claim_that_does_not_exist_shows_before_there_are_results(
@@ -69,9 +69,9 @@ def test_a_figure_or_claim_that_does_not_exist_shows_before_there_are_results(
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert report.main(["--check"]) == 0
+    assert check.main([]) == 0
     edit_study(Paths.at(tmp_path), claims=claims, figures=figures)
-    assert report.main(["--check"]) == 2
+    assert check.main([]) == 2
     assert re.match(message, capsys.readouterr().err)
 
 
@@ -85,7 +85,7 @@ def test_an_arm_that_no_scale_of_a_study_has_shows_before_there_are_results(
     wrong = {"grid": "adding", "value": {"quantity": "test_loss", "arm": "leaky ReLU, identiy"}, "below": 1.0}
     rules["claims"]["C10"]["checks"].append(wrong)
     (tmp_path / "configs" / "claims.yaml").write_text(yaml.safe_dump(rules))
-    assert report.main(["--check"]) == 2
+    assert check.main([]) == 2
     number = len(rules["claims"]["C10"]["checks"]) - 1
     assert (
         f"configs/claims.yaml: claims.C10.checks[{number}]: unknown arm of grid adding 'leaky ReLU, identiy'; "
