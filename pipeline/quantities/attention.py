@@ -6,7 +6,7 @@ import math
 
 import polars as pl
 
-from pipeline.quantities.grid import Grid, finished, once_per_grid
+from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, staged
 from pipeline.quantities.training import scheduled
@@ -33,26 +33,6 @@ def attention_entropy(grid: Grid) -> pl.DataFrame:
 def alignment_error(grid: Grid) -> pl.DataFrame:
     """Share of output tokens with a known alignment whose largest weight lies outside it."""
     return _at_stages(grid, "alignment_error")
-
-
-@quantity(words="share of outputs that look more than a character off", scale="share", better="lower")
-def near_alignment_error(grid: Grid) -> pl.DataFrame:
-    """Alignment error after training that counts a neighbour of the right source position as right.
-
-    A state of an encoder that reads both ways is of its neighbours too, so what is to be written of a position can be
-    read beside it. Over the examples whose weights are kept.
-    """
-    rows = grid["attention"].filter(pl.col("step") == pl.col("step").max().over("trial_id", "seed"))
-    output = ["arm", "seed", "example", "output_position"]
-    places = pl.col("source_position")
-    looked = rows.group_by(output).agg(
-        top=places.get(pl.col("weight").arg_max()), right=places.filter(pl.col("aligned"))
-    )
-    known = looked.filter(pl.col("right").list.len() > 0).explode("right")
-    off = known.group_by(output).agg(off=(pl.col("right").cast(pl.Int64) - pl.col("top")).abs().min())
-    errors = off.group_by("arm", "seed").agg(value=(pl.col("off") > 1).cast(pl.Float64).mean())
-    ends = grid.runs.select("arm", "seed", "status").join(errors, on=["arm", "seed"])
-    return ends.select("arm", "seed", value=finished("value")).sort(grid.rank(), "seed")
 
 
 @quantity(words="share of attention inside the known alignment", scale="share", facets=("stage",))

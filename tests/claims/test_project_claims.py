@@ -89,7 +89,7 @@ def test_what_a_check_measures_is_measured(study: str, check: Check) -> None:
             case "test_error_by_group":
                 assert facets["group"] in CONTEXTS
                 assert all(spec.dataset.name == "tagging" for spec in longest)
-            case "alignment_error":
+            case "alignment_error" | "alignment_share":
                 assert all(spec.model.attention.name != "none" and spec.dataset.name in ALIGNED for spec in longest)
             case "within_class_share" | "similarity_rank_correlation":
                 assert all(spec.model.attention.name != "none" for spec in longest)
