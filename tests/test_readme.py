@@ -1,7 +1,10 @@
-"""The README's example runs as it stands, what it names exists, and it stays short."""
+"""The README's example runs as it stands, what it names exists, its numbers are the report's, and it stays short."""
 
 from __future__ import annotations
 
+import csv
+import json
+import math
 import re
 from typing import Any
 
@@ -40,3 +43,98 @@ def test_the_number_of_claims_is_that_of_the_rules() -> None:
 @pytest.mark.parametrize("word", ["study", "setting", "trial", "replica", "arm", "tap", "gradient check", "quantity"])
 def test_the_terms_are_defined(word: str) -> None:
     assert re.search(rf"^\| {word} \| \w", README, re.MULTILINE)
+
+
+CHECK = {
+    (row["claim"], number): row
+    for claim in [f"C{number}" for number in range(1, 23)]
+    for number, row in enumerate(
+        row
+        for row in csv.DictReader((ROOT / "reports" / "tables" / "claim_checks.csv").open(encoding="utf-8"))
+        if row["claim"] == claim
+    )
+}
+"""The rows of the ledger, by claim and place."""
+
+METRICS = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))
+
+
+def of_check(claim: str, number: int, printed: str, *, scale: float = 1.0) -> str:
+    """What a text says of a check: its effect and interval, printed so."""
+    row = CHECK[claim, number]
+    return printed.format(*(scale * float(row[side] or "nan") for side in ("effect", "low", "high")))
+
+
+def of_metric(printed: str, *keys: str, scale: float = 1.0) -> str:
+    """What a text says of a number of metrics.json."""
+    value: Any = METRICS
+    for key in keys:
+        value = value[key]
+    return printed.format(scale * value)
+
+
+def per_arm(study: str, grid: str, *arms: str) -> int:
+    """How many seeds of arms reach the criterion; all of these arms as many."""
+    (share,) = {next(v["solved_share"] for k, v in METRICS[study][grid][arm].items() if k[0] == "T") for arm in arms}
+    return round(5 * share)
+
+
+AT_START = {
+    "Elman": METRICS["cells"]["adding"]["elman"]["decay_factor_h_initialisation"],
+    "LSTM": METRICS["cells"]["adding"]["lstm"]["decay_factor_c_initialisation"],
+    "GRU": METRICS["cells"]["adding"]["gru"]["decay_factor_h_initialisation"],
+}
+DECADES = sorted(-99 * math.log10(factor) for factor in AT_START.values())
+SHARED = [
+    of_check("C2", 0, "by a factor {0:.2f} [{1:.2f}, {2:.2f}] per timestep"),
+    f"{AT_START['LSTM']:.2f} in the LSTM's cell state, {AT_START['GRU']:.2f} in the GRU",
+    f"{DECADES[0]:.0f} to {DECADES[-1]:.0f} decades over 99 timesteps",
+    of_check("C3", 0, "{0:.4f} [{1:.4f}, {2:.4f}] in the LSTM's cell state"),
+    of_check("C1", 0, "{0:.0f} % [{1:.0f}, {2:.0f}] of such gradients shrink", scale=100),
+    of_check("C1", 1, "by a factor {0:.2f} [{1:.2f}, {2:.2f}] per timestep"),
+    of_check("C7", 2, "cosine {0:.2f}"),
+    of_check("C4", 0, "averages {0:.2f}"),
+    "0.997",  # what is quoted elsewhere
+    of_check("C12", 0, "Adam's test loss is {0:.2f} [{1:.2f}, {2:.2f}] of plain SGD's"),
+    of_check("C12", 3, "{0:.0f} of 5 seeds explode", scale=5),
+]
+FINDINGS = {
+    "README.md": SHARED,
+    "docs/science.md": [
+        *SHARED,
+        of_metric("{:.4f} in the GRU", "cells", "adding", "gru", "decay_factor_h_end"),
+        f"T = 50 with {per_arm('initialisation', 'adding', 'ReLU, identity', 'leaky ReLU, identity')} of 5 seeds",
+        f"{per_arm('initialisation', 'adding', 'ReLU, orthogonal')} of 5 with orthogonal ones",
+        f"tanh with {per_arm('initialisation', 'adding', 'tanh, identity', 'tanh, orthogonal', 'tanh, Gaussian')} of 5",
+        f"{per_arm('gates', 'adding', 'chrono')} of 5 seeds solve T = 100",
+        f"a forget bias of 1 lets {per_arm('gates', 'adding', 'forget bias 1')} of 5",
+        *(
+            of_metric(printed, "attention", "copying", arm, length, "test_error", scale=100)
+            for arm, length, printed in (
+                ("none", "T5", "{:.1f} % of sequences come out wrong at 5 letters"),
+                ("none", "T20", "{:.0f} % at 20"),
+                ("general", "T20", "at most {:.1f} %"),
+            )
+        ),
+        of_check("C17", 0, "{0:.0f} % [{1:.0f}, {2:.0f}] of its weight lies", scale=100),
+        of_check("C19", 0, "{0:.1f} [{1:.1f}, {2:.1f}] points more often", scale=100),
+        of_check("C19", 1, "with the linear schedule {0:.1f} [{2:.1f}, {1:.1f}] points less", scale=-100),
+    ],
+}
+SECTIONS = {
+    "README.md": ("95 % intervals. Norms", "[The science]"),
+    "docs/science.md": ("## What it finds", "## The claims"),
+}
+"""Between which words a file's findings stand."""
+
+
+@pytest.mark.parametrize("file", FINDINGS)
+def test_measured_numbers_are_those_of_the_report(file: str) -> None:
+    """Each number of the findings is one that the ledger or the metrics hold, as it is printed; there are no others."""
+    start, end = SECTIONS[file]
+    text = " ".join((ROOT / file).read_text(encoding="utf-8").split(start)[1].split(end)[0].split())
+    for said in FINDINGS[file]:
+        assert said in text, f"{file}: the report now says {said!r}"
+    for said in FINDINGS[file]:
+        text = text.replace(said, "")
+    assert not re.findall(r"\d*\.\d+|\d+ %|\d+ of \d+", text), text
