@@ -56,11 +56,12 @@ def check(paths: Paths) -> None:
 
 
 def check_arms(paths: Paths, rules: Rules, studies: Mapping[str, Study], scale: str) -> None:
-    """Check that every arm that a claim names is one of its grid, at this scale or at another one of the study.
+    """Check that every arm that a claim names is one of its grid, at this scale or at another one.
 
     Raises:
         ConfigError: If one is not; its check would be undecided for ever.
     """
+    scales = sorted(path.stem for path in paths.scale_config(scale).parent.glob("*.yaml"))
     for name, study in studies.items():
         missing = [
             (f"{paths.claims.relative_to(paths.root)}: claims.{claim}.checks[{number}]", check.grid, arm)
@@ -71,7 +72,7 @@ def check_arms(paths: Paths, rules: Rules, studies: Mapping[str, Study], scale: 
             for arm in selection.arms
         ]
         known: dict[str, set[str]] = {grid: set() for grid in study.grids}
-        for tried in (scale, *(other for other in study.scales if other != scale)):
+        for tried in (scale, *(other for other in scales if other != scale)):
             if missing:
                 for found in planned(name, study, tried, str(paths.study_config(name).relative_to(paths.root))):
                     known[found.name].update(found.arms)

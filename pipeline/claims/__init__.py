@@ -1,4 +1,4 @@
-"""Claims and their verdicts: rules from configs/claims.yaml, effects from quantities, nothing from hindsight."""
+"""Claims and their verdicts: rules from configs/claims.yaml, effects from quantities, revisions on record."""
 
 from pipeline.claims.ledger import VERDICTS, Check, Claim, Rules, chance, judge, load_rules, verdict_of
 

@@ -5,7 +5,7 @@ ratio: {quantity: decay_factor, arm: lstm, state: c, stage: end}
 to: {arm: elman, state: h}
 above: 1.0
 
-Each check errs with at most 5 %, so a ledger of many errs somewhere. Verdicts rest on the checks one by one; beside
+Each check is made to err in 5 %, so a ledger of many errs somewhere. Verdicts rest on the checks one by one; beside
 each stands whether its answer also holds where all of them together err with at most 5 % (`holds`, by Holm's rule).
 """
 
@@ -327,7 +327,7 @@ def chance(checks: pl.DataFrame) -> str:
     decided = tests.filter(pl.col("answer").is_in(["met", "refuted"]))
     expected = (1 - CONFIDENCE) * tests.height
     return (
-        f"Each check errs with at most {100 * (1 - CONFIDENCE):.0f} %, and the verdicts rest on the checks one by one: "
+        f"Each check is made to err in {100 * (1 - CONFIDENCE):.0f} %, and the verdicts rest on the checks one by one: "
         f"were every true value at its threshold, {expected:.1f} of these {tests.height} checks with an interval would "
         f"be decided by chance, half of them as the claim has it. {decided.height} are decided; the answers of "
         f"{int(tests['holds'].sum())} hold where all checks together err with at most "
@@ -367,7 +367,10 @@ def _undecided(rows: Iterable[Mapping[str, Any]]) -> str:
                 f"no seed has this number (is every arm, facet and length of it one of the grid?): {row['measure']}"
             )
         elif row["answer"] == "undecided":
-            still = f" (still improving: {row['not_converged']})" if row["not_converged"] else ""
+            waits = (
+                row["low"] is not None and row["holds"] is None and row["not_converged"]
+            )  # it has an interval, and is no test all the same
+            still = f" (still improving: {row['not_converged']})" if waits else ""
             reasons.append(f"{row['measure']}, is not shown to be {row['expected']} or not{still}")
     return join_first(reasons)
 
@@ -375,7 +378,9 @@ def _undecided(rows: Iterable[Mapping[str, Any]]) -> str:
 def _scope(pairs: Iterable[tuple[Check, Grid | None]]) -> str | None:
     """Return what the checks of a claim were run on: «adding (T = 10, 100), 32 units, at most 2500 updates, ...»."""
     runs = [
-        grid.at(selection.length).runs.filter(pl.col("arm").is_in(selection.arms or grid.arms))
+        (grid if selection.over_lengths else grid.at(selection.length)).runs.filter(
+            pl.col("arm").is_in(selection.arms or grid.arms)
+        )
         for check, grid in pairs
         if grid is not None
         for selection in check.selections("")

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -104,7 +105,8 @@ def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
             raise ConfigError(f"{where}: {path}: cannot be read: {error.strerror}") from None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{key}={path.name}").symlink_to(path)
+            inside = path.resolve().is_relative_to(paths.root.resolve())  # a copied project has links to its own files
+            (folder / f"{key}={path.name}").symlink_to(os.path.relpath(path, folder) if inside else path)
         except OSError as error:
             raise PipelineError(f"{folder}: cannot hold a link to {path}: {error.strerror}") from None
     return digests

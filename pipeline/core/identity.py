@@ -135,7 +135,8 @@ class Code:
 
         visit(spec, "")
         for name, _ in classes:
-            self._sources.setdefault(name, _foreign_source(name))
+            if name not in self._sources:  # else what was imported counts, whatever its file has become
+                self._sources[name] = _foreign_source(name)
         return _Named(
             frozenset(classes), frozenset(words), frozenset((name, frozenset(found)) for name, found in lists.items())
         )

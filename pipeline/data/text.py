@@ -215,7 +215,10 @@ def cut_windows(texts: list[np.ndarray], length: int) -> np.ndarray:
     return np.concatenate([sliding(ids, length + 1)[::length] for ids in texts if len(ids) > length])
 
 
-CARRIAGE_RETURNS = r"expected lines that end with a line feed, got carriage returns alone; `tr '\r' '\n'` mends a copy"
+CARRIAGE_RETURNS = (
+    r"expected lines that end with a line feed, got stray carriage returns; "
+    r"`tr -d '\r'` mends a copy that has line feeds too, `tr '\r' '\n'` one that has none"
+)
 
 
 def decode(content: bytes, name: object) -> str:

@@ -90,8 +90,8 @@ def exposure_gap(grid: Grid) -> pl.DataFrame:
 
 @quantity(words="share of seeds whose exposure gap exceeds a token in a hundred", scale="event")
 def exposed(grid: Grid) -> pl.DataFrame:
-    """Whether a seed's exposure gap is above 0.01."""
-    return exposure_gap.of(grid).with_columns(pl.col("value") > 0.01)
+    """Whether a seed's exposure gap is above 0.01; one that did not finish has no row."""
+    return exposure_gap.of(grid).drop_nulls("value").with_columns(pl.col("value") > 0.01)
 
 
 @quantity(words="exposure gap in the {half} half of the output", facets=("half",))

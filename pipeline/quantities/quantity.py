@@ -191,6 +191,11 @@ class Selection:
         return rows.filter(pl.col("arm").is_in(self.arms)) if self.arms else rows
 
     @property
+    def over_lengths(self) -> bool:
+        """Whether it is one number of all sequence lengths together, such as a slope."""
+        return self.quantity.effect is not None and self.quantity.across_lengths
+
+    @property
     def of_training(self) -> bool:
         """Whether it depends on how far training came."""
         return self.quantity.of_training and self.where.get("stage") != "initialisation"
@@ -229,8 +234,9 @@ def value_of(selected: Selection, grid: Grid, confidence: float = CONFIDENCE) ->
     """Return the mean over seeds with its interval; of several arms the best."""
     quantity = selected.quantity
     if quantity.effect is not None:
-        whole = grid if quantity.across_lengths else grid.at(selected.length)
-        return quantity.effect(whole, selected.arms[0], confidence)
+        return quantity.effect(
+            grid if selected.over_lengths else grid.at(selected.length), selected.arms[0], confidence
+        )
     summary = quantity.summary(selected.rows(grid), confidence=confidence)
     best_first = summary.sort("mean", descending=quantity.better != "lower", nulls_last=True)
     return _effect(quantity.natural(best_first))

@@ -170,10 +170,11 @@ class TrialStore:
         """Return the id of every finished trial, from one listing."""
         return frozenset(name.removesuffix(".zip") for name in self.objects.names() if name.endswith(".zip"))
 
-    def get(self, trial_id: str) -> StoredTrial | None:
+    def get(self, trial_id: str, *, quarantines: bool = True) -> StoredTrial | None:
         """Return a finished trial, or None where there is none that can be read.
 
-        A damaged object is quarantined with a warning: it counts as missing and trains again.
+        A damaged object is quarantined with a warning, unless it is only looked at: it counts as missing and trains
+        again.
         """
         name = f"{trial_id}.zip"
         data = self.objects.read(name)
@@ -182,6 +183,8 @@ class TrialStore:
         try:
             return StoredTrial.from_bytes(data, trial_id, f"{self.objects.where}/{name}")
         except StoreError as error:
+            if not quarantines:
+                return None
             self.objects.rename(name, f"{name}.damaged")
             _log.warning("%s; quarantined as %s.damaged, the trial counts as missing", error, name)
             return None

@@ -108,7 +108,7 @@ def find_candidates(store: TrialStore, missing: Sequence[Setting]) -> list[Candi
     older: dict[str, list[StoredTrial]] = {}
     for head in store.heads():
         meaning = _meaning(head["spec"], head["dataset_digest"])
-        trial = store.get(head["trial_id"]) if meaning in settings else None
+        trial = store.get(head["trial_id"], quarantines=False) if meaning in settings else None
         if trial is not None and not (trial.tables["trials"]["status"] == "timed_out").any():
             older.setdefault(meaning, []).append(trial)
     found = [

@@ -177,12 +177,15 @@ def git_revision(paths: Paths, tree: Path = TREE) -> str | None:
     try:
         _git(tree, "ls-files", "--error-unmatch", f"{PACKAGE}/__init__.py")
         revision = _git(tree, "rev-parse", "HEAD").strip()
-        differing = _differing(tree)
-        if paths.root != tree:
-            differing += _differing(paths.root)
+        is_dirty = bool(_differing(tree))
     except (OSError, subprocess.SubprocessError):
         return None
-    return f"{revision}-dirty" if differing else revision
+    if paths.root != tree:
+        try:
+            is_dirty |= bool(_differing(paths.root))
+        except subprocess.SubprocessError:  # a workspace in no repository: no commit has its configuration
+            is_dirty = True
+    return f"{revision}-dirty" if is_dirty else revision
 
 
 def _differing(folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def test_a_request_changes_with_the_content_of_every_file_that_the_dataset_names
     with pytest.raises(ConfigError, match=r"adding.yaml.target_file: .*b.txt: no such file; .* did you mean 'b.text'"):
         write_requests(paths, params)
     assert not (paths.watched("adding") / "target_file=b.txt").is_symlink()
+
+
+def test_a_copied_project_watches_its_own_files(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    paths, params = write_project(tmp_path / "first")
+    (paths.root / "a.txt").write_text("one")
+    write_yaml(paths.dataset_config("adding"), {"source_file": "a.txt"})
+    write_requests(paths, params)
+    shutil.copytree(paths.root, tmp_path / "second", symlinks=True)
+    (tmp_path / "second" / "a.txt").write_text("two")
+    assert (Paths(tmp_path / "second").watched("adding") / "source_file=a.txt").read_text() == "two"
 
 
 def test_a_folder_in_place_of_a_file_and_a_link_that_cannot_be_made(tmp_path: Path) -> None:

@@ -336,3 +336,9 @@ def test_two_hundred_settings_take_no_time() -> None:
     for each in SPECS.values():
         code.digest(each)
     assert time.process_time() - started < 3.0
+
+
+def test_what_was_imported_counts_whatever_its_files_have_become(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = Code(PACKAGE)
+    monkeypatch.setattr("pipeline.core.identity._foreign_source", lambda name: pytest.fail(f"{name} was read again"))
+    assert code.digest(SPECS["elman"]) == code_digest(SPECS["elman"])

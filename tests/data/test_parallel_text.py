@@ -163,7 +163,7 @@ def test_files_with_different_numbers_of_lines():
         ("i\t1\tone\n", r"pairs.tsv, line 1: expected two columns, source and target with a tab between, got 3"),
         ("", r"pairs.tsv: expected text, got an empty file"),
         (b"i\t1\nv\t\xff\n", r"pairs.tsv, line 2: not UTF-8 text \(invalid start byte at byte 6\); `iconv"),
-        ("i\t1\rv\t5\r", r"pairs.tsv, line 1: expected lines that end with a line feed, got carriage ret.*`tr"),
+        ("i\t1\rv\t5\r", r"pairs.tsv, line 1: expected lines that end with a line feed, got stray carriage ret.*`tr"),
         ("i\t1\r\nv\t5\rx\t10\n", r"pairs.tsv, line 2: expected lines that end with a line feed"),
         ("\ufeff \n\n", r"pairs.tsv: expected text, got an empty file"),
     ],
