@@ -50,7 +50,9 @@ CHECK = {
     for claim in [f"C{number}" for number in range(1, 23)]
     for number, row in enumerate(
         row
-        for row in csv.DictReader((ROOT / "reports" / "tables" / "claim_checks.csv").open(encoding="utf-8"))
+        for row in csv.DictReader(
+            (ROOT / "reports" / "tables" / "claim_checks.csv").read_text(encoding="utf-8").splitlines()
+        )
         if row["claim"] == claim
     )
 }
