@@ -338,6 +338,7 @@ def chance(checks: pl.DataFrame) -> str:
 def _checked(claim: str, check: Check, grid: Grid | None, min_seeds: int) -> dict[str, object]:
     effect = NOTHING if grid is None else check.effect(grid)
     improving = {} if grid is None else check.improving(grid)
+    still = [f"{quoted(arm)} {few} of {of}" for arm, (few, of) in improving.items()]
     return {
         "claim": claim,
         "role": check.role,
@@ -350,7 +351,7 @@ def _checked(claim: str, check: Check, grid: Grid | None, min_seeds: int) -> dic
         "high": effect.high,
         "num_seeds": effect.num_seeds,
         "num_left_out": effect.num_left_out,
-        "not_converged": ", ".join(f"{quoted(arm)} {few} of {of}" for arm, (few, of) in improving.items()) or None,
+        "not_converged": join_first(still) if still else None,
     }
 
 
