@@ -20,7 +20,7 @@ from pipeline.claims import Rules, load_rules
 from pipeline.config import Paths, Study, build, check_tree, expand, load_params, load_study
 from pipeline.core.training import TrialSpec
 from pipeline.errors import ConfigError, PipelineError, unknown_name
-from pipeline.figures.catalogue import check_figures
+from pipeline.figures.catalogue import check_study
 from pipeline.quantities import Grid, grids_of
 from pipeline.results import SCHEMAS
 from pipeline.results.frames import failed_trials_frame
@@ -50,8 +50,7 @@ def check(paths: Paths) -> None:
     studies = {name: load_study(paths, name) for name in params.studies}
     rules = load_rules(paths, studies)
     for name, study in studies.items():
-        for grid, content in study.grids.items():
-            check_figures(content.figures, f"{paths.study_config(name).relative_to(paths.root)}.grids.{grid}.figures")
+        check_study(study, str(paths.study_config(name).relative_to(paths.root)))
     check_arms(paths, rules, studies, params.scale)
 
 

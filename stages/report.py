@@ -1,7 +1,4 @@
-"""Write reports/ from the result tables of every study in params.yaml, with no training and no network.
-
-python stages/report.py
-"""
+"""Write reports/ from the tables of the listed studies, without training or network: `python stages/report.py`."""
 
 from __future__ import annotations
 
@@ -11,10 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that this file stands in, not an installed one
 
-from pipeline.claims import load_rules
 from pipeline.config import Paths, check_tree, keep_listed, load_params, load_study
 from pipeline.errors import PipelineError
-from pipeline.figures.catalogue import check_figures
+from pipeline.figures.catalogue import check_study
 from pipeline.report import build_report
 
 
@@ -34,10 +30,8 @@ def report(paths: Paths) -> None:
     """Build the report of the studies of params.yaml and print where its page is."""
     params = load_params(paths)
     studies = {name: load_study(paths, name) for name in params.studies}
-    load_rules(paths, studies)
     for name, study in studies.items():
-        for grid, content in study.grids.items():
-            check_figures(content.figures, f"{paths.study_config(name).relative_to(paths.root)}.grids.{grid}.figures")
+        check_study(study, str(paths.study_config(name).relative_to(paths.root)))
     page = build_report(paths, studies, params.scale)
     keep_listed(paths.results_digest, params.studies)
     print(f"report: {', '.join(studies)} -> {page.relative_to(paths.root)}")

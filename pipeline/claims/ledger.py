@@ -368,10 +368,8 @@ def _undecided(rows: Iterable[Mapping[str, Any]]) -> str:
                 f"no seed has this number (is every arm, facet and length of it one of the grid?): {row['measure']}"
             )
         elif row["answer"] == "undecided":
-            waits = (
-                row["low"] is not None and row["holds"] is None and row["not_converged"]
-            )  # it has an interval, and is no test all the same
-            still = f" (still improving: {row['not_converged']})" if waits else ""
+            waits = row["low"] is not None and row["holds"] is None  # it has an interval, and is no test all the same
+            still = f" (still improving: {row['not_converged']})" if waits and row["not_converged"] else ""
             reasons.append(f"{row['measure']}, is not shown to be {row['expected']} or not{still}")
     return join_first(reasons)
 

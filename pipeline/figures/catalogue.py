@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 
 from pipeline import figures
+from pipeline.config import Study
 from pipeline.errors import ConfigError, unknown_name
 from pipeline.figures.frame import Frame
 from pipeline.quantities import Grid
@@ -67,6 +68,16 @@ def figures_of(grid: Grid, wanted: Sequence[str] | None = None) -> list[Frame]:
     """Return the figures that a grid has what to draw for, in the order of `wanted`; None is every one."""
     frames = [FIGURES[name] for name in (FIGURES if wanted is None else wanted)]
     return [frame for frame in frames if frame.is_of(grid)]
+
+
+def check_study(study: Study, where: str) -> None:
+    """Check that every grid of a study, whose file is `where`, asks for figures that exist.
+
+    Raises:
+        ConfigError: If one does not.
+    """
+    for name, grid in study.grids.items():
+        check_figures(grid.figures, f"{where}.grids.{name}.figures")
 
 
 def check_figures(wanted: Sequence[str] | None, where: str) -> None:
