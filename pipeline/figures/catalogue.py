@@ -9,12 +9,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline import figures
-from pipeline.config import Study
 from pipeline.errors import ConfigError, unknown_name
 from pipeline.figures.frame import Frame
 from pipeline.quantities import Grid
+
+if TYPE_CHECKING:
+    from pipeline.config import Study
 
 _ORDER = (
     "gradient_by_lag",
