@@ -1,28 +1,39 @@
 """What a network must know of a cell; each cell's own file declares one of these.
 
-Shapes: D input, H hidden, G rows of all gates together (H rows each). `step` and `gate_values` are of one example at
-one timestep, as in the textbook, without batch, time or replicas: they are the reference of the fast loops, and what
-Jacobians are taken of.
+A cell is its textbook step: linear maps of states and input into pre-activation blocks, and a pointwise function of
+blocks and states. The loops over time, forward and backward, are derived from it (`derivation`, `recurrence`). A cell
+that is not of this form declares its step whole and is differentiated by autograd: slower, and as exact.
+
+Shapes: D input, H hidden. A step is of one example at one timestep, as in the textbook, without batch, time or
+replicas: it is the reference of the loops, and what Jacobians are taken of.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from pipeline.core.cells.recurrence import BackwardLoop, ForwardLoop, recurrence
+from pipeline.core.cells.derivation import Derivation, derive
+from pipeline.core.cells.recurrence import clipped_on_its_way_back
+
+H_AND_X, APART, H_ONLY, X_ONLY = "h + x", "h, x", "h", "x"
+"""What feeds a gate: the sum of a map of h and one of x, the two apart (as `name_h` and `name_x`), or one alone."""
 
 
 class States(NamedTuple):
-    """A state of the network, a tap on it, or a gradient in it: h, and c where the cell has one."""
+    """A state of the network, a tap on it, or a gradient in it: h, and as many of the others as the cell has."""
 
     h: Tensor
     c: Tensor | None = None
+    n: Tensor | None = None
+    m: Tensor | None = None
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the states that the cell has, in the order in which it declares them."""
@@ -41,17 +52,27 @@ class States(NamedTuple):
 class Weights(NamedTuple):
     """The parameters of one layer and direction, with the names, shapes and gate order of torch.nn.
 
+    What a cell has not is empty: a tensor of no rows.
+
     Attributes:
-        weight_ih: (G, D).
-        weight_hh: (G, H).
-        bias_ih: (G,).
-        bias_hh: (G,); added to `bias_ih`, except where a gate needs them apart (n of the GRU).
+        weight_ih: A block of H rows for each gate that x feeds, D columns.
+        weight_hh: A block of H rows for each gate that states feed, H columns for each such state.
+        bias_ih: As many rows as `weight_ih`.
+        bias_hh: As many rows as `weight_hh`; added to `bias_ih`, except where a gate needs them apart.
+        weight_u: A row of H for each parameter that a unit has for itself.
     """
 
     weight_ih: Tensor
     weight_hh: Tensor
     bias_ih: Tensor
     bias_hh: Tensor
+    weight_u: Tensor
+
+
+Blocks: TypeAlias = Any
+"""Pre-activations and per-unit parameters by name, as attributes: `a.f`, `a.n_h`, `a.p_i`."""
+Stepped: TypeAlias = tuple[tuple[Tensor, ...], Mapping[str, Tensor]]
+"""What a step returns: the states after it, and the values of the gates that open and close, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,44 +80,148 @@ class Cell:
     """A recurrent cell.
 
     Attributes:
-        gates: Names of the blocks of H rows in `weight_hh`, in order.
-        states: ("h",), or ("h", "c") where a cell state is carried beside h.
-        fuse: Returns the weights as one matrix [W_hh | W_ih | b], as the loops want it.
-        forward: The loop forward in time.
-        backward: The loop backward in time.
-        step: (x_t (D,), states before, weights) -> states after: one timestep of one example. Where there is a cell
-            state, a tap on c_t, (H,), may follow: it is added before h_t is made of it.
-        gate_values: The same arguments -> the value (H,) of every gate that opens and closes, by name; None where the
-            cell has none.
+        gates: What feeds each gate, by name, in the order of the rows of the weights.
+        states: Names of its states, the first ones of `States`.
+        pointwise: (blocks, states before) -> `Stepped`, of elementwise operations alone.
+        per_unit: Names of the parameters that each unit has for itself; `pointwise` finds them beside the blocks.
+        num_feeding: How many of the states `weight_hh` multiplies: the first ones.
+        num_outputs: How many of the states the next layer and the readout see: the first ones.
+        shared_map: Whether all gates that states feed share one map: `weight_hh` is then a single block.
+        prepare: Weights as trained -> as the step multiplies by them; None where they are the same.
+        whole_step: (x_t, states before, weights, taps) -> `Stepped`, in place of `pointwise`, for a cell that is not of
+            that form. It adds the taps, zeros where there are none, to the states where it makes them.
+        start: Function of (H, generator) that draws `weight_u`, (rows, H); None draws as torch.nn does.
         keep_gate: The gate that says how much of the past is kept: f of the LSTM, z of the GRU.
+        keeps_when_open: Whether that gate keeps where it is open (f), or where it is shut.
         derivative: φ'(a) in terms of h = φ(a), where h_t = φ(W_hh h_{t-1} + …); None for gated cells.
         torch_class: (input size, hidden size, ...) -> the same cell of torch.nn; None where torch has none.
     """
 
-    gates: tuple[str, ...]
-    states: tuple[str, ...]
-    fuse: Callable[[Weights], Tensor]
-    forward: ForwardLoop
-    backward: BackwardLoop
-    step: Callable[..., States]
-    gate_values: Callable[[Tensor, States, Weights], dict[str, Tensor]] | None = None
+    gates: Mapping[str, str]
+    states: tuple[str, ...] = ("h",)
+    pointwise: Callable[[Blocks, States], Stepped] | None = None
+    per_unit: tuple[str, ...] = ()
+    num_feeding: int = 1
+    num_outputs: int = 1
+    shared_map: bool = False
+    prepare: Callable[[Weights], Weights] | None = None
+    whole_step: Callable[[Tensor, States, Weights, States], Stepped] | None = None
+    start: Callable[[int, torch.Generator], Tensor] | None = None
     keep_gate: str | None = None
+    keeps_when_open: bool = True
     derivative: Callable[[Tensor], Tensor] | None = None
     torch_class: Callable[..., nn.RNNBase] | None = None
 
     @functools.cached_property
-    def function(self) -> type[torch.autograd.Function]:
-        """The autograd function of a whole sequence, made of the two loops; see `recurrence`."""
+    def fed_by_x(self) -> tuple[str, ...]:
+        """The gates that have rows in `weight_ih`."""
+        return tuple(gate for gate, feeds in self.gates.items() if feeds != H_ONLY)
 
-        def unroll(
-            x: Tensor, h_0: Tensor, c_0: Tensor | None, tap_h: Tensor | None, tap_c: Tensor | None, *parameters: Tensor
-        ) -> tuple[Tensor, ...]:
-            return self.unroll(x, States(h_0, c_0), Weights(*parameters), tap_h, tap_c).tensors()
+    @functools.cached_property
+    def fed_by_h(self) -> tuple[str, ...]:
+        """The gates that states feed; each has rows in `weight_hh`, if the map is not shared."""
+        return tuple(gate for gate, feeds in self.gates.items() if feeds != X_ONLY)
 
-        return recurrence(self.forward, self.backward, unroll, len(self.states), len(self.gates))
+    @functools.cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """The names of the pre-activation blocks: those that states alone feed first, those that x alone feeds last."""
+        kinds: dict[str, list[str]] = {H_ONLY: [], H_AND_X: [], X_ONLY: []}
+        for gate, feeds in self.gates.items():
+            if feeds == APART:
+                kinds[H_ONLY].append(f"{gate}_h")
+                kinds[X_ONLY].append(f"{gate}_x")
+            else:
+                kinds[feeds].append(gate)
+        return tuple(name for names in kinds.values() for name in names)
+
+    def shapes(self, input_size: int, hidden_size: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every parameter that the cell has, by name."""
+        rows_x = len(self.fed_by_x) * hidden_size
+        rows_h = (min(1, len(self.fed_by_h)) if self.shared_map else len(self.fed_by_h)) * hidden_size
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (rows_x, input_size),
+            "weight_hh": (rows_h, self.num_feeding * hidden_size),
+            "bias_ih": (rows_x,),
+            "bias_hh": (rows_h,),
+            "weight_u": (len(self.per_unit), hidden_size),
+        }
+        return {name: shape for name, shape in shapes.items() if shape[0]}
+
+    def weights(self, named: Mapping[str, Tensor]) -> Weights:
+        """Return the parameters of `shapes` as weights; those that the cell has not are empty."""
+        empty = named["weight_ih"].new_zeros(named["weight_ih"].shape[:-2] + (0,))
+        return Weights(*(named.get(name, empty) for name in Weights._fields))
+
+    @functools.cached_property
+    def derivation(self) -> Derivation:
+        """The step as two graphs of elementwise operations, forward and backward, that the fast loops are made of."""
+        if self.pointwise is None:
+            raise ValueError("expected a cell with a pointwise step, got one that declares its whole step")
+        sizes = (len(self.blocks), len(self.per_unit), len(self.states))
+
+        def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+            blocks, per_unit, before = (tensors[: sizes[0]], tensors[sizes[0] : -sizes[2]], tensors[-sizes[2] :])
+            return self._pointwise([*blocks, *per_unit], States(*before))[0]
+
+        return derive(flat, *sizes)
+
+    def _pointwise(self, values: Sequence[Tensor], before: States) -> Stepped:
+        assert self.pointwise is not None  # noqa: S101 - whoever calls has seen to it
+        names = (*self.blocks, *self.per_unit)
+        return self.pointwise(SimpleNamespace(**dict(zip(names, values, strict=True))), before)
+
+    def fused(self, weights: Weights) -> tuple[Tensor, Tensor]:
+        """Return the weights as the loops want them.
+
+        Returns:
+            [W_h | W_x | b], (H · blocks, H · num_feeding + D + 1), rows in the order of `blocks`; and the per-unit
+            parameters, (len(per_unit), H).
+        """
+        ih, hh, bias_ih, bias_hh, per_unit = weights if self.prepare is None else self.prepare(weights)
+        num_blocks, num_x, num_h = len(self.blocks), len(self.fed_by_x), len(self.fed_by_h)
+        H = len(ih) // num_x
+        weight_x, bias_x = _rows(ih, bias_ih, self.fed_by_x, self.blocks[num_blocks - num_x :])
+        weight_x, bias = pad(weight_x, (0, 0, (num_blocks - num_x) * H, 0)), pad(bias_x, ((num_blocks - num_x) * H, 0))
+        if num_h:
+            if self.shared_map:
+                hh, bias_hh = hh.repeat(num_h, 1), bias_hh.repeat(num_h)
+            weight_h, bias_h = _rows(hh, bias_hh, self.fed_by_h, self.blocks[:num_h])
+            weight_h, bias = pad(weight_h, (0, 0, 0, (num_blocks - num_h) * H)), bias + pad(bias_h, (0, (num_blocks - num_h) * H))
+        else:
+            weight_h = ih.new_zeros(len(ih), self.num_feeding * H)
+        return torch.cat([weight_h, weight_x, bias[:, None]], dim=1), per_unit
+
+    def step(self, x_t: Tensor, before: States, weights: Weights) -> States:
+        """Return the states after one timestep of one example, from x_t (D,) and the states before it, (H,) each."""
+        return States(*self._stepped(x_t, before, weights)[0])
+
+    def gate_values(self, x_t: Tensor, before: States, weights: Weights) -> dict[str, Tensor]:
+        """Return the value (H,) of every gate that opens and closes, by name; the arguments are those of `step`."""
+        return dict(self._stepped(x_t, before, weights)[1])
+
+    @functools.cached_property
+    def gate_names(self) -> tuple[str, ...]:
+        """The gates that open and close."""
+        weights = self.weights({name: torch.zeros(shape) for name, shape in self.shapes(1, 1).items()})
+        return tuple(self.gate_values(torch.zeros(1), States(*(torch.zeros(1) for _ in self.states)), weights))
+
+    def _stepped(self, x_t: Tensor, before: States, weights: Weights) -> Stepped:
+        if self.whole_step is not None:
+            return self.whole_step(x_t, before, weights, before.map(torch.zeros_like))
+        fused, per_unit = self.fused(weights)
+        return self._pointwise([*self._blocks(x_t, before, fused), *per_unit], before)
+
+    def _blocks(self, x_t: Tensor, before: States, fused: Tensor) -> tuple[Tensor, ...]:
+        column = torch.cat([*before.tensors()[: self.num_feeding], x_t])
+        return (fused[:, :-1] @ column + fused[:, -1]).chunk(len(self.blocks))
 
     def unroll(
-        self, x_TBD: Tensor, start: States, weights: Weights, tap_h: Tensor | None = None, tap_c: Tensor | None = None
+        self,
+        x_TBD: Tensor,
+        start: States,
+        weights: Weights,
+        taps: States | None = None,
+        state_threshold: float | None = None,
     ) -> States:
         """Return the states at every timestep, (T, B, H), by the textbook's step, in ordinary operations.
 
@@ -106,21 +231,42 @@ class Cell:
             x_TBD: Inputs.
             start: States before the first timestep, (B, H).
             weights: Of one replica.
-            tap_h: Added to h_t, (T, B, H).
-            tap_c: Added to c_t, (T, B, H).
+            taps: Added to the states where they are made, (T, B, H) each.
+            state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
         """
+        if self.whole_step is None:
+            fused, per_unit = self.fused(weights)
 
-        def of_one(x_t: Tensor, before: tuple[Tensor, ...], *tap: Tensor) -> tuple[Tensor, ...]:
-            return self.step(x_t, States(*before), weights, *tap).tensors()
+        def of_one(x_t: Tensor, before: tuple[Tensor, ...], taps_t: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            state = States(*before)
+            if self.whole_step is not None:
+                tapped = States(*taps_t) if taps_t else state.map(torch.zeros_like)
+                return self.whole_step(x_t, state, weights, tapped)[0]
+            blocks = self._blocks(x_t, state, fused)
+            if not taps_t:
+                return self._pointwise([*blocks, *per_unit], state)[0]
+            return tuple(self.derivation.stepped(*blocks, *per_unit, *before, *taps_t))
 
         batched, before, found = torch.vmap(of_one), start.tensors(), []
         for t, x_t in enumerate(x_TBD.unbind(0)):
-            h, *c = batched(x_t, before, *([] if tap_c is None else [tap_c[t]]))
-            before = (h if tap_h is None else h + tap_h[t], *c)
+            h, *others = batched(x_t, before, () if taps is None else tuple(tap[t] for tap in taps.tensors()))
+            before = (h if state_threshold is None else clipped_on_its_way_back(h, state_threshold), *others)
             found.append(before)
         return States(*(torch.stack(each) for each in zip(*found, strict=True)))
 
+    def unroll_flat(self, x_TBD: Tensor, *values: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the states of `unroll` from inputs, first states, taps (or None for each) and parameters, in a row."""
+        size = len(self.states)
+        start, taps, parameters = values[:size], values[size : 2 * size], values[2 * size :]
+        known = [tap for tap in taps if tap is not None]
+        states, weights = States(*start), Weights(*parameters)  # type: ignore[arg-type]
+        return self.unroll(x_TBD, states, weights, States(*known) if known else None).tensors()
 
-def fuse_summed(weights: Weights) -> Tensor:
-    """Return [W_hh | W_ih | b_ih + b_hh], (G, H + D + 1)."""
-    return torch.cat([weights.weight_hh, weights.weight_ih, (weights.bias_ih + weights.bias_hh)[:, None]], dim=1)
+
+def _rows(weight: Tensor, bias: Tensor, gates: Sequence[str], blocks: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return the rows of `gates` and their biases in the order of `blocks`; n_h and n_x are blocks of the gate n."""
+    wanted = [block if block in gates else block.rpartition("_")[0] for block in blocks]
+    if wanted == list(gates):
+        return weight, bias
+    by_gate = dict(zip(gates, zip(weight.chunk(len(gates)), bias.chunk(len(gates)), strict=True), strict=True))
+    return torch.cat([by_gate[gate][0] for gate in wanted]), torch.cat([by_gate[gate][1] for gate in wanted])

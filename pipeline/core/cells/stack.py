@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.core.cells import CELLS
 from pipeline.core.cells.cell import Cell, States, Weights
-from pipeline.core.cells.recurrence import is_transformed, refuse_clipping
+from pipeline.core.cells.recurrence import Call, Recurrence, is_transformed, refuse_clipping
 
 FORWARD, BACKWARD = "forward", "backward"
 
@@ -76,13 +76,14 @@ class RecurrentStack(nn.Module):
         self._cell = cell
         self.hidden_size = hidden_size
         self.places = places_of(num_layers, bidirectional)
-        self.output_size = hidden_size * (2 if bidirectional else 1)
+        self.num_directions = 2 if bidirectional else 1
+        self.output_size = hidden_size * self.cell.num_outputs * self.num_directions
         for place in self.places:
-            num_inputs = input_size if place.layer == 0 else self.output_size
-            rows, bound = len(self.cell.gates) * hidden_size, hidden_size**-0.5
-            shapes = ((rows, num_inputs), (rows, hidden_size), (rows,), (rows,))
-            for name, shape in zip(Weights._fields, shapes, strict=True):
+            num_inputs, bound = input_size if place.layer == 0 else self.output_size, hidden_size**-0.5
+            for name, shape in self.cell.shapes(num_inputs, hidden_size).items():
                 drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+                if name == "weight_u" and self.cell.start is not None:
+                    drawn = self.cell.start(hidden_size, generator)
                 self.register_parameter(f"{name}{place.suffix}", nn.Parameter(drawn))
 
     @property
@@ -92,7 +93,8 @@ class RecurrentStack(nn.Module):
 
     def weights(self, place: Place) -> Weights:
         """Return the parameters of one layer and direction."""
-        return Weights(*(getattr(self, f"{name}{place.suffix}") for name in Weights._fields))
+        names = self.cell.shapes(1, 1)
+        return self.cell.weights({name: getattr(self, f"{name}{place.suffix}") for name in names})
 
     def forward(
         self,
@@ -117,21 +119,21 @@ class RecurrentStack(nn.Module):
         layer_input = x_TBD
         for index, place in enumerate(self.places):
             if index and place.layer != self.places[index - 1].layer:
-                layer_input = _beside(states[-self.num_directions :])
+                layer_input = self._beside(states)
 
             def in_its_time(sequence: Tensor, direction: str = place.direction) -> Tensor:
                 return turned_round(sequence, lengths_B) if direction == BACKWARD else sequence
 
             zeros = States(*(x_TBD.new_zeros(x_TBD.shape[1], self.hidden_size) for _ in self.cell.states))
             start = zeros if initial is None else initial[index]
-            tap_h, tap_c = (None, None) if taps is None else taps[index].map(in_its_time)
-            run = self._recur(in_its_time(layer_input), self.weights(place), start, (tap_h, tap_c), state_threshold)
+            tap = None if taps is None else taps[index].map(in_its_time)
+            run = self._recur(in_its_time(layer_input), self.weights(place), start, tap, state_threshold)
             inputs.append(layer_input)
             states.append(run.map(in_its_time))
             ends = zip(run.tensors(), start.tensors(), strict=True)
             final.append(States(*(last_of(state, before, lengths_B) for state, before in ends)))
         return StackRun(
-            outputs=_beside(states[-self.num_directions :]),
+            outputs=self._beside(states),
             inputs=tuple(inputs),
             states=tuple(states),
             final=tuple(final),
@@ -142,28 +144,27 @@ class RecurrentStack(nn.Module):
         x_TBD: Tensor,
         weights: Weights,
         start: States,
-        taps: tuple[Tensor | None, Tensor | None],
+        taps: States | None,
         state_threshold: float | None,
     ) -> States:
         """Return the states of one layer and direction at every timestep, (T, B, H), in its own order of time."""
+        cell = self.cell
         if is_transformed():
             refuse_clipping(state_threshold)
-            return self.cell.unroll(x_TBD, start, weights, *taps)
-        tensors = (x_TBD, self.cell.fuse(weights), *start, *taps)
+            return cell.unroll(x_TBD, start, weights, taps)
+        if cell.whole_step is not None:
+            return cell.unroll(x_TBD, start, weights, taps, state_threshold)
+        fused, per_unit = cell.fused(weights)
+        given = [None] * len(cell.states) if taps is None else taps.tensors()
+        tensors = (x_TBD, fused, per_unit, *start.tensors(), *given, *weights)
         arguments = [None if tensor is None else tensor.unsqueeze(0) for tensor in tensors]
-        parameters = [parameter.unsqueeze(0) for parameter in weights]
-        found = self.cell.function.apply(*arguments, torch.is_grad_enabled(), state_threshold, *parameters)
-        return States(*(state.squeeze(0) for state in found[: len(self.cell.states)]))
+        found = Recurrence.apply(Call(cell, torch.is_grad_enabled(), state_threshold), *arguments)
+        return States(*(state.squeeze(0) for state in found))
 
-    @property
-    def num_directions(self) -> int:
-        """2 where layers run both ways, else 1."""
-        return self.output_size // self.hidden_size
-
-
-def _beside(states: Sequence[States]) -> Tensor:
-    """Return h of the directions of a layer beside each other, (T, B, F)."""
-    return states[0].h if len(states) == 1 else torch.cat([state.h for state in states], dim=2)
+    def _beside(self, states: Sequence[States]) -> Tensor:
+        """Return what the directions of the last layer put out beside each other, (T, B, F)."""
+        seen = [state for each in states[-self.num_directions :] for state in each.tensors()[: self.cell.num_outputs]]
+        return seen[0] if len(seen) == 1 else torch.cat(seen, dim=2)
 
 
 def turned_round(x_TBF: Tensor, lengths_B: Tensor | None) -> Tensor:

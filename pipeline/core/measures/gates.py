@@ -48,7 +48,7 @@ def gate_values(cell: Cell, weights: Weights, x_RTBD: Tensor, states: Sequence[T
     Raises:
         ValueError: If the cell has no gates.
     """
-    if cell.gate_values is None:
+    if not cell.gate_names:
         raise ValueError(f"expected a cell with gates, got one of {', '.join(cell.gates)} alone")
     values: dict[str, Tensor] = map_timesteps(cell.gate_values, weights, x_RTBD, states)
     return values

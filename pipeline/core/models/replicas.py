@@ -236,4 +236,4 @@ class Replicas:
         """Return the parameters of one layer and direction of one of the model's stacks, (R, ...) each."""
         named, stack = self.named(flat_RP), self.model.stacks[part]
         prefix = next(name for name, module in self.model.named_modules() if module is stack)
-        return Weights(*(named[f"{prefix}.{name}{place.suffix}"] for name in Weights._fields))
+        return stack.cell.weights({name: named[f"{prefix}.{name}{place.suffix}"] for name in stack.cell.shapes(1, 1)})

@@ -151,7 +151,7 @@ class TrialSpec(Checked):
         expected = "a rule outside the recurrence beside a regulariser, whose gradient a pass clipped inside it lacks"
         alone = self.clipping.state_threshold is None or not self.regularisation.traces
         require(alone, "clipping.name", expected, self.clipping.name)
-        gated = CELLS[self.model.cell].gate_values is not None
+        gated = bool(CELLS[self.model.cell].gate_names)
         expected = f"measures that the cell {self.model.cell!r} has: it has no gates"
         require(gated or "gates" not in self.diagnostics.measures, "diagnostics.measures", expected, "gates")
         self.regularisation.check(self.model)

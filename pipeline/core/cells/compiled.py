@@ -1,0 +1,503 @@
+"""The loops over time in C, made from a cell's derivation and compiled at first use with the system's C compiler.
+
+One replica at a time, float32: its pre-activations of a timestep stay in the first cache, the recurrent product runs
+over packed panels of the weights, and the pointwise step is vectorised by the compiler, for whatever the processor has.
+A sum is always added in the same order, whatever the size of the batch or the number of timesteps.
+
+The library lies in a cache folder under a name made of its source, the compiler and the processor: nothing is compiled
+twice, and none is used on a processor for which it was not made. Without a compiler the eager loops run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import hashlib
+import logging
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from pipeline.core.cells.derivation import Derivation, inputs_of, operation, outputs_of
+
+if TYPE_CHECKING:
+    from pipeline.core.cells.recurrence import Piece
+
+LOG = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "GRADIENT_DYNAMICS_CACHE"
+"""The environment variable that names the cache folder, where it is not to be that of the user."""
+
+FLAGS = ("-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+NATIVE = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ("-mcpu=native",), ())
+"""What makes a compiler use all that the processor has; the first that it accepts is taken."""
+
+EXPRESSIONS = {
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "rsub": "{1} - {0}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "neg": "-{0}",
+    "abs": "fabsf({0})",
+    "sign": "({0} > 0) - ({0} < 0)",
+    "square": "{0} * {0}",
+    "reciprocal": "1.0f / {0}",
+    "sqrt": "sqrtf({0})",
+    "exp": "exp_({0})",
+    "log": "logf({0})",
+    "log1p": "log1pf({0})",
+    "sin": "sinf({0})",
+    "cos": "cosf({0})",
+    "sigmoid": "sigmoid_({0})",
+    "tanh": "tanh_({0})",
+    "relu": "{0} < 0.0f ? 0.0f : {0}",
+    "leaky_relu": "{0} < 0.0f ? {0} * {1} : {0}",
+    "maximum": "{0} > {1} || {0} != {0} ? {0} : {1}",
+    "minimum": "{0} < {1} || {0} != {0} ? {0} : {1}",
+    "clamp_min": "{0} < {1} ? {1} : {0}",
+    "clamp_max": "{0} > {1} ? {1} : {0}",
+    "gt": "{0} > {1}",
+    "ge": "{0} >= {1}",
+    "lt": "{0} < {1}",
+    "le": "{0} <= {1}",
+    "eq": "{0} == {1}",
+    "ne": "{0} != {1}",
+    "logical_and": "{0} && {1}",
+    "logical_not": "!{0}",
+    "where": "{0} ? {1} : {2}",
+    "zeros_like": "0.0f",
+    "ones_like": "1.0f",
+    "full_like": "{1}",
+    "scalar_tensor": "{0}",
+    "sigmoid_backward": "{0} * (1.0f - {1}) * {1}",
+    "tanh_backward": "{0} * (1.0f - {1} * {1})",
+    "threshold_backward": "{1} <= {2} ? 0.0f : {0}",
+    "leaky_relu_backward": "{1} > 0.0f ? {0} : {0} * {2}",
+}
+"""Operations of torch as C, so that a NaN stays one."""
+
+HEADER = """
+#include <math.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+enum { WIDTH = 16, VECTORS = 2, ROWS = 8 };
+#elif defined(__AVX__)
+enum { WIDTH = 8, VECTORS = 2, ROWS = 4 };
+#else
+enum { WIDTH = 4, VECTORS = 4, ROWS = 4 };
+#endif
+enum { PANEL = WIDTH * VECTORS };
+typedef float vector __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+
+static inline float of_bits(int bits) { float x; memcpy(&x, &bits, 4); return x; }
+
+/* e^x to 2 units in the last place (Cephes' polynomial); 2^k in two factors, so that it may overflow and underflow. */
+static inline float exp_(float x) {
+    float y = x > 89.0f ? 89.0f : x;
+    y = y < -104.0f ? -104.0f : y;
+    float rounded = y * 1.44269504088896341f + 12582912.0f;
+    int k; memcpy(&k, &rounded, 4); k -= 0x4B400000;
+    float n = rounded - 12582912.0f;
+    float r = y - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f; p = p * r + 8.3334519073e-3f; p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f; p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int half = k >> 1;
+    return p * of_bits((half + 127) << 23) * of_bits((k - half + 127) << 23);
+}
+
+static inline float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }
+
+static inline float tanh_(float x) {
+    float a = fabsf(x), z = x * x;
+    float p = -5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f; p = p * z - 5.37397155531e-2f; p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    float near = p * z * x + x;
+    float far = copysignf(1.0f - 2.0f / (exp_(2.0f * a) + 1.0f), x);
+    return a < 0.625f ? near : far;
+}
+
+/* Packs w, (columns, depth) by rows of `stride`, into panels of columns: (panels, depth, PANEL). */
+static void pack(long columns, long depth, const float *w, long column_stride, long depth_stride, float *out) {
+    for (long first = 0; first < columns; first += PANEL)
+        for (long k = 0; k < depth; k++, out += PANEL)
+            for (long j = 0; j < PANEL; j++)
+                out[j] = first + j < columns ? w[(first + j) * column_stride + k * depth_stride] : 0.0f;
+}
+
+/* out[i][:] += x[i][:] @ w for ROWS rows and one panel of w. */
+static inline __attribute__((always_inline)) void tile(
+    const int rows, long depth, const float *restrict x, long x_stride, const float *restrict w, float *out, long out_stride) {
+    vector sum[ROWS][VECTORS];
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < VECTORS; v++) sum[i][v] = *(const vector *)(out + i * out_stride + v * WIDTH);
+    for (long k = 0; k < depth; k++, w += PANEL)
+        for (int i = 0; i < rows; i++)
+            for (int v = 0; v < VECTORS; v++) sum[i][v] += x[i * x_stride + k] * *(const vector *)(w + v * WIDTH);
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < VECTORS; v++) *(vector *)(out + i * out_stride + v * WIDTH) = sum[i][v];
+}
+
+/* out (B, columns rounded up to panels) += x (B, depth) @ packed w. */
+static void product(
+    long B, long depth, long columns, const float *x, long x_stride, const float *w, float *out, long out_stride) {
+    for (long first = 0; first < columns; first += PANEL, w += depth * PANEL) {
+        long b = 0;
+        for (; b + ROWS <= B; b += ROWS) tile(ROWS, depth, x + b * x_stride, x_stride, w, out + b * out_stride + first, out_stride);
+        for (; b < B; b++) tile(1, depth, x + b * x_stride, x_stride, w, out + b * out_stride + first, out_stride);
+    }
+}
+"""
+
+LOOPS = """
+enum {{ BLOCKS = {blocks}, FED_BY_H = {fed_by_h}, FED_BY_X = {fed_by_x}, FEEDING = {feeding}, STATES = {states}, KEPT = {kept} }};
+
+long panel(void) {{ return PANEL; }}
+
+static long rounded_up(long n) {{ return (n + PANEL - 1) / PANEL * PANEL; }}
+
+/* Floats of scratch that a pass needs. */
+long scratch_size(long B, long H, long D) {{
+    long rows_h = rounded_up(FED_BY_H * H), rows_x = rounded_up(FED_BY_X * H);
+    return FEEDING * (rows_h * H + FED_BY_H * H * rounded_up(H)) + rows_x * D + (B + 1) * (BLOCKS * H + PANEL)
+        + (KEPT + STATES) * H;
+}}
+
+/* States, taps: (T + 1, B, H) and (T, B, H) each; x by strides; weight (BLOCKS * H, FEEDING * H + D + 1). */
+void forward(
+    long T, long B, long H, long D, const float *weight, const float *x, long x_t, long x_b, const float *unit,
+    float *kept, float *const *state, const float *const *tap, const long *tap_t, const long *tap_b, float *scratch) {{
+    const long Z = FEEDING * H + D + 1, first_x = (BLOCKS - FED_BY_X) * H, A = BLOCKS * H + PANEL;
+    float *weight_h[FEEDING + 1];
+    for (int s = 0; s < FEEDING; s++, scratch += rounded_up(FED_BY_H * H) * H)
+        pack(FED_BY_H * H, H, weight + s * H, Z, 1, weight_h[s] = scratch);
+    float *weight_x = scratch, *bias = scratch + rounded_up(FED_BY_X * H) * D, *a = bias + A, *unused = a + B * A;
+    pack(FED_BY_X * H, D, weight + first_x * Z + FEEDING * H, Z, 1, weight_x);
+    for (long g = 0; g < BLOCKS * H; g++) bias[g] = weight[g * Z + Z - 1];
+    for (long t = 0; t < T; t++) {{
+        for (long b = 0; b < B; b++) memcpy(a + b * A, bias, 4 * BLOCKS * H);
+        product(B, D, FED_BY_X * H, x + t * x_t, x_b, weight_x, a + first_x, A);
+        for (int s = 0; s < FEEDING; s++)
+            product(B, H, FED_BY_H * H, state[s] + t * B * H, H, weight_h[s], a, A);
+        for (long b = 0; b < B; b++) {{
+            const float *restrict p = a + b * A;
+            float *restrict k = kept ? kept + (t * B + b) * KEPT * H : unused;
+            {forward_pointers}
+            if (tap) {{
+                {tap_pointers}
+                _Pragma("GCC ivdep")
+                for (long j = 0; j < H; j++) {{ {forward_tapped} }}
+            }} else {{
+                _Pragma("GCC ivdep")
+                for (long j = 0; j < H; j++) {{ {forward} }}
+            }}
+        }}
+    }}
+}}
+
+/* `grad_a` is (T, B, BLOCKS * H); `carried` of each state is (B, H rounded up to panels). */
+void backward(
+    long T, long B, long H, long D, const float *weight, const float *unit, const float *kept, float *const *state,
+    const float *const *direct, const long *direct_t, const long *direct_b, float *const *total, float *const *carried,
+    double threshold, float *unit_grad, float *grad_a, float *scratch) {{
+    const long Z = FEEDING * H + D + 1, C = rounded_up(H), G = BLOCKS * H;
+    float *weight_h[FEEDING + 1];
+    for (int s = 0; s < FEEDING; s++, scratch += FED_BY_H * H * C)
+        pack(H, FED_BY_H * H, weight + s * H, 1, Z, weight_h[s] = scratch);
+    float *unused = scratch;
+    for (long t = T - 1; t >= 0; t--) {{
+        for (int s = 0; s < STATES; s++)
+            if (direct[s])
+                for (long b = 0; b < B; b++)
+                    for (long j = 0; j < H; j++) carried[s][b * C + j] += direct[s][t * direct_t[s] + b * direct_b[s] + j];
+        if (threshold >= 0)
+            for (long b = 0; b < B; b++) {{
+                double square = 0;
+                for (long j = 0; j < H; j++) square += (double)carried[0][b * C + j] * carried[0][b * C + j];
+                double scale = threshold / sqrt(square);
+                scale = scale > 1 ? 1 : scale;
+                for (long j = 0; j < H; j++) carried[0][b * C + j] = carried[0][b * C + j] * scale;
+            }}
+        for (long b = 0; b < B; b++) {{
+            const float *restrict k = kept + (t * B + b) * KEPT * H;
+            float *restrict d = grad_a + (t * B + b) * G;
+            {backward_pointers}
+            _Pragma("GCC ivdep")
+            for (long j = 0; j < H; j++) {{ {backward} }}
+        }}
+        for (int s = 0; s < FEEDING; s++)
+            product(B, FED_BY_H * H, H, grad_a + t * B * G, G, weight_h[s], carried[s], C);
+    }}
+}}
+"""
+
+
+class CompiledError(RuntimeError):
+    """A step that cannot be written in C, or a compiler that does not compile it."""
+
+
+def source_of(derivation: Derivation, num_fed_by_h: int, num_fed_by_x: int, num_feeding: int) -> str:
+    """Return the loops of a cell as C.
+
+    Raises:
+        CompiledError: If the step has an operation that is not in `EXPRESSIONS`.
+    """
+    S, V = derivation.num_states, derivation.num_per_unit
+    states, units = range(S), range(V)
+    before, after = [f"before_{s}[j]" for s in states], [f"after_{s}[j]" for s in states]
+    blocks, unit = [f"p[{i} * H + j]" for i in range(derivation.num_blocks)], [f"unit[{v} * H + j]" for v in units]
+    kept = [f"k[{i} * H + j]" for i in range(derivation.num_kept)]
+    stepped = [*blocks, *unit, *before]
+    found = [f"d[{i} * H + j]" for i in range(derivation.num_blocks)]
+    found += [*(f"unit_grad[{v} * H + j] +" for v in units), *(f"carry_{s}[j]" for s in states)]
+    found += [f"total_{s}[j]" for s in states]
+    row = "(t * B + b) * H"
+    around = [f"const float *restrict before_{s} = state[{s}] + {row};" for s in states]
+    return HEADER + LOOPS.format(
+        blocks=derivation.num_blocks,
+        fed_by_h=num_fed_by_h,
+        fed_by_x=num_fed_by_x,
+        feeding=num_feeding if num_fed_by_h else 0,
+        states=S,
+        kept=derivation.num_kept,
+        forward_pointers=" ".join([*around, *(f"float *restrict after_{s} = state[{s}] + {row} + B * H;" for s in states)]),
+        tap_pointers=" ".join(f"const float *restrict tap_{s} = tap[{s}] + t * tap_t[{s}] + b * tap_b[{s}];" for s in states),
+        forward=_body(derivation.forward.graph, stepped, [*after, *kept]),
+        forward_tapped=_body(
+            derivation.forward_tapped.graph, [*stepped, *(f"tap_{s}[j]" for s in states)], [*after, *kept]
+        ),
+        backward_pointers=" ".join(
+            [
+                *around,
+                *(f"const float *restrict after_{s} = before_{s} + B * H;" for s in states),
+                *(f"float *restrict carry_{s} = carried[{s}] + b * C;" for s in states),
+                *(f"float *restrict total_{s} = total[{s}] ? total[{s}] + {row} : unused + {s} * H;" for s in states),
+            ]
+        ),
+        backward=_body(
+            derivation.backward.graph, [*kept, *unit, *before, *after, *(f"carry_{s}[j]" for s in states)], found
+        ),
+    )
+
+
+def _body(graph: fx.Graph, given: Sequence[str], wanted: Sequence[str]) -> str:
+    """Return the statements that compute a graph for one unit, from the places `given` to the places `wanted`."""
+    names: dict[fx.Node, str] = {}
+    lines = []
+    for node, place in zip(inputs_of(graph), given, strict=True):
+        names[node] = f"v{len(names)}"
+        if node.users:
+            lines.append(f"const float {names[node]} = {place};")
+    for node in graph.nodes:
+        if node.op == "call_function":
+            names[node] = f"v{len(names)}"
+            lines.append(f"const {_type(node)} {names[node]} = {_expression(node, names)};")
+    lines += [f"{place}{'=' if place.endswith('+') else ' ='} {names[node]};" for place, node in zip(wanted, outputs_of(graph), strict=True)]
+    return "\n                    ".join(lines)
+
+
+def _type(node: fx.Node) -> str:
+    return "int" if node.meta["val"].dtype == torch.bool else "float"
+
+
+def _expression(node: fx.Node, names: dict[fx.Node, str]) -> str:
+    defaults = [argument.default_value for argument in node.target._schema.arguments[len(node.args) :]]  # type: ignore[union-attr]
+    operands = [names[arg] if isinstance(arg, fx.Node) else arg for arg in (*node.args, *defaults)]
+    if operation(node) == "pow" and operands[1] == 2:
+        return f"{operands[0]} * {operands[0]}"
+    if operation(node) not in EXPRESSIONS or node.kwargs.get("alpha", 1) != 1:
+        raise CompiledError(f"the operation {node.target} has no form in C")
+    numbers = [_literal(each) for each in operands if isinstance(each, str | float | int)]
+    return EXPRESSIONS[operation(node)].format(*numbers)
+
+
+def _literal(operand: str | float) -> str:
+    if isinstance(operand, str):
+        return operand
+    return f"({float(operand)!r}f)" if math.isfinite(operand) else f"({'-' if operand < 0 else ''}INFINITY)"
+
+
+def cache_folder() -> Path:
+    """Return where compiled loops lie: the user's cache, or the folder that the environment names."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradient-dynamics"
+
+
+@functools.cache
+def compiler() -> str | None:
+    """Return the path of the system's C compiler, or None."""
+    return next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+
+
+@functools.cache
+def _processor() -> str:
+    """Return what the processor is able to do, as far as the system says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    able = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return " ".join([platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability(), able])
+
+
+def library_of(source: str, folder: Path | None = None) -> Path:
+    """Return the compiled library of a source, after compiling it where it is not in the cache.
+
+    Raises:
+        CompiledError: If there is no compiler, or it fails.
+    """
+    cc = compiler()
+    if cc is None:
+        raise CompiledError("there is no C compiler (cc, gcc or clang)")
+    version = _version(cc)
+    key = hashlib.sha256("\0".join([source, *FLAGS, str(NATIVE), version, _processor()]).encode()).hexdigest()[:20]
+    folder = cache_folder() if folder is None else folder
+    library = folder / f"{key}.so"
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"{key}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes second waits, and finds it
+        if not library.exists():
+            _compile(cc, source, library)
+    return library
+
+
+@functools.cache
+def _version(cc: str) -> str:
+    return subprocess.run([cc, "--version"], capture_output=True, text=True, check=False).stdout
+
+
+def _compile(cc: str, source: str, library: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=library.parent) as place:
+        written, made = Path(place) / "loops.c", Path(place) / "loops.so"
+        written.write_text(source, encoding="utf-8")
+        for native in NATIVE:
+            command = [cc, *FLAGS, *native, str(written), "-o", str(made), "-lm"]
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            if run.returncode == 0:
+                os.replace(made, library)
+                return
+    raise CompiledError(f"{cc} failed: {run.stderr.strip()}")
+
+
+class Compiled:
+    """The loops of one cell in C; an `Engine` of `pipeline.core.cells.recurrence`."""
+
+    name = "compiled"
+    replicas_at_once = False
+
+    def __init__(self, library: Path) -> None:
+        self._loops = ctypes.CDLL(str(library))
+        for name, result in (("panel", ctypes.c_long), ("scratch_size", ctypes.c_long), ("forward", None), ("backward", None)):
+            getattr(self._loops, name).restype = result
+        self._panel = int(self._loops.panel())
+
+    def padded(self, num_hidden: int) -> int:  # noqa: D102
+        return -(-num_hidden // self._panel) * self._panel
+
+    def forward(self, weight_RGZ: Tensor, x_RNBD: Tensor, piece: Piece, taps: Sequence[Tensor | None]) -> None:  # noqa: D102
+        (_, N, B, D), H = x_RNBD.shape, piece.states[0].shape[-1]
+        x, weight, scratch = _by_rows(x_RNBD), weight_RGZ.contiguous(), self._scratch(B, H, D)
+        given = [_by_rows(tap) for tap in taps if tap is not None]
+        self._loops.forward(
+            *_longs(N, B, H, D),
+            _pointer(weight),
+            _pointer(x),
+            *_longs(x.stride(1), x.stride(2)),
+            _pointer(piece.per_unit_RVH),
+            _pointer(piece.kept),
+            _pointers(piece.states),
+            _pointers(given) if given else None,
+            _array(tap.stride(1) for tap in given),
+            _array(tap.stride(2) for tap in given),
+            _pointer(scratch),
+        )
+
+    def backward(  # noqa: D102
+        self,
+        weight_RGZ: Tensor,
+        grad_a_RNBG: Tensor,
+        piece: Piece,
+        direct: Sequence[Tensor | None],
+        total: Sequence[Tensor | None],
+        carried: Sequence[Tensor],
+        grad_per_unit_RVH: Tensor,
+        num_inputs: int,
+        state_threshold: float | None,
+    ) -> None:
+        (_, N, B, _), H = grad_a_RNBG.shape, piece.states[0].shape[-1]
+        weight, scratch = weight_RGZ.contiguous(), self._scratch(B, H, num_inputs)
+        given = [None if grad is None else _by_rows(grad) for grad in direct]
+        self._loops.backward(
+            *_longs(N, B, H, num_inputs),
+            _pointer(weight),
+            _pointer(piece.per_unit_RVH),
+            _pointer(piece.kept),
+            _pointers(piece.states),
+            _pointers(given),
+            _array(0 if grad is None else grad.stride(1) for grad in given),
+            _array(0 if grad is None else grad.stride(2) for grad in given),
+            _pointers(total),
+            _pointers(carried),
+            ctypes.c_double(-1.0 if state_threshold is None else state_threshold),
+            _pointer(grad_per_unit_RVH),
+            _pointer(grad_a_RNBG),
+            _pointer(scratch),
+        )
+
+    def _scratch(self, num_examples: int, num_hidden: int, num_inputs: int) -> Tensor:
+        return torch.empty(self._loops.scratch_size(*_longs(num_examples, num_hidden, num_inputs)))
+
+
+def _by_rows(tensor_RNBF: Tensor) -> Tensor:
+    """Return the tensor so that its last dimension is contiguous; one number expanded over all stays one row."""
+    if tensor_RNBF.stride(-1) == 1 or tensor_RNBF.shape[-1] == 1:
+        return tensor_RNBF
+    if not any(tensor_RNBF.stride()):
+        return tensor_RNBF[0, 0, 0].contiguous().expand_as(tensor_RNBF)
+    return tensor_RNBF.contiguous()
+
+
+def _longs(*numbers: int) -> tuple[ctypes.c_long, ...]:
+    return tuple(map(ctypes.c_long, numbers))
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _pointers(tensors: Sequence[Tensor | None]) -> Any:
+    return (ctypes.c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
+
+
+def _array(numbers: Iterable[int]) -> Any:
+    values = list(numbers)
+    return (ctypes.c_long * len(values))(*values)
+
+
+@functools.cache
+def engine(derivation: Derivation, num_fed_by_h: int, num_fed_by_x: int, num_feeding: int) -> Compiled | None:
+    """Return the compiled loops of a cell; None where they cannot be had, after one line on what that costs."""
+    try:
+        return Compiled(library_of(source_of(derivation, num_fed_by_h, num_fed_by_x, num_feeding)))
+    except (CompiledError, OSError) as error:
+        LOG.warning("recurrences run in torch's own operations, several times slower: %s", error)
+        return None
