@@ -188,7 +188,7 @@ class Cell:
             weight_h, bias_h = _rows(hh, bias_hh, self.fed_by_h, self.blocks[:num_h])
             weight_h, bias = pad(weight_h, (0, 0, 0, (num_blocks - num_h) * H)), bias + pad(bias_h, (0, (num_blocks - num_h) * H))
         else:
-            weight_h = ih.new_zeros(len(ih), self.num_feeding * H)
+            weight_h = ih.new_zeros(len(ih), 0)
         return torch.cat([weight_h, weight_x, bias[:, None]], dim=1), per_unit
 
     def step(self, x_t: Tensor, before: States, weights: Weights) -> States:

@@ -21,7 +21,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from torch import Tensor, fx
 from pipeline.core.cells.derivation import Derivation, inputs_of, operation, outputs_of
 
 if TYPE_CHECKING:
-    from pipeline.core.cells.recurrence import Piece
+    from pipeline.core.cells.recurrence import Gradients, Run
 
 LOG = logging.getLogger(__name__)
 
@@ -132,50 +133,79 @@ static inline float tanh_(float x) {
     return a < 0.625f ? near : far;
 }
 
-/* Packs w, (columns, depth) by rows of `stride`, into panels of columns: (panels, depth, PANEL). */
-static void pack(long columns, long depth, const float *w, long column_stride, long depth_stride, float *out) {
-    for (long first = 0; first < columns; first += PANEL)
-        for (long k = 0; k < depth; k++, out += PANEL)
-            for (long j = 0; j < PANEL; j++)
+/* Packs w, (columns, depth) by strides, into panels: (columns / width, depth, width), zeros where columns end. */
+static void pack(
+    const int width, long columns, long depth, const float *w, long column_stride, long depth_stride, float *out) {
+    for (long first = 0; first < columns; first += width)
+        for (long k = 0; k < depth; k++, out += width)
+            for (long j = 0; j < width; j++)
                 out[j] = first + j < columns ? w[(first + j) * column_stride + k * depth_stride] : 0.0f;
 }
 
-/* out[i][:] += x[i][:] @ w for ROWS rows and one panel of w. */
+/* out[i][:] += x[i][:] @ w for some rows and some vectors of a panel. */
 static inline __attribute__((always_inline)) void tile(
-    const int rows, long depth, const float *restrict x, long x_stride, const float *restrict w, float *out, long out_stride) {
+    const int rows, const int vectors, long depth, const float *restrict x, const long x_row, const long x_depth,
+    const float *restrict w, float *out, long out_row) {
     vector sum[ROWS][VECTORS];
     for (int i = 0; i < rows; i++)
-        for (int v = 0; v < VECTORS; v++) sum[i][v] = *(const vector *)(out + i * out_stride + v * WIDTH);
-    for (long k = 0; k < depth; k++, w += PANEL)
+        for (int v = 0; v < vectors; v++) sum[i][v] = *(const vector *)(out + i * out_row + v * WIDTH);
+    for (long k = 0; k < depth; k++, w += PANEL, x += x_depth)
         for (int i = 0; i < rows; i++)
-            for (int v = 0; v < VECTORS; v++) sum[i][v] += x[i * x_stride + k] * *(const vector *)(w + v * WIDTH);
+            for (int v = 0; v < vectors; v++) sum[i][v] += x[i * x_row] * *(const vector *)(w + v * WIDTH);
     for (int i = 0; i < rows; i++)
-        for (int v = 0; v < VECTORS; v++) *(vector *)(out + i * out_stride + v * WIDTH) = sum[i][v];
+        for (int v = 0; v < vectors; v++) *(vector *)(out + i * out_row + v * WIDTH) = sum[i][v];
 }
 
 /* out (B, columns rounded up to panels) += x (B, depth) @ packed w. */
 static void product(
-    long B, long depth, long columns, const float *x, long x_stride, const float *w, float *out, long out_stride) {
-    for (long first = 0; first < columns; first += PANEL, w += depth * PANEL) {
+    long B, long depth, long columns, const float *x, long x_row, const float *w, float *out, long out_row) {
+    for (long first = 0; first < columns; first += PANEL, w += depth * PANEL, out += PANEL) {
         long b = 0;
-        for (; b + ROWS <= B; b += ROWS) tile(ROWS, depth, x + b * x_stride, x_stride, w, out + b * out_stride + first, out_stride);
-        for (; b < B; b++) tile(1, depth, x + b * x_stride, x_stride, w, out + b * out_stride + first, out_stride);
+        if (columns - first > WIDTH) {
+            for (; b + ROWS <= B; b += ROWS)
+                tile(ROWS, VECTORS, depth, x + b * x_row, x_row, 1, w, out + b * out_row, out_row);
+            for (; b < B; b++) tile(1, VECTORS, depth, x + b * x_row, x_row, 1, w, out + b * out_row, out_row);
+        } else {
+            for (; b + ROWS <= B; b += ROWS)
+                tile(ROWS, 1, depth, x + b * x_row, x_row, 1, w, out + b * out_row, out_row);
+            for (; b < B; b++) tile(1, 1, depth, x + b * x_row, x_row, 1, w, out + b * out_row, out_row);
+        }
     }
+}
+
+/* out (rows and columns rounded up) += d^T u, of d packed by ROWS and u by PANEL. */
+static void outer_product(
+    long rows, long depth, long columns, const float *d, const float *u, float *out, long out_row) {
+    for (long first = 0; first < columns; first += PANEL, u += depth * PANEL)
+        for (long g = 0; g < rows; g += ROWS)
+            if (columns - first > WIDTH)
+                tile(ROWS, VECTORS, depth, d + g * depth, 1, ROWS, u, out + g * out_row + first, out_row);
+            else
+                tile(ROWS, 1, depth, d + g * depth, 1, ROWS, u, out + g * out_row + first, out_row);
 }
 """
 
 LOOPS = """
 enum {{ BLOCKS = {blocks}, FED_BY_H = {fed_by_h}, FED_BY_X = {fed_by_x}, FEEDING = {feeding}, STATES = {states}, KEPT = {kept} }};
 
-long panel(void) {{ return PANEL; }}
+/* Timesteps whose gradients are added to those of the weights at once. */
+enum {{ EXAMPLES_AT_ONCE = 256 }};
 
-static long rounded_up(long n) {{ return (n + PANEL - 1) / PANEL * PANEL; }}
+static long rounded_up(long n, long to) {{ return (n + to - 1) / to * to; }}
+
+static long timesteps_at_once(long T, long B) {{
+    long n = EXAMPLES_AT_ONCE / B;
+    return n < 1 ? 1 : n > T ? T : n;
+}}
 
 /* Floats of scratch that a pass needs. */
-long scratch_size(long B, long H, long D) {{
-    long rows_h = rounded_up(FED_BY_H * H), rows_x = rounded_up(FED_BY_X * H);
-    return FEEDING * (rows_h * H + FED_BY_H * H * rounded_up(H)) + rows_x * D + (B + 1) * (BLOCKS * H + PANEL)
-        + (KEPT + STATES) * H;
+long scratch_size(long T, long B, long H, long D) {{
+    long rows_h = rounded_up(FED_BY_H * H, PANEL), rows_x = rounded_up(FED_BY_X * H, PANEL), C = rounded_up(H, PANEL);
+    long M = timesteps_at_once(T, B) * B, G = BLOCKS * H, X = rounded_up(D + 1, PANEL), R = rounded_up(G, ROWS);
+    long forward = FEEDING * rows_h * H + rows_x * D + (B + 1) * (G + PANEL) + KEPT * H;
+    long backward = FEEDING * FED_BY_H * H * C + FED_BY_X * H * X + STATES * (B * C + H) + B * X + M * (G + R + D + 1)
+        + M * (C > X ? C : X) + R * (FEEDING * C + X);
+    return forward > backward ? forward : backward;
 }}
 
 /* States, taps: (T + 1, B, H) and (T, B, H) each; x by strides; weight (BLOCKS * H, FEEDING * H + D + 1). */
@@ -184,10 +214,10 @@ void forward(
     float *kept, float *const *state, const float *const *tap, const long *tap_t, const long *tap_b, float *scratch) {{
     const long Z = FEEDING * H + D + 1, first_x = (BLOCKS - FED_BY_X) * H, A = BLOCKS * H + PANEL;
     float *weight_h[FEEDING + 1];
-    for (int s = 0; s < FEEDING; s++, scratch += rounded_up(FED_BY_H * H) * H)
-        pack(FED_BY_H * H, H, weight + s * H, Z, 1, weight_h[s] = scratch);
-    float *weight_x = scratch, *bias = scratch + rounded_up(FED_BY_X * H) * D, *a = bias + A, *unused = a + B * A;
-    pack(FED_BY_X * H, D, weight + first_x * Z + FEEDING * H, Z, 1, weight_x);
+    for (int s = 0; s < FEEDING; s++, scratch += rounded_up(FED_BY_H * H, PANEL) * H)
+        pack(PANEL, FED_BY_H * H, H, weight + s * H, Z, 1, weight_h[s] = scratch);
+    float *weight_x = scratch, *bias = scratch + rounded_up(FED_BY_X * H, PANEL) * D, *a = bias + A, *unused = a + B * A;
+    pack(PANEL, FED_BY_X * H, D, weight + first_x * Z + FEEDING * H, Z, 1, weight_x);
     for (long g = 0; g < BLOCKS * H; g++) bias[g] = weight[g * Z + Z - 1];
     for (long t = 0; t < T; t++) {{
         for (long b = 0; b < B; b++) memcpy(a + b * A, bias, 4 * BLOCKS * H);
@@ -201,48 +231,96 @@ void forward(
             if (tap) {{
                 {tap_pointers}
                 _Pragma("GCC ivdep")
-                for (long j = 0; j < H; j++) {{ {forward_tapped} }}
+                for (long j = 0; j < H; j++) {{
+                    {forward_tapped}
+                }}
             }} else {{
                 _Pragma("GCC ivdep")
-                for (long j = 0; j < H; j++) {{ {forward} }}
+                for (long j = 0; j < H; j++) {{
+                    {forward}
+                }}
             }}
         }}
     }}
 }}
 
-/* `grad_a` is (T, B, BLOCKS * H); `carried` of each state is (B, H rounded up to panels). */
+/* `first` (B, H) of each state is what comes out before the first timestep; `unit_grad` is added to. */
 void backward(
-    long T, long B, long H, long D, const float *weight, const float *unit, const float *kept, float *const *state,
-    const float *const *direct, const long *direct_t, const long *direct_b, float *const *total, float *const *carried,
-    double threshold, float *unit_grad, float *grad_a, float *scratch) {{
-    const long Z = FEEDING * H + D + 1, C = rounded_up(H), G = BLOCKS * H;
-    float *weight_h[FEEDING + 1];
+    long T, long B, long H, long D, const float *weight, const float *x, long x_t, long x_b, const float *unit,
+    const float *kept, float *const *state, const float *const *direct, const long *direct_t, const long *direct_b,
+    double threshold, float *const *total, float *const *first, float *unit_grad, float *weight_grad, float *x_grad,
+    float *scratch) {{
+    const long Z = FEEDING * H + D + 1, G = BLOCKS * H, first_x = (BLOCKS - FED_BY_X) * H;
+    const long C = rounded_up(H, PANEL), X = rounded_up(D + 1, PANEL), R = rounded_up(G, ROWS), W = FEEDING * C + X;
+    const long N = timesteps_at_once(T, B);
+    float *weight_h[FEEDING + 1], *carried[STATES];
     for (int s = 0; s < FEEDING; s++, scratch += FED_BY_H * H * C)
-        pack(H, FED_BY_H * H, weight + s * H, 1, Z, weight_h[s] = scratch);
-    float *unused = scratch;
-    for (long t = T - 1; t >= 0; t--) {{
-        for (int s = 0; s < STATES; s++)
-            if (direct[s])
-                for (long b = 0; b < B; b++)
-                    for (long j = 0; j < H; j++) carried[s][b * C + j] += direct[s][t * direct_t[s] + b * direct_b[s] + j];
-        if (threshold >= 0)
+        pack(PANEL, H, FED_BY_H * H, weight + s * H, 1, Z, weight_h[s] = scratch);
+    float *weight_x = scratch; scratch += FED_BY_X * H * X;
+    if (x_grad) pack(PANEL, D, FED_BY_X * H, weight + first_x * Z + FEEDING * H, 1, Z, weight_x);
+    for (int s = 0; s < STATES; s++, scratch += B * C) memset(carried[s] = scratch, 0, 4 * B * C);
+    float *unused = scratch; scratch += STATES * H;
+    float *x_row = scratch; scratch += B * X;
+    float *gradient = scratch; scratch += N * B * G;
+    float *packed_gradient = scratch; scratch += N * B * R;
+    float *inputs = scratch; scratch += N * B * (D + 1);
+    float *packed = scratch; scratch += N * B * (C > X ? C : X);
+    float *sum = scratch;
+    memset(sum, 0, 4 * R * W);
+    for (long stop = T; stop > 0; stop -= N) {{
+        const long start = stop > N ? stop - N : 0, M = (stop - start) * B;
+        for (long t = stop - 1; t >= start; t--) {{
+            float *gradient_t = gradient + (t - start) * B * G;
+            for (int s = 0; s < STATES; s++)
+                if (direct[s])
+                    for (long b = 0; b < B; b++) {{
+                        const float *restrict from = direct[s] + t * direct_t[s] + b * direct_b[s];
+                        for (long j = 0; j < H; j++) carried[s][b * C + j] += from[j];
+                    }}
+            if (threshold >= 0)
+                for (long b = 0; b < B; b++) {{
+                    double square = 0;
+                    for (long j = 0; j < H; j++) square += (double)carried[0][b * C + j] * carried[0][b * C + j];
+                    double scale = threshold / sqrt(square);
+                    scale = scale > 1 ? 1 : scale;
+                    for (long j = 0; j < H; j++) carried[0][b * C + j] = carried[0][b * C + j] * scale;
+                }}
             for (long b = 0; b < B; b++) {{
-                double square = 0;
-                for (long j = 0; j < H; j++) square += (double)carried[0][b * C + j] * carried[0][b * C + j];
-                double scale = threshold / sqrt(square);
-                scale = scale > 1 ? 1 : scale;
-                for (long j = 0; j < H; j++) carried[0][b * C + j] = carried[0][b * C + j] * scale;
+                const float *restrict k = kept + (t * B + b) * KEPT * H;
+                float *restrict d = gradient_t + b * G;
+                {backward_pointers}
+                _Pragma("GCC ivdep")
+                for (long j = 0; j < H; j++) {{
+                    {backward}
+                }}
             }}
-        for (long b = 0; b < B; b++) {{
-            const float *restrict k = kept + (t * B + b) * KEPT * H;
-            float *restrict d = grad_a + (t * B + b) * G;
-            {backward_pointers}
-            _Pragma("GCC ivdep")
-            for (long j = 0; j < H; j++) {{ {backward} }}
+            for (int s = 0; s < FEEDING; s++)
+                product(B, FED_BY_H * H, H, gradient_t, G, weight_h[s], carried[s], C);
+            if (x_grad) {{
+                memset(x_row, 0, 4 * B * X);
+                product(B, FED_BY_X * H, D, gradient_t + first_x, G, weight_x, x_row, X);
+                for (long b = 0; b < B; b++) memcpy(x_grad + (t * B + b) * D, x_row + b * X, 4 * D);
+            }}
         }}
-        for (int s = 0; s < FEEDING; s++)
-            product(B, FED_BY_H * H, H, grad_a + t * B * G, G, weight_h[s], carried[s], C);
+        pack(ROWS, G, M, gradient, 1, G, packed_gradient);
+        for (int s = 0; s < FEEDING; s++) {{
+            pack(PANEL, H, M, state[s] + start * B * H, 1, H, packed);
+            outer_product(FED_BY_H * H, M, H, packed_gradient, packed, sum + s * C, W);
+        }}
+        for (long m = 0; m < M; m++) {{
+            const float *from = x + (start + m / B) * x_t + m % B * x_b;
+            for (long j = 0; j < D; j++) inputs[m * (D + 1) + j] = from[j];
+            inputs[m * (D + 1) + D] = 1.0f;
+        }}
+        pack(PANEL, D + 1, M, inputs, 1, D + 1, packed);
+        outer_product(G, M, D + 1, packed_gradient, packed, sum + FEEDING * C, W);
     }}
+    for (long g = 0; g < G; g++) {{
+        for (int s = 0; s < FEEDING; s++) memcpy(weight_grad + g * Z + s * H, sum + g * W + s * C, 4 * H);
+        memcpy(weight_grad + g * Z + FEEDING * H, sum + g * W + FEEDING * C, 4 * (D + 1));
+    }}
+    for (int s = 0; s < STATES; s++)
+        for (long b = 0; b < B; b++) memcpy(first[s] + b * H, carried[s] + b * C, 4 * H);
 }}
 """
 
@@ -399,98 +477,120 @@ def _compile(cc: str, source: str, library: Path) -> None:
 
 
 class Compiled:
-    """The loops of one cell in C; an `Engine` of `pipeline.core.cells.recurrence`."""
+    """The loops of one cell in C; an `Engine` of `pipeline.core.cells.recurrence`. Each thread works its replicas."""
 
     name = "compiled"
-    replicas_at_once = False
 
     def __init__(self, library: Path) -> None:
         self._loops = ctypes.CDLL(str(library))
-        for name, result in (("panel", ctypes.c_long), ("scratch_size", ctypes.c_long), ("forward", None), ("backward", None)):
+        for name, result in (("scratch_size", ctypes.c_long), ("forward", None), ("backward", None)):
             getattr(self._loops, name).restype = result
-        self._panel = int(self._loops.panel())
 
-    def padded(self, num_hidden: int) -> int:  # noqa: D102
-        return -(-num_hidden // self._panel) * self._panel
-
-    def forward(self, weight_RGZ: Tensor, x_RNBD: Tensor, piece: Piece, taps: Sequence[Tensor | None]) -> None:  # noqa: D102
-        (_, N, B, D), H = x_RNBD.shape, piece.states[0].shape[-1]
-        x, weight, scratch = _by_rows(x_RNBD), weight_RGZ.contiguous(), self._scratch(B, H, D)
+    def forward(self, run: Run, taps: Sequence[Tensor | None]) -> None:  # noqa: D102
+        sizes, x, weight = _sizes(run), _by_rows(run.x), run.weight.contiguous()
         given = [_by_rows(tap) for tap in taps if tap is not None]
-        self._loops.forward(
-            *_longs(N, B, H, D),
-            _pointer(weight),
-            _pointer(x),
-            *_longs(x.stride(1), x.stride(2)),
-            _pointer(piece.per_unit_RVH),
-            _pointer(piece.kept),
-            _pointers(piece.states),
-            _pointers(given) if given else None,
-            _array(tap.stride(1) for tap in given),
-            _array(tap.stride(2) for tap in given),
-            _pointer(scratch),
-        )
 
-    def backward(  # noqa: D102
-        self,
-        weight_RGZ: Tensor,
-        grad_a_RNBG: Tensor,
-        piece: Piece,
-        direct: Sequence[Tensor | None],
-        total: Sequence[Tensor | None],
-        carried: Sequence[Tensor],
-        grad_per_unit_RVH: Tensor,
-        num_inputs: int,
-        state_threshold: float | None,
+        def one(r: int, scratch: Tensor) -> None:
+            self._loops.forward(
+                *sizes,
+                _pointer(weight, r),
+                _pointer(x, r),
+                *_strides(x),
+                _pointer(run.per_unit, r),
+                _pointer(run.kept, r),
+                _pointers(run.states, r),
+                _pointers(given, r) if given else None,
+                *_all_strides(given),
+                _pointer(scratch),
+            )
+
+        self._on_every_replica(one, len(x), sizes)
+
+    def backward(self, run: Run, grads: Gradients) -> None:  # noqa: D102
+        sizes, x, weight = _sizes(run), _by_rows(run.x), run.weight.contiguous()
+        direct = [None if grad is None else _by_rows(grad) for grad in grads.direct]
+        threshold = ctypes.c_double(-1.0 if grads.state_threshold is None else grads.state_threshold)
+
+        def one(r: int, scratch: Tensor) -> None:
+            self._loops.backward(
+                *sizes,
+                _pointer(weight, r),
+                _pointer(x, r),
+                *_strides(x),
+                _pointer(run.per_unit, r),
+                _pointer(run.kept, r),
+                _pointers(run.states, r),
+                _pointers(direct, r),
+                *_all_strides(direct),
+                threshold,
+                _pointers(grads.total, r),
+                _pointers(grads.start, r),
+                _pointer(grads.per_unit, r),
+                _pointer(grads.weight, r),
+                _pointer(grads.x, r),
+                _pointer(scratch),
+            )
+
+        self._on_every_replica(one, len(x), sizes)
+
+    def _on_every_replica(
+        self, work: Callable[[int, Tensor], None], num_replicas: int, sizes: tuple[ctypes.c_long, ...]
     ) -> None:
-        (_, N, B, _), H = grad_a_RNBG.shape, piece.states[0].shape[-1]
-        weight, scratch = weight_RGZ.contiguous(), self._scratch(B, H, num_inputs)
-        given = [None if grad is None else _by_rows(grad) for grad in direct]
-        self._loops.backward(
-            *_longs(N, B, H, num_inputs),
-            _pointer(weight),
-            _pointer(piece.per_unit_RVH),
-            _pointer(piece.kept),
-            _pointers(piece.states),
-            _pointers(given),
-            _array(0 if grad is None else grad.stride(1) for grad in given),
-            _array(0 if grad is None else grad.stride(2) for grad in given),
-            _pointers(total),
-            _pointers(carried),
-            ctypes.c_double(-1.0 if state_threshold is None else state_threshold),
-            _pointer(grad_per_unit_RVH),
-            _pointer(grad_a_RNBG),
-            _pointer(scratch),
-        )
+        size, threads = self._loops.scratch_size(*sizes), min(torch.get_num_threads(), num_replicas)
 
-    def _scratch(self, num_examples: int, num_hidden: int, num_inputs: int) -> Tensor:
-        return torch.empty(self._loops.scratch_size(*_longs(num_examples, num_hidden, num_inputs)))
+        def share(first: int) -> None:
+            scratch = torch.empty(size)
+            for r in range(first, num_replicas, threads):
+                work(r, scratch)
+
+        if threads == 1:
+            share(0)
+        else:
+            with ThreadPoolExecutor(threads) as pool:  # the loops run without Python's lock
+                list(pool.map(share, range(threads)))
 
 
-def _by_rows(tensor_RNBF: Tensor) -> Tensor:
+def _sizes(run: Run) -> tuple[ctypes.c_long, ...]:
+    """Return T, B, H and D."""
+    (_, num_timesteps, num_examples, num_inputs), num_hidden = run.x.shape, run.states[0].shape[-1]
+    return _longs(num_timesteps, num_examples, num_hidden, num_inputs)
+
+
+def _by_rows(tensor_RTBF: Tensor) -> Tensor:
     """Return the tensor so that its last dimension is contiguous; one number expanded over all stays one row."""
-    if tensor_RNBF.stride(-1) == 1 or tensor_RNBF.shape[-1] == 1:
-        return tensor_RNBF
-    if not any(tensor_RNBF.stride()):
-        return tensor_RNBF[0, 0, 0].contiguous().expand_as(tensor_RNBF)
-    return tensor_RNBF.contiguous()
+    if tensor_RTBF.stride(-1) == 1 or tensor_RTBF.shape[-1] == 1:
+        return tensor_RTBF
+    if not any(tensor_RTBF.stride()):
+        return tensor_RTBF[0, 0, 0].contiguous().expand_as(tensor_RTBF)
+    return tensor_RTBF.contiguous()
 
 
 def _longs(*numbers: int) -> tuple[ctypes.c_long, ...]:
     return tuple(map(ctypes.c_long, numbers))
 
 
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def _strides(tensor_RTBF: Tensor) -> tuple[ctypes.c_long, ...]:
+    """Return how far a timestep and an example are from the next."""
+    return _longs(tensor_RTBF.stride(1), tensor_RTBF.stride(2))
 
 
-def _pointers(tensors: Sequence[Tensor | None]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
+def _all_strides(tensors: Sequence[Tensor | None]) -> tuple[Any, Any]:
+    """Return the same of several tensors, as arrays."""
+    array = ctypes.c_long * len(tensors)
+    return tuple(array(*(0 if each is None else each.stride(dim) for each in tensors)) for dim in (1, 2))  # type: ignore[return-value]
 
 
-def _array(numbers: Iterable[int]) -> Any:
-    values = list(numbers)
-    return (ctypes.c_long * len(values))(*values)
+def _address(tensor: Tensor | None, r: int) -> int | None:
+    """Return where the numbers of a replica begin."""
+    return None if tensor is None else tensor.data_ptr() + r * tensor.stride(0) * tensor.element_size()
+
+
+def _pointer(tensor: Tensor | None, r: int = 0) -> ctypes.c_void_p:
+    return ctypes.c_void_p(_address(tensor, r))
+
+
+def _pointers(tensors: Sequence[Tensor | None], r: int) -> Any:
+    return (ctypes.c_void_p * len(tensors))(*(_address(tensor, r) for tensor in tensors))
 
 
 @functools.cache

@@ -16,8 +16,8 @@ Z = H · (states that feed) + D + 1 columns of the fused weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -26,7 +26,7 @@ from torch.autograd import forward_ad
 
 from pipeline.config.strict import require
 from pipeline.core.cells import compiled
-from pipeline.core.cells.derivation import Derivation
+from pipeline.core.cells.memory import Loan, new
 
 if TYPE_CHECKING:
     from pipeline.core.cells.cell import Cell
@@ -35,140 +35,145 @@ USE_EAGER = False
 """Whether the eager loops run where compiled ones could."""
 
 PIECE_BYTES = 1 << 19
-"""Of the pre-activations of one replica that are worked at a time: they, and their gradients, stay in the cache."""
+"""Of the gradients of one replica's pre-activations that the eager loops add to those of the weights at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
-    """Some timesteps of some replicas.
+class Run:
+    """A recurrence of R replicas over T timesteps.
 
     Attributes:
-        per_unit_RVH: Parameters that each unit has for itself.
-        states: Of each state, before the first of the timesteps and after each, (R, N + 1, B, H).
-        kept: What is kept of each timestep for the way back, (R, N, B, K, H); None where nothing is.
+        x: Inputs, (R, T, B, D).
+        weight: Fused weights, (R, G, Z).
+        per_unit: Parameters that each unit has for itself, (R, V, H).
+        states: Of each state, before the first timestep and after each, (R, T + 1, B, H).
+        kept: What each timestep keeps for the way back, (R, T, B, K, H); None where nothing is.
     """
 
-    per_unit_RVH: Tensor
+    x: Tensor
+    weight: Tensor
+    per_unit: Tensor
     states: Sequence[Tensor]
     kept: Tensor | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gradients:
+    """What goes into the way back, and the places for what comes out.
+
+    Attributes:
+        direct: In: what reaches each state from the outputs, (R, T, B, H), or None.
+        state_threshold: In: what the norm of an example's dL/dh_t is clipped to as it flows back, or None.
+        total: Out: dL/ds_t of each state, (R, T, B, H), or None where it is not wanted.
+        start: Out: of each state before the first timestep, (R, B, H).
+        x: Out: (R, T, B, D), or None where it is not wanted.
+        weight: Out: of the fused weights; zeros before.
+        per_unit: Out; zeros before.
+    """
+
+    direct: Sequence[Tensor | None]
+    state_threshold: float | None
+    total: Sequence[Tensor | None]
+    start: Sequence[Tensor]
+    x: Tensor | None
+    weight: Tensor
+    per_unit: Tensor
+
+
 class Engine(Protocol):
-    """What runs the timesteps of a piece, one after the other.
+    """What runs the timesteps, one after the other.
 
     Attributes:
         name: As the tables of results have it.
-        replicas_at_once: Whether all replicas are worked together, or one after the other.
     """
 
     name: str
-    replicas_at_once: bool
 
-    def padded(self, num_hidden: int) -> int:
-        """Return how many columns gradients that are carried have, H of them used."""
+    def forward(self, run: Run, taps: Sequence[Tensor | None]) -> None:
+        """Fill the states and what is kept; `taps` are (R, T, B, H) each; either all are None or none is."""
 
-    def forward(self, weight_RGZ: Tensor, x_RNBD: Tensor, piece: Piece, taps: Sequence[Tensor | None]) -> None:
-        """Fill the states and what is kept; `taps` are (R, N, B, H) each; either all are None or none is."""
-
-    def backward(
-        self,
-        weight_RGZ: Tensor,
-        grad_a_RNBG: Tensor,
-        piece: Piece,
-        direct: Sequence[Tensor | None],
-        total: Sequence[Tensor | None],
-        carried: Sequence[Tensor],
-        grad_per_unit_RVH: Tensor,
-        num_inputs: int,
-        state_threshold: float | None,
-    ) -> None:
-        """Go back through the timesteps.
-
-        Args:
-            weight_RGZ: The fused weights.
-            grad_a_RNBG: To be filled with the gradients of the pre-activations.
-            piece: As `forward` left it.
-            direct: What reaches each state from the outputs, (R, N, B, H), or None.
-            total: To be filled with dL/ds_t, (R, N, B, H), or None.
-            carried: What reaches each state from later timesteps, (R, B, `padded(H)`); it comes out as that of the state before
-                the piece.
-            grad_per_unit_RVH: What is added to.
-            num_inputs: D.
-            state_threshold: What the norm of an example's dL/dh_t is clipped to as it flows back, or None.
-        """
+    def backward(self, run: Run, grads: Gradients) -> None:
+        """Go back through the timesteps, and fill the gradients that are wanted."""
 
 
 class Eager:
-    """The loops in torch's own operations."""
+    """The loops in torch's own operations, on any device and in any precision."""
 
-    name, replicas_at_once = "eager", True
+    name = "eager"
 
     def __init__(self, cell: Cell) -> None:
         self._cell, self._derivation = cell, cell.derivation
 
-    def padded(self, num_hidden: int) -> int:  # noqa: D102
-        return num_hidden
-
-    def forward(self, weight_RGZ: Tensor, x_RNBD: Tensor, piece: Piece, taps: Sequence[Tensor | None]) -> None:  # noqa: D102
-        (_, num_timesteps, B, D), H = x_RNBD.shape, piece.states[0].shape[-1]
+    def forward(self, run: Run, taps: Sequence[Tensor | None]) -> None:  # noqa: D102
+        (_, num_timesteps, B, D), H = run.x.shape, run.states[0].shape[-1]
         given = [tap for tap in taps if tap is not None]
         step = self._derivation.forward_tapped if given else self._derivation.forward
-        per_unit = piece.per_unit_RVH.unsqueeze(2).unbind(1)
-        weight_x, bias_R1G = weight_RGZ[:, :, -1 - D : -1].transpose(1, 2), weight_RGZ[:, None, :, -1].expand(-1, B, -1)
-        weights_h = self._weights_h(weight_RGZ, H)
+        per_unit, weights_h = run.per_unit.unsqueeze(2).unbind(1), self._weights_h(run)
+        weight_x, bias_RBG = run.weight[:, :, -1 - D : -1].transpose(1, 2), run.weight[:, None, :, -1].expand(-1, B, -1)
         for t in range(num_timesteps):
-            a_RBG = torch.baddbmm(bias_R1G, x_RNBD[:, t], weight_x)
-            before = [state[:, t] for state in piece.states]
+            a_RBG = torch.baddbmm(bias_RBG, run.x[:, t], weight_x)
+            before = [state[:, t] for state in run.states]
             for weight, state in zip(weights_h, before, strict=False):
                 a_RBG.narrow(2, 0, weight.shape[1]).baddbmm_(state, weight.transpose(1, 2))
             found = step(*a_RBG.split(H, dim=2), *per_unit, *before, *(tap[:, t] for tap in given))
-            for state, after in zip(piece.states, found, strict=False):
+            for state, after in zip(run.states, found, strict=False):
                 state[:, t + 1] = after
-            if piece.kept is not None:
-                for k, value in enumerate(found[len(piece.states) :]):
-                    piece.kept[:, t, :, k] = value
+            if run.kept is not None:
+                for k, value in enumerate(found[len(run.states) :]):
+                    run.kept[:, t, :, k] = value
 
-    def backward(  # noqa: D102
-        self,
-        weight_RGZ: Tensor,
-        grad_a_RNBG: Tensor,
-        piece: Piece,
-        direct: Sequence[Tensor | None],
-        total: Sequence[Tensor | None],
-        carried: Sequence[Tensor],
-        grad_per_unit_RVH: Tensor,
-        num_inputs: int,
-        state_threshold: float | None,
-    ) -> None:
-        assert piece.kept is not None  # noqa: S101 - forward was asked to keep it
-        H, V, S = piece.states[0].shape[-1], piece.per_unit_RVH.shape[1], len(piece.states)
-        per_unit, weights_h = piece.per_unit_RVH.unsqueeze(2).unbind(1), self._weights_h(weight_RGZ, H)
-        for t in reversed(range(grad_a_RNBG.shape[1])):
-            for carry, grad in zip(carried, direct, strict=True):
-                if grad is not None:
-                    carry.add_(grad[:, t])
-            if state_threshold is not None:
-                clip(carried[0], state_threshold)
-            before, after = ([state[:, at] for state in piece.states] for at in (t, t + 1))
-            found = self._derivation.backward(*piece.kept[:, t].unbind(2), *per_unit, *before, *after, *carried)
-            of_blocks, of_units, of_before, of_taps = _split(found, self._derivation.num_blocks, V, S, S)
-            for block, grad in zip(grad_a_RNBG[:, t].split(H, dim=2), of_blocks, strict=True):
-                block.copy_(grad)
-            for v, grad in enumerate(of_units):
-                grad_per_unit_RVH[:, v] += grad.sum(dim=1)
-            for trace, grad in zip(total, of_taps, strict=True):
-                if trace is not None:
-                    trace[:, t] = grad
-            for carry, grad in zip(carried, of_before, strict=True):
-                carry.copy_(grad)
-            for carry, weight in zip(carried, weights_h, strict=False):
-                carry.baddbmm_(grad_a_RNBG[:, t].narrow(2, 0, weight.shape[1]), weight)
+    def backward(self, run: Run, grads: Gradients) -> None:  # noqa: D102
+        (R, num_timesteps, B, D), (_, G, _), H = run.x.shape, run.weight.shape, run.states[0].shape[-1]
+        first_x = G - len(self._cell.fed_by_x) * H
+        carried = [start.zero_() for start in grads.start]
+        piece = max(1, PIECE_BYTES // (B * G * run.x.element_size()))  # of one replica's size, however many there are
+        for stop in range(num_timesteps, 0, -piece):
+            now = slice(max(0, stop - piece), stop)
+            grad_RNBG = run.x.new_empty(R, now.stop - now.start, B, G)
+            for t in reversed(range(now.start, now.stop)):
+                self._step_back(t, run, grads, carried, grad_RNBG[:, t - now.start])
+            grad_RMG = grad_RNBG.flatten(1, 2)
+            grad_RGM = grad_RMG.transpose(1, 2)
+            for s, weight in enumerate(self._weights_h(run)):
+                before = run.states[s][:, now].flatten(1, 2)
+                grads.weight[:, : weight.shape[1], s * H : (s + 1) * H].baddbmm_(grad_RGM[:, : weight.shape[1]], before)
+            x_RMD = run.x[:, now].flatten(1, 2)
+            grads.weight[:, first_x:, -1 - D : -1].baddbmm_(grad_RGM[:, first_x:], x_RMD)
+            grads.weight[:, :, -1] += grad_RMG.sum(dim=1)
+            if grads.x is not None:
+                weight_x = run.weight[:, first_x:, -1 - D : -1]
+                grads.x[:, now] = torch.bmm(grad_RMG[:, :, first_x:], weight_x).unflatten(1, (-1, B))
 
-    def _weights_h(self, weight_RGZ: Tensor, num_hidden: int) -> list[Tensor]:
+    def _step_back(self, t: int, run: Run, grads: Gradients, carried: Sequence[Tensor], grad_a_RBG: Tensor) -> None:
+        """Go back through timestep t: fill the gradient of its pre-activations, and carry that of the states on."""
+        assert run.kept is not None  # noqa: S101 - forward was asked to keep it
+        H, V, S = run.states[0].shape[-1], run.per_unit.shape[1], len(run.states)
+        for carry, grad in zip(carried, grads.direct, strict=True):
+            if grad is not None:
+                carry.add_(grad[:, t])
+        if grads.state_threshold is not None:
+            clip(carried[0], grads.state_threshold)
+        before, after = ([state[:, at] for state in run.states] for at in (t, t + 1))
+        known = (*run.kept[:, t].unbind(2), *run.per_unit.unsqueeze(2).unbind(1), *before, *after)
+        found = self._derivation.backward(*known, *carried)
+        of_blocks, of_units, of_before, of_taps = _split(found, self._derivation.num_blocks, V, S, S)
+        for block, grad in zip(grad_a_RBG.split(H, dim=2), of_blocks, strict=True):
+            block.copy_(grad)
+        for v, grad in enumerate(of_units):
+            grads.per_unit[:, v] += grad.sum(dim=1)
+        for trace, grad in zip(grads.total, of_taps, strict=True):
+            if trace is not None:
+                trace[:, t] = grad
+        for carry, grad in zip(carried, of_before, strict=True):
+            carry.copy_(grad)
+        for carry, weight in zip(carried, self._weights_h(run), strict=False):
+            carry.baddbmm_(grad_a_RBG.narrow(2, 0, weight.shape[1]), weight)
+
+    def _weights_h(self, run: Run) -> list[Tensor]:
         """Return what each state that feeds is multiplied by, (R, rows, H)."""
-        rows = len(self._cell.fed_by_h) * num_hidden
-        feeding = range(self._cell.num_feeding if rows else 0)
-        return [weight_RGZ[:, :rows, s * num_hidden : (s + 1) * num_hidden] for s in feeding]
+        H = run.states[0].shape[-1]
+        rows = len(self._cell.fed_by_h) * H
+        return [run.weight[:, :rows, s * H : (s + 1) * H] for s in range(self._cell.num_feeding)]
 
 
 def _split(values: Sequence[Tensor], *sizes: int) -> list[Sequence[Tensor]]:
@@ -192,7 +197,7 @@ def engine_of(cell: Cell, like: Tensor) -> Engine:
 
 
 class Call:
-    """One run of a recurrence: what its two passes share.
+    """One use of a recurrence: what its two passes share.
 
     Args:
         cell: With a pointwise step.
@@ -202,81 +207,46 @@ class Call:
 
     def __init__(self, cell: Cell, keep: bool, state_threshold: float | None) -> None:
         self.cell, self.keep, self.state_threshold = cell, keep, state_threshold
-        self.states: list[Tensor] = []
-        self.kept: Tensor | None = None  # for autograd to hold, see `Recurrence.setup_context`
 
     def forward(
-        self, x_RTBD: Tensor, fused_RGZ: Tensor, per_unit_RVH: Tensor, start: Sequence[Tensor], taps: Sequence[Any]
+        self, x: Tensor, weight: Tensor, per_unit: Tensor, start: Sequence[Tensor], taps: Sequence[Tensor | None]
     ) -> tuple[Tensor, ...]:
         """Return the states after every timestep, (R, T, B, H) each."""
-        (R, T, B, _), H = x_RTBD.shape, start[0].shape[-1]
-        self.engine = engine_of(self.cell, x_RTBD)
-        self.states = [x_RTBD.new_empty(R, T + 1, B, H) for _ in start]
-        for state, first in zip(self.states, start, strict=True):
+        (R, T, B, _), H = x.shape, start[0].shape[-1]
+        states = [new(x, R, T + 1, B, H) for _ in start]
+        for state, first in zip(states, start, strict=True):
             state[:, 0] = first
-        self.kept = x_RTBD.new_empty(R, T, B, self.cell.derivation.num_kept, H) if self.keep else None
-        for lot in self._lots(R):
-            piece = self._piece(lot, slice(0, T), per_unit_RVH, self.kept)
-            self.engine.forward(fused_RGZ[lot], x_RTBD[lot], piece, [None if tap is None else tap[lot] for tap in taps])
-        return tuple(state[:, 1:] for state in self.states)
+        kept = self._room(x, R, T, B, self.cell.derivation.num_kept, H) if self.keep else None
+        self.engine = engine_of(self.cell, x)
+        self.run = Run(x=x, weight=weight, per_unit=per_unit, states=states, kept=kept)
+        self.engine.forward(self.run, taps)
+        return tuple(state[:, 1:] for state in states)
+
+    def _room(self, like: Tensor, *shape: int) -> Tensor:
+        """Return memory for what is kept: on a CPU lent until this call is forgotten, with the graph that it is of."""
+        if like.device.type != "cpu":
+            return like.new_empty(shape)
+        self._loan = Loan(like, *shape)
+        return self._loan.tensor
 
     def backward(
-        self,
-        x_RTBD: Tensor,
-        fused_RGZ: Tensor,
-        per_unit_RVH: Tensor,
-        kept: Tensor,
-        direct: Sequence[Tensor | None],
-        x_needed: bool,
-        taps_needed: Sequence[bool],
-    ) -> tuple[Tensor | None, Tensor, Tensor, list[Tensor], list[Tensor | None]]:
-        """Return the gradients of x, of the fused weights, per unit, of the first states, and of the taps."""
-        (R, T, B, _), H, F = x_RTBD.shape, self.states[0].shape[-1], self.cell.num_feeding
-        grad_x = torch.empty_like(x_RTBD, memory_format=torch.contiguous_format) if x_needed else None
-        grad_fused, grad_per_unit = torch.zeros_like(fused_RGZ), torch.zeros_like(per_unit_RVH)
-        totals = [torch.empty_like(state[:, 1:]) if needed else None for state, needed in zip(self.states, taps_needed, strict=True)]
-        carried = [x_RTBD.new_zeros(R, B, self.engine.padded(H)) for _ in self.states]
-        rows_h = len(self.cell.fed_by_h) * H
-        first_x = fused_RGZ.shape[1] - len(self.cell.fed_by_x) * H
-        for lot in self._lots(R):
-            weight_x = fused_RGZ[lot, first_x:, F * H : -1]
-            for n in reversed(list(self._pieces(T, B, fused_RGZ))):
-                num = n.stop - n.start
-                grad_a = x_RTBD.new_empty(lot.stop - lot.start, num, B, fused_RGZ.shape[1])
-                self.engine.backward(
-                    fused_RGZ[lot],
-                    grad_a,
-                    self._piece(lot, n, per_unit_RVH, kept),
-                    [None if grad is None else grad[lot, n] for grad in direct],
-                    [None if total is None else total[lot, n] for total in totals],
-                    [carry[lot] for carry in carried],
-                    grad_per_unit[lot],
-                    x_RTBD.shape[-1],
-                    self.state_threshold,
-                )
-                grad_RMG = grad_a.flatten(1, 2)
-                grad_RGM = grad_RMG.transpose(1, 2)
-                for s, state in enumerate(self.states[:F]):
-                    before = state[lot, n].flatten(1, 2)
-                    grad_fused[lot, :rows_h, s * H : (s + 1) * H].baddbmm_(grad_RGM[:, :rows_h], before)
-                grad_fused[lot, first_x:, F * H : -1].baddbmm_(grad_RGM[:, first_x:], x_RTBD[lot, n].flatten(1, 2))
-                grad_fused[lot, :, -1] += grad_RMG.sum(dim=1)
-                if grad_x is not None:
-                    grad_x[lot, n] = torch.bmm(grad_RMG[:, :, first_x:], weight_x).unflatten(1, (num, B))
-        return grad_x, grad_fused, grad_per_unit, [carry[:, :, :H] for carry in carried], totals
-
-    def _lots(self, num_replicas: int) -> Iterator[slice]:
-        size = num_replicas if self.engine.replicas_at_once else 1
-        return (slice(first, first + size) for first in range(0, num_replicas, size))
-
-    def _pieces(self, num_timesteps: int, num_examples: int, fused_RGZ: Tensor) -> Iterator[slice]:
-        """Of one replica's size, so that its numbers do not depend on how many there are."""
-        size = max(1, PIECE_BYTES // (num_examples * fused_RGZ.shape[1] * fused_RGZ.element_size()))
-        return (slice(first, min(first + size, num_timesteps)) for first in range(0, num_timesteps, size))
-
-    def _piece(self, lot: slice, n: slice, per_unit_RVH: Tensor, kept: Tensor | None) -> Piece:
-        states = [state[lot, n.start : n.stop + 1] for state in self.states]
-        return Piece(per_unit_RVH=per_unit_RVH[lot], states=states, kept=None if kept is None else kept[lot, n])
+        self, kept: Tensor, direct: Sequence[Tensor | None], x_needed: bool, totals_needed: Sequence[bool]
+    ) -> Gradients:
+        """Return every gradient."""
+        run = replace(self.run, kept=kept)
+        totals = zip(run.states, totals_needed, strict=True)
+        R, T, B, H = direct_shape = run.states[0][:, 1:].shape
+        grads = Gradients(
+            direct=direct,
+            state_threshold=self.state_threshold,
+            total=[new(state, *direct_shape) if needed else None for state, needed in totals],
+            start=[state.new_empty(R, B, H) for state in run.states],
+            x=new(run.x, *run.x.shape) if x_needed else None,
+            weight=torch.zeros_like(run.weight),
+            per_unit=torch.zeros_like(run.per_unit),
+        )
+        self.engine.backward(run, grads)
+        return grads
 
 
 class Recurrence(torch.autograd.Function):
@@ -297,8 +267,9 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
         ctx.call, *tensors = inputs
-        ctx.save_for_backward(*tensors, *output, ctx.call.kept)  # outputs too: one changed in place is found out
-        ctx.call.kept = None
+        kept = ctx.call.run.kept  # autograd holds it, and lets go of it after the way back
+        ctx.call.run = replace(ctx.call.run, kept=None)
+        ctx.save_for_backward(*tensors, *output, kept)  # outputs too: one changed in place is found out
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -307,14 +278,10 @@ class Recurrence(torch.autograd.Function):
         num_states = len(call.cell.states)
         if torch.is_grad_enabled() or _is_batched():
             return None, *differentiable_backward(call, saved[: len(saved) - num_states], grads)
-        x, fused, per_unit = saved[:3]
         needed = ctx.needs_input_grad
-        taps_needed = needed[4 + num_states : 4 + 2 * num_states]
-        grad_x, grad_fused, grad_per_unit, grad_start, totals = call.backward(
-            x, fused, per_unit, kept, grads, needed[1], taps_needed
-        )
+        found = call.backward(kept, grads, needed[1], needed[4 + num_states : 4 + 2 * num_states])
         parameters = [None] * (len(saved) - 3 - 3 * num_states)
-        return None, grad_x, grad_fused, grad_per_unit, *grad_start, *totals, *parameters
+        return None, found.x, found.weight, found.per_unit, *found.start, *found.total, *parameters
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], call: Call, *tensors: Any) -> Any:

@@ -1,0 +1,64 @@
+"""Memory of activations, which on a CPU costs as much to touch for the first time as to compute with.
+
+Large tensors are asked for in large pages; what a pass kept for its way back is lent to the next one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import threading
+
+import torch
+from torch import Tensor
+
+LARGE_PAGE = 1 << 21
+"""Bytes."""
+
+
+def new(like: Tensor, *shape: int) -> Tensor:
+    """Return an uninitialised tensor; a large one on a CPU in large pages, where the system has them."""
+    tensor = like.new_empty(shape)
+    if tensor.device.type == "cpu" and tensor.nbytes >= 2 * LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        first = -(-tensor.data_ptr() // LARGE_PAGE) * LARGE_PAGE
+        length = (tensor.data_ptr() + tensor.nbytes - first) // LARGE_PAGE * LARGE_PAGE
+        _LIBC.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), ctypes.c_int(mmap.MADV_HUGEPAGE))
+    return tensor
+
+
+_LIBC = ctypes.CDLL(None)
+
+
+class Loan:
+    """Uninitialised memory on a CPU that goes back when this object does, to be lent again.
+
+    What lies idle and what is lent are together never more than was once lent at a time.
+
+    Args:
+        like: Its precision.
+        shape: Of `tensor`.
+    """
+
+    _lock = threading.Lock()
+    _idle: list[Tensor] = []
+    _lent = _most_lent = 0
+
+    def __init__(self, like: Tensor, *shape: int) -> None:
+        num_bytes = torch.Size(shape).numel() * like.element_size()
+        with Loan._lock:
+            fitting = [memory for memory in Loan._idle if num_bytes <= memory.nbytes <= 2 * num_bytes]
+            self._memory = min(fitting, key=lambda memory: memory.nbytes, default=None)
+            if self._memory is None:
+                self._memory = new(torch.empty(0, dtype=torch.uint8), num_bytes)
+            else:
+                Loan._idle = [memory for memory in Loan._idle if memory is not self._memory]
+            Loan._lent += self._memory.nbytes
+            Loan._most_lent = max(Loan._most_lent, Loan._lent)
+            while Loan._lent + sum(memory.nbytes for memory in Loan._idle) > Loan._most_lent:
+                Loan._idle.pop(0)
+        self.tensor = self._memory[:num_bytes].view(like.dtype).view(shape)
+
+    def __del__(self) -> None:
+        with Loan._lock:
+            Loan._lent -= self._memory.nbytes
+            Loan._idle.append(self._memory)
