@@ -231,7 +231,13 @@ class _Trial:
         row |= {"gradient_check_error": 2.1e-6, "wall_time_s": 12.5, "peak_memory_bytes": 10**8}
         row |= {"training_time_s": 0.008 * last, "step_time_s": 0.008, "step_time_error_s": 0.0002}
         row |= {"criterion_time_s": 0.008 * last if reached else None, "activation_bytes": 10**6}
-        row |= {"diagnostics_time_share": 0.03, "device": "cpu (x86_64)", "hostname": "node", "torch_version": "2.13.0"}
+        row |= {
+            "diagnostics_time_share": 0.03,
+            "device": "cpu (x86_64)",
+            "kernel": "compiled",
+            "hostname": "node",
+            "torch_version": "2.13.0",
+        }
         row |= {"python_version": "3.11.2", "git_revision": "0123456789abcdef"}
         if status == "diverged":
             row |= {"status_message": "loss nan", "diverged_step": last + 1, "diverged_timestep": 3}

@@ -118,7 +118,7 @@ def provenance(scale: str, grids: Sequence[Grid]) -> list[tuple[str, str]]:
     """Return what a reader needs to find or repeat these trials, as (term, text)."""
     if not grids:
         return [("scale", scale)]
-    columns = ["trial_id", "seed", "wall_time_s", "device", "torch_version", "python_version", "git_revision"]
+    columns = ["trial_id", "seed", "wall_time_s", "device", "kernel", "torch_version", "python_version", "git_revision"]
     rows = pl.concat([grid.all_runs.select(columns) for grid in grids]).unique(maintain_order=True)
     by_trial = rows.group_by("trial_id").agg(pl.col("wall_time_s").max())
     return [
@@ -130,7 +130,13 @@ def provenance(scale: str, grids: Sequence[Grid]) -> list[tuple[str, str]]:
     ]
 
 
-_VERSIONS = {"device": "device", "torch": "torch_version", "Python": "python_version", "git revision": "git_revision"}
+_VERSIONS = {
+    "device": "device",
+    "kernel": "kernel",
+    "torch": "torch_version",
+    "Python": "python_version",
+    "git revision": "git_revision",
+}
 
 
 def _distinct(values: pl.Series) -> str:

@@ -133,6 +133,7 @@ def _trials(trial_id: str, loss: float) -> pl.DataFrame:
             "dataset_digest": "d" * 64,
             "num_steps": STEPS,
             "device": "cpu",
+            "kernel": "eager",
         }
         status = {"status": "diverged" if seed == 2 else "ok"}
         rows.append(dict.fromkeys(SCHEMAS["trials"]) | facts | status | final)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
@@ -69,8 +70,8 @@ class Weights(NamedTuple):
     weight_u: Tensor
 
 
-Blocks: TypeAlias = Any
-"""Pre-activations and per-unit parameters by name, as attributes: `a.f`, `a.n_h`, `a.p_i`."""
+Named: TypeAlias = Any
+"""Tensors by name, as attributes: pre-activations `a.f`, `a.n_h`, per-unit parameters `a.p_i`, states `s.c`."""
 Stepped: TypeAlias = tuple[tuple[Tensor, ...], Mapping[str, Tensor]]
 """What a step returns: the states after it, and the values of the gates that open and close, by name."""
 
@@ -99,7 +100,7 @@ class Cell:
 
     gates: Mapping[str, str]
     states: tuple[str, ...] = ("h",)
-    pointwise: Callable[[Blocks, States], Stepped] | None = None
+    pointwise: Callable[[Named, Named], Stepped] | None = None
     per_unit: tuple[str, ...] = ()
     num_feeding: int = 1
     num_outputs: int = 1
@@ -123,6 +124,31 @@ class Cell:
         return tuple(gate for gate, feeds in self.gates.items() if feeds != X_ONLY)
 
     @functools.cached_property
+    def recurrent_gates(self) -> tuple[str, ...]:
+        """The gates that have rows in `weight_hh`; a shared map stands under the first."""
+        return self.fed_by_h[:1] if self.shared_map else self.fed_by_h
+
+    def input_blocks(self, weight_ih: Tensor) -> dict[str, Tensor]:
+        """Return the rows of each gate that x feeds, (..., H, D)."""
+        return dict(zip(self.fed_by_x, weight_ih.chunk(len(self.fed_by_x), dim=-2), strict=True))
+
+    def recurrent_blocks(self, weight_hh: Tensor) -> dict[tuple[str, str], Tensor]:
+        """Return the square block of each gate and state that feeds it, (..., H, H)."""
+        blocks: dict[tuple[str, str], Tensor] = {}
+        for gate, rows in zip(
+            self.recurrent_gates, weight_hh.chunk(max(1, len(self.recurrent_gates)), dim=-2), strict=False
+        ):
+            columns = rows.chunk(self.num_feeding, dim=-1)
+            blocks |= {(gate, state): block for state, block in zip(self.states, columns, strict=False)}
+        return blocks
+
+    def bias_of(self, weights: Weights, gate: str) -> Tensor:
+        """Return a gate's bias, (..., H): of torch's two, the one beside `weight_hh`, where there is one."""
+        if gate in self.fed_by_h and not self.shared_map:
+            return weights.bias_hh.chunk(len(self.fed_by_h), dim=-1)[self.fed_by_h.index(gate)]
+        return weights.bias_ih.chunk(len(self.fed_by_x), dim=-1)[self.fed_by_x.index(gate)]
+
+    @functools.cached_property
     def blocks(self) -> tuple[str, ...]:
         """The names of the pre-activation blocks: those that states alone feed first, those that x alone feeds last."""
         kinds: dict[str, list[str]] = {H_ONLY: [], H_AND_X: [], X_ONLY: []}
@@ -142,7 +168,7 @@ class Cell:
             "weight_ih": (rows_x, input_size),
             "weight_hh": (rows_h, self.num_feeding * hidden_size),
             "bias_ih": (rows_x,),
-            "bias_hh": (rows_h,),
+            "bias_hh": (0 if self.shared_map else rows_h,),
             "weight_u": (len(self.per_unit), hidden_size),
         }
         return {name: shape for name, shape in shapes.items() if shape[0]}
@@ -155,15 +181,14 @@ class Cell:
     @functools.cached_property
     def derivation(self) -> Derivation:
         """The step as two graphs of elementwise operations, forward and backward, that the fast loops are made of."""
-        if self.pointwise is None:
-            raise ValueError("expected a cell with a pointwise step, got one that declares its whole step")
         sizes = (len(self.blocks), len(self.per_unit), len(self.states))
 
         def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
             blocks, per_unit, before = (tensors[: sizes[0]], tensors[sizes[0] : -sizes[2]], tensors[-sizes[2] :])
             return self._pointwise([*blocks, *per_unit], States(*before))[0]
 
-        return derive(flat, *sizes)
+        with ThreadPoolExecutor(1) as clean:  # a thread of its own: no transform, mode or hook of torch's is on in it
+            return clean.submit(derive, flat, *sizes).result()
 
     def _pointwise(self, values: Sequence[Tensor], before: States) -> Stepped:
         assert self.pointwise is not None  # noqa: S101 - whoever calls has seen to it
@@ -184,9 +209,12 @@ class Cell:
         weight_x, bias = pad(weight_x, (0, 0, (num_blocks - num_x) * H, 0)), pad(bias_x, ((num_blocks - num_x) * H, 0))
         if num_h:
             if self.shared_map:
-                hh, bias_hh = hh.repeat(num_h, 1), bias_hh.repeat(num_h)
+                hh, bias_hh = hh.repeat(num_h, 1), bias_hh.new_zeros(num_h * H)
             weight_h, bias_h = _rows(hh, bias_hh, self.fed_by_h, self.blocks[:num_h])
-            weight_h, bias = pad(weight_h, (0, 0, 0, (num_blocks - num_h) * H)), bias + pad(bias_h, (0, (num_blocks - num_h) * H))
+            weight_h, bias = (
+                pad(weight_h, (0, 0, 0, (num_blocks - num_h) * H)),
+                bias + pad(bias_h, (0, (num_blocks - num_h) * H)),
+            )
         else:
             weight_h = ih.new_zeros(len(ih), 0)
         return torch.cat([weight_h, weight_x, bias[:, None]], dim=1), per_unit

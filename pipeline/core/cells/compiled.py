@@ -134,12 +134,18 @@ static inline float tanh_(float x) {
 }
 
 /* Packs w, (columns, depth) by strides, into panels: (columns / width, depth, width), zeros where columns end. */
-static void pack(
-    const int width, long columns, long depth, const float *w, long column_stride, long depth_stride, float *out) {
-    for (long first = 0; first < columns; first += width)
-        for (long k = 0; k < depth; k++, out += width)
-            for (long j = 0; j < width; j++)
-                out[j] = first + j < columns ? w[(first + j) * column_stride + k * depth_stride] : 0.0f;
+static inline __attribute__((always_inline)) void pack(
+    const int width, long columns, long depth, const float *w, const long column_stride, long depth_stride,
+    float *out) {
+    for (long first = 0; first < columns; first += width, w += width * column_stride) {
+        const long used = columns - first < width ? columns - first : width;
+        if (used == width)
+            for (long k = 0; k < depth; k++, out += width)
+                for (long j = 0; j < width; j++) out[j] = w[j * column_stride + k * depth_stride];
+        else
+            for (long k = 0; k < depth; k++, out += width)
+                for (long j = 0; j < width; j++) out[j] = j < used ? w[j * column_stride + k * depth_stride] : 0.0f;
+    }
 }
 
 /* out[i][:] += x[i][:] @ w for some rows and some vectors of a panel. */
@@ -186,10 +192,11 @@ static void outer_product(
 """
 
 LOOPS = """
-enum {{ BLOCKS = {blocks}, FED_BY_H = {fed_by_h}, FED_BY_X = {fed_by_x}, FEEDING = {feeding}, STATES = {states}, KEPT = {kept} }};
+enum {{ BLOCKS = {blocks}, FED_BY_H = {fed_by_h}, FED_BY_X = {fed_by_x}, FEEDING = {feeding} }};
+enum {{ STATES = {states}, KEPT = {kept} }};
 
 /* Timesteps whose gradients are added to those of the weights at once. */
-enum {{ EXAMPLES_AT_ONCE = 256 }};
+enum {{ EXAMPLES_AT_ONCE = 128 }};
 
 static long rounded_up(long n, long to) {{ return (n + to - 1) / to * to; }}
 
@@ -216,7 +223,8 @@ void forward(
     float *weight_h[FEEDING + 1];
     for (int s = 0; s < FEEDING; s++, scratch += rounded_up(FED_BY_H * H, PANEL) * H)
         pack(PANEL, FED_BY_H * H, H, weight + s * H, Z, 1, weight_h[s] = scratch);
-    float *weight_x = scratch, *bias = scratch + rounded_up(FED_BY_X * H, PANEL) * D, *a = bias + A, *unused = a + B * A;
+    float *weight_x = scratch, *bias = scratch + rounded_up(FED_BY_X * H, PANEL) * D;
+    float *a = bias + A, *unused = a + B * A;
     pack(PANEL, FED_BY_X * H, D, weight + first_x * Z + FEEDING * H, Z, 1, weight_x);
     for (long g = 0; g < BLOCKS * H; g++) bias[g] = weight[g * Z + Z - 1];
     for (long t = 0; t < T; t++) {{
@@ -353,8 +361,12 @@ def source_of(derivation: Derivation, num_fed_by_h: int, num_fed_by_x: int, num_
         feeding=num_feeding if num_fed_by_h else 0,
         states=S,
         kept=derivation.num_kept,
-        forward_pointers=" ".join([*around, *(f"float *restrict after_{s} = state[{s}] + {row} + B * H;" for s in states)]),
-        tap_pointers=" ".join(f"const float *restrict tap_{s} = tap[{s}] + t * tap_t[{s}] + b * tap_b[{s}];" for s in states),
+        forward_pointers=" ".join(
+            [*around, *(f"float *restrict after_{s} = state[{s}] + {row} + B * H;" for s in states)]
+        ),
+        tap_pointers=" ".join(
+            f"const float *restrict tap_{s} = tap[{s}] + t * tap_t[{s}] + b * tap_b[{s}];" for s in states
+        ),
         forward=_body(derivation.forward.graph, stepped, [*after, *kept]),
         forward_tapped=_body(
             derivation.forward_tapped.graph, [*stepped, *(f"tap_{s}[j]" for s in states)], [*after, *kept]
@@ -385,7 +397,10 @@ def _body(graph: fx.Graph, given: Sequence[str], wanted: Sequence[str]) -> str:
         if node.op == "call_function":
             names[node] = f"v{len(names)}"
             lines.append(f"const {_type(node)} {names[node]} = {_expression(node, names)};")
-    lines += [f"{place}{'=' if place.endswith('+') else ' ='} {names[node]};" for place, node in zip(wanted, outputs_of(graph), strict=True)]
+    lines += [
+        f"{place}{'=' if place.endswith('+') else ' ='} {names[node]};"
+        for place, node in zip(wanted, outputs_of(graph), strict=True)
+    ]
     return "\n                    ".join(lines)
 
 
@@ -451,16 +466,20 @@ def library_of(source: str, folder: Path | None = None) -> Path:
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f"{key}.lock", "w") as lock:
+    with (folder / f"{key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes second waits, and finds it
         if not library.exists():
             _compile(cc, source, library)
     return library
 
 
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the compiler alone
+
+
 @functools.cache
 def _version(cc: str) -> str:
-    return subprocess.run([cc, "--version"], capture_output=True, text=True, check=False).stdout
+    return _run(cc, "--version").stdout
 
 
 def _compile(cc: str, source: str, library: Path) -> None:
@@ -468,8 +487,7 @@ def _compile(cc: str, source: str, library: Path) -> None:
         written, made = Path(place) / "loops.c", Path(place) / "loops.so"
         written.write_text(source, encoding="utf-8")
         for native in NATIVE:
-            command = [cc, *FLAGS, *native, str(written), "-o", str(made), "-lm"]
-            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            run = _run(cc, *FLAGS, *native, str(written), "-o", str(made), "-lm")
             if run.returncode == 0:
                 os.replace(made, library)
                 return

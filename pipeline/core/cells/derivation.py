@@ -49,23 +49,23 @@ class Derivation:
     backward: fx.GraphModule
 
 
-def derive(
-    step: Callable[..., tuple[Tensor, ...]], num_blocks: int, num_per_unit: int, num_states: int
-) -> Derivation:
+def derive(step: Callable[..., tuple[Tensor, ...]], num_blocks: int, num_per_unit: int, num_states: int) -> Derivation:
     """Return the derivation of a step, a function `(*blocks, *per unit, *states before) -> states after`.
 
     Raises:
         ValueError: If it is not one: two of its states are the same, or it returns another number of them.
     """
     num_inputs = num_blocks + num_per_unit + num_states
-    example = [torch.full((2,), 0.5) for _ in range(num_inputs + 2 * num_states)]  # each its own: the tracer tells by it
+    example = [
+        torch.full((2,), 0.5, dtype=torch.float32, device="cpu") for _ in range(num_inputs + 2 * num_states)
+    ]  # each its own: the tracer tells by it
     plain = _traced(step, example[:num_inputs])
     _tap(plain, num_states)
     stepped = fx.GraphModule({}, plain)
 
     def joint(*values: Tensor) -> tuple[Tensor, ...]:
         gradients = values[num_inputs + num_states :]
-        after, pull_back = torch.func.vjp(stepped, *values[: num_inputs + num_states])
+        after, pull_back, *_ = torch.func.vjp(stepped, *values[: num_inputs + num_states])
         return *after, *pull_back(gradients)
 
     graph = _traced(joint, example)
@@ -104,16 +104,22 @@ def operation(node: fx.Node) -> str:
 
 
 def inputs_of(graph: fx.Graph) -> list[fx.Node]:
+    """Return the inputs of a graph, in order."""
     return [node for node in graph.nodes if node.op == "placeholder"]
 
 
 def outputs_of(graph: fx.Graph) -> list[fx.Node]:
+    """Return what a graph returns, in order."""
     (output,) = (node for node in graph.nodes if node.op == "output")
     return list(output.args[0])
 
 
 def _tap(graph: fx.Graph, num_states: int) -> None:
-    """Add a tap to each state where it is made; taps are new inputs, after the others."""
+    """Add a tap to each state where it is made; taps are new inputs, after the others.
+
+    Raises:
+        ValueError: If the step does not make as many states as it has.
+    """
     made, output = outputs_of(graph), next(node for node in graph.nodes if node.op == "output")
     if len(made) != num_states or len(set(made)) != num_states:
         raise ValueError(f"expected a step that makes {num_states} states, each by itself, got {made}")
@@ -126,10 +132,9 @@ def _tap(graph: fx.Graph, num_states: int) -> None:
             total = graph.call_function(torch.ops.aten.add.Tensor, (node, last))
         tapped[index] = total
         if node.op != "placeholder":
-            node.replace_all_uses_with(total, delete_user_cb=lambda user, total=total: user is not total)
+            for user in [user for user in node.users if user not in (total, output)]:
+                user.replace_input_with(node, total)
     output.args = (tuple(tapped),)
-    order = {node: place for place, node in enumerate(graph.nodes)}
-    assert all(order[node] < order[output] for node in tapped)  # noqa: S101
     graph.lint()
 
 
@@ -140,7 +145,7 @@ def _without_taps(graph: fx.Graph, num_taps: int) -> fx.Graph:
     plain.output(output)
     for tap in inputs_of(plain)[len(inputs_of(plain)) - num_taps :]:
         for total in list(tap.users):
-            total.replace_all_uses_with(next(arg for arg in total.args if arg is not tap))
+            total.replace_all_uses_with(next(node for node in total.all_input_nodes if node is not tap))
             plain.erase_node(total)
         plain.erase_node(tap)
     return plain

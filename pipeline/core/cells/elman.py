@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from pipeline.core.cells.cell import H_AND_X, Blocks, Cell, States, Stepped
+from pipeline.core.cells.cell import H_AND_X, Cell, Named, Stepped
 
 LEAKY_SLOPE = 0.01
 
@@ -26,7 +26,7 @@ def elman(
 ) -> Cell:
     """Return the Elman cell with φ = `function`, and φ' in terms of h; `torch_class` makes the same of torch.nn."""
 
-    def pointwise(a: Blocks, before: States) -> Stepped:
+    def pointwise(a: Named, s: Named) -> Stepped:
         return (function(a.h),), {}
 
     gates = {"h": H_AND_X}

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 from torch import nn, sigmoid, tanh
 
-from pipeline.core.cells.cell import APART, H_AND_X, Blocks, Cell, States, Stepped
+from pipeline.core.cells.cell import APART, H_AND_X, Cell, Named, Stepped
 
 
-def gru(a: Blocks, before: States) -> Stepped:
+def gru(a: Named, s: Named) -> Stepped:
     """Return h_t, and the gates that open and close."""
     r, z = sigmoid(a.r), sigmoid(a.z)
     n = tanh(a.n_x + r * a.n_h)
-    return (n + z * (before.h - n),), {"r": r, "z": z}
+    return (n + z * (s.h - n),), {"r": r, "z": z}
 
 
-CELLS = {
-    "gru": Cell(gates={"r": H_AND_X, "z": H_AND_X, "n": APART}, pointwise=gru, keep_gate="z", torch_class=nn.GRU)
-}
+CELLS = {"gru": Cell(gates={"r": H_AND_X, "z": H_AND_X, "n": APART}, pointwise=gru, keep_gate="z", torch_class=nn.GRU)}

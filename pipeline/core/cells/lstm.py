@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from torch import nn, sigmoid, tanh
 
-from pipeline.core.cells.cell import H_AND_X, Blocks, Cell, States, Stepped
+from pipeline.core.cells.cell import H_AND_X, Cell, Named, Stepped
 
 
-def lstm(a: Blocks, before: States) -> Stepped:
+def lstm(a: Named, s: Named) -> Stepped:
     """Return h_t and c_t, and the gates that open and close."""
     i, f, g, o = sigmoid(a.i), sigmoid(a.f), tanh(a.g), sigmoid(a.o)
-    c = f * before.c + i * g
+    c = f * s.c + i * g
     return (o * tanh(c), c), {"i": i, "f": f, "o": o}
 
 

@@ -46,17 +46,14 @@ class Loan:
     def __init__(self, like: Tensor, *shape: int) -> None:
         num_bytes = torch.Size(shape).numel() * like.element_size()
         with Loan._lock:
-            fitting = [memory for memory in Loan._idle if num_bytes <= memory.nbytes <= 2 * num_bytes]
-            self._memory = min(fitting, key=lambda memory: memory.nbytes, default=None)
-            if self._memory is None:
-                self._memory = new(torch.empty(0, dtype=torch.uint8), num_bytes)
-            else:
-                Loan._idle = [memory for memory in Loan._idle if memory is not self._memory]
+            fitting = [index for index, memory in enumerate(Loan._idle) if memory.nbytes == num_bytes]
+            empty = torch.empty(0, dtype=torch.uint8)
+            self._memory = Loan._idle.pop(fitting[-1]) if fitting else new(empty, num_bytes)
             Loan._lent += self._memory.nbytes
             Loan._most_lent = max(Loan._most_lent, Loan._lent)
             while Loan._lent + sum(memory.nbytes for memory in Loan._idle) > Loan._most_lent:
                 Loan._idle.pop(0)
-        self.tensor = self._memory[:num_bytes].view(like.dtype).view(shape)
+        self.tensor = self._memory.view(like.dtype).view(shape)
 
     def __del__(self) -> None:
         with Loan._lock:

@@ -196,6 +196,11 @@ def engine_of(cell: Cell, like: Tensor) -> Engine:
     return Eager(cell)
 
 
+def kernel_of(cell: Cell, like: Tensor) -> str:
+    """Return what runs a cell for tensors like this one, as the tables of results name it."""
+    return engine_of(cell, like).name if cell.whole_step is None else "autograd"
+
+
 class Call:
     """One use of a recurrence: what its two passes share.
 
@@ -301,7 +306,9 @@ def differentiable_backward(
     with torch.enable_grad():
         # aliases: where one of them was made from another, the path between them is not this function's
         aliases: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]
-        states = torch.vmap(call.cell.unroll_flat, in_dims=tuple(None if alias is None else 0 for alias in aliases))(*aliases)
+        states = torch.vmap(call.cell.unroll_flat, in_dims=tuple(None if alias is None else 0 for alias in aliases))(
+            *aliases
+        )
         reached = [(state, grad) for state, grad in zip(states, grads, strict=True) if grad is not None]
         wanted = [index for index, alias in enumerate(aliases) if alias is not None and alias.requires_grad]
         found = torch.autograd.grad(

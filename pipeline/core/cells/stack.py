@@ -158,7 +158,8 @@ class RecurrentStack(nn.Module):
         given = [None] * len(cell.states) if taps is None else taps.tensors()
         tensors = (x_TBD, fused, per_unit, *start.tensors(), *given, *weights)
         arguments = [None if tensor is None else tensor.unsqueeze(0) for tensor in tensors]
-        found = Recurrence.apply(Call(cell, torch.is_grad_enabled(), state_threshold), *arguments)
+        call = Call(cell, torch.is_grad_enabled(), state_threshold)
+        found = Recurrence.apply(call, *arguments)  # type: ignore[no-untyped-call]
         return States(*(state.squeeze(0) for state in found))
 
     def _beside(self, states: Sequence[States]) -> Tensor:

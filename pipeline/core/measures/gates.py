@@ -54,12 +54,15 @@ def gate_values(cell: Cell, weights: Weights, x_RTBD: Tensor, states: Sequence[T
     return values
 
 
-def gate_statistics(values: Mapping[str, Tensor], keep_gate: str | None) -> list[GateStatistic]:
+def gate_statistics(
+    values: Mapping[str, Tensor], keep_gate: str | None, keeps_when_open: bool = True
+) -> list[GateStatistic]:
     """Return the statistics of every gate over units, timesteps and examples.
 
     Args:
         values: (R, T, B, H) by gate.
         keep_gate: The gate that has a half-life too, if any.
+        keeps_when_open: Whether that gate keeps the past where it is open.
     """
     rows = []
     for gate, value_RTBH in values.items():
@@ -74,7 +77,8 @@ def gate_statistics(values: Mapping[str, Tensor], keep_gate: str | None) -> list
             GateStatistic(gate, "right_saturated", 0.0, _share(flat_RN > RIGHT_SATURATED, flat_RN)),
         ]
     if keep_gate is not None:
-        rows.append(GateStatistic(keep_gate, "half_life", 0.0, half_life(values[keep_gate])))
+        kept_RTBH = values[keep_gate] if keeps_when_open else 1 - values[keep_gate]
+        rows.append(GateStatistic(keep_gate, "half_life", 0.0, half_life(kept_RTBH)))
     return rows
 
 

@@ -13,7 +13,10 @@ from pipeline.core.models import Replicas
 
 
 class Block(NamedTuple):
-    """Which square block of recurrent weights: of which part of the network, at which place, of which gate."""
+    """Which square block of recurrent weights: of which part of the network, at which place, of which gate.
+
+    Where another state than h feeds a gate too, that block is named after both.
+    """
 
     part: str
     place: Place
@@ -24,11 +27,12 @@ def recurrent_blocks(replicas: Replicas, flat_RP: Tensor) -> dict[Block, Tensor]
     """Return each gate's square block of W_hh, (R, H, H), in float64, parts and places in order."""
     blocks: dict[Block, Tensor] = {}
     for part, stack in replicas.model.stacks.items():
-        gates = stack.cell.gates
-        for place in stack.places:
-            weight_RGH = replicas.weights(flat_RP, place, part).weight_hh.double()
-            for gate, block_RHH in zip(gates, weight_RGH.chunk(len(gates), dim=1), strict=True):
-                blocks[Block(part, place, gate)] = block_RHH
+        cell = stack.cell
+        for place in stack.places if cell.recurrent_gates else ():
+            weights = replicas.weights(flat_RP, place, part)
+            for (gate, state), block_RHH in cell.recurrent_blocks(weights.weight_hh.double()).items():
+                name = gate if state == cell.states[0] else f"{gate}_{state}"
+                blocks[Block(part, place, name)] = block_RHH
     return blocks
 
 

@@ -185,11 +185,11 @@ CHUNK_SIZE = 4096
 
 
 def step_sensitivity(replicas: Replicas, flat_RP: Tensor, seen: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
-    """Return M of every replica, (R,); NaN where the network has more than one recurrence.
+    """Return M of every replica, (R,); NaN where the network has more than one recurrence, or a cell of another form.
 
         M = max over timesteps and examples of ‖∂⁺s_t/∂θ‖
 
-    the operator norm of the immediate Jacobian: the state before timestep t is held fixed. All cells here are affine
+    the operator norm of the immediate Jacobian: the state before timestep t is held fixed. Most cells are affine
     before their nonlinearities, with W_hh h_{t-1} + b_hh and W_ih x_t + b_ih as the only ways in, and each unit's own
     rows enter its own state alone. So with A and B the derivatives in the two biases,
 
@@ -201,7 +201,8 @@ def step_sensitivity(replicas: Replicas, flat_RP: Tensor, seen: Sequence[Tensor]
     `seen` and `states` are as `Replicas.unroll` returns them.
     """
     recurrent = replicas.model.stacks["recurrent"]
-    if len(recurrent.places) > 1:
+    cell = recurrent.cell
+    if len(recurrent.places) > 1 or cell.pointwise is None or cell.prepare or cell.per_unit or cell.shared_map:
         return flat_RP.new_full((len(flat_RP),), torch.nan, dtype=torch.float64)
     norm = _squared_norm(recurrent.cell, input_is_trained=replicas.model.embedding is not None)
     weights = replicas.weights(flat_RP, recurrent.places[0])
@@ -227,7 +228,10 @@ def _squared_norm(cell: Cell, input_is_trained: bool) -> Callable[[Tensor, State
             rows_SGH = torch.vmap(lambda states: pull_back(states)[0])(every_unit).unflatten(1, (-1, H))
             return torch.einsum("sgh,zgh->szh", rows_SGH, rows_SGH)
 
-        blocks_SSH = (before.h @ before.h + 1) * gram("bias_hh") + (x_t @ x_t + 1) * gram("bias_ih")
+        blocks_SSH = (x_t @ x_t + 1) * gram("bias_ih")
+        if cell.fed_by_h:
+            feeding = torch.cat(before.tensors()[: cell.num_feeding])
+            blocks_SSH = blocks_SSH + (feeding @ feeding + 1) * gram("bias_hh")
         squared = _largest_eigenvalue(blocks_SSH).amax()
         if input_is_trained:
             squared = squared + jacrev(lambda x: step(at, x, weights))(x_t).square().sum()
@@ -237,8 +241,10 @@ def _squared_norm(cell: Cell, input_is_trained: bool) -> Callable[[Tensor, State
 
 
 def _largest_eigenvalue(blocks_SSH: Tensor) -> Tensor:
-    """Return the largest eigenvalue of H symmetric blocks of one or two rows, (H,)."""
+    """Return the largest eigenvalue of H symmetric blocks of as many rows as there are states, (H,)."""
     if len(blocks_SSH) == 1:
         return blocks_SSH[0, 0]
+    if len(blocks_SSH) > 2:
+        return torch.linalg.eigvalsh(blocks_SSH.movedim(2, 0))[:, -1]
     first, off, second = blocks_SSH[0, 0], blocks_SSH[0, 1], blocks_SSH[1, 1]
     return (first + second) / 2 + torch.hypot((first - second) / 2, off)

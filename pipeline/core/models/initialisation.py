@@ -185,21 +185,26 @@ class ConstantBias(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class KeepBias(Checked):
-    """`value` in the gate that keeps the past (f of the LSTM, z of the GRU), 0 elsewhere (Gers et al., 2000)."""
+    """`value` in the gate that keeps the past (f of the LSTM, z of the GRU), 0 elsewhere (Gers et al., 2000).
+
+    It is -`value` in a gate that keeps where it is shut (z of the minGRU).
+    """
 
     name: Literal["forget_bias"] = "forget_bias"
     value: float
 
     def values(self, cell: Cell, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
         """Return the bias of the keeping gate."""
-        return {str(cell.keep_gate): torch.full((hidden_size,), self.value)}
+        sign = 1.0 if cell.keeps_when_open else -1.0
+        return {str(cell.keep_gate): torch.full((hidden_size,), sign * self.value)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chrono(Checked):
     """b_f ~ ln U[1, T_max - 1], b_i = -b_f, 0 elsewhere (Tallec and Ollivier, 2018).
 
-    A unit then forgets after a time drawn between 1 and T_max timesteps. In the GRU b_z takes the place of b_f.
+    A unit then forgets after a time drawn between 1 and T_max timesteps. In the GRU b_z takes the place of b_f; in a
+    cell that keeps where its gate is shut, -b_z.
     """
 
     name: Literal["chrono"] = "chrono"
@@ -211,7 +216,8 @@ class Chrono(Checked):
     def values(self, cell: Cell, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
         """Return the bias of the keeping gate, and of the input gate where there is one."""
         keep = torch.empty(hidden_size).uniform_(1.0, self.longest_lag - 1.0, generator=start).log()
-        return {str(cell.keep_gate): keep} | ({"i": -keep} if "i" in cell.gates else {})
+        of_gate = keep if cell.keeps_when_open else -keep
+        return {str(cell.keep_gate): of_gate} | ({"i": -keep} if "i" in cell.gates else {})
 
 
 BiasRule = UniformBias | ConstantBias | KeepBias | Chrono
@@ -248,8 +254,8 @@ class Initialisation(Checked):
             InvalidFieldError: If it has not.
         """
         for gate in self.gates:
-            if gate not in CELLS[cell].gates:
-                expected = unknown_name("gate", gate, CELLS[cell].gates)
+            if gate not in CELLS[cell].recurrent_gates:
+                expected = unknown_name("gate", gate, CELLS[cell].recurrent_gates)
                 raise InvalidFieldError("initialisation.gates", f"gates of the cell {cell!r} ({expected})", gate)
         suits = CELLS[cell].keep_gate is not None or not isinstance(self.bias, KeepBias | Chrono)
         expected = f"a rule for {cell!r}, which lacks a gate that keeps the past"
@@ -271,19 +277,19 @@ def initialise_stack(stack: RecurrentStack, rules: Initialisation, seed: int, pa
         part: Which of a network's stacks this is, counted from 0: each draws anew.
     """
     for number, place in enumerate(stack.places, MAX_PLACES * part):
-        weights, gates = stack.weights(place), stack.cell.gates
-        input_blocks, recurrent_blocks = weights.weight_ih.chunk(len(gates)), weights.weight_hh.chunk(len(gates))
-        for g, gate in enumerate(gates):
-            counter = MAX_GATES * number + g
-            rules.input.fill(input_blocks[g], generator(seed, "input_weight", counter))
+        cell, weights = stack.cell, stack.weights(place)
+        counters = {gate: MAX_GATES * number + g for g, gate in enumerate(cell.gates)}
+        for gate, block in cell.input_blocks(weights.weight_ih).items():
+            rules.input.fill(block, generator(seed, "input_weight", counters[gate]))
+        for (gate, _), block in cell.recurrent_blocks(weights.weight_hh).items():
             rule = rules.gates.get(gate, rules.recurrent)
-            rule.fill(recurrent_blocks[g], generator(seed, "recurrent_weight", counter))
-        biases = rules.bias.values(stack.cell, stack.hidden_size, generator(seed, "bias", number))
+            rule.fill(block, generator(seed, "recurrent_weight", counters[gate]))
+        biases = rules.bias.values(cell, stack.hidden_size, generator(seed, "bias", number))
         if biases is not None:
             weights.bias_ih.zero_()
             weights.bias_hh.zero_()
             for gate, values in biases.items():
-                weights.bias_hh.chunk(len(gates))[gates.index(gate)].copy_(values)
+                cell.bias_of(weights, gate).copy_(values)
 
 
 @torch.no_grad()

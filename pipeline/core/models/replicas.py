@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state
 
 from pipeline.core.cells import Weights
+from pipeline.core.cells.recurrence import kernel_of
 from pipeline.core.cells.stack import Place, stack_states
 from pipeline.core.models.interface import (
     Inputs,
@@ -231,6 +232,11 @@ class Replicas:
             states=tuple(state.detach() for state in states),
             grad_states=dict(zip(self.model.tap_keys, grads, strict=False)) if trace else {},
         )
+
+    def kernel(self, flat_RP: Tensor) -> str | None:
+        """Return what runs the recurrences for parameters of this device and precision; None where there are none."""
+        stack = next(iter(self.model.stacks.values()), None)  # the stacks of a network share their cell
+        return None if stack is None else kernel_of(stack.cell, flat_RP)
 
     def weights(self, flat_RP: Tensor, place: Place, part: str = "recurrent") -> Weights:
         """Return the parameters of one layer and direction of one of the model's stacks, (R, ...) each."""

@@ -203,13 +203,14 @@ class Diagnostics:
 
     def _write_gates(self, step: int, place: Place, values: Mapping[str, Tensor], which: list[int]) -> None:
         keep, facts = self._cell.keep_gate, {"step": step, "part": "recurrent", **place._asdict()}
-        for gate, quantity, position, value_R in gate_statistics(values, keep):
+        for gate, quantity, position, value_R in gate_statistics(values, keep, self._cell.keeps_when_open):
             self.rows.write(
                 "gates", {"value": value_R}, which, {}, **facts, gate=gate, quantity=quantity, position=position
             )
         if keep is not None:
-            lags = {"position": np.arange(1.0, values[keep].shape[1] + 1)}
-            kept = {"value": retention(values[keep])}
+            share_RTBH = values[keep] if self._cell.keeps_when_open else 1 - values[keep]
+            lags = {"position": np.arange(1.0, share_RTBH.shape[1] + 1)}
+            kept = {"value": retention(share_RTBH)}
             self.rows.write("gates", kept, which, lags, **facts, gate=keep, quantity="retention")
 
     def _write_jacobians(self, step: int, place: Place, jacobians_RTBSS: Tensor, which: list[int]) -> None:

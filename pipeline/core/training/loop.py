@@ -289,6 +289,7 @@ class Trial:
             **self.progress.time_columns(),
             "peak_memory_bytes": peak_memory_bytes(self.device),
             "device": f"{kind} ({name})" if name != kind else name,
+            "kernel": self.replicas.kernel(self.progress.state.flat_RP),
             "torch_version": torch.__version__,
             "python_version": platform.python_version(),
         }

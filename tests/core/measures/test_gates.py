@@ -23,8 +23,7 @@ def unrolled(cell: str, bias: float | None = None, direction: str = "forward") -
     if bias is not None:
         for weight in weights:
             weight.zero_()
-        gates = CELLS[cell].gates
-        weights.bias_hh.chunk(len(gates), dim=1)[gates.index(str(CELLS[cell].keep_gate))].fill_(bias)
+        CELLS[cell].bias_of(weights, str(CELLS[cell].keep_gate)).fill_(bias)
     seen, states = replicas.unroll(replicas.named(flat_RP), inputs.double())
     index = replicas.model.recurrent.places.index(place)
     num_states = len(CELLS[cell].states)
