@@ -76,7 +76,7 @@ Stepped: TypeAlias = tuple[tuple[Tensor, ...], Mapping[str, Tensor]]
 """What a step returns: the states after it, and the values of the gates that open and close, by name."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Cell:
     """A recurrent cell.
 

@@ -1,0 +1,287 @@
+"""The compiled loops against the eager ones, in float64 too, and the cache that they are kept in."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.core.cells import CELLS, Cell, compiled, memory, recurrence
+from pipeline.core.cells.cell import H_AND_X
+from pipeline.core.cells.compiled import CompiledError, library_of, source_of
+from pipeline.core.cells.recurrence import Call, Recurrence, kernel_of
+from tests.test_architecture import ROOT
+
+POINTWISE = [name for name, cell in CELLS.items() if cell.whole_step is None]
+SIZES = [(1, 1, 1), (3, 17, 1), (17, 3, 31), (31, 31, 3)]  # B, H, D: none a multiple of a tile
+R, T = 2, 7
+needs_compiler = pytest.mark.skipif(compiled.compiler() is None, reason="there is no C compiler")
+
+
+def randn(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Case:
+    """A recurrence with everything that can be given to it: all states start, all are tapped, all are used."""
+
+    def __init__(self, cell: Cell, B: int, H: int, D: int, num_replicas: int = R, num_timesteps: int = T) -> None:
+        self.cell, shape = cell, (num_replicas, num_timesteps, B, H)
+        self.x = randn(num_replicas, num_timesteps, B, D, seed=0)
+        shapes = cell.shapes(D, H)
+        self.named = {name: randn(num_replicas, *size, seed=1) * H**-0.5 for name, size in shapes.items()}
+        self.start = [0.5 * randn(num_replicas, B, H, seed=2 + s) for s, _ in enumerate(cell.states)]
+        self.taps = [0.1 * randn(*shape, seed=7 + s) for s, _ in enumerate(cell.states)]
+        self.grads = [randn(*shape, seed=12 + s) for s, _ in enumerate(cell.states)]
+
+    def run(self, dtype: torch.dtype, state_threshold: float | None = None) -> list[Tensor]:
+        """Return every state, and the gradients of x, of every parameter, first state and tap."""
+        x, *rest = (each.to(dtype).requires_grad_() for each in (self.x, *self.named.values(), *self.start, *self.taps))
+        parameters, (start, taps) = rest[: len(self.named)], _halves(rest[len(self.named) :])
+
+        def fused(*values: Tensor) -> tuple[Tensor, Tensor]:
+            return self.cell.fused(self.cell.weights(dict(zip(self.named, values, strict=True))))
+
+        weight, per_unit = torch.vmap(fused)(*parameters)
+        per_unit = per_unit.reshape(len(x), -1, start[0].shape[-1])
+        states = Recurrence.apply(Call(self.cell, True, state_threshold), x, weight, per_unit, *start, *taps)
+        found = torch.autograd.grad(states, [x, *rest], [each.to(dtype) for each in self.grads], allow_unused=True)
+        return [*states, *(torch.zeros(1) if each is None else each for each in found)]
+
+
+def _halves(values: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    return values[: len(values) // 2], values[len(values) // 2 :]
+
+
+def close(mine: list[Tensor], exact: list[Tensor], tolerance: float) -> None:
+    for place, (a, b) in enumerate(zip(mine, exact, strict=True)):
+        assert (a.double() - b.double()).norm() <= tolerance * max(b.double().norm().item(), 1e-3), place
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("state_threshold", [None, 0.5])
+def test_compiled_loops_are_the_eager_ones_in_float64(
+    name: str, sizes: tuple[int, int, int], state_threshold: float | None
+) -> None:
+    case = Case(CELLS[name], *sizes)
+    assert kernel_of(case.cell, case.x) == "compiled"
+    close(case.run(torch.float32, state_threshold), case.run(torch.float64, state_threshold), 1e-5)
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_eager_loops_in_float32_are_those_in_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recurrence, "USE_EAGER", True)
+    case = Case(CELLS[name], 3, 5, 2)
+    assert kernel_of(case.cell, case.x) == "eager"
+    close(case.run(torch.float32), case.run(torch.float64), 1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["lstm", "gru", "elman_relu"])
+def test_a_replica_an_example_and_a_thread_more_change_no_bit(name: str) -> None:
+    whole, alone = Case(CELLS[name], 13, 17, 3, num_replicas=3), Case(CELLS[name], 13, 17, 3, num_replicas=3)
+    for key in ("x", "named", "start", "taps", "grads"):
+        value = getattr(alone, key)
+        cut = value[1:2] if key == "x" else [each[1:2] for each in (value.values() if key == "named" else value)]
+        setattr(alone, key, dict(zip(value, cut, strict=True)) if key == "named" else cut)
+    threads, together, by_itself = torch.get_num_threads(), whole.run(torch.float32), alone.run(torch.float32)
+    assert all(torch.equal(a[1:2], b) for a, b in zip(together, by_itself, strict=True))
+    try:
+        torch.set_num_threads(2 if threads == 1 else 1)
+        assert all(torch.equal(a, b) for a, b in zip(whole.run(torch.float32), together, strict=True))
+    finally:
+        torch.set_num_threads(threads)
+    few = Case(CELLS[name], 13, 17, 3, num_replicas=3)
+    few.x, few.start, few.taps, few.grads = (
+        few.x[:, :, 4:5],
+        *([each[..., 4:5, :] for each in values] for values in (few.start, few.taps, few.grads)),
+    )
+    size = len(whole.start)
+    assert all(
+        torch.equal(a[:, :, 4:5], b) for a, b in zip(together[:size], few.run(torch.float32)[:size], strict=True)
+    )
+
+
+@needs_compiler
+def test_elementary_functions_are_right_to_the_last_digits_and_at_both_ends() -> None:
+    x = torch.cat([torch.linspace(-30, 30, 20_001), torch.tensor([-1e-20, 1e-20, 1e-6, -200.0, 200.0, -1e30, 1e30])])
+
+    def exponential(a: object, s: object) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        return (torch.exp(a.h),), {}  # type: ignore[attr-defined]
+
+    cells = {CELLS["elman"]: torch.tanh, CELLS["elman_sigmoid"]: torch.sigmoid}
+    cells[Cell(gates={"h": H_AND_X}, pointwise=exponential)] = torch.exp
+    for cell, function in cells.items():
+        weight = torch.tensor([[[0.0, 1.0, 0.0]]])
+        call, start = Call(cell, False, None), torch.zeros(1, len(x), 1)
+        (found,) = Recurrence.apply(call, x[None, None, :, None], weight, torch.empty(1, 0, 1), start, None)
+        exact = function(x.double())
+        known = (exact.abs() > 1e-37) & (exact.abs() < 3e38)
+        error = ((found[0, 0, :, 0].double() - exact) / exact)[known].abs().max()
+        assert error < 4e-7, function
+        assert torch.equal(found[0, 0, -2:, 0].double(), exact[-2:].float().double())
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+def test_what_is_not_finite_spreads_in_its_own_example_alone(name: str, poison: float) -> None:
+    case, sick = Case(CELLS[name], 5, 17, 3), Case(CELLS[name], 5, 17, 3)
+    sick.x[0, 3, 2] = poison
+    size = len(case.start)
+    for well, ill in zip(case.run(torch.float32)[:size], sick.run(torch.float32)[:size], strict=True):
+        others = [b for b in range(5) if b != 2]
+        assert torch.equal(well[:, :, others], ill[:, :, others])
+        assert torch.equal(well[0, :3], ill[0, :3])
+        assert torch.equal(well[1], ill[1])
+    if poison != poison:  # noqa: PLR0124 - NaN
+        assert sick.run(torch.float32)[0][0, 3:, 2].isnan().all()
+
+
+@needs_compiler
+def test_inputs_taps_and_gradients_may_lie_in_any_order_of_memory() -> None:
+    case, turned = Case(CELLS["lstm"], 5, 9, 3), Case(CELLS["lstm"], 5, 9, 3)
+    turned.x = case.x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+    turned.grads = [each.transpose(1, 3).contiguous().transpose(1, 3) for each in case.grads]
+    turned.taps = [each.transpose(1, 2).contiguous().transpose(1, 2) for each in case.taps]
+    assert all(torch.equal(a, b) for a, b in zip(case.run(torch.float32), turned.run(torch.float32), strict=True))
+    flat, spread = Case(CELLS["lstm"], 5, 9, 3), Case(CELLS["lstm"], 5, 9, 3)
+    flat.taps = [torch.tensor(0.25).expand_as(each) for each in case.taps]
+    spread.taps = [torch.full_like(each, 0.25) for each in case.taps]
+    assert all(torch.equal(a, b) for a, b in zip(flat.run(torch.float32), spread.run(torch.float32), strict=True))
+
+
+@needs_compiler
+def test_a_state_that_is_changed_in_place_is_found_out() -> None:
+    case = Case(CELLS["lstm"], 3, 5, 2)
+    weight = torch.randn(R, 20, 8, requires_grad=True)
+    start = [torch.zeros(R, 3, 5), torch.zeros(R, 3, 5)]
+    h, _ = Recurrence.apply(Call(case.cell, True, None), case.x, weight, torch.empty(R, 0, 5), *start, None, None)
+    with pytest.raises(RuntimeError, match="is a view and is being modified inplace"):
+        h.mul_(2.0)
+
+
+# The cache
+
+
+def a_source() -> str:
+    cell = CELLS["elman"]
+    return source_of(cell.derivation, len(cell.fed_by_h), len(cell.fed_by_x), cell.num_feeding)
+
+
+@needs_compiler
+def test_nothing_is_compiled_twice_and_nothing_is_taken_from_another_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    compile_ = compiled._compile
+    monkeypatch.setattr(
+        compiled, "_compile", lambda cc, source, library: made.append(library) or compile_(cc, source, library)
+    )
+    first = library_of(a_source(), tmp_path)
+    assert library_of(a_source(), tmp_path) == first
+    assert made == [first]
+    assert library_of(a_source() + "\n", tmp_path) != first
+    monkeypatch.setattr(compiled, "_processor", lambda: "another processor")
+    assert library_of(a_source(), tmp_path) not in made[:2]
+    assert len(made) == 3
+
+
+AT_ONCE = """
+import torch
+from pipeline.core.cells import CELLS
+from pipeline.core.cells.recurrence import kernel_of
+print(kernel_of(CELLS["lstm"], torch.zeros(1)))
+"""
+
+
+def kernels(number: int, cache: Path, **environment: str) -> list[tuple[str, str]]:
+    """Return what processes that start at once say of their kernel, and what they warn of."""
+    known = {**os.environ, compiled.CACHE_VARIABLE: str(cache), **environment}
+    command = [sys.executable, "-c", AT_ONCE]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    running = [subprocess.Popen(command, cwd=ROOT, env=known, text=True, **pipes) for _ in range(number)]  # type: ignore[call-overload]
+    said = [process.communicate(timeout=120) for process in running]
+    return [(out.strip(), err.strip()) for out, err in said]
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_processes_that_compile_at_once_share_one_library(tmp_path: Path) -> None:
+    assert kernels(3, tmp_path) == [("compiled", "")] * 3
+    assert len(list(tmp_path.glob("*.so"))) == 1
+    assert not [path for path in tmp_path.iterdir() if path.suffix not in {".so", ".lock"}]
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_eager_loops_run_and_one_line_says_what_it_costs(tmp_path: Path) -> None:
+    ((kernel, warning),) = kernels(1, tmp_path, PATH="")
+    assert kernel == "eager"
+    assert warning == (
+        "recurrences run in torch's own operations, several times slower: there is no C compiler (cc, gcc or clang)"
+    )
+
+
+@needs_compiler
+def test_a_step_that_has_no_form_in_c_runs_eagerly(caplog: pytest.LogCaptureFixture) -> None:
+    def pointwise(a: object, s: object) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        return (torch.erfinv(0.5 * torch.tanh(a.h)),), {}  # type: ignore[attr-defined]
+
+    case = Case(Cell(gates={"h": H_AND_X}, pointwise=pointwise), 3, 5, 2)
+    with caplog.at_level(logging.WARNING):
+        assert kernel_of(case.cell, case.x) == "eager"
+    assert "the operation aten.erfinv.default has no form in C" in caplog.text
+    close(case.run(torch.float32), case.run(torch.float64), 1e-4)
+    with pytest.raises(CompiledError, match="has no form in C"):
+        source_of(case.cell.derivation, 1, 1, 1)
+
+
+@needs_compiler
+def test_a_compiler_that_fails_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(CompiledError, match=r"failed: .*error"):
+        library_of("this is not C", tmp_path)
+    assert not list(tmp_path.glob("*.so"))
+
+
+def test_a_step_that_makes_too_few_states_is_refused() -> None:
+    cell = dataclasses.replace(CELLS["elman"], states=("h", "c"))
+    with pytest.raises(ValueError, match="expected a step that makes 2 states, each by itself"):
+        _ = cell.derivation
+
+
+# Memory
+
+
+def test_what_was_kept_is_lent_again_and_never_to_two_at_a_time() -> None:
+    like = torch.empty(0)
+    first = memory.Loan(like, 3, 100)
+    second = memory.Loan(like, 3, 100)
+    places = {first.tensor.data_ptr(), second.tensor.data_ptr()}
+    assert len(places) == 2
+    del first
+    third = memory.Loan(like, 100, 3)
+    assert third.tensor.data_ptr() in places - {second.tensor.data_ptr()}
+    assert third.tensor.shape == (100, 3)
+
+
+def test_idle_memory_is_never_more_than_was_once_in_use() -> None:
+    def held() -> int:
+        return memory.Loan._lent + sum(each.nbytes for each in memory.Loan._idle)
+
+    most = memory.Loan(torch.empty(0), 1 << 20)
+    limit = memory.Loan._most_lent
+    del most
+    for size in range(1, 40):
+        loan = memory.Loan(torch.empty(0), (1 << 16) + size)
+        assert held() <= limit
+        del loan
+    assert held() <= limit
