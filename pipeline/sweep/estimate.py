@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from pipeline.core.cells import CELLS
+from pipeline.core.attention.score import Additive, NoAttention
+from pipeline.core.cells import CELLS, Cell
 from pipeline.core.models import Interface, count_parameters
+from pipeline.core.models.architecture import SelfAttention
 from pipeline.core.training.diagnostics import NUM_JACOBIAN_EXAMPLES
 from pipeline.core.training.evaluation import num_at_once
 from pipeline.core.training.spec import TrialSpec
@@ -18,15 +20,18 @@ FLOATS_PER_PARAMETER = 6
 """The weight, its gradient, the clipped one, and up to three of the optimiser's."""
 
 FLOATS_PER_STATE = 12
-"""Kept for backpropagation per timestep, sequence, replica and hidden unit: states, gates and their gradients."""
+"""Kept for backpropagation per timestep, sequence, replica and hidden unit, where autograd keeps what it will."""
+
+FLOATS_PER_WEIGHT = 4
+"""Kept of an attention weight, or of a hidden unit of its score: before and after the function, and the gradient."""
 
 FLOATS_PER_EVALUATED_STATE = 4
 """Held while a split is evaluated, per timestep, sequence, replica and hidden unit or number predicted."""
 
-SECONDS_PER_TIMESTEP = 1e-4
-"""Forward and backward of one timestep when the matrices are tiny: the price of calling a few kernels."""
+SECONDS_PER_TIMESTEP = 1e-5
+"""Forward and backward of one timestep when the matrices are tiny."""
 
-FLOPS_PER_SECOND = 1e10
+FLOPS_PER_SECOND = 3e10
 """Of one laptop core at small matrix products in float32."""
 
 
@@ -36,6 +41,7 @@ class Workload:
 
     Attributes:
         num_timesteps: T of the input sequence; with those of the output, where a decoder writes one.
+        num_written: Those of the output alone; 0 where none is written.
         interface: Kinds and sizes of inputs and targets.
         num_data_bytes: Of the dataset's arrays.
     """
@@ -43,21 +49,41 @@ class Workload:
     num_timesteps: int
     interface: Interface
     num_data_bytes: int
+    num_written: int = 0
 
 
 def memory_bytes(spec: TrialSpec, work: Workload) -> int:
     """Return about how much memory the trial needs: float32 training and the float64 probe, all replicas at once."""
     num_replicas = len(spec.seeds)
     parameters = num_replicas * count_parameters(work.interface, spec.model)
-    per_timestep = num_replicas * _units(spec) * FLOATS_PER_STATE
-    states = _num_run(spec, work) * per_timestep * spec.training.batch_size
-    training = 4 * (parameters * FLOATS_PER_PARAMETER + states)
-    probe = 8 * (parameters * 2 + work.num_timesteps * per_timestep * spec.diagnostics.probe_size)
+    per_timestep = num_replicas * _units(spec) * _floats_per_state(CELLS[spec.model.cell])
+    attention = num_replicas * _attention_floats(spec, work)
+    states = _num_run(spec, work) * per_timestep + attention
+    training = 4 * (parameters * FLOATS_PER_PARAMETER + states * spec.training.batch_size)
+    probe = 8 * (parameters * 2 + (work.num_timesteps * per_timestep + attention) * spec.diagnostics.probe_size)
     num_predictions = 1 if work.interface.target_at == "last" else work.num_timesteps
     per_sequence = work.num_timesteps * _units(spec) + num_predictions * work.interface.output_size
     at_once = num_at_once(num_replicas, per_sequence)
     evaluation = 4 * per_sequence * num_replicas * FLOATS_PER_EVALUATED_STATE * at_once
     return training + max(probe + _jacobian_bytes(spec, work), evaluation) + work.num_data_bytes
+
+
+def _floats_per_state(cell: Cell) -> int:
+    """Return what is kept per timestep, sequence, replica and hidden unit."""
+    if cell.whole_step is not None:
+        return FLOATS_PER_STATE
+    return cell.derivation.num_kept + 3 * len(cell.states)  # the states, what reaches them, and the trace
+
+
+def _attention_floats(spec: TrialSpec, work: Workload) -> int:
+    """Return what attention keeps per sequence and replica."""
+    attention, num_read = spec.model.attention, work.num_timesteps - work.num_written
+    if isinstance(attention, SelfAttention):
+        return FLOATS_PER_WEIGHT * spec.model.num_layers * attention.num_heads * work.num_timesteps**2
+    if isinstance(attention, NoAttention):
+        return 0
+    per_weight = 1 + attention.size if isinstance(attention, Additive) else 1
+    return FLOATS_PER_WEIGHT * work.num_written * num_read * per_weight
 
 
 def _jacobian_bytes(spec: TrialSpec, work: Workload) -> int:

@@ -221,7 +221,8 @@ def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes
         raise ConfigError(
             f"{where}.{error.field}: expected {error.expected} (dataset {name!r}); got {error.got!r}"
         ) from None
-    work = Workload(variant.num_timesteps + variant.num_written, interface, variant.num_bytes)
+    num_timesteps = variant.num_timesteps + variant.num_written
+    work = Workload(num_timesteps, interface, variant.num_bytes, variant.num_written)
     needed = memory_bytes(spec, work)
     if memory_limit_bytes is not None and needed > memory_limit_bytes:
         raise ConfigError(

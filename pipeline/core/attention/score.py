@@ -98,26 +98,38 @@ class Attention(nn.Module):
             self.weight_key = uniform_parameter((spec.size, size), generator)
             self.direction = uniform_parameter((spec.size,), generator)
 
-    def forward(self, query_BUH: Tensor, keys_BSH: Tensor, mask_BS: Tensor | None = None) -> Attended:
+    def forward(
+        self,
+        query_BUH: Tensor,
+        keys_BSH: Tensor,
+        mask_BS: Tensor | None = None,
+        projected_BSK: Tensor | None = None,
+    ) -> Attended:
         """Return contexts and weights.
 
         Args:
             query_BUH: States of the decoder.
             keys_BSH: Annotations of the source.
             mask_BS: Which source positions are no padding; None is all.
+            projected_BSK: `project(keys_BSH)`, for a decoder that asks again and again; None has it made here.
         """
-        weights_BUS = softmax_of(self.score(query_BUH, keys_BSH), None if mask_BS is None else mask_BS[:, None])
+        projected_BSK = self.project(keys_BSH) if projected_BSK is None else projected_BSK
+        weights_BUS = softmax_of(self.score(query_BUH, projected_BSK), None if mask_BS is None else mask_BS[:, None])
         return Attended(weights_BUS @ keys_BSH, weights_BUS)
 
-    def score(self, query_BUH: Tensor, keys_BSH: Tensor) -> Tensor:
-        """Return how well each query and annotation match, (B, U, S)."""
+    def project(self, keys_BSH: Tensor) -> Tensor:
+        """Return what the score reads of the annotations, which is the same for every query."""
         if isinstance(self.spec, Additive):
-            query, keys = query_BUH @ self.weight_query.T, keys_BSH @ self.weight_key.T
+            return keys_BSH @ self.weight_key.T
+        return keys_BSH @ self.weight.T if isinstance(self.spec, General) else keys_BSH
+
+    def score(self, query_BUH: Tensor, projected_BSK: Tensor) -> Tensor:
+        """Return how well each query and projected annotation match, (B, U, S)."""
+        if isinstance(self.spec, Additive):
+            query = query_BUH @ self.weight_query.T
             # not @: a product with a vector of a replica batch is another one
-            return (torch.tanh(query[:, :, None] + keys[:, None]) * self.direction).sum(dim=3)
-        if isinstance(self.spec, General):
-            keys_BSH = keys_BSH @ self.weight.T
-        return query_BUH @ keys_BSH.transpose(1, 2)
+            return (torch.tanh(query[:, :, None] + projected_BSK[:, None]) * self.direction).sum(dim=3)
+        return query_BUH @ projected_BSK.transpose(1, 2)
 
 
 def softmax_of(scores: Tensor, seen: Tensor | None) -> Tensor:

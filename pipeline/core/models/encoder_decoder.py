@@ -94,6 +94,7 @@ class Decoder(nn.Module):
     def step_by_step(self, inputs_BU: Tensor, memory: Memory, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
         """Return the same as `forward`, one output position at a time: any attention may feed the recurrence."""
         states, output_BH = memory.initial, torch.zeros_like(memory.initial[-1].h)
+        projected_BSK = None if self.attention is None else self.attention.project(memory.keys_BSH)
         coins_BU, read = run.options.coins, list[Tensor]()
         logits, weights = list[Tensor](), list[Tensor]()
         for u in range(inputs_BU.shape[1]):
@@ -103,12 +104,14 @@ class Decoder(nn.Module):
                 token_B = torch.where(coins_BU[:, u], token_B, written_B)
             x_BD, attended = self._embedded(token_B), None
             if self.attention is not None and self.feeds == "context":
-                attended = self.attention(states[-1].h[:, None].contiguous(), memory.keys_BSH, memory.mask_BS)
+                query_B1H = states[-1].h[:, None].contiguous()
+                attended = self.attention(query_B1H, memory.keys_BSH, memory.mask_BS, projected_BSK)
                 x_BD = torch.cat([x_BD, attended.context_BUH[:, 0]], dim=1)
             elif self.feeds == "attentional_state":
                 x_BD = torch.cat([x_BD, output_BH], dim=1)
             recurrent = run.recur("decoder", x_BD[None], states)
-            output_B1H, weights_B1S = self._attend(recurrent.outputs.transpose(0, 1), memory, attended)
+            h_B1H = recurrent.outputs.transpose(0, 1)
+            output_B1H, weights_B1S = self._attend(h_B1H, memory, attended, projected_BSK)
             states, output_BH = recurrent.final, output_B1H[:, 0]
             read.append(token_B)
             logits.append(self.readout(output_BH))
@@ -117,12 +120,14 @@ class Decoder(nn.Module):
             run.decoder_inputs = torch.stack(read, dim=1)
         return torch.stack(logits, dim=1), torch.stack(weights, dim=1) if weights else None
 
-    def _attend(self, h_BUH: Tensor, memory: Memory, attended: Attended | None = None) -> tuple[Tensor, Tensor | None]:
+    def _attend(
+        self, h_BUH: Tensor, memory: Memory, attended: Attended | None = None, projected_BSK: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return h̃, (B, U, H), and the weights; `attended` is from the query h_{u-1}, None for the query h_u."""
         h_BUH = h_BUH.contiguous()  # a product with a transposed view of a replica batch is another one
         if self.attention is None or self.combine is None:
             return h_BUH, None
-        attended = attended or self.attention(h_BUH, memory.keys_BSH, memory.mask_BS)
+        attended = attended or self.attention(h_BUH, memory.keys_BSH, memory.mask_BS, projected_BSK)
         combined = torch.tanh(self.combine(torch.cat([attended.context_BUH, h_BUH], dim=2)))
         return combined, attended.weights_BUS
 
