@@ -13,6 +13,8 @@ row, U target length, H hidden.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,12 +28,46 @@ from pipeline.core.models.interface import Interface
 from pipeline.core.models.network import NetworkRun
 
 
-class Convolution(nn.Module):
-    """A 3 × 3 convolution that keeps height and width: of every pixel's neighbourhood, one matrix product.
+class _ByReplica(torch.autograd.Function):
+    """`conv2d` of one replica after the other.
 
-    `nn.Conv2d` computes the same, but of a replica batch it makes one grouped convolution, which adds up in another
-    order than that of a network alone. A bias of 0, beside a matrix drawn by He's rule, would put every blank pixel on
-    the kink of the ReLU, where there is no gradient to check: it is drawn by torch's.
+    torch makes one grouped convolution of a replica batch: slower, and added up in another order than that of a
+    network alone. Under vmap the rule below runs instead of `forward`, in operations that autograd knows.
+    """
+
+    @staticmethod
+    def forward(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: D102
+        raise NotImplementedError
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: D102
+        raise NotImplementedError
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *batched: Tensor) -> tuple[Tensor, int]:  # noqa: D102
+        def of(r: int) -> Tensor:
+            maps, weight, bias = (
+                each if dim is None else each.select(dim, r).contiguous()
+                for each, dim in zip(batched, in_dims, strict=True)
+            )
+            return convolved(maps, weight, bias)
+
+        return torch.stack([of(r) for r in range(info.batch_size)]), 0
+
+
+def convolved(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the 3 × 3 convolution of maps (B, channels, height, width) that keeps height and width."""
+    if torch._C._functorch.maybe_current_level() is None or not torch._C._functorch.is_batchedtensor(weight):
+        return F.conv2d(maps, weight, bias, padding=1)
+    found: Tensor = _ByReplica.apply(maps, weight, bias)  # type: ignore[no-untyped-call]
+    return found
+
+
+class Convolution(nn.Module):
+    """A 3 × 3 convolution that keeps height and width.
+
+    A bias of 0, beside a matrix drawn by He's rule, would put every blank pixel on the kink of the ReLU, where there is
+    no gradient to check: it is drawn by torch's.
 
     Args:
         num_inputs: Channels read.
@@ -49,9 +85,7 @@ class Convolution(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return (B, num_outputs, height, width) of (B, num_inputs, height, width)."""
-        neighbourhoods = F.unfold(maps, 3, padding=1).transpose(1, 2)
-        written = F.linear(neighbourhoods.flatten(0, 1), self.weight.flatten(1), self.bias)
-        return written.unflatten(0, (len(maps), *maps.shape[2:])).movedim(3, 1)
+        return convolved(maps, self.weight, self.bias)
 
 
 class FeatureMap(nn.Module):
