@@ -139,7 +139,12 @@ static inline __attribute__((always_inline)) void pack(
     float *out) {
     for (long first = 0; first < columns; first += width, w += width * column_stride) {
         const long used = columns - first < width ? columns - first : width;
-        if (used == width)
+        if (depth_stride == 1 && column_stride != 1) { /* read in the order in which they lie */
+            if (used < width) memset(out, 0, 4 * width * depth);
+            for (long j = 0; j < used; j++)
+                for (long k = 0; k < depth; k++) out[k * width + j] = w[j * column_stride + k];
+            out += width * depth;
+        } else if (used == width)
             for (long k = 0; k < depth; k++, out += width)
                 for (long j = 0; j < width; j++) out[j] = w[j * column_stride + k * depth_stride];
         else
