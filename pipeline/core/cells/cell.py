@@ -179,8 +179,14 @@ class Cell:
 
     def weights(self, named: Mapping[str, Tensor]) -> Weights:
         """Return the parameters of `shapes` as weights; those that the cell has not are empty."""
-        empty = named["weight_ih"].new_zeros(named["weight_ih"].shape[:-2] + (0,))
-        return Weights(*(named.get(name, empty) for name in Weights._fields))
+        like = named["weight_ih"]
+        no_rows, no_bias = like.new_zeros(like.shape[:-2] + (0, 0)), like.new_zeros(like.shape[:-2] + (0,))
+        return Weights(*(named.get(n, no_bias if n.startswith("bias") else no_rows) for n in Weights._fields))
+
+    def seen(self, states: States) -> Tensor:
+        """Return what the next layer and the readout see of the states, (..., num_outputs · H)."""
+        outputs = states.tensors()[: self.num_outputs]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
     @functools.cached_property
     def derivation(self) -> Derivation:
