@@ -85,7 +85,7 @@ class Cell:
         states: Names of its states, the first ones of `States`.
         pointwise: (blocks, states before) -> `Stepped`, of elementwise operations alone.
         per_unit: Names of the parameters that each unit has for itself; `pointwise` finds them beside the blocks.
-        num_feeding: How many of the states `weight_hh` multiplies: the first ones.
+        num_feeding: How many of the states `weight_hh` multiplies: the first ones; 0 where no gate has rows in it.
         num_outputs: How many of the states the next layer and the readout see: the first ones.
         shared_map: Whether all gates that states feed share one map: `weight_hh` is then a single block.
         prepare: Weights as trained -> as the step multiplies by them; None where they are the same.
@@ -112,6 +112,10 @@ class Cell:
     keeps_when_open: bool = True
     derivative: Callable[[Tensor], Tensor] | None = None
     torch_class: Callable[..., nn.RNNBase] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.fed_by_h:
+            object.__setattr__(self, "num_feeding", 0)
 
     @functools.cached_property
     def fed_by_x(self) -> tuple[str, ...]:
@@ -175,8 +179,14 @@ class Cell:
 
     def weights(self, named: Mapping[str, Tensor]) -> Weights:
         """Return the parameters of `shapes` as weights; those that the cell has not are empty."""
-        empty = named["weight_ih"].new_zeros(named["weight_ih"].shape[:-2] + (0,))
-        return Weights(*(named.get(name, empty) for name in Weights._fields))
+        like = named["weight_ih"]
+        no_rows, no_bias = like.new_zeros(like.shape[:-2] + (0, 0)), like.new_zeros(like.shape[:-2] + (0,))
+        return Weights(*(named.get(n, no_bias if n.startswith("bias") else no_rows) for n in Weights._fields))
+
+    def seen(self, states: States) -> Tensor:
+        """Return what the next layer and the readout see of the states, (..., num_outputs · H)."""
+        outputs = states.tensors()[: self.num_outputs]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
     @functools.cached_property
     def derivation(self) -> Derivation:

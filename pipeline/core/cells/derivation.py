@@ -19,6 +19,7 @@ CHEAP = frozenset(
     {"add", "sub", "rsub", "mul", "neg", "div", "relu", "leaky_relu", "abs", "sign", "maximum", "minimum", "where"}
     | {"gt", "ge", "lt", "le", "eq", "ne", "clamp", "clamp_min", "clamp_max", "zeros_like", "ones_like", "full_like"}
     | {"scalar_tensor", "logical_and", "logical_not", "threshold_backward", "leaky_relu_backward", "square"}
+    | {"sgn", "masked_fill", "masked_fill_"}
 )
 """Operations that the backward step computes again rather than keep their values."""
 

@@ -164,7 +164,7 @@ class RecurrentStack(nn.Module):
 
     def _beside(self, states: Sequence[States]) -> Tensor:
         """Return what the directions of the last layer put out beside each other, (T, B, F)."""
-        seen = [state for each in states[-self.num_directions :] for state in each.tensors()[: self.cell.num_outputs]]
+        seen = [self.cell.seen(each) for each in states[-self.num_directions :]]
         return seen[0] if len(seen) == 1 else torch.cat(seen, dim=2)
 
 

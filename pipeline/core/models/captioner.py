@@ -122,9 +122,10 @@ class Captioner(Seq2SeqNetwork):
 
     def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
         super().__init__(interface, spec, seed)
-        self.features = FeatureMap(spec.hidden_size, generator(seed, "features"))
+        size = spec.hidden_size * CELLS[spec.cell].num_outputs
+        self.features = FeatureMap(size, generator(seed, "features"))
         num_states = spec.num_layers * len(CELLS[spec.cell].states)
-        self.begin = linear(spec.hidden_size, num_states * spec.hidden_size, generator(seed, "begin"))
+        self.begin = linear(size, num_states * spec.hidden_size, generator(seed, "begin"))
         self.decoder = Decoder(interface.output_size, spec, seed)
 
     def read(self, source: Tensor, run: NetworkRun) -> Memory:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.attention.score import Attended, Attention, DecoderAttention, Feeding
-from pipeline.core.cells.cell import States
+from pipeline.core.cells import CELLS, States
 from pipeline.core.cells.stack import RecurrentStack
 from pipeline.core.models.architecture import ModelSpec
 from pipeline.core.models.initialisation import (
@@ -64,12 +64,12 @@ class Decoder(nn.Module):
 
     def __init__(self, num_tokens: int, spec: ModelSpec, seed: int) -> None:
         super().__init__()
-        self.num_tokens, size = num_tokens, spec.hidden_size
+        self.num_tokens, size = num_tokens, spec.hidden_size * CELLS[spec.cell].num_outputs
         self.embedding = embedding_of(num_tokens, spec.embedding_size, generator(seed, "decoder_embedding"))
         attention = spec.attention if isinstance(spec.attention, DecoderAttention) else None
         self.feeds: Feeding = "nothing" if attention is None else attention.feeds
         width = (spec.embedding_size or num_tokens) + (0 if self.feeds == "nothing" else size)
-        self.stack = RecurrentStack(spec.cell, width, size, generator(seed, "decoder"), spec.num_layers)
+        self.stack = RecurrentStack(spec.cell, width, spec.hidden_size, generator(seed, "decoder"), spec.num_layers)
         initialise_stack(self.stack, spec.initialisation, seed, part=1)
         self.attention = self.combine = None
         if attention is not None:
@@ -93,7 +93,7 @@ class Decoder(nn.Module):
 
     def step_by_step(self, inputs_BU: Tensor, memory: Memory, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
         """Return the same as `forward`, one output position at a time: any attention may feed the recurrence."""
-        states, output_BH = memory.initial, torch.zeros_like(memory.initial[-1].h)
+        states, output_BH = memory.initial, torch.zeros_like(self.stack.cell.seen(memory.initial[-1]))
         projected_BSK = None if self.attention is None else self.attention.project(memory.keys_BSH)
         coins_BU, read = run.options.coins, list[Tensor]()
         logits, weights = list[Tensor](), list[Tensor]()
@@ -104,7 +104,7 @@ class Decoder(nn.Module):
                 token_B = torch.where(coins_BU[:, u], token_B, written_B)
             x_BD, attended = self._embedded(token_B), None
             if self.attention is not None and self.feeds == "context":
-                query_B1H = states[-1].h[:, None].contiguous()
+                query_B1H = self.stack.cell.seen(states[-1])[:, None].contiguous()
                 attended = self.attention(query_B1H, memory.keys_BSH, memory.mask_BS, projected_BSK)
                 x_BD = torch.cat([x_BD, attended.context_BUH[:, 0]], dim=1)
             elif self.feeds == "attentional_state":

@@ -37,7 +37,7 @@ class SequenceModel(Network):
         x_BTD = run.tap(self.encode(inputs))
         recurrent = run.recur("recurrent", x_BTD.transpose(0, 1), lengths_B=self.lengths(inputs))
         if self.interface.target_at == "last":
-            ends = [state.h for state in recurrent.final[-self.recurrent.num_directions :]]
+            ends = [self.recurrent.cell.seen(each) for each in recurrent.final[-self.recurrent.num_directions :]]
             return self.readout(torch.cat(ends, dim=1)), None
         num_scored = run.options.num_scored
         scored = recurrent.outputs if num_scored is None else recurrent.outputs[-num_scored:]
@@ -60,15 +60,15 @@ class Autoencoder(Network):
         assert spec.code_size is not None  # noqa: S101 - `check_model` has seen to it
         size, start = spec.hidden_size, generator(seed, "recurrent")
         self.encoder = RecurrentStack(spec.cell, interface.input_size, size, start, spec.num_layers)
-        self.code = linear(size, spec.code_size, generator(seed, "code"))
+        self.code = linear(self.encoder.output_size, spec.code_size, generator(seed, "code"))
         self.decoder = RecurrentStack(spec.cell, spec.code_size, size, generator(seed, "decoder"), spec.num_layers)
-        self.readout = readout_of(size, interface.output_size, spec.initialisation, seed)
+        self.readout = readout_of(self.decoder.output_size, interface.output_size, spec.initialisation, seed)
         for part, stack in enumerate(self.stacks.values()):
             initialise_stack(stack, spec.initialisation, seed, part)
 
     def predict(self, inputs: Tensor, run: NetworkRun) -> tuple[Tensor, None]:
         """Return the frames drawn, (B, T, D)."""
         x_TBD = run.tap(inputs).transpose(0, 1)
-        code_BC = self.code(run.recur("encoder", x_TBD).final[-1].h)
+        code_BC = self.code(self.encoder.cell.seen(run.recur("encoder", x_TBD).final[-1]))
         drawn = run.recur("decoder", code_BC.expand(len(x_TBD), *code_BC.shape))
         return self.readout(drawn.outputs.contiguous()).transpose(0, 1), None

@@ -52,6 +52,8 @@ def unrolled(name: str, layer: RecurrentStack, x_TBD: Tensor, initial: States) -
 
 
 def stacked(examples: list[list[States]], which: str, gradient: bool) -> Tensor:
-    """Return the values, or the gradients, of one kind of state as (T, B, H)."""
+    """Return the values, or the gradients, of one kind of state as (T, B, H); 0 where nothing depends on it."""
     chosen = [[getattr(state, which) for state in states] for states in examples]
-    return torch.stack([torch.stack([s.grad if gradient else s for s in states]) for states in chosen], dim=1)
+    if gradient:
+        chosen = [[torch.zeros_like(s) if s.grad is None else s.grad for s in states] for states in chosen]
+    return torch.stack([torch.stack(states) for states in chosen], dim=1)

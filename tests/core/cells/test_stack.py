@@ -50,7 +50,8 @@ def test_outputs_finals_and_gradients_are_those_of_torch_nn(cell: str, num_layer
 @pytest.mark.parametrize("cell", CELLS)
 def test_taps_reach_every_layer_and_direction_at_their_own_timestep(cell: str) -> None:
     """A tap at timestep t moves the loss as finite differences say: time runs the same way in all."""
-    stack, x, weights = stack_of(cell, 2, True), randn(T, B, D), randn(T, B, 2 * H, seed=3)
+    stack, x = stack_of(cell, 2, True), randn(T, B, D)
+    weights = randn(T, B, stack.output_size, seed=3)
     zeros = [
         torch.zeros(T, B, H, dtype=torch.float64, requires_grad=True)
         for _ in range(len(stack.cell.states) * len(stack.places))
