@@ -11,11 +11,8 @@ TESTS = Path(__file__).parent
 CORE = {"config", "data", "core", "selftest", "test_architecture.py"}
 """Folders and files of this folder that need neither Ray nor DVC, neither W&B nor a drawing library."""
 
-CLUSTERS = {"sweep/test_executor_ray.py", "test_end_to_end.py"}
-"""Files whose tests start Ray clusters, one after the other: two at once starve each other."""
-
-LONGEST = {"test_dvc.py"}
-"""What takes longest beside them."""
+LONGEST = ("test_end_to_end.py", "test_dvc.py")
+"""Files that come first, lest all others wait for them in the end."""
 
 MAX_WORKERS = 4
 
@@ -34,12 +31,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.option.markexpr == "core" and room and room[0] not in CORE else None
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test by its folder: `pipeline`, or `core` where it is not marked `slow` itself.
 
-    The tests of a file share its fixtures, so that one worker runs them. Those of CLUSTERS come first, on one worker,
-    and LONGEST next, lest all others wait for them in the end.
+    The tests of a file share its fixtures: xdist gives them to one worker. (Its groups by mark would be finer; pytest
+    9.2 and xdist 3.8 do not go together there.)
     """
     import torch  # where tests run, not in the process that hands them out
 
@@ -50,8 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.pipeline)
         elif item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.core)
-        item.add_marker(pytest.mark.xdist_group("clusters" if path in CLUSTERS else path))
-    items.sort(key=lambda item: (name_of(item) not in CLUSTERS, name_of(item) not in LONGEST))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(name_of(item), len(places)))
 
 
 def name_of(item: pytest.Item) -> str:
