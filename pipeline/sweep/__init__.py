@@ -3,7 +3,7 @@
 from pipeline.sweep.adopt import adopt
 from pipeline.sweep.executors import cluster_address, executor_named
 from pipeline.sweep.plan import Plan, Setting, plan_study
-from pipeline.sweep.run import current_plan, describe_plan, run_sweep
+from pipeline.sweep.run import current_plan, describe_plan, run_sweep, train_together
 
 __all__ = [
     "Plan",
@@ -15,4 +15,5 @@ __all__ = [
     "executor_named",
     "plan_study",
     "run_sweep",
+    "train_together",
 ]

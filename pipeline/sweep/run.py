@@ -13,7 +13,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -72,6 +73,39 @@ def run_sweep(
         errors = {identity: outcome.message for identity, outcome in outcomes.items() if outcome.status == "error"}
         consolidate(plan, store, paths.results(study), errors, job.git_revision)
         _check_failed(plan, outcomes)
+
+
+def train_together(
+    paths: Paths,
+    params: Params,
+    studies: Sequence[str],
+    executor: Executor,
+    *,
+    stream: TextIO | None = None,
+    train: Train = run_trial,
+) -> None:
+    """Train what is missing of several studies as one list, longest first; their own sweeps then find it stored.
+
+    At the end of each study a core waits for its last trial: here that happens once. What fails is left to the sweep of
+    its study, which says so. The arguments are those of `run_sweep`.
+
+    Raises:
+        SweepError: If one of them is being swept already.
+        StoreError: If the trial store cannot be written.
+    """
+    store = TrialStore.of(paths, params.trial_store)
+    store.probe_writable()
+    with contextlib.ExitStack() as locks:
+        for study in studies:
+            locks.enter_context(sweep_lock(paths.lock(study), study))
+        plans = [current_plan(paths, params, study, store) for study in studies]
+        settings = tuple(setting for plan in plans for setting in plan.settings)
+        if not any(plan.missing for plan in plans):
+            return  # of no study, too
+        together = replace(plans[0], study=", ".join(studies), settings=settings, select=None)
+        progress = follow(together, stream or sys.stdout)
+        with contextlib.closing(progress), contextlib.suppress(KeyboardInterrupt):
+            executor(together.missing, job_of(paths, params, store, train), loader_of(paths), progress)
 
 
 def job_of(paths: Paths, params: Params, store: TrialStore, train: Train) -> Job:

@@ -75,6 +75,58 @@ def test_a_sweep_writes_the_tables_of_real_training(
         assert again.drop(dropped).equals(frame.drop(dropped)), name
 
 
+def test_several_studies_train_as_one_list_longest_first_and_each_trial_once(
+    project: Paths, stage: Stage, capsys: pytest.CaptureFixture
+) -> None:
+    edit(project.params, project.params, studies=["cells", "more"])
+    longer = {"adding": {"figures": None, "set": {}, "variants": {}, "axes": {"model.cell": ["gru", "ugrnn"]}}}
+    edit(project.study_config("cells"), project.study_config("more"), grids=longer)
+    assert stage(["cells", "more", "--executor", "inline"]) == 0
+    told = capsys.readouterr().out
+    assert "3 settings: 0 from the store, 3 trained" in told  # the GRU is of both
+    for study in ("cells", "more"):
+        assert json.loads(project.results_digest(study).read_text()) == digest_tables(project.results(study))
+
+
+def test_what_dvc_would_sweep_is_trained_and_no_results_are_written(
+    project: Paths, stage: Stage, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(project.params, project.params, studies=["cells", "fresh"])
+    edit(project.study_config("cells"), project.study_config("fresh"))
+    asked: list[list[str]] = []
+
+    def status(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, '{"sweep@cells": [{"changed deps": {}}]}', "")
+
+    monkeypatch.setattr("subprocess.run", status)
+    assert stage(["--stale", "--executor", "inline"]) == 0
+    assert asked[0][1:] == ["-m", "dvc", "status", "--json", "sweep@cells", "sweep@fresh"]
+    assert "2 settings: 0 from the store, 2 trained" in capsys.readouterr().out
+    assert not project.results("cells").exists()
+    assert stage(["--stale", "--executor", "inline"]) == 0
+    assert capsys.readouterr().out == ""  # nothing is missing any more
+
+
+@pytest.mark.parametrize("arguments", [[], ["cells", "--stale"]])
+def test_names_or_what_is_stale_and_not_both(
+    project: Paths, stage: Stage, capsys: pytest.CaptureFixture, arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        stage(arguments)
+    assert "expected names of studies, or --stale" in capsys.readouterr().err
+
+
+def test_dvc_that_cannot_say_what_is_stale_is_quoted(
+    project: Paths, stage: Stage, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = subprocess.CompletedProcess([], 253, "", "ERROR: you are not inside of a DVC repository\n")
+    monkeypatch.setattr("subprocess.run", lambda command, **_: failed)
+    assert stage(["--stale"]) == 2
+    said = capsys.readouterr().err
+    assert said == "sweep: `dvc status` failed: ERROR: you are not inside of a DVC repository\n"
+
+
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(
     project: Paths, stage: Stage, capsys: pytest.CaptureFixture
 ) -> None:
