@@ -624,6 +624,11 @@ def engine(derivation: Derivation, num_fed_by_h: int, num_fed_by_x: int, num_fee
     """Return the compiled loops of a cell; None where they cannot be had, after one line on what that costs."""
     try:
         return Compiled(library_of(source_of(derivation, num_fed_by_h, num_fed_by_x, num_feeding)))
-    except (CompiledError, OSError) as error:
-        LOG.warning("recurrences run in torch's own operations, several times slower: %s", error)
+    except (RuntimeError, OSError) as error:  # no compiler, a step without a form in C, nowhere to keep the library
+        _warn_once(str(error))
         return None
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    LOG.warning("recurrences run in torch's own operations, several times slower: %s", reason)
