@@ -39,6 +39,10 @@ class Case:
         self.named = {name: randn(num_replicas, *size, seed=1) * H**-0.5 for name, size in shapes.items()}
         self.start = [0.5 * randn(num_replicas, B, H, seed=2 + s) for s, _ in enumerate(cell.states)]
         self.taps = [0.1 * randn(*shape, seed=7 + s) for s, _ in enumerate(cell.states)]
+        for values in (self.start, self.taps):
+            values[2:3] = [
+                1.0 + each.abs() for each in values[2:3]
+            ]  # n is what the sLSTM divides by: a sum of exponentials
         self.grads = [randn(*shape, seed=12 + s) for s, _ in enumerate(cell.states)]
 
     def run(self, dtype: torch.dtype, state_threshold: float | None = None) -> list[Tensor]:
