@@ -151,6 +151,7 @@ def _unseen_finding(view: View) -> str:
 unseen_lengths = Lines(
     name="unseen_lengths",
     rows=lambda grid: test_loss_by_tested_length.of(grid).filter(pl.col("length").is_in(grid.lengths[-_MAX_TRAINED:])),
+    quantity=test_loss_by_tested_length,
     applies=lambda grid: bool(
         test_loss_by_tested_length.of(grid).select((pl.col("length") != pl.col("tested_length")).any()).item()
     ),

@@ -97,6 +97,7 @@ def _gate_looks(view: View) -> dict[tuple[str, str], tuple[str, Look]]:
 _tanh_spectrum = Lines(
     name="spectrum",
     rows=lambda grid: weight_spectrum.of(grid).filter(pl.col("gate").is_in(TANH_GATES)),
+    quantity=weight_spectrum,
     x=Axis(label="training step", column="step", scale="steps"),
     y=Axis(label="of the tanh block of W_hh", lines={BOUND: "1/γ"}),
     across=("metric", {name: capitalised(label) for name, label in _MEASURES.items()}),

@@ -79,7 +79,7 @@ def _in_bins(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.join(bins.drop("num"), on="at").group_by("arm", *_BIN, "seed").agg(value=error)
 
 
-@quantity(words="exposure gap: token error free-running minus teacher-forced")
+@quantity(words="exposure gap: token error free-running minus teacher-forced", bounds=(-1.0, 1.0))
 def exposure_gap(grid: Grid) -> pl.DataFrame:
     """Share of wrong tokens on the test sequences, free-running minus teacher-forced."""
     free, forced = (metric(grid["curves"], "token_error", split="test", mode=mode) for mode in reversed(MODES))

@@ -144,10 +144,11 @@ def paired_difference(
     frame: pl.DataFrame,
     value: str,
     arm: str,
-    first: str,
-    second: str,
+    first: str | float,
+    second: str | float,
     *,
     of_shares: bool = False,
+    bounds: tuple[float, float] | None = None,
     confidence: float = CONFIDENCE,
 ) -> pl.DataFrame:
     """Return the mean over seeds of `first` minus `second`, paired by seed, with its interval: one row.
@@ -165,6 +166,7 @@ def paired_difference(
         first: One arm.
         second: The arm to subtract.
         of_shares: Whether the values are shares in [0, 1].
+        bounds: What the values cannot leave, (0, 1) for shares; the interval is cut at the largest difference of two.
         confidence: In how many of such intervals the true difference lies.
 
     Returns:
@@ -186,7 +188,8 @@ def paired_difference(
         difference=pl.when(is_zero).then(0.0).otherwise(side - other),
         pair=pl.lit(f"{first} - {second}"),
     )
-    found = mean_interval(pairs, "difference", ["pair"], confidence=confidence)
+    reach = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    found = mean_interval(pairs, "difference", ["pair"], bounds=reach, confidence=confidence)
     is_event = frame.schema[value] == pl.Boolean
     known = pairs.filter(pl.col("difference").is_finite())
     if is_event or (of_shares and known.height > 1 and found["low"][0] is None):

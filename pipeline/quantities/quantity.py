@@ -107,6 +107,32 @@ class Quantity:
             return share_interval(rows, "value", by, confidence=confidence)
         return mean_interval(rows, "value", by, bounds=self.bounds, confidence=confidence)
 
+    def difference(
+        self,
+        rows: pl.DataFrame,
+        first: str | float,
+        second: str | float,
+        side: str = "arm",
+        *,
+        confidence: float = CONFIDENCE,
+    ) -> pl.DataFrame:
+        """Return the mean over seeds of one side minus another, paired by seed, in one row: columns as of `summary`.
+
+        Its interval is of the kind that the scale has, wherever a difference is printed; of logarithms it is the
+        logarithm of a ratio.
+
+        Args:
+            rows: Of this quantity, one per side and seed.
+            first: The value of the column `side` that tells one side.
+            second: That of the other side.
+            side: The column.
+            confidence: In how many of such intervals the true difference lies.
+        """
+        of_shares = self.scale in {"event", "share"}
+        bounds = (0.0, 1.0) if of_shares else self.bounds
+        asked: dict[str, Any] = {"of_shares": of_shares, "bounds": bounds, "confidence": confidence}
+        return paired_difference(rows, "value", side, first, second, **asked)
+
     def means(self, grid: Grid, by: Sequence[str] = ("arm",), **facets: str | int) -> pl.DataFrame:
         """Return the summary of a grid at one value of some facets, arms in the order of the study's file."""
         rows = self.of(grid).filter(**facets) if facets else self.of(grid)
@@ -244,36 +270,35 @@ def value_of(selected: Selection, grid: Grid, confidence: float = CONFIDENCE) ->
 
 def difference_of(first: Selection, second: Selection, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
     """Return the mean over seeds of `first` minus `second`, paired by seed."""
-    of_shares = first.quantity.scale in {"share", "event"}
-    return _effect(_paired(first, second, grid, pl.col("value"), confidence, of_shares=of_shares))
+    rows = _sides(first, second, grid)
+    return _effect(first.quantity.difference(rows, "first", "second", "side", confidence=confidence))
 
 
 def ratio_of(first: Selection, second: Selection, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
     """Return the geometric mean over seeds of `first` over `second`, paired by seed."""
     if first.quantity.ratio is not None:
         return first.quantity.ratio(grid.at(first.length), first.arms[0], second.arms[0], confidence)
-    value = pl.col("value").cast(pl.Float64)
-    logs = value if first.quantity.scale == "log10" else value.log10()
-    summary = _paired(first, second, grid, logs, confidence, of_shares=False)
-    return _effect(summary if summary.is_empty() else _powers(summary))
+    rows, value = _sides(first, second, grid), pl.col("value").cast(pl.Float64)
+    logs = rows.with_columns(value if first.quantity.scale == "log10" else value.log10())
+    return _effect(_powers(paired_difference(logs, "value", "side", "first", "second", confidence=confidence)))
 
 
-def _paired(
-    first: Selection, second: Selection, grid: Grid, value: pl.Expr, confidence: float, *, of_shares: bool
-) -> pl.DataFrame:
-    if dataclasses.replace(first, length=second.length) == second and grid.at(first.length) is grid.at(second.length):
-        return first.rows(grid).clear()  # 0 by construction: no finding
+def _sides(first: Selection, second: Selection, grid: Grid) -> pl.DataFrame:
+    """Return the rows of both, with their `side`; none where they are one, whose difference is 0 by construction."""
     sides = []
     for selected, name in ((first, "first"), (second, "second")):
         rows = selected.rows(grid)
         marks = ["exact"] if "exact" in rows.columns else []
-        sides.append(rows.select("seed", *marks, value=value, side=pl.lit(name)))
-    both = pl.concat(sides)
-    return paired_difference(both, "value", "side", "first", "second", of_shares=of_shares, confidence=confidence)
+        sides.append(rows.select("seed", "value", *marks, side=pl.lit(name)))
+    both, is_alike = pl.concat(sides), dataclasses.replace(first, length=second.length) == second
+    return both.clear() if is_alike and grid.at(first.length) is grid.at(second.length) else both
 
 
 def from_log10(logs: Any) -> Any:
-    """Return 10 to the power of a number or an array; inf beyond what a float holds, as a wide interval may go."""
+    """Return 10 to the power of a number, an array or an expression.
+
+    Infinity beyond what a float holds, as a wide interval may go.
+    """
     try:
         with np.errstate(over="ignore"):
             return 10.0**logs
@@ -282,7 +307,8 @@ def from_log10(logs: Any) -> Any:
 
 
 def _powers(summary: pl.DataFrame) -> pl.DataFrame:
-    return summary.with_columns((10.0 ** pl.col(side)).alias(side) for side in ("mean", "low", "high"))
+    """Return a summary of logarithms as what they are of: `mean` is a geometric mean."""
+    return summary.with_columns(from_log10(pl.col("mean", "low", "high")).name.keep())
 
 
 def _effect(summary: pl.DataFrame) -> Effect:

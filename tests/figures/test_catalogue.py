@@ -142,6 +142,11 @@ def test_an_unknown_figure_is_named_with_its_neighbour() -> None:
         check_figures(("gradient_by_lags",), "here")
 
 
+def test_a_figure_of_a_function_says_which_quantity_its_rows_are_of() -> None:
+    with pytest.raises(ConfigError, match="^figure 'gradient_by_lag': expected the quantity of its rows, or means"):
+        replace(FIGURES["gradient_by_lag"], quantity=None)
+
+
 def test_a_figure_is_added_by_its_file_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exact: list[Grid]
 ) -> None:

@@ -135,6 +135,12 @@ def test_the_title_states_the_most_growth_and_the_best_arm(arms: dict[str, Arm],
     assert error_by_source_length.view(decoding_grid(arms)).title.endswith(title)
 
 
+def test_an_error_that_grows_alike_in_every_seed_has_grown() -> None:
+    tables = decoding_grid({"none": Arm(errors=(0.0, 1.0))}, Setting(spread=0.0, num_seeds=5))
+    title = error_by_source_length.view(tables).title
+    assert title == "With none the error grows from 0 % at 10 source tokens to 100 % at 40"
+
+
 def test_one_seed_establishes_no_growth() -> None:
     tables = decoding_grid(ATTENTION, Setting(num_seeds=1))
     assert "is established (one seed has no interval)" in error_by_source_length.view(tables).title

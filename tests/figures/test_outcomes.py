@@ -11,7 +11,9 @@ from matplotlib.collections import PathCollection
 from pipeline.figures.outcomes import error_by_cell, error_by_token, loss_by_length, outcome_by_arm
 from pipeline.quantities import Grid
 from pipeline.quantities.intervals import share_limits
+from pipeline.quantities.words import interval
 from tests.figures.conftest import changed, grids, legend, panels
+from tests.quantities.conftest import difference
 from tests.synthetic_results import Shape, Variant
 
 
@@ -50,6 +52,26 @@ def test_the_best_cell_rests_on_the_paired_difference(
 ) -> None:
     runs = with_runs(exact[1], errors, classes=True).runs.with_columns(pl.col("arm").alias("model.cell"))
     assert error_by_cell.view(changed(exact[1], runs=runs)).title.startswith(title)
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        {"gru": [0.02] * 5, "lstm": [0.9] * 5},  # alike in every seed: Newcombe's, not no interval
+        {"gru": [0.0, 0.1, 0.3], "lstm": [1.0, 0.7, 0.95]},  # Student's, which would go beyond 100 points
+    ],
+)
+def test_a_caption_and_a_claim_have_the_same_interval_of_a_difference(
+    exact: list[Grid], errors: dict[str, list[float]]
+) -> None:
+    runs = with_runs(exact[1], errors, classes=True).runs.with_columns(pl.col("arm").alias("model.cell"))
+    grid = changed(exact[1], runs=runs)
+    effect = difference(grid, {"arm": "gru"}, quantity="test_error", arm="lstm")
+    assert effect.high is not None
+    assert 0.8 < effect.high <= 1
+    shown = interval({"mean": effect.value, "low": effect.low, "high": effect.high}, 3, scale=100)
+    assert f"LSTM minus GRU {shown}." in error_by_cell.view(grid).caption
+    assert "ahead" in error_by_cell.view(grid).title
 
 
 def test_only_grids_of_cells_with_classes_have_error_by_cell(exact: list[Grid]) -> None:

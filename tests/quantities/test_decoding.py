@@ -5,7 +5,7 @@ from dataclasses import replace
 import polars as pl
 
 from pipeline.quantities import Effect, Grid
-from tests.quantities.conftest import assert_effect, assert_nothing, difference, student, value
+from tests.quantities.conftest import assert_effect, assert_nothing, difference, student, value, within_one
 from tests.synthetic_decoding import Arm, decoding_grid
 
 FACTORS = (0.98, 1.0, 1.02)
@@ -39,6 +39,15 @@ def test_exposure_gap_is_free_running_minus_teacher_forced() -> None:
     assert_effect(gap(TABLES), student(gaps), 3)
     assert_effect(gap(hurt(FORCED, 2)), student(gaps[:2]), 2, num_left_out=1)
     assert_nothing(gap(TABLES, "linear, dot"))
+
+
+def test_no_gap_of_two_shares_exceeds_one() -> None:
+    errors = pl.col("seed").replace_strict({0: 0.1, 1: 0.9, 2: 1.0}, return_dtype=pl.Float64)
+    value = pl.when(pl.col("mode") == "free_running").then(errors).otherwise(0.0)
+    curves = TABLES["curves"].with_columns(value=value)
+    found = gap(replace(TABLES, long={**TABLES.long, "curves": curves}, _memo={}))
+    assert_effect(found, within_one(student([0.1, 0.9, 1.0])), 3)
+    assert found.high == 1.0
 
 
 def test_the_difference_of_exposure_gaps_is_paired_by_seed() -> None:
