@@ -94,22 +94,6 @@ def exposed(grid: Grid) -> pl.DataFrame:
     return exposure_gap.of(grid).drop_nulls("value").with_columns(pl.col("value") > 0.01)
 
 
-@quantity(words="exposure gap in the {half} half of the output", facets=("half",))
-def exposure_gap_by_half(grid: Grid) -> pl.DataFrame:
-    """The exposure gap over the tokens of the `first` and of the `second` half of the output positions.
-
-    Neither the first position nor the last can show growth: before the first token both decoders have read the same,
-    and the last may be the end sign, which is easy. What is hard by its position is so in both modes, and drops out.
-    """
-    rows = error_by_position.of(grid)
-    second = pl.col("at") > pl.col("at").max().over("arm") / 2
-    free = pl.col("mode") == "free_running"
-    num_wrong = pl.col("value") * pl.col("num")
-    gap = (num_wrong.filter(free).sum() - num_wrong.filter(~free).sum()) / pl.col("num").filter(free).sum()
-    halves = rows.with_columns(half=pl.when(second).then(pl.lit("second")).otherwise(pl.lit("first")))
-    return halves.group_by("arm", "half", "seed", maintain_order=True).agg(value=gap)
-
-
 @quantity(words="share of distinct runs in {sequence} text", scale="share", facets=("sequence",))
 def distinct_runs(grid: Grid) -> pl.DataFrame:
     """Share of the runs of `RUN` tokens that are distinct within a text, by how tokens are chosen (`sequence`).

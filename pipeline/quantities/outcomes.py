@@ -115,13 +115,6 @@ def never_improved(grid: Grid) -> pl.DataFrame:
     return _answer(grid, pl.col("status").is_in(FINISHED) & ~pl.col("beat_untrained"))
 
 
-@quantity(words="final validation loss", scale="log10", better="lower")
-def final_validation_loss(grid: Grid) -> pl.DataFrame:
-    """log10 of the loss of a replica's last finite evaluation; of one that diverged too."""
-    last = pl.col("final_validation_loss").log10()
-    return grid.runs.select("arm", "length", "seed", "status", value=last)
-
-
 @quantity(words="share of seeds whose program failed", scale="event", better="lower")
 def failed(grid: Grid) -> pl.DataFrame:
     """Whether the program of a seed ended with an error."""

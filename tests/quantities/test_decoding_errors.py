@@ -9,7 +9,6 @@ from pipeline.quantities.decoding import (
     error_by_source_length,
     exposed,
     exposure_gap,
-    exposure_gap_by_half,
     sequence_error_by_bin,
 )
 from pipeline.quantities.training import final_free_running_error
@@ -38,12 +37,6 @@ def test_the_exposure_gap_is_paired_by_seed_and_null_of_what_diverged() -> None:
     half = 4.302653 * 0.0045 / 3**0.5  # t(0.975, 2) s/√n, the gap being 0.045 · (0.9, 1, 1.1)
     assert (row["mean"], row["low"], row["high"]) == pytest.approx((0.045, 0.045 - half, 0.045 + half))
     assert gaps.filter(arm="lost")["num_seeds"].to_list() == [2]
-
-
-def test_the_gap_grows_with_the_output_position() -> None:
-    rows = exposure_gap_by_half.of(decoding_grid({"drifting": Arm(drift=0.03)}, Setting(spread=0.0)))
-    means = dict(exposure_gap_by_half.summary(rows, ["half"]).select("half", "mean").iter_rows())
-    assert means == pytest.approx({"first": 0.03 * 2, "second": 0.03 * 7})  # u - 1 is 2 and 7 on average
 
 
 def test_few_source_lengths_stand_alone() -> None:

@@ -94,14 +94,6 @@ def test_only_what_trained_to_its_end_was_never_better_than_untrained() -> None:
     assert_effect(value(found, quantity="never_improved", arm="clip"), midp(2, 4), 4)
 
 
-def test_the_final_loss_of_a_diverged_seed_counts() -> None:
-    found = grid(runs("final_validation_loss", {"clip": [1.0, 10.0, 1e5, None]}, broken={("clip", 2): "diverged"}))
-    mean, low, high = student([0.0, 1.0, 5.0])
-    assert_effect(
-        value(found, quantity="final_validation_loss", arm="clip"), (10**mean, 10**low, 10**high), 3, num_left_out=1
-    )
-
-
 def test_a_column_is_averaged_over_the_seeds_that_did_not_diverge() -> None:
     losses = {("lstm", 10): [9.0] * 4, ("lstm", 20): [1.0, 100.0, 3.0, 8.0]}
     found = grid(runs("test_loss", losses, broken=BROKEN))
