@@ -96,6 +96,7 @@ def _loss_rows(grid: Grid) -> pl.DataFrame:
 _ENDS = {
     "solved": ("reached the criterion", Look("#12416e", "none", "o")),
     "diverged": ("diverged", Look("#d1580b", "none", "X")),
+    "exploded": ("exploded, recovering or not", Look("#b08000", "none", "^")),
     "timed_out": ("ran out of time", Look("#93308a", "none", "s")),
     "untrained": ("never better than untrained", Look("#5b7f3b", "none", "D")),
     "error": ("failed", Look(FAINT, "none", "v")),
@@ -103,15 +104,21 @@ _ENDS = {
 
 
 def _ends(grid: Grid) -> pl.DataFrame:
-    """Return by arm and `end` the share of seeds that ended so: solved if there is a criterion, the rest if any did."""
+    """Return by arm and `end` the share of seeds that ended so: solved if there is a criterion, the rest if any did.
+
+    Those that exploded where some of them recovered: the others are those that diverged.
+    """
     outcome = quantities.outcome
     parts = {
         "solved": quantities.solved.means(grid),
-        **{end: outcome.means(grid, status=end) for end in ("diverged", "timed_out")},
+        "diverged": outcome.means(grid, status="diverged"),
+        "exploded": quantities.exploded.means(grid),
+        "timed_out": outcome.means(grid, status="timed_out"),
         "untrained": quantities.never_improved.means(grid),
         "error": quantities.failed.means(grid),
     }
     asked = {"solved": has_criterion(grid.runs), "untrained": bool(parts["untrained"]["mean"].gt(0).any())}
+    asked["exploded"] = bool((parts["exploded"]["mean"] > parts["diverged"]["mean"]).any())
     known = [end for end in parts if asked.get(end, end in grid.runs["status"])]
     shares = [parts[end].with_columns(end=pl.lit(end), panel=pl.lit("ends")) for end in known]
     return pl.concat(shares) if shares else parts["error"].clear().with_columns(end=pl.lit(""), panel=pl.lit(""))

@@ -25,16 +25,18 @@ def with_runs(
     status: dict[str, str] | None = None,
     classes: bool = False,
     untrained: Sequence[str] = (),
+    exploded: Sequence[str] = (),
 ) -> Grid:
     rows = [
         {"arm": arm, "length": 20, "seed": seed, "status": (status or {}).get(arm, "ok"), "baseline_loss": 1 / 6}
         | {"test_loss": loss, "test_error": loss if classes else None, "dataset.name": "adding", "model.cell": "gru"}
         | {"reached_criterion": seed < (solved or {}).get(arm, 0), "training.stop_below": 0.1 if solved else None}
         | {"dataset.length": 20, "beat_untrained": arm not in untrained}
+        | {"exploded_step": 10 if arm in exploded else None}
         for arm, own in losses.items()
         for seed, loss in enumerate(own)
     ]
-    schema = {"test_error": pl.Float64, "training.stop_below": pl.Float64}
+    schema = {"test_error": pl.Float64, "training.stop_below": pl.Float64, "exploded_step": pl.Int64}
     return changed(grid, runs=pl.DataFrame(rows, schema_overrides=schema))
 
 
@@ -195,6 +197,15 @@ def test_seeds_that_never_beat_their_untrained_network_are_shown_where_there_are
     assert "never better than untrained" in legend(outcome_by_arm.draw(view.grid))
     view = outcome_by_arm.view(with_runs(exact[0], LOSSES, solved={"b": 2}))
     assert view.means.filter(panel="ends", end="untrained").is_empty()
+
+
+def test_seeds_that_exploded_and_recovered_are_shown_where_there_are_any(exact: list[Grid]) -> None:
+    view = outcome_by_arm.view(with_runs(exact[0], LOSSES, status={"c": "diverged"}, exploded=["b"]))
+    ends = view.means.filter(panel="ends", end="exploded")
+    assert dict(ends.select("arm", "mean").iter_rows()) == {"a, ×1": 0.0, "b": 1.0, "c": 1.0}
+    assert legend(outcome_by_arm.draw(view.grid)) == ["diverged", "exploded, recovering or not"]
+    view = outcome_by_arm.view(with_runs(exact[0], LOSSES, status={"c": "diverged"}, exploded=["c"]))
+    assert view.means.filter(panel="ends")["end"].unique().to_list() == ["diverged"]
 
 
 def test_only_two_panels_have_a_left_one(exact: list[Grid]) -> None:
