@@ -69,10 +69,10 @@ def share_interval(
 ) -> pl.DataFrame:
     """Return the mean share over seeds with its mid-p interval (`share_limits`), for each group.
 
-    A seed whose event is null (it left no result) counts as a failure; a share that is null is missing. Where a seed
-    has a share of many things, the seed is still the unit: n seeds with the mean p and the variance s² count as
-    n' = p (1 - p) n / s² · (z / t)² seeds that each did or did not, with z the normal quantile and t Student's with
-    n - 1 degrees. Seeds that are all alike count as n: their agreement says nothing of the spread.
+    A null is missing, of an event as of a share. Where a seed has a share of many things, the seed is still the unit: n
+    seeds with the mean p and the variance s² count as n' = p (1 - p) n / s² · (z / t)² seeds that each did or did not,
+    with z the normal quantile and t Student's with n - 1 degrees. Seeds that are all alike count as n: their agreement
+    says nothing of the spread.
 
     Source: Korn and Graubard (1998), section 3, with mid-p in the place of Clopper and Pearson's limits.
 
@@ -89,8 +89,7 @@ def share_interval(
         TableError: As `mean_interval`.
     """
     is_event = frame.schema[value] == pl.Boolean
-    number = (pl.col(value).fill_null(value=False) if is_event else pl.col(value)).cast(pl.Float64)
-    summary = _grouped(frame.with_columns(number.alias(value)), value, by)
+    summary = _grouped(frame.with_columns(pl.col(value).cast(pl.Float64)), value, by)
     mean, n = (summary[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in ("mean", "num_seeds"))
     if is_event:
         effective = n

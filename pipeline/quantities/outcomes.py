@@ -84,7 +84,7 @@ def solved(grid: Grid) -> pl.DataFrame:
     if "training.stop_below" in runs.columns and not has_criterion(runs):
         runs = runs.clear()  # nothing could be reached
     answered = runs.filter(pl.col("status") != "error").sort("length", maintain_order=True)
-    return answered.select("arm", "length", "seed", value="reached_criterion")
+    return answered.select("arm", "length", "seed", value=pl.col("reached_criterion").fill_null(value=False))
 
 
 @quantity(words="share of seeds whose outcome is {status}", scale="event", facets=("status",))

@@ -6,7 +6,7 @@ import math
 
 import polars as pl
 
-from pipeline.quantities.grid import Grid, finished, once_per_grid
+from pipeline.quantities.grid import Grid, finished, of_every_replica, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, on_schedule
 
@@ -60,7 +60,8 @@ def median_validation_loss(grid: Grid) -> pl.DataFrame:
 def test_error_by_group(grid: Grid) -> pl.DataFrame:
     """Share of wrong answers on the test sequences, by the kind of the token that they answer."""
     curves = grid["curves"].filter(pl.col("group").is_not_null(), metric="error", split="test")
-    return curves.sort("group", grid.rank(), "seed").select("group", "arm", "seed", value=finished("value"))
+    errors = curves.select("group", "arm", "seed", value=finished("value"))
+    return of_every_replica(grid, errors, "group").sort("group", grid.rank(), "seed")
 
 
 @quantity(
@@ -79,7 +80,7 @@ def unseen_over_baseline(grid: Grid) -> pl.DataFrame:
     chosen = [
         rows.filter(pl.col("tested_length") == end).with_columns(unseen=pl.lit(name)) for name, end in ends.items()
     ]
-    return pl.concat(chosen).select("unseen", "arm", "seed", "value")
+    return of_every_replica(grid, pl.concat(chosen).select("unseen", "arm", "seed", "value"), "unseen")
 
 
 @quantity(

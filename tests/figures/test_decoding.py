@@ -56,10 +56,10 @@ def test_exposure_bias_needs_both_modes(forced: Grid) -> None:
     ("arms", "numbers"),
     [
         (
-            {"always": Arm(drift=0.03), "never": Arm(drift=0.0)},
-            ["14 [13, 14] percentage points with always", "0 with never"],
+            {"always": Arm(drift=0.031), "never": Arm(drift=0.0)},
+            ["14 [13, 15] percentage points with always", "0 with never"],
         ),
-        ({"always": Arm(drift=0.03)}, ["14 [13, 14] percentage points"]),
+        ({"always": Arm(drift=0.031)}, ["14 [13, 15] percentage points"]),
         ({"always": Arm(drift=0.0)}, ["Inconclusive: no gap"]),
         ({"a": Arm(), "b": Arm()}, ["Inconclusive: no difference between arms"]),
     ],
