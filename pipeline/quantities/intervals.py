@@ -71,8 +71,11 @@ def share_interval(
 
     A null is missing, of an event as of a share. Where a seed has a share of many things, the seed is still the unit: n
     seeds with the mean p and the variance s² count as n' = p (1 - p) n / s² · (z / t)² seeds that each did or did not,
-    with z the normal quantile and t Student's with n - 1 degrees. Seeds that are all alike count as n: their agreement
-    says nothing of the spread.
+    with z the normal quantile and t Student's with n - 1 degrees.
+
+    Seeds that are all alike count as n, for their agreement says nothing of the spread. Where none has any, however
+    many things were asked of it, the interval is that of no event in n: whatever the distribution of a share X with the
+    mean p, P(X = 0) ≤ 1 - p, and it is 1 - p where a seed has all or none; nothing narrower holds for both.
 
     Source: Korn and Graubard (1998), section 3, with mid-p in the place of Clopper and Pearson's limits.
 
@@ -228,6 +231,25 @@ def event_difference_limits(counts: Array, confidence: float = CONFIDENCE) -> tu
         max(0.0, a * a - 2 * phi * a * b + b * b) ** 0.5 for a, b in ((below[0], above[1]), (above[0], below[1]))
     ]
     return max(-1.0, difference - float(reaches[0])), min(1.0, difference + float(reaches[1]))
+
+
+def ratio_half_width(errors: Array, counts: Array, confidence: float = CONFIDENCE) -> Array:
+    """Return how far the logarithm of a ratio of two independent means reaches to either side: t √(e² + e'²).
+
+    Source: Welch (1947), with Satterthwaite's degrees of freedom, (e² + e'²)² / (e⁴ / (n - 1) + e'⁴ / (n' - 1)).
+
+    Args:
+        errors: The standard error of each mean over the mean, (2, ...).
+        counts: Over how many values each mean is, at least 2; broadcast with `errors`.
+        confidence: In how many of such intervals the true ratio lies.
+
+    Returns:
+        In nats; NaN where both errors are 0.
+    """
+    with np.errstate(invalid="ignore"):
+        variances = np.square(errors)
+        degrees = variances.sum(axis=0) ** 2 / (variances**2 / (counts - 1)).sum(axis=0)
+        return special.stdtrit(degrees, (1 + confidence) / 2) * np.sqrt(variances.sum(axis=0))
 
 
 def line_interval(x: Array, y: Array, confidence: float = CONFIDENCE) -> tuple[float, float, float] | None:

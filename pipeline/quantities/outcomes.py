@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import polars as pl
 
 from pipeline.quantities.grid import Grid, finished, once_per_grid
-from pipeline.quantities.intervals import line_interval, t_quantile
-from pipeline.quantities.quantity import NOTHING, Effect, quantity
+from pipeline.quantities.intervals import line_interval, paired_difference, ratio_half_width
+from pipeline.quantities.quantity import NOTHING, Effect, effect_of, from_log10, quantity
+from pipeline.quantities.selection import metric
 from pipeline.results import FINISHED
 
 
@@ -60,12 +62,6 @@ def activation_bytes(grid: Grid) -> pl.DataFrame:
 def criterion_step(grid: Grid) -> pl.DataFrame:
     """log10 of the training step at which the criterion was reached; null for a seed that did not."""
     return _column(grid, pl.col("criterion_step").log10())
-
-
-@quantity(words="time to the criterion in s", scale="log10", better="lower")
-def criterion_time_s(grid: Grid) -> pl.DataFrame:
-    """log10 of the seconds of training until the criterion was reached; null for a seed that did not."""
-    return _column(grid, pl.col("criterion_time_s").log10())
 
 
 def median_criterion_step() -> pl.Expr:
@@ -162,23 +158,72 @@ def compares_cells(grid: Grid) -> bool:
     return bool((grid.runs["arm"] == grid.runs["model.cell"]).all())
 
 
-def _ratio_of_step_times(grid: Grid, arm: str, than: str, confidence: float) -> Effect:
-    """Return the ratio with its interval over the portions of training that were timed apart.
+@once_per_grid
+def clocks(grid: Grid) -> pl.DataFrame:
+    """Return a row per arm whose training was timed in several portions, from one evaluation to the next.
 
-    All seeds of a setting share one clock, so an interval over seeds would be none.
+    Columns `arm`, `step_time_s`, `error` (its standard error over portions, over the time itself) and `num_portions`.
+    All seeds of a setting share one clock.
     """
-    runs = grid.runs.filter(pl.col("status").is_in(FINISHED))
-    timed = runs.drop_nulls("step_time_error_s").unique("arm", keep="first")
-    clocks = {row["arm"]: row for row in timed.iter_rows(named=True)}
-    if not {arm, than} <= clocks.keys():
+    evaluations = metric(grid["curves"], "loss", split="validation").filter(pl.col("step") > 0)
+    portions = evaluations.group_by("arm").agg(num_portions=pl.col("step").n_unique().cast(pl.Int64))
+    runs = grid.runs.filter(pl.col("status").is_in(FINISHED)).drop_nulls("step_time_error_s")
+    timed = runs.unique("arm", keep="first", maintain_order=True).join(portions, on="arm", maintain_order="left")
+    error = pl.col("step_time_error_s") / pl.col("step_time_s")
+    return timed.select("arm", "step_time_s", "num_portions", error=error)
+
+
+def _half_width_of_clocks(grid: Grid, arms: Sequence[str], confidence: float) -> float | None:
+    """Return how far the interval of a ratio of two arms' step times reaches, in decades; None without both clocks."""
+    timed = clocks(grid).filter(pl.col("arm").is_in(arms), pl.col("num_portions") > 1)
+    if timed.height < len(arms):
+        return None
+    half = float(ratio_half_width(timed["error"].to_numpy(), timed["num_portions"].to_numpy(), confidence))
+    return None if math.isnan(half) else half / math.log(10)
+
+
+def _within(log_ratio: float, half: float | None, num_seeds: int, num_left_out: int) -> Effect:
+    low, high = (None, None) if half is None else (from_log10(log_ratio - half), from_log10(log_ratio + half))
+    return Effect(from_log10(log_ratio), low, high, num_seeds, num_left_out)
+
+
+def _ratio_of_step_times(grid: Grid, arm: str, than: str, confidence: float) -> Effect:
+    """Return the ratio with its interval over the portions of training that were timed apart."""
+    half = _half_width_of_clocks(grid, (arm, than), confidence)
+    if half is None:
         return NOTHING
-    sides = [clocks[name] for name in (arm, than)]
-    log_ratio = math.log(sides[0]["step_time_s"] / sides[1]["step_time_s"])
-    error = math.hypot(*(side["step_time_error_s"] / side["step_time_s"] for side in sides))
-    half = t_quantile(math.inf, confidence) * error
-    low, high = (math.exp(log_ratio + sign * half) for sign in (-1, 1))
+    times = dict(clocks(grid).select("arm", "step_time_s").iter_rows())
+    runs = grid.runs.filter(pl.col("status").is_in(FINISHED))
     num_seeds = min(runs.filter(pl.col("arm") == name)["seed"].n_unique() for name in (arm, than))
-    return Effect(math.exp(log_ratio), low, high, num_seeds, 0)
+    return _within(math.log10(times[arm] / times[than]), half, num_seeds, 0)
+
+
+def _ratio_of_criterion_times(grid: Grid, arm: str, than: str, confidence: float) -> Effect:
+    """Return the ratio paired by seed, with an interval of what differs between seeds and of what they share.
+
+    The steps to the criterion are each seed's own, the time of a step is that of the arm's clock. The interval over
+    seeds and that of the ratio of the clocks are independent, so that √(a² + b²) of their half-widths is that of both.
+
+    Source: Zou and Donner (2008).
+    """
+    rows = criterion_time_s.of(grid)
+    seeds = effect_of(paired_difference(rows, "value", "arm", arm, than, confidence=confidence))
+    if seeds.value is None:
+        return seeds
+    of_clocks = _half_width_of_clocks(grid, (arm, than), confidence)
+    half = None if seeds.high is None or of_clocks is None else math.hypot(seeds.high - seeds.value, of_clocks)
+    return _within(seeds.value, half, seeds.num_seeds, seeds.num_left_out)
+
+
+@quantity(
+    words="time to the criterion in s (interval over seeds and timed portions)",
+    scale="log10",
+    better="lower",
+    ratio=_ratio_of_criterion_times,
+)
+def criterion_time_s(grid: Grid) -> pl.DataFrame:
+    """log10 of the seconds of training until the criterion was reached; null for a seed that did not."""
+    return _column(grid, pl.col("criterion_time_s").log10())
 
 
 @quantity(

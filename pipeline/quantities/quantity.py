@@ -73,7 +73,8 @@ class Quantity:
         of_training: Whether it depends on how far training came; a stage at initialisation does not.
         effect: In the place of an interval over seeds: the effect of an arm at a level of confidence, where all seeds
             share one measurement.
-        ratio: The same for the ratio of two arms.
+        ratio: The same for the ratio of two arms, where all seeds of an arm share a clock: nothing else of it has an
+            interval, for one over seeds would pretend that each had its own.
     """
 
     name: str
@@ -105,7 +106,8 @@ class Quantity:
         """
         if self.scale in {"event", "share"}:
             return share_interval(rows, "value", by, confidence=confidence)
-        return mean_interval(rows, "value", by, bounds=self.bounds, confidence=confidence)
+        found = mean_interval(rows, "value", by, bounds=self.bounds, confidence=confidence)
+        return found if self.ratio is None else _without_interval(found)
 
     def difference(
         self,
@@ -131,7 +133,8 @@ class Quantity:
         of_shares = self.scale in {"event", "share"}
         bounds = (0.0, 1.0) if of_shares else self.bounds
         asked: dict[str, Any] = {"of_shares": of_shares, "bounds": bounds, "confidence": confidence}
-        return paired_difference(rows, "value", side, first, second, **asked)
+        found = paired_difference(rows, "value", side, first, second, **asked)
+        return found if self.ratio is None else _without_interval(found)
 
     def means(self, grid: Grid, by: Sequence[str] = ("arm",), **facets: str | int) -> pl.DataFrame:
         """Return the summary of a grid at one value of some facets, arms in the order of the study's file."""
@@ -265,13 +268,13 @@ def value_of(selected: Selection, grid: Grid, confidence: float = CONFIDENCE) ->
         )
     summary = quantity.summary(selected.rows(grid), confidence=confidence)
     best_first = summary.sort("mean", descending=quantity.better != "lower", nulls_last=True)
-    return _effect(quantity.natural(best_first))
+    return effect_of(quantity.natural(best_first))
 
 
 def difference_of(first: Selection, second: Selection, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
     """Return the mean over seeds of `first` minus `second`, paired by seed."""
     rows = _sides(first, second, grid)
-    return _effect(first.quantity.difference(rows, "first", "second", "side", confidence=confidence))
+    return effect_of(first.quantity.difference(rows, "first", "second", "side", confidence=confidence))
 
 
 def ratio_of(first: Selection, second: Selection, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
@@ -280,7 +283,7 @@ def ratio_of(first: Selection, second: Selection, grid: Grid, confidence: float 
         return first.quantity.ratio(grid.at(first.length), first.arms[0], second.arms[0], confidence)
     rows, value = _sides(first, second, grid), pl.col("value").cast(pl.Float64)
     logs = rows.with_columns(value if first.quantity.scale == "log10" else value.log10())
-    return _effect(_powers(paired_difference(logs, "value", "side", "first", "second", confidence=confidence)))
+    return effect_of(_powers(paired_difference(logs, "value", "side", "first", "second", confidence=confidence)))
 
 
 def _sides(first: Selection, second: Selection, grid: Grid) -> pl.DataFrame:
@@ -306,13 +309,17 @@ def from_log10(logs: Any) -> Any:
         return math.inf
 
 
+def _without_interval(summary: pl.DataFrame) -> pl.DataFrame:
+    return summary.with_columns(pl.lit(None, pl.Float64).alias(side) for side in ("low", "high"))
+
+
 def _powers(summary: pl.DataFrame) -> pl.DataFrame:
     """Return a summary of logarithms as what they are of: `mean` is a geometric mean."""
     return summary.with_columns(from_log10(pl.col("mean", "low", "high")).name.keep())
 
 
-def _effect(summary: pl.DataFrame) -> Effect:
-    """Return the first row of a summary."""
+def effect_of(summary: pl.DataFrame) -> Effect:
+    """Return the first row of a summary; of one without rows nothing."""
     if summary.is_empty():
         return NOTHING
     row = summary.row(0, named=True)
