@@ -22,37 +22,37 @@ def _exact_column(grid: Grid, value: str | pl.Expr) -> pl.DataFrame:
     return _column(grid, value).with_columns(exact=pl.lit(value=True))
 
 
-@quantity(words="test loss", scale="log10", better="lower", across_lengths=True)
+@quantity(words="test loss", scale="log10", better="lower", training="improves", across_lengths=True)
 def test_loss(grid: Grid) -> pl.DataFrame:
     """log10 of the test loss at each replica's best validation step, per length."""
     return _column(grid, pl.col("test_loss").log10())
 
 
-@quantity(words="test error", scale="share", better="lower")
+@quantity(words="test error", scale="share", better="lower", training="improves")
 def test_error(grid: Grid) -> pl.DataFrame:
     """Share of wrong classes; of decoders the share of sequences that are not exactly right, free-running."""
     return _column(grid, "test_error")
 
 
-@quantity(words="test perplexity", scale="log10", better="lower")
+@quantity(words="test perplexity", scale="log10", better="lower", training="improves")
 def test_perplexity(grid: Grid) -> pl.DataFrame:
     """log10 of the exponential of the test loss, where that is nats per token."""
     return _column(grid, pl.col("test_loss") / math.log(10))
 
 
-@quantity(words="test loss over the baseline's", scale="log10", better="lower")
+@quantity(words="test loss over the baseline's", scale="log10", better="lower", training="improves")
 def test_loss_over_baseline(grid: Grid) -> pl.DataFrame:
     """log10 of the test loss over that of the best answer without a memory; null where no baseline is known."""
     return _column(grid, (pl.col("test_loss") / pl.col("baseline_loss")).log10())
 
 
-@quantity(words="number of parameters", better="lower", of_training=False)
+@quantity(words="number of parameters", better="lower", training="none")
 def num_parameters(grid: Grid) -> pl.DataFrame:
     """Entries of all weights of one network."""
     return _exact_column(grid, "num_parameters")
 
 
-@quantity(words="bytes kept for the backward pass", better="lower", of_training=False)
+@quantity(words="bytes kept for the backward pass", better="lower", training="none")
 def activation_bytes(grid: Grid) -> pl.DataFrame:
     """Bytes that one replica keeps from the forward to the backward pass."""
     return _exact_column(grid, "activation_bytes")
@@ -73,7 +73,13 @@ def median_criterion_step() -> pl.Expr:
     return answered.cast(pl.Float64).fill_null(math.inf).median()
 
 
-@quantity(words="share of seeds that reach the criterion", scale="event", better="higher", across_lengths=True)
+@quantity(
+    words="share of seeds that reach the criterion",
+    scale="event",
+    better="higher",
+    training="improves",
+    across_lengths=True,
+)
 def solved(grid: Grid) -> pl.DataFrame:
     """Whether a seed reached the criterion; one whose program failed says nothing about its arm and has no row."""
     runs = grid.runs
@@ -105,7 +111,12 @@ def exploded(grid: Grid) -> pl.DataFrame:
     return _answer(grid, pl.col("exploded_step").is_not_null() | (pl.col("status") == "diverged"))
 
 
-@quantity(words="share of seeds that finish and were never better than untrained", scale="event", better="lower")
+@quantity(
+    words="share of seeds that finish and were never better than untrained",
+    scale="event",
+    better="lower",
+    training="improves",
+)
 def never_improved(grid: Grid) -> pl.DataFrame:
     """Whether a seed trained to its end and no evaluation was better than that of its untrained network."""
     return _answer(grid, pl.col("status").is_in(FINISHED) & ~pl.col("beat_untrained"))
@@ -229,7 +240,7 @@ def criterion_time_s(grid: Grid) -> pl.DataFrame:
 @quantity(
     words="time of a step in s (interval over timed portions)",
     better="lower",
-    of_training=False,
+    training="none",
     ratio=_ratio_of_step_times,
 )
 def step_time_s(grid: Grid) -> pl.DataFrame:
@@ -237,7 +248,7 @@ def step_time_s(grid: Grid) -> pl.DataFrame:
     return _column(grid, "step_time_s")
 
 
-@quantity(words="matrix products that wait for each other", better="lower", of_training=False)
+@quantity(words="matrix products that wait for each other", better="lower", training="none")
 def sequential_products(grid: Grid) -> pl.DataFrame:
     """The longest chain of matrix products in which each needs the one before it, of a stack of L layers.
 
@@ -260,7 +271,7 @@ def _exponent_of_step_time(grid: Grid, arm: str, confidence: float) -> Effect:
 @quantity(
     words="power of T with which the time of a step grows (interval over lengths)",
     across_lengths=True,
-    of_training=False,
+    training="none",
     effect=_exponent_of_step_time,
 )
 def step_time_exponent(grid: Grid) -> pl.DataFrame:

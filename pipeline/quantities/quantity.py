@@ -70,7 +70,8 @@ class Quantity:
         facets: Columns that tell several numbers of one seed apart.
         across_lengths: Whether the rows are of all sequence lengths, with a column `length`.
         pools_arms: Whether a number is of all arms together, so that a claim names none.
-        of_training: Whether it depends on how far training came; a stage at initialisation does not.
+        training: What more of it does to the number: `none`, it has no part in it; `improves`, it can only get better,
+            being of the best weights so far, or whether something was reached; `changes`, it may go either way.
         effect: In the place of an interval over seeds: the effect of an arm at a level of confidence, where all seeds
             share one measurement.
         ratio: The same for the ratio of two arms, where all seeds of an arm share a clock: nothing else of it has an
@@ -86,7 +87,7 @@ class Quantity:
     facets: tuple[str, ...] = ()
     across_lengths: bool = False
     pools_arms: bool = False
-    of_training: bool = True
+    training: Literal["none", "improves", "changes"] = "changes"
     effect: Callable[[Grid, str, float], Effect] | None = None
     ratio: Callable[[Grid, str, str, float], Effect] | None = None
 
@@ -226,8 +227,8 @@ class Selection:
 
     @property
     def of_training(self) -> bool:
-        """Whether it depends on how far training came."""
-        return self.quantity.of_training and self.where.get("stage") != "initialisation"
+        """Whether it depends on how far training came; a stage at initialisation does not."""
+        return self.quantity.training != "none" and self.where.get("stage") != "initialisation"
 
     @property
     def words(self) -> str:
