@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from pipeline.config import Paths, Study, build, read_yaml, require
+from pipeline.config import Paths, Study, build, read_yaml, require, require_names
 from pipeline.errors import ConfigError, unknown_name
 from pipeline.quantities import CONFIDENCE, Effect, Grid, Selection, difference_of, ratio_of, value_of
 from pipeline.quantities.quantity import NOTHING
@@ -232,13 +232,16 @@ class Rules:
     min_seeds: int
     claims: Mapping[str, Claim]
 
+    def __post_init__(self) -> None:
+        require_names(self.claims, "claims")
+
 
 def load_rules(paths: Paths, studies: Mapping[str, Study]) -> Rules:
     """Return the rules, with a rule for every claim that a study names.
 
     Raises:
-        ConfigError: If the file is missing or wrong, has no rule for a claim of a study, or names no grid of one, no
-            quantity, or not exactly the facets of one.
+        ConfigError: If the file is missing or wrong, has no rule for a claim of a study, or names no study, no grid of
+            one, no quantity, or not exactly the facets of one.
     """
     where = str(paths.claims.relative_to(paths.root))
     rules: Rules = build(Rules, read_yaml(paths.claims), where)
@@ -250,7 +253,10 @@ def load_rules(paths: Paths, studies: Mapping[str, Study]) -> Rules:
             if rules.claims[claim].study != name:
                 expected = f"expected {name!r}, whose file names it; got {rules.claims[claim].study!r}"
                 raise ConfigError(f"{where}: claims.{claim}.study: {expected}")
+    every = {*studies, *(path.stem for path in paths.study_config("any").parent.glob("*.yaml"))}
     for name, rule in rules.claims.items():
+        if rule.study not in every:
+            raise ConfigError(f"{where}: claims.{name}.study: {unknown_name('study', rule.study, every)}")
         for number, check in enumerate(rule.checks):
             check.selections(f"{where}: claims.{name}.checks[{number}]")
             known = studies[rule.study].grids if rule.study in studies else {check.grid: None}

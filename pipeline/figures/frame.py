@@ -9,6 +9,7 @@ What a title may claim is in `findings.py`: a difference only where its interval
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -106,7 +107,7 @@ class Frame(ABC):
     """What every figure declares.
 
     Attributes:
-        name: Of the figure, in studies' files and file names.
+        name: Of the figure, in studies' files and file names: letters, digits and _ only.
         rows: A quantity; several by name, which stands in their rows' column `quantity`; or a function from a grid to
             rows `arm`, `seed`, `value` and facets.
         quantity: What the rows of a function are of, which decides on the kind of their means and intervals; none is
@@ -142,6 +143,8 @@ class Frame(ABC):
     top_layer: str | None = None
 
     def __post_init__(self) -> None:
+        if re.fullmatch(r"\w+", self.name, re.ASCII) is None:
+            raise ConfigError(f"figure {self.name!r}: expected a name of letters, digits and _ only")
         if self.quantity is None and self.means is None and not isinstance(self.rows, Quantity | Mapping):
             raise ConfigError(f"figure {self.name!r}: expected the quantity of its rows, or means; got neither")
 

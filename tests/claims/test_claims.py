@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -401,6 +402,7 @@ def changed_rules(tmp_path: Path, claim: str, changes: dict[str, object]) -> Rul
         else:
             rules["claims"][claim][key] = change
     (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "studies").symlink_to(ROOT / "configs" / "studies")
     (tmp_path / "configs" / "claims.yaml").write_text(yaml.safe_dump(rules))
     return load_rules(Paths.at(tmp_path), {"cells": load_study(Paths.at(ROOT), "cells")})
 
@@ -429,6 +431,29 @@ DECAY = {"quantity": "decay_factor", "arm": "elman", "state": "h", "stage": "end
 def test_a_claim_is_checked_when_it_is_read(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^configs/claims.yaml.*claims.{message}"):
         changed_rules(tmp_path, "C2", changes)
+
+
+def test_a_claim_of_no_study_is_refused_and_one_of_a_study_that_is_not_run_is_not(tmp_path: Path) -> None:
+    message = (
+        r"^configs/claims.yaml: claims.C13.study: unknown study 'lenght'; did you mean 'length'\? known: .*cells, "
+    )
+    with pytest.raises(ConfigError, match=message):
+        changed_rules(tmp_path, "C13", {"study": "lenght"})
+    assert load_rules(Paths.at(ROOT), {}).claims["C13"].study == "length"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("C-23", "letters, digits and _ only (such as 'C_23'), got 'C-23'"),
+        ("C 23/../x", "letters, digits and _ only (such as 'C_23_x'), got 'C 23/../x'"),
+        ("c1", "names that differ in more than capitals from 'C1', got 'c1'"),
+    ],
+)
+def test_a_claim_has_a_plain_name_of_its_own(name: str, message: str) -> None:
+    claim = {"statement": "s", "study": "cells", "checks": [SOLVES]}
+    with pytest.raises(ConfigError, match=re.escape(f"claims.yaml.claims: expected {message}")):
+        build(Rules, {"min_seeds": 3, "claims": {"C1": claim, name: claim}}, "claims.yaml")
 
 
 def test_claims_are_judged_where_no_drawing_library_can_be_imported(tmp_path: Path) -> None:
