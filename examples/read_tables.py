@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.config import Paths
-from pipeline.quantities import mean_interval, share_interval
+from pipeline.quantities import finished, mean_interval, share_interval
 from pipeline.results import read_table
 
 
@@ -30,13 +30,16 @@ def main(arguments: list[str] | None = None) -> None:
     settings = read_table("settings", folder).filter(pl.col("grid") == asked.grid).select("trial_id", "label")
     trials = read_table("trials", folder).join(settings, on="trial_id")
 
-    # The seed is the only unit of replication: one row per group and seed, an interval per group.
-    losses = mean_interval(trials, "test_loss", by=["label"])
+    # The seed is the only unit of replication: one row per group and seed, an interval per group. A loss is positive
+    # and skewed, so its mean is that of logarithms; a replica that diverged or failed is in none.
+    logs = trials.select("label", "seed", log=finished(pl.col("test_loss").log10()))
+    losses = mean_interval(logs, "log", by=["label"])
     solved = share_interval(trials, "reached_criterion", by=["label"])
     for row in losses.join(solved, on="label", suffix="_solved", maintain_order="left").iter_rows(named=True):
-        interval = "no interval" if row["low"] is None else f"[{row['low']:.3g}, {row['high']:.3g}]"
+        mean, low, high = (None if row[side] is None else f"{10 ** row[side]:.3g}" for side in ("mean", "low", "high"))
+        interval = "no interval" if low is None else f"[{low}, {high}]"
         reached = f"{row['num_events']} of {row['num_seeds_solved']} seeds reached the criterion"
-        print(f"{row['label']}: test loss {row['mean']:.3g} {interval}, {reached}")
+        print(f"{row['label']}: test loss {mean} {interval}, {reached}")
 
 
 if __name__ == "__main__":

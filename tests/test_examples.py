@@ -13,6 +13,7 @@ import yaml
 
 from examples import first_study, read_tables, tap_states, train_one_trial, write_text
 from pipeline.results import SCHEMAS, write_table
+from tests.quantities.conftest import geometric
 from tests.test_architecture import ROOT
 
 
@@ -64,7 +65,8 @@ def test_tables_are_read_with_an_interval_per_setting(tmp_path: Path, capsys: py
     write_table("trials", trials, tmp_path / "results" / "cells")
     read_tables.main(["cells", "--grid", "adding", "--project", str(tmp_path)])
     elman, lstm = capsys.readouterr().out.splitlines()
-    assert elman == "elman: test loss 2 [-0.484, 4.48], 0 of 3 seeds reached the criterion"  # 2 ± 4.303 · 1 / √3
+    mean, low, high = geometric([1.0, 2.0, 3.0])
+    assert elman == f"elman: test loss {mean:.3g} [{low:.3g}, {high:.3g}], 0 of 3 seeds reached the criterion"
     assert lstm == "lstm: test loss 0.5 no interval, 1 of 1 seeds reached the criterion"
 
 

@@ -10,7 +10,7 @@ step_time = Dots(
     rows=step_time_s,
     x=Axis(label="time of a step in s", limits=(0, None)),
     title=lambda view: best_and_next(
-        view.rows, view.means, "step time", lambda seconds: f"{number(1000 * seconds)} ms", lead="Fastest steps"
+        step_time_s, view.rows, "step time", lambda seconds: f"{number(1000 * seconds)} ms", lead="Fastest steps"
     ),
     about="Seconds per training step of all replicas together on {dataset} at T = {T}: {seeds} with {interval}.",
 )

@@ -11,13 +11,14 @@ each stands whether its answer also holds where all of them together err with at
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import polars as pl
 
-from pipeline.config import Paths, Study, build, read_yaml, require
+from pipeline.config import Paths, Study, build, read_yaml, require, require_names
 from pipeline.errors import ConfigError, unknown_name
 from pipeline.quantities import CONFIDENCE, Effect, Grid, Selection, difference_of, ratio_of, value_of
 from pipeline.quantities.quantity import NOTHING
@@ -60,6 +61,10 @@ _VERDICTS: dict[str, pl.DataType] = {
 }
 
 
+Improving = dict[str, tuple[int, int]]
+"""Of each arm with seeds that were still improving at their end, how many, and of how many."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One number in a grid, compared with a threshold, and what the answer means for the claim.
@@ -67,8 +72,14 @@ class Check:
     Exactly one of `value`, `difference` and `ratio` describes the number: a quantity, an arm (or several, of which the
     best is meant), a `length` (longest if absent) and a value per facet of the quantity. The
     other side of a difference or a ratio is the same with the changes in `to`. Exactly one of `below` and `above` is
-    the threshold on whose expected side the whole interval must lie. Arms in `needs_converged` are those that the claim
-    says cannot: while seeds of theirs still improve at their end, the check is undecided.
+    the threshold on whose expected side the whole interval must lie.
+
+    Arms in `needs_converged` are those that the claim says cannot, or cannot do better. While seeds of one still
+    improve at their end, the answer is withheld that further training of it could turn. Where training can only improve
+    a number (`Quantity.training`), it moves the effect to the better side, or of the second of two arms to the worse
+    one: an answer on that side can only be confirmed, and one on the other side is withheld. Where it may move a number
+    either way (a gradient, a gate, the error on one kind of token, the time to a criterion that further seeds would
+    reach later), both are.
     """
 
     grid: str
@@ -146,38 +157,45 @@ class Check:
             return value_of(sides[0], grid, confidence)
         return (ratio_of if self.ratio is not None else difference_of)(sides[0], sides[1], grid, confidence)
 
-    def improving(self, grid: Grid) -> dict[str, tuple[int, int]]:
-        """Return of each arm with seeds that were still improving at their end how many, and of how many.
+    def improving(self, grid: Grid) -> list[Improving]:
+        """Return for each side the arms with seeds that were still improving at their end.
 
         A replica that diverged or failed is none of them.
         """
-        found: dict[str, tuple[int, int]] = {}
+        found: list[Improving] = []
         for selection in self.selections(""):
+            found.append({})
             if selection.of_training:
                 runs = grid.at(selection.length).runs.drop_nulls("converged")
                 for arm in selection.arms or grid.arms:
                     ends = runs.filter(pl.col("arm") == arm)["converged"]
                     if not ends.all():
-                        found[arm] = max(found.get(arm, (0, 0)), (int((~ends).sum()), len(ends)))
+                        found[-1][arm] = int((~ends).sum()), len(ends)
         return found
 
-    def awaits(self, improving: Iterable[str]) -> bool:
-        """Return whether one of the arms that are still improving is one of which the claim says that it cannot."""
-        return not set(self.needs_converged).isdisjoint(improving)
+    def withheld(self, improving: Sequence[Improving]) -> frozenset[str]:
+        """Return the answers that further training of an arm in `needs_converged` could turn."""
+        answers: set[str] = set()
+        for selection, arms, is_first in zip(self.selections(""), improving, (True, False), strict=False):
+            if set(self.needs_converged).isdisjoint(arms):
+                continue
+            if selection.quantity.training == "changes":
+                return frozenset({"met", "refuted"})
+            falls = (selection.quantity.better == "lower") == is_first
+            answers.add("met" if falls == (self.below is None) else "refuted")
+        return frozenset(answers)
 
-    def answer(self, effect: Effect, min_seeds: int, improving: Iterable[str] = ()) -> str:
+    def answer(self, effect: Effect, min_seeds: int, withheld: Collection[str] = ()) -> str:
         """Return `met`, `refuted` or `undecided`: on which side of the threshold the whole interval lies.
 
-        Undecided as well where one of the `improving` arms is one that the claim says cannot.
+        Undecided as well where that answer is `withheld`.
         """
-        if self.awaits(improving):
-            return "undecided"
         if effect.low is None or effect.high is None or effect.num_seeds < min_seeds:
             return "undecided"
-        if self.below is not None:
-            return "met" if effect.high < self.below else "refuted" if effect.low > self.below else "undecided"
-        assert self.above is not None  # noqa: S101 - exactly one of the two is given
-        return "met" if effect.low > self.above else "refuted" if effect.high < self.above else "undecided"
+        threshold, sides = (self.above, ("refuted", "met")) if self.below is None else (self.below, ("met", "refuted"))
+        assert threshold is not None  # noqa: S101 - exactly one of the two is given
+        found = sides[0] if effect.high < threshold else sides[1] if effect.low > threshold else "undecided"
+        return "undecided" if found in withheld else found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,13 +232,16 @@ class Rules:
     min_seeds: int
     claims: Mapping[str, Claim]
 
+    def __post_init__(self) -> None:
+        require_names(self.claims, "claims")
+
 
 def load_rules(paths: Paths, studies: Mapping[str, Study]) -> Rules:
     """Return the rules, with a rule for every claim that a study names.
 
     Raises:
-        ConfigError: If the file is missing or wrong, has no rule for a claim of a study, or names no grid of one, no
-            quantity, or not exactly the facets of one.
+        ConfigError: If the file is missing or wrong, has no rule for a claim of a study, or names no study, no grid of
+            one, no quantity, or not exactly the facets of one.
     """
     where = str(paths.claims.relative_to(paths.root))
     rules: Rules = build(Rules, read_yaml(paths.claims), where)
@@ -232,7 +253,10 @@ def load_rules(paths: Paths, studies: Mapping[str, Study]) -> Rules:
             if rules.claims[claim].study != name:
                 expected = f"expected {name!r}, whose file names it; got {rules.claims[claim].study!r}"
                 raise ConfigError(f"{where}: claims.{claim}.study: {expected}")
+    every = {*studies, *(path.stem for path in paths.study_config("any").parent.glob("*.yaml"))}
     for name, rule in rules.claims.items():
+        if rule.study not in every:
+            raise ConfigError(f"{where}: claims.{name}.study: {unknown_name('study', rule.study, every)}")
         for number, check in enumerate(rule.checks):
             check.selections(f"{where}: claims.{name}.checks[{number}]")
             known = studies[rule.study].grids if rule.study in studies else {check.grid: None}
@@ -241,25 +265,90 @@ def load_rules(paths: Paths, studies: Mapping[str, Study]) -> Rules:
     return rules
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Judged:
+    """A check, and what its grid has of it, each computed once; nothing where the grid was not run."""
+
+    check: Check
+    grid: Grid | None
+    effect: Effect
+    improving: Sequence[Improving]
+    withheld: frozenset[str]
+
+    @classmethod
+    def of(cls, check: Check, grid: Grid | None) -> _Judged:
+        effect, improving = (NOTHING, []) if grid is None else (check.effect(grid), check.improving(grid))
+        withheld = check.withheld(improving)
+        return cls(check=check, grid=grid, effect=effect, improving=improving, withheld=withheld)
+
+    def answer(self, min_seeds: int) -> str:
+        """Return the answer at the level of one check."""
+        return "not tested" if self.grid is None else self.check.answer(self.effect, min_seeds, self.withheld)
+
+    def is_decided(self, min_seeds: int, confidence: float) -> bool:
+        """Return whether there is an answer at a level of confidence of its own."""
+        if self.grid is None:
+            return False
+        effect = self.check.effect(self.grid, confidence)
+        return self.check.answer(effect, min_seeds, self.withheld) != "undecided"
+
+    def row(self, claim: str, min_seeds: int, holds: bool | None) -> dict[str, object]:
+        """Return the row of the table of checks."""
+        still: Improving = {}
+        for arms in self.improving:
+            still |= {arm: max(found, still.get(arm, (0, 0))) for arm, found in arms.items()}
+        parts = [f"{quoted(arm)} {few} of {of}" for arm, (few, of) in still.items()]
+        return {
+            "claim": claim,
+            "role": self.check.role,
+            "grid": self.check.grid,
+            "measure": self.check.measure,
+            "expected": self.check.expected,
+            "answer": self.answer(min_seeds),
+            "effect": self.effect.value,
+            "low": self.effect.low,
+            "high": self.effect.high,
+            "num_seeds": self.effect.num_seeds,
+            "num_left_out": self.effect.num_left_out,
+            "not_converged": join_first(parts) if parts else None,
+            "holds": holds,
+        }
+
+    def doubt(self, row: Mapping[str, Any], min_seeds: int) -> str | None:
+        """Return why the check leaves its claim without a verdict, as a sentence has it; None where it does not."""
+        if self.grid is None:
+            return f"{self.check.grid} was not run"
+        if self.check.role == "premise" and row["answer"] == "refuted":
+            return f"its premise does not hold: {row['measure']}, {row['expected']}"
+        if self.effect.value is None:
+            return f"no seed has this number (is every arm, facet and length of it one of the grid?): {row['measure']}"
+        if row["answer"] != "undecided":
+            return None
+        waits = self.check.answer(self.effect, min_seeds) in self.withheld
+        still = f" (still improving: {row['not_converged']})" if waits else ""
+        return f"{row['measure']}, is not shown to be {row['expected']} or not{still}"
+
+
 def judge(rules: Rules, grids: Iterable[Grid]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return a row per claim with its verdict, and a row per check with its answer.
 
     A claim whose study or grid was not run is `not tested`, and has its row all the same.
     """
     known = {(grid.study, grid.name): grid for grid in grids}
-    pairs = {
-        name: [(check, known.get((claim.study, check.grid))) for check in claim.checks]
+    judged = {
+        name: [_Judged.of(check, known.get((claim.study, check.grid))) for check in claim.checks]
         for name, claim in rules.claims.items()
     }
-    holds = iter(_holding([pair for mine in pairs.values() for pair in mine], rules.min_seeds))
+    holds = iter(_holding(list(itertools.chain(*judged.values())), rules.min_seeds))
     verdicts, checks = [], []
     for name, claim in rules.claims.items():
-        rows = [_checked(name, *pair, rules.min_seeds) | {"holds": next(holds)} for pair in pairs[name]]
+        rows = [one.row(name, rules.min_seeds, next(holds)) for one in judged[name]]
         verdict = verdict_of([(row["role"], row["answer"]) for row in rows])
+        doubts = [one.doubt(row, rules.min_seeds) for one, row in zip(judged[name], rows, strict=True)]
         reason = {
             "supported with a condition": claim.condition,
             "not testable here": claim.needs,
-            "inconclusive": _undecided(rows) if verdict == "inconclusive" else None,
+            "inconclusive": join_first(list(filter(None, doubts))) if verdict == "inconclusive" else None,
         }.get(verdict)
         first = {key: rows[0][key] for key in ("measure", "effect", "low", "high", "num_seeds")}
         about = {
@@ -268,7 +357,7 @@ def judge(rules: Rules, grids: Iterable[Grid]) -> tuple[pl.DataFrame, pl.DataFra
             "verdict": verdict,
             "mark": VERDICTS[verdict],
             "reason": reason,
-            "scope": _scope([(check, known.get((claim.study, check.grid))) for check in claim.checks]),
+            "scope": _scope(judged[name]),
         }
         verdicts.append({"claim": name} | about | first)
         checks += rows
@@ -288,37 +377,24 @@ def verdict_of(answers: Sequence[tuple[object, object]]) -> str:
     return "supported with a condition" if ("condition", "refuted") in answers else "supported"
 
 
-def _holding(pairs: Sequence[tuple[Check, Grid | None]], min_seeds: int) -> list[bool | None]:
+def _holding(judged: Sequence[_Judged], min_seeds: int) -> list[bool | None]:
     """Return for each check whether its answer holds where the whole ledger errs with at most 5 %.
 
     A check is a test of its threshold, at the level at which its interval leaves it out. Of m tests, r of which hold,
     the others hold at the level 0.05 / (m - r), until none is added. Null where there is no test: the number is exact,
-    or has no interval, or rests on too few seeds.
+    or has no interval, or rests on too few seeds, or both answers are withheld.
 
     Source: Holm (1979).
     """
-    effects = [None if grid is None else check.effect(grid) for check, grid in pairs]
-    tests = {
-        place
-        for place, (check, grid) in enumerate(pairs)
-        if (effect := effects[place])
-        and effect.is_tested(min_seeds)
-        and grid
-        and not check.awaits(check.improving(grid))
-    }
+    tests = {place for place, one in enumerate(judged) if one.effect.is_tested(min_seeds) and len(one.withheld) < 2}
     holding: set[int] = set()
-    while len(holding) < len(tests):
-        confidence = 1 - (1 - CONFIDENCE) / (len(tests) - len(holding))
-        added = {
-            place
-            for place in tests - holding
-            if (pair := pairs[place])[1] is not None
-            and pair[0].answer(pair[0].effect(pair[1], confidence), min_seeds) != "undecided"
-        }
+    while left := tests - holding:
+        confidence = 1 - (1 - CONFIDENCE) / len(left)
+        added = {place for place in left if judged[place].is_decided(min_seeds, confidence)}
         if not added:
             break
         holding |= added
-    return [place in holding if place in tests else None for place in range(len(pairs))]
+    return [place in holding if place in tests else None for place in range(len(judged))]
 
 
 def chance(checks: pl.DataFrame) -> str:
@@ -328,61 +404,23 @@ def chance(checks: pl.DataFrame) -> str:
     expected = (1 - CONFIDENCE) * tests.height
     return (
         f"Each check is made to err in {100 * (1 - CONFIDENCE):.0f} %, and the verdicts rest on the checks one by one: "
-        f"were every true value at its threshold, {expected:.1f} of these {tests.height} checks with an interval would "
-        f"be decided by chance, half of them as the claim has it. {decided.height} are decided; the answers of "
+        f"were every true value at its threshold, at most {expected:.1f} of these {tests.height} checks with an "
+        f"interval would be decided by chance, half of them as the claim has it. {decided.height} are decided; the "
+        f"answers of "
         f"{int(tests['holds'].sum())} hold where all checks together err with at most "
         f"{100 * (1 - CONFIDENCE):.0f} % (Holm's rule)"
     )
 
 
-def _checked(claim: str, check: Check, grid: Grid | None, min_seeds: int) -> dict[str, object]:
-    effect = NOTHING if grid is None else check.effect(grid)
-    improving = {} if grid is None else check.improving(grid)
-    still = [f"{quoted(arm)} {few} of {of}" for arm, (few, of) in improving.items()]
-    return {
-        "claim": claim,
-        "role": check.role,
-        "grid": check.grid,
-        "measure": check.measure,
-        "expected": check.expected,
-        "answer": "not tested" if grid is None else check.answer(effect, min_seeds, improving),
-        "effect": effect.value,
-        "low": effect.low,
-        "high": effect.high,
-        "num_seeds": effect.num_seeds,
-        "num_left_out": effect.num_left_out,
-        "not_converged": join_first(still) if still else None,
-    }
-
-
-def _undecided(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return which checks leave a claim without a verdict, and why, as a sentence has it."""
-    reasons = []
-    for row in rows:
-        if row["answer"] == "not tested":
-            reasons.append(f"{row['grid']} was not run")
-        elif row["role"] == "premise" and row["answer"] == "refuted":
-            reasons.append(f"its premise does not hold: {row['measure']}, {row['expected']}")
-        elif row["effect"] is None:
-            reasons.append(
-                f"no seed has this number (is every arm, facet and length of it one of the grid?): {row['measure']}"
-            )
-        elif row["answer"] == "undecided":
-            waits = row["low"] is not None and row["holds"] is None  # it has an interval, and is no test all the same
-            still = f" (still improving: {row['not_converged']})" if waits and row["not_converged"] else ""
-            reasons.append(f"{row['measure']}, is not shown to be {row['expected']} or not{still}")
-    return join_first(reasons)
-
-
-def _scope(pairs: Iterable[tuple[Check, Grid | None]]) -> str | None:
+def _scope(judged: Iterable[_Judged]) -> str | None:
     """Return what the checks of a claim were run on: «adding (T = 10, 100), 32 units, at most 2500 updates, ...»."""
     runs = [
-        (grid if selection.over_lengths else grid.at(selection.length)).runs.filter(
-            pl.col("arm").is_in(selection.arms or grid.arms)
+        (one.grid if selection.over_lengths else one.grid.at(selection.length)).runs.filter(
+            pl.col("arm").is_in(selection.arms or one.grid.arms)
         )
-        for check, grid in pairs
-        if grid is not None
-        for selection in check.selections("")
+        for one in judged
+        if one.grid is not None
+        for selection in one.check.selections("")
     ]
     ran = pl.concat(runs, how="diagonal") if runs else pl.DataFrame()
     if ran.is_empty():

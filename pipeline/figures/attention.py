@@ -13,7 +13,7 @@ from pipeline.figures.findings import NOTHING_FINISHED, by_sign, ranked, where_t
 from pipeline.figures.frame import NOT_SHOWN, Axis, Lines, Pictures, View, listed
 from pipeline.figures.pictures import WHOSE, are_letters, as_grid, as_label, of_first_seed, outline
 from pipeline.figures.style import canvas, label_panels
-from pipeline.quantities import Grid, paired_difference
+from pipeline.quantities import Grid
 from pipeline.quantities.attention import (
     alignment_error,
     alignment_error_over_training,
@@ -168,7 +168,9 @@ def _training_finding(view: View) -> str:
     """In which arms training sharpens attention, seed by seed, and where the alignment error ends."""
     rows = attention_entropy.of(view.grid)
     differences = [
-        paired_difference(rows.filter(arm=arm), "value", "stage", "end", "initialisation").with_columns(arm=pl.lit(arm))
+        attention_entropy.difference(rows.filter(arm=arm), "end", "initialisation", "stage").with_columns(
+            arm=pl.lit(arm)
+        )
         for arm in view.arms
     ]
     changes = pl.concat(differences).drop_nulls("mean")

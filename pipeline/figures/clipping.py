@@ -43,13 +43,20 @@ def _rows(grid: Grid) -> pl.DataFrame:
 
 
 def _means(view: View) -> pl.DataFrame:
-    """Return means over seeds with intervals; of norms medians with quartiles in their place."""
+    """Return means over seeds with intervals, as the quantities take them; of norms medians with quartiles."""
     keys, value = view.frame.keys, pl.col("value").filter(pl.col("value").is_finite())
-    middle = {"mean": value.median(), "low": value.quantile(0.25), "high": value.quantile(0.75)}
-    quartiles = view.rows.group_by(keys).agg(**middle)
-    means = view.summary(view.rows, keys).join(quartiles, on=keys, maintain_order="left", suffix="_of_norm")
-    is_norm = pl.col("row") == "norm"
-    return means.with_columns(pl.when(is_norm).then(f"{side}_of_norm").otherwise(side).alias(side) for side in middle)
+    kinds = {"share": clipped_share, "cosine": clip_cosine}
+    means = pl.concat(quantity.summary(view.rows.filter(row=row), keys) for row, quantity in kinds.items())
+    norms = view.rows.filter(row="norm").group_by(keys, maintain_order=True)
+    medians = norms.agg(
+        mean=value.median(),
+        low=value.quantile(0.25),
+        high=value.quantile(0.75),
+        num_seeds=value.len().cast(pl.Int64),
+        num_nonfinite=pl.col("value").is_finite().not_().sum().cast(pl.Int64),
+        num_missing=pl.col("value").null_count().cast(pl.Int64),
+    )
+    return pl.concat([medians.select(means.columns), means])
 
 
 def _changes_direction(grid: Grid) -> bool:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pipeline.figures.findings import NOTHING_FINISHED, Row, extremes, with_arm
 from pipeline.figures.frame import NOT_SHOWN, Axis, Dots, Lines, Pictures, View, listed
 from pipeline.figures.style import FAINT, Look, canvas, label_panels, legend_below
-from pipeline.quantities import Grid, mean_interval
+from pipeline.quantities import Grid
 from pipeline.quantities.decoding import MODES, error_by_position, exposure_gap, sequence_error_by_bin, trains_by_length
 from pipeline.quantities.training import final_free_running_error, forcing_probability, free_running_error
 from pipeline.quantities.words import capitalised, interval, name_of, number, with_article
@@ -28,7 +28,7 @@ def _percent(share: float) -> str:
 
 def _exposure_finding(view: View) -> str:
     """The largest and the smallest gap, where the difference between the two is established over seeds."""
-    found = extremes(view.rows, view.means)
+    found = extremes(exposure_gap, view.rows)
     if found is None:
         return NOTHING_FINISHED
     least, most, is_apart = found
@@ -132,11 +132,14 @@ def _growths(view: View) -> pl.DataFrame:
 
     Columns `arm`, `near` and `far` (mean errors of the two), `mean` (of their difference), `low`, `high`, ….
     """
-    near, far = (view.rows.filter(source_length=end) for end in _ends(view))
-    pairs = near.join(far, on=["arm", "seed"], suffix="_far", maintain_order="left")
-    pairs = pairs.with_columns(growth=pl.col("value_far") - pl.col("value"))
-    levels = pairs.group_by("arm").agg(near=pl.col("value").mean(), far=pl.col("value_far").mean())
-    return mean_interval(pairs, "growth", ["arm"]).join(levels, on="arm", maintain_order="left")
+    near, far = _ends(view)
+    found = []
+    for (arm,), rows in view.rows.group_by("arm", maintain_order=True):
+        levels = {name: rows.filter(source_length=end)["value"].mean() for name, end in (("near", near), ("far", far))}
+        growth = sequence_error_by_bin.difference(rows, far, near, "source_length")
+        known = {name: pl.lit(mean, pl.Float64) for name, mean in levels.items()}
+        found.append(growth.with_columns(arm=pl.lit(arm), **known))
+    return pl.concat(found)
 
 
 def _ends(view: View) -> tuple[float, float]:
@@ -201,7 +204,7 @@ error_by_source_length = Lines(
 def _schedule_finding(view: View) -> str:
     """The lowest and the highest error after training, where their difference is established over seeds."""
     rows = final_free_running_error.of(view.grid)
-    found = extremes(rows, final_free_running_error.summary(rows))
+    found = extremes(final_free_running_error, rows)
     if found is None:
         return NOTHING_FINISHED
     best, worst, is_apart = found

@@ -61,6 +61,7 @@ def _draw_bounds(view: View, ax: Axes, panel: Panel) -> None:
 jacobian_spectrum = Lines(
     name="jacobian_spectrum",
     rows=lambda grid: jacobian_singular_values.of(grid).filter(pl.col("which") != "condition"),
+    quantity=jacobian_singular_values,
     x=Axis(label="lag k (timesteps)", column="lag", scale="counts"),
     y={
         which: Axis(label="singular value", scale="decades", max_decades=1000, lines={0.0: ""})
@@ -130,6 +131,7 @@ def _draw_standard_errors(view: View, ax: Axes, panel: Panel) -> None:
 lyapunov_spectrum = Lines(
     name="lyapunov_spectrum",
     rows=_exponents,
+    quantity=lyapunov_exponents,
     x={
         "spectrum": Axis(label="index of the exponent", column="at", scale="counts"),
         "convergence": Axis(label="timesteps used t", column="at", scale="counts"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.quantities import Grid, mean_interval, paired_difference
+from pipeline.quantities import Grid, Quantity
 from pipeline.quantities.attention import attending
 from pipeline.quantities.words import join_first, with_article
 
@@ -21,23 +21,23 @@ Row = dict[str, Any]
 Text = Callable[[float], str]
 
 
-def best_and_next(rows: pl.DataFrame, means: pl.DataFrame, noun: str, text: Text, *, lead: str) -> str:
+def best_and_next(quantity: Quantity, rows: pl.DataFrame, noun: str, text: Text, *, lead: str) -> str:
     """Return the arm with the lowest mean and the next one, and whether it is ahead in a comparison paired by seed.
 
     Args:
-        rows: Columns `arm`, `seed`, `value`.
-        means: Their summary by arm.
+        quantity: What the rows are of.
+        rows: One per arm and seed.
         noun: What is compared, as «test error».
-        text: A mean as text, with its unit.
+        text: A mean as text, with its unit; of logarithms the geometric mean.
         lead: How a finding begins: «Fewest test errors».
     """
-    known = ranked(means)
+    known = ranked(quantity.natural(quantity.summary(rows)))
     if known.is_empty():
         return NOTHING_FINISHED
     best, *others = (f"{with_article(row['arm'])} ({text(row['mean'])})" for row in known.iter_rows(named=True))
     if not others:
         return f"Only {best} has a {noun}"
-    ahead = paired_difference(rows, "value", "arm", known["arm"][0], known["arm"][1]).row(0, named=True)
+    ahead = quantity.difference(rows, known["arm"][0], known["arm"][1]).row(0, named=True)
     if ahead["num_seeds"] <= 1:
         return f"One pair of seeds, no interval: {best} against {others[0]} in {noun}"
     if ahead["high"] is not None and ahead["high"] < 0:
@@ -45,18 +45,22 @@ def best_and_next(rows: pl.DataFrame, means: pl.DataFrame, noun: str, text: Text
     return f"Inconclusive: no difference in {noun} is established between {best} and {others[0]}"
 
 
-def extremes(rows: pl.DataFrame, means: pl.DataFrame) -> tuple[Row, Row, bool] | None:
+def extremes(quantity: Quantity, rows: pl.DataFrame) -> tuple[Row, Row, bool] | None:
     """Return the arms with the lowest and highest mean, and whether their difference, paired by seed, is established.
 
     None where no arm has a mean; the same arm twice, and no difference, where only one has.
+
+    Args:
+        quantity: What the rows are of.
+        rows: One per arm and seed.
     """
-    known = ranked(means)
+    known = ranked(quantity.summary(rows))
     if known.is_empty():
         return None
     low, high = known.row(0, named=True), known.row(-1, named=True)
     if known.height == 1:
         return low, high, False
-    end = paired_difference(rows, "value", "arm", low["arm"], high["arm"])["high"][0]
+    end = quantity.difference(rows, low["arm"], high["arm"])["high"][0]
     return low, high, end is not None and end < 0
 
 
@@ -99,11 +103,12 @@ def ranked(means: pl.DataFrame) -> pl.DataFrame:
     return means.drop_nulls("mean").sort("mean", maintain_order=True)
 
 
-def contrast(rows: pl.DataFrame, first: Sequence[str]) -> pl.DataFrame:
+def contrast(quantity: Quantity, rows: pl.DataFrame, first: Sequence[str]) -> pl.DataFrame:
     """Return the means of two kinds of arms over seeds, a seed's value being its mean over the arms of the kind.
 
     Args:
-        rows: Columns `arm`, `seed` and `value`; a value that is not finite is left out.
+        quantity: What the rows are of.
+        rows: One per arm and seed; a value that is not finite is left out.
         first: The arms of the one kind; all others are of the other.
 
     Returns:
@@ -113,9 +118,9 @@ def contrast(rows: pl.DataFrame, first: Sequence[str]) -> pl.DataFrame:
     kind = pl.when(pl.col("arm").is_in(first)).then(pl.lit("first")).otherwise(pl.lit("other"))
     finite = rows.filter(pl.col("value").is_finite()).with_columns(kind=kind)
     by_seed = finite.group_by("kind", "seed", maintain_order=True).agg(pl.col("value").mean())
-    difference = paired_difference(by_seed, "value", "kind", "first", "other")
+    difference = quantity.difference(by_seed, "first", "other", "kind")
     apart = ((difference["low"] > 0) | (difference["high"] < 0)).fill_null(value=False).any()
-    return mean_interval(by_seed, "value", ["kind"]).with_columns(apart=pl.lit(apart)).sort("kind")
+    return quantity.summary(by_seed, ["kind"]).with_columns(apart=pl.lit(apart)).sort("kind")
 
 
 def with_arm(arm: str, grid: Grid) -> str:

@@ -9,6 +9,7 @@ What a title may claim is in `findings.py`: a difference only where its interval
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from pipeline.errors import ConfigError
 from pipeline.figures.style import (
     DOTTED,
     INK,
@@ -36,7 +38,7 @@ from pipeline.figures.style import (
     styled,
     with_room,
 )
-from pipeline.quantities import Grid, Quantity, mean_interval
+from pipeline.quantities import Grid, Quantity
 from pipeline.quantities.quantity import from_log10
 from pipeline.quantities.selection import pick_evenly
 from pipeline.quantities.words import INTERVAL, capitalised, count, interval, left_out, name_of, outcomes, seeds_of
@@ -105,9 +107,11 @@ class Frame(ABC):
     """What every figure declares.
 
     Attributes:
-        name: Of the figure, in studies' files and file names.
+        name: Of the figure, in studies' files and file names: letters, digits and _ only.
         rows: A quantity; several by name, which stands in their rows' column `quantity`; or a function from a grid to
             rows `arm`, `seed`, `value` and facets.
+        quantity: What the rows of a function are of, which decides on the kind of their means and intervals; none is
+            needed where `means` are given.
         title: The finding, computed by rule.
         about: The caption's first sentences; `{dataset}`, `{T}`, `{where}` (the dataset, with T where that is a
             setting), `{seeds}` and `{interval}` are filled in.
@@ -127,6 +131,7 @@ class Frame(ABC):
     rows: Quantity | Mapping[str, Quantity] | Callable[[Grid], pl.DataFrame]
     title: Callable[[View], str]
     about: str | Callable[[View], str]
+    quantity: Quantity | None = None
     means: Callable[[View], pl.DataFrame] | None = None
     applies: Callable[[Grid], bool] = lambda grid: True
     lengths: Literal["longest", "all"] = "longest"
@@ -136,6 +141,12 @@ class Frame(ABC):
     rank: tuple[Callable[[View], Mapping[str, float | None]], str] | None = None
     crowded: Frame | None = None
     top_layer: str | None = None
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"\w+", self.name, re.ASCII) is None:
+            raise ConfigError(f"figure {self.name!r}: expected a name of letters, digits and _ only")
+        if self.quantity is None and self.means is None and not isinstance(self.rows, Quantity | Mapping):
+            raise ConfigError(f"figure {self.name!r}: expected the quantity of its rows, or means; got neither")
 
     def view(self, grid: Grid) -> View:
         """Return what the figure shows of a grid, computed once."""
@@ -191,11 +202,12 @@ class View:
 
     def summary(self, rows: pl.DataFrame, by: Sequence[str] = ("arm",)) -> pl.DataFrame:
         """Return means over seeds with their intervals, as the quantity takes them."""
-        quantity = self.frame.rows
+        quantity = self.frame.quantity or self.frame.rows
         if isinstance(quantity, Mapping):
             parts = rows.partition_by("quantity", maintain_order=True)
             return pl.concat(quantity[part["quantity"][0]].summary(part, by) for part in parts)
-        return quantity.summary(rows, by) if isinstance(quantity, Quantity) else mean_interval(rows, "value", by)
+        assert isinstance(quantity, Quantity)  # noqa: S101 - a function's rows have their quantity, or means of their own
+        return quantity.summary(rows, by)
 
     @cached_property
     def arms(self) -> list[str]:

@@ -165,6 +165,7 @@ def _last_product(view: View) -> dict[str, float | None]:
 _last_retention = Lines(
     name="gate_retention",
     rows=lambda grid: quantities.retention_by_lag.of(grid).filter(stage="end"),
+    quantity=quantities.retention_by_lag,
     means=lambda view: view.summary(view.rows, ["stage", "arm", "source", "lag"]),
     x=Axis(label="lag k (timesteps)", column="lag", scale="counts"),
     y=Axis(label="relative to lag 0", scale="decades", lines={0.0: ""}, max_decades=16),

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from pipeline.figures.findings import STEADY, Row, by_sign, contrast, ranked, with_arm
 from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Pictures, View, listed, reach
 from pipeline.figures.style import Look, canvas, decades, state_looks
-from pipeline.quantities import Grid, mean_interval
+from pipeline.quantities import Grid
 from pipeline.quantities import gradients as quantities
 from pipeline.quantities.attention import attending
 from pipeline.quantities.gradients import recurring
@@ -81,6 +81,7 @@ def _decay_looks(view: View) -> dict[tuple[str, str], tuple[str, Look]]:
 gradient_by_lag = Lines(
     name="gradient_by_lag",
     rows=_one_state,
+    quantity=quantities.gradient_by_lag,
     x=Axis(label="lag k (timesteps back from the last)", column="lag", scale="counts"),
     y=Axis(label="gradient norm relative to lag 0", scale="decades", lines={0.0: ""}),
     across=("stage", STAGE_TITLES),
@@ -231,6 +232,7 @@ def _layer_gaps(view: View) -> str:
 _last_layers = Lines(
     name="gradient_by_layer",
     rows=lambda grid: quantities.gradient_by_layer.of(grid).filter(stage="end"),
+    quantity=quantities.gradient_by_layer,
     x=Axis(label="timestep t", column="timestep"),
     y=Axis(label="gradient norm", scale="decades"),
     across=("arm", None),
@@ -265,8 +267,10 @@ def _encoder_finding(view: View) -> str:
     end = ranked(quantities.encoder_decay_factor.means(view.grid, stage="end"))
     if end.is_empty():
         return _ONLY_INITIAL
-    slopes, attends = quantities.encoder_decay_factor.of(view.grid), attending(view.grid)
-    after, before = (contrast(slopes.filter(stage=stage), attends) for stage in ("end", "initialisation"))
+    decay, attends = quantities.encoder_decay_factor, attending(view.grid)
+    after, before = (
+        contrast(decay, decay.of(view.grid).filter(stage=stage), attends) for stage in ("end", "initialisation")
+    )
     lead = "the gradient into the encoder changes per timestep of lag by"
 
     def contrasted(kinds: pl.DataFrame) -> str:
@@ -299,9 +303,9 @@ def _encoder_looks(view: View) -> dict[str, tuple[str, Look]]:
 
 
 def _encoder_fits(view: View) -> str:
-    fits = quantities.encoder_decay_factor.of(view.grid).filter(stage="end").with_columns(value="r_squared")
-    means = mean_interval(fits, "value", ["arm"]).drop_nulls("mean")
-    parts = [f"{name_of(arm)} {r_squared:.2f}" for arm, r_squared in means["arm", "mean"].iter_rows()]
+    fits = quantities.encoder_decay_factor.of(view.grid).filter(pl.col("r_squared").is_finite(), stage="end")
+    means = fits.group_by("arm", maintain_order=True).agg(pl.col("r_squared").mean())
+    parts = [f"{name_of(arm)} {r_squared:.2f}" for arm, r_squared in means.iter_rows()]
     explained = "After training a line explains of the variance over lags (R², mean over seeds)"
     return f"{explained}: {'; '.join(parts)}." if parts else ""
 
@@ -325,7 +329,7 @@ gradient_into_encoder = Lines(
 def _far_finding(view: View) -> str:
     """How far the gradient of the farther half of the input lies below the largest, with and without recurrence."""
     lost = quantities.far_input_gradient.of(view.grid).filter(stage="end").drop_nulls("value")
-    kinds = contrast(lost, recurring(view.grid))
+    kinds = contrast(quantities.far_input_gradient, lost, recurring(view.grid))
     if kinds.height < 2:
         return "Inconclusive: no replica of both kinds finished training"
     if not kinds["apart"].all():

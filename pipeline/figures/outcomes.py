@@ -7,14 +7,13 @@ import math
 
 import polars as pl
 
-from pipeline.figures.findings import NOTHING_FINISHED, best_and_next, extremes, ranked
+from pipeline.figures.findings import NOTHING_FINISHED, best_and_next, extremes
 from pipeline.figures.frame import NOT_SHOWN, Axis, Dots, Lines, Panel, View, listed
 from pipeline.figures.style import FAINT, Look
-from pipeline.quantities import Grid, Quantity, paired_difference
+from pipeline.quantities import Grid, Quantity
 from pipeline.quantities import outcomes as quantities
 from pipeline.quantities.decoding import decodes
 from pipeline.quantities.outcomes import baseline_of, compares_cells, has_classes, has_criterion, longest_solved
-from pipeline.quantities.quantity import from_log10
 from pipeline.quantities.training import test_error_by_group
 from pipeline.quantities.words import capitalised, interval, join_first, name_of, number, seeds_of, with_article
 
@@ -26,7 +25,7 @@ def _percent(share: float) -> str:
 def _paired_percentages(view: View) -> str:
     pairs = []
     for first, second in itertools.combinations(view.arms, 2):
-        row = paired_difference(view.rows, "value", "arm", first, second).row(0, named=True)
+        row = quantities.test_error.difference(view.rows, first, second).row(0, named=True)
         if row["low"] is not None:
             pairs.append(f"{name_of(first)} minus {name_of(second)} {interval(row, 3, scale=100)}")
     return f"Differences paired by seed, in percentage points: {'; '.join(pairs)}." if pairs else ""
@@ -37,7 +36,9 @@ error_by_cell = Dots(
     applies=lambda grid: compares_cells(grid) and has_classes(grid),
     rows=quantities.test_error,
     x=Axis(label="test error in %", scale="percent", limits=(0, None)),
-    title=lambda view: best_and_next(view.rows, view.means, "test error", _percent, lead="Fewest test errors"),
+    title=lambda view: best_and_next(
+        quantities.test_error, view.rows, "test error", _percent, lead="Fewest test errors"
+    ),
     about="Share of wrong classes among the test sequences of {dataset} (T = {T}), at each replica's best validation "
     "step: points are seeds, markers means over {seeds} with {interval}.",
     values=_paired_percentages,
@@ -55,7 +56,7 @@ def _error_by_token_finding(view: View) -> str:
     if means["arm"].n_unique() == 1:
         worst = means.sort("mean", descending=True, maintain_order=True).row(0, named=True)
         return f"Most errors of {with_article(worst['arm'])} are on {worst['group']} tokens"
-    ends = extremes(view.rows.filter(group=group), means.filter(group=group))
+    ends = extremes(test_error_by_group, view.rows.filter(group=group))
     if ends is None or not ends[2]:
         return "Inconclusive: for no kind of token is a difference between arms established"
     best, worst, _ = ends
@@ -95,6 +96,7 @@ def _loss_rows(grid: Grid) -> pl.DataFrame:
 _ENDS = {
     "solved": ("reached the criterion", Look("#12416e", "none", "o")),
     "diverged": ("diverged", Look("#d1580b", "none", "X")),
+    "exploded": ("exploded, recovering or not", Look("#b08000", "none", "^")),
     "timed_out": ("ran out of time", Look("#93308a", "none", "s")),
     "untrained": ("never better than untrained", Look("#5b7f3b", "none", "D")),
     "error": ("failed", Look(FAINT, "none", "v")),
@@ -102,15 +104,21 @@ _ENDS = {
 
 
 def _ends(grid: Grid) -> pl.DataFrame:
-    """Return by arm and `end` the share of seeds that ended so: solved if there is a criterion, the rest if any did."""
+    """Return by arm and `end` the share of seeds that ended so: solved if there is a criterion, the rest if any did.
+
+    Those that exploded where some of them recovered: the others are those that diverged.
+    """
     outcome = quantities.outcome
     parts = {
         "solved": quantities.solved.means(grid),
-        **{end: outcome.means(grid, status=end) for end in ("diverged", "timed_out")},
+        "diverged": outcome.means(grid, status="diverged"),
+        "exploded": quantities.exploded.means(grid),
+        "timed_out": outcome.means(grid, status="timed_out"),
         "untrained": quantities.never_improved.means(grid),
         "error": quantities.failed.means(grid),
     }
     asked = {"solved": has_criterion(grid.runs), "untrained": bool(parts["untrained"]["mean"].gt(0).any())}
+    asked["exploded"] = bool((parts["exploded"]["mean"] > parts["diverged"]["mean"]).any())
     known = [end for end in parts if asked.get(end, end in grid.runs["status"])]
     shares = [parts[end].with_columns(end=pl.lit(end), panel=pl.lit("ends")) for end in known]
     return pl.concat(shares) if shares else parts["error"].clear().with_columns(end=pl.lit(""), panel=pl.lit(""))
@@ -139,10 +147,9 @@ def _outcome_finding(view: View) -> str:
 
 
 def _best_finding(view: View) -> str:
-    means = view.means.filter(panel=_loss(view.grid)[0])
-    if has_classes(view.grid):
-        return best_and_next(view.rows, means, "test error", _percent, lead="Lowest test error")
-    return best_and_next(view.rows, means, "test loss", lambda log: number(from_log10(log)), lead="Lowest test loss")
+    panel, quantity = _loss(view.grid)
+    text = _percent if has_classes(view.grid) else number
+    return best_and_next(quantity, view.rows, f"test {panel}", text, lead=f"Lowest test {panel}")
 
 
 def _outcome_about(view: View) -> str:
@@ -208,12 +215,11 @@ def _reach_finding(view: View) -> str:
     """Up to which length each arm learns; without a criterion, which arm has the lowest loss at the longest."""
     lengths = view.grid.lengths
     if not has_criterion(view.grid.runs):
-        longest = pl.col("length") == lengths[-1]
-        rows, means = view.rows.filter(longest), view.means.filter(longest)
-        if ranked(means).is_empty():
+        rows = view.rows.filter(length=lengths[-1])
+        if rows["value"].drop_nulls().is_empty():
             return "Inconclusive: no replica finished training at the longest length"
         lead = f"Lowest test loss at T = {lengths[-1]}"
-        return best_and_next(rows, means, "test loss", lambda log: number(10**log), lead=lead)
+        return best_and_next(quantities.test_loss, rows, "test loss", number, lead=lead)
     reach, noun = longest_solved(view.grid), "cell" if compares_cells(view.grid) else "arm"
     if reach["longest_solved"].is_null().all():
         return f"No {noun} reaches the criterion with most of its seeds, not even at T = {lengths[0]}"

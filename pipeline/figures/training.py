@@ -16,7 +16,7 @@ from pipeline.quantities import Grid
 from pipeline.quantities.dynamics import smoothness_correlation, smoothness_points
 from pipeline.quantities.outcomes import baseline_of, has_criterion, median_criterion_step
 from pipeline.quantities.selection import pick_evenly
-from pipeline.quantities.training import median_validation_loss, test_loss_by_tested_length, validation_loss
+from pipeline.quantities.training import median_validation_loss, test_loss_by_tested_length, validation_losses
 from pipeline.quantities.words import count, interval, join, join_first, number, with_article
 
 _MAX_LENGTHS = 6
@@ -27,7 +27,7 @@ _MAX_WITH_SEEDS = 4
 def _curves(grid: Grid) -> pl.DataFrame:
     """Return the validation losses at no more than six lengths, from the shortest to the longest."""
     lengths = pick_evenly({length: float(length) for length in grid.lengths}, _MAX_LENGTHS)
-    return validation_loss.of(grid).filter(pl.col("length").is_in(lengths))
+    return validation_losses(grid).filter(pl.col("length").is_in(lengths))
 
 
 def _add_seeds(view: View, ax: Axes, panel: Panel) -> None:
@@ -151,6 +151,7 @@ def _unseen_finding(view: View) -> str:
 unseen_lengths = Lines(
     name="unseen_lengths",
     rows=lambda grid: test_loss_by_tested_length.of(grid).filter(pl.col("length").is_in(grid.lengths[-_MAX_TRAINED:])),
+    quantity=test_loss_by_tested_length,
     applies=lambda grid: bool(
         test_loss_by_tested_length.of(grid).select((pl.col("length") != pl.col("tested_length")).any()).item()
     ),

@@ -14,20 +14,21 @@ from matplotlib.figure import Figure
 from pipeline.figures.findings import NOTHING_FINISHED
 from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Panel, View, draw_dotted
 from pipeline.figures.style import DOTTED, FAINT, INK, Look, canvas, label_panels, looks_of, styled
-from pipeline.quantities import Grid, paired_difference
+from pipeline.quantities import Grid, Quantity
 from pipeline.quantities.outcomes import activation_bytes, has_classes, step_time_s, test_loss, test_perplexity
-from pipeline.quantities.truncation import SMALL_ERROR, needed_backward_length, truncated_gradients
+from pipeline.quantities.truncation import (
+    SMALL_ERROR,
+    far_gradient_norm,
+    needed_backward_length,
+    truncated_gradients,
+    truncation_cosine,
+    truncation_error,
+)
 from pipeline.quantities.words import capitalised, count, join_first, name_of, number, seeds_of, with_article
 
 LENGTH = "training.truncation.backward_length"
-_THEORY = {"log10_error": "log10_bound", "log10_phi": "log10_fit"}
-
-
-def _gradients(grid: Grid) -> pl.DataFrame:
-    """Return log10 of the relative error, the cosine, and log10 of φ_K, one below the other."""
-    keys = ["stage", "arm", "backward_length", "seed"]
-    rows = truncated_gradients(grid).unpivot(on=["log10_error", "cosine", "log10_phi"], index=keys)
-    return rows.rename({"variable": "which"}).sort(pl.col("stage") == "end", grid.rank(), "which", "backward_length")
+_THEORY = {"error": (truncation_error, "log10_bound"), "norm": (far_gradient_norm, "log10_fit")}
+"""By panel the quantity, and the column of `truncated_gradients` with the theory of it."""
 
 
 def _bias_finding(view: View) -> str:
@@ -59,26 +60,24 @@ def _bias_values(view: View) -> str:
 
 def _draw_theory(view: View, ax: Axes, panel: Panel) -> None:
     """Draw Aicher's bound of the error, and the fitted decay of φ_K: means over seeds of their logarithms."""
-    theory = _THEORY.get(panel["which"])
-    if theory is None:
+    if panel["quantity"] not in _THEORY:
         return
+    quantity, theory = _THEORY[panel["quantity"]]
     rows = truncated_gradients(view.grid).filter(stage=panel["stage"]).rename({theory: "value"})
-    draw_dotted(view, ax, view.summary(rows, ["arm", "backward_length"]), "backward_length")
+    draw_dotted(view, ax, quantity.summary(rows, ["arm", "backward_length"]), "backward_length")
 
 
 truncation_bias = Lines(
     name="truncation_bias",
-    rows=_gradients,
+    rows={"error": truncation_error, "cosine": truncation_cosine, "norm": far_gradient_norm},
     x=Axis(label="backward length K", column="backward_length", scale="lengths"),
     y={
-        "log10_error": Axis(
-            label="relative error", scale="decades", max_decades=8, lines={math.log10(SMALL_ERROR): ""}
-        ),
+        "error": Axis(label="relative error", scale="decades", max_decades=8, lines={math.log10(SMALL_ERROR): ""}),
         "cosine": Axis(label="cosine with\nthe full gradient", limits=(None, 1.03)),
-        "log10_phi": Axis(label="norm φ_K of the gradient\nK timesteps back", scale="decades", max_decades=16),
+        "norm": Axis(label="norm φ_K of the gradient\nK timesteps back", scale="decades", max_decades=16),
     },
     across=("stage", STAGE_TITLES),
-    down=("which", {"log10_error": "", "cosine": "", "log10_phi": ""}),
+    down=("quantity", {"error": "", "cosine": "", "norm": ""}),
     add=_draw_theory,
     more=lambda _: {"bound δ(K); fit β^K": Look(FAINT, DOTTED, "")},
     height=1.75,
@@ -108,7 +107,7 @@ def _costs(grid: Grid) -> pl.DataFrame:
     ).unique(maintain_order=True)
     is_alone = not settings.select("model.cell", "full", "backward_length").is_duplicated().any()
     loss = _loss_name(grid)
-    quantities = {loss: (test_perplexity if loss == "perplexity" else test_loss, 1.0)}
+    quantities = {loss: (_loss(grid), 1.0)}
     quantities |= {"time": (step_time_s, 1e3), "memory": (activation_bytes, 2.0**-20)}
     parts = []
     for which, (quantity, factor) in quantities.items():
@@ -122,6 +121,10 @@ def _costs(grid: Grid) -> pl.DataFrame:
 
 
 _COST = ["which", "arm", "backward_length", "full"]
+
+
+def _loss(grid: Grid) -> Quantity:
+    return test_perplexity if has_classes(grid) else test_loss
 
 
 def _loss_name(grid: Grid) -> str:
@@ -153,7 +156,7 @@ def _cheapest(view: View, arm: str) -> str:
         return f"lowest mean test {loss} at a backward length of {best}; full backpropagation {missing}"
     side = pl.when("full").then(pl.lit("full")).otherwise(pl.col("backward_length").cast(pl.String))
     lows = {
-        length: paired_difference(rows.with_columns(side=side), "value", "side", str(length), "full")["low"][0]
+        length: _loss(view.grid).difference(rows.with_columns(side=side), str(length), "full", "side")["low"][0]
         for length in lengths
     }
     if None in lows.values():
@@ -195,7 +198,7 @@ truncation_cost = Lines(
     name="truncation_cost",
     applies=_varies_length,
     rows=_costs,
-    means=lambda view: view.summary(view.rows, _COST),
+    means=lambda view: _loss(view.grid).summary(view.rows, _COST),
     x=Axis(label="backward length", column="backward_length", scale="lengths"),
     y={
         "loss": Axis(label="test loss", scale="log10"),

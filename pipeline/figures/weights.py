@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.figures.findings import Row, by_sign, ranked
 from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Panel, Points, View
 from pipeline.figures.style import FAINT, GATE_LOOKS, INK, Look, looks_of
 from pipeline.quantities.gradients import growth_by_singular_value as growth_points
 from pipeline.quantities.gradients import shrinking_share
+from pipeline.quantities.quantity import from_log10
 from pipeline.quantities.weights import TANH_GATES, eigenvalues, share_outside_circle, weight_spectrum
 from pipeline.quantities.words import INTERVAL, capitalised, count, interval, name_of, number, with_article
 
-BOUND = 1.0
-"""1/γ of tanh, γ = max |φ'| = 1: σ_max below it is sufficient for vanishing, above it necessary for exploding."""
+BOUND = 0.0
+"""log10 of 1/γ, γ = max |φ'| = 1 of tanh: σ_max below it suffices for vanishing, above it is needed for exploding."""
 
 _MEASURES = {"sigma_max": "largest singular value", "spectral_radius": "spectral radius"}
-_MAX_RATIO = 64
 
 
 def _final_sigma(view: View) -> pl.DataFrame:
@@ -47,8 +47,8 @@ def _sigma_finding(view: View) -> str:
         verdict = "above 1/γ, so vanishing is no longer guaranteed"
     else:
         verdict = "inconclusive, the interval contains 1/γ"
-    ends = f"from {number(start['mean'], 2)} to {number(end['mean'], 2)}"
-    return f"Training takes σ_max of {with_article(end['arm'])}'s W_hh {ends}: {verdict}"
+    ends = " to ".join(number(from_log10(row["mean"]), 2) for row in (start, end))
+    return f"Training takes σ_max of {with_article(end['arm'])}'s W_hh from {ends}: {verdict}"
 
 
 def _sigmas_finding(view: View) -> str:
@@ -58,7 +58,7 @@ def _sigmas_finding(view: View) -> str:
         return "Singular values were measured for no tanh block"
     end = sigma.filter(pl.col("step") == pl.col("step").max().over("arm"))
     words = {"above": "above 1/γ in {arms}", "below": "below 1/γ in {arms}", "unsure": "undecided in {arms}"}
-    reach = " to ".join(number(value, 2) for value in (end["mean"].min(), end["mean"].max()))  # type: ignore[arg-type]
+    reach = " to ".join(number(from_log10(value), 2) for value in (end["mean"].min(), end["mean"].max()))
     block = "W_hh" if set(end["gate"]) == {"h"} else "the tanh block"
     return f"Training ends with σ_max of {block} at {reach}: {by_sign(end, words, bounds=(BOUND, BOUND))}"
 
@@ -67,21 +67,11 @@ def _about_spectrum(view: View) -> str:
     gates = set(view.rows["gate"])
     block = "The only" if gates == {"h"} else "The tanh" if gates <= set(TANH_GATES) else "Each gate's"
     return (
-        f"{block} block of W_hh over training (logarithmic axes) at T = {{T}} on {{dataset}}: mean over {{seeds}} with "
-        "{interval}; a replica that stopped keeps its last measurement. The line is 1/γ = 1 of tanh. In an Elman "
-        "network σ_max below it suffices for the gradient to vanish; above it, it may explode but need not (Pascanu et "
-        "al., 2013). For gated cells the line is for comparison only."
+        f"{block} block of W_hh over training (logarithmic axes) at T = {{T}} on {{dataset}}: geometric mean over "
+        "{seeds} with {interval}; a replica that stopped keeps its last measurement. The line is 1/γ = 1 of tanh. In "
+        "an Elman network σ_max below it suffices for the gradient to vanish; above it, it may explode but need not "
+        "(Pascanu et al., 2013). For gated cells the line is for comparison only."
     )
-
-
-def _doublings(view: View, ax: Axes, panel: Panel) -> None:  # noqa: ARG001 - as the frame calls it
-    """Label the vertical axis in steps of a half and two, or where weights exploded in powers of ten."""
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    if high / low <= _MAX_RATIO:
-        ax.set_yscale("log", base=2)
-        ax.yaxis.set_major_locator(LogLocator(base=2, subs=(1.0, 1.5)))
-        ax.yaxis.set_major_formatter("{x:g}")
 
 
 def _gate_looks(view: View) -> dict[tuple[str, str], tuple[str, Look]]:
@@ -97,12 +87,12 @@ def _gate_looks(view: View) -> dict[tuple[str, str], tuple[str, Look]]:
 _tanh_spectrum = Lines(
     name="spectrum",
     rows=lambda grid: weight_spectrum.of(grid).filter(pl.col("gate").is_in(TANH_GATES)),
+    quantity=weight_spectrum,
     x=Axis(label="training step", column="step", scale="steps"),
-    y=Axis(label="of the tanh block of W_hh", lines={BOUND: "1/γ"}),
+    y=Axis(label="of the tanh block of W_hh", scale="log10", lines={BOUND: "1/γ"}),
     across=("metric", {name: capitalised(label) for name, label in _MEASURES.items()}),
     series=("arm", "gate"),
     looks=lambda view: {(arm, gate): (name_of(arm), look) for arm, look in view.looks.items() for gate in TANH_GATES},
-    add=_doublings,
     title=_sigmas_finding,
     about=_about_spectrum,
     top_layer="eigenvalues",
@@ -110,7 +100,7 @@ _tanh_spectrum = Lines(
 spectrum = replace(
     _tanh_spectrum,
     rows=weight_spectrum,
-    y={name: Axis(label=label, lines={BOUND: "1/γ"}) for name, label in _MEASURES.items()},
+    y={name: Axis(label=label, scale="log10", lines={BOUND: "1/γ"}) for name, label in _MEASURES.items()},
     across=("arm", None),
     down=("metric", dict.fromkeys(_MEASURES, "")),
     looks=_gate_looks,

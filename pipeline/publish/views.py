@@ -19,7 +19,7 @@ import polars as pl
 from pipeline.config import Paths, digest_of_file
 from pipeline.quantities import Grid, grids_of, mean_interval
 from pipeline.quantities.selection import thin_evenly
-from pipeline.quantities.settings import SUMMARISED, settings_table
+from pipeline.quantities.settings import OF_METRIC, SUMMARISED, settings_table
 from pipeline.results import CURVE_FACTS, SCHEMAS, read_table
 from pipeline.results.schema import IDENTITY_COLUMNS, TRIALS
 
@@ -199,22 +199,35 @@ def _datasets(paths: Paths, trials: pl.DataFrame) -> Iterator[Files]:
 def history(curves: pl.DataFrame) -> list[dict[str, float]]:
     """Return a row per step: `step`, and `<chart>/mean`, `/low`, `/high` of every metric seen there.
 
-    A chart is the metric and what else the row says of it, «loss/validation», «sigma_max/recurrent/0/forward/h». The
-    interval is Student's t over seeds, at 95 %; one seed has none. Where a seed is missing (it diverged, or reached its
-    criterion) or is not finite, `<chart>/num_seeds` says how many are left.
+    A chart is the metric and what else the row says of it, «loss/validation», «sigma_max/recurrent/0/forward/h». Mean
+    and 95 % interval over seeds are of the kind of the metric's quantity (`OF_METRIC`): geometric of losses and norms,
+    those of a share of errors. One seed has no interval, nor has a metric of which no quantity says the kind. Where a
+    seed is missing (it diverged, or reached its criterion), or has no finite value or logarithm, `<chart>/num_seeds`
+    says how many are left.
 
     Args:
         curves: The `curves` table of one trial.
     """
     facts = [pl.col(fact).cast(pl.String) for fact in CURVE_FACTS]
     chart = pl.concat_str("metric", *facts, separator="/", ignore_nulls=True)
-    thinned = thin_evenly(curves.select("seed", "step", "value", chart=chart), "step", ["chart"], MAX_POINTS)
+    columns = curves.select("seed", "step", "metric", "value", chart=chart)
+    by_metric = thin_evenly(columns, "step", ["chart"], MAX_POINTS).group_by("metric", maintain_order=True)
+    points = [point for (metric,), rows in by_metric for point in _over_seeds(str(metric), rows).iter_rows(named=True)]
     num_seeds = curves["seed"].n_unique()
     rows: dict[int, dict[str, float]] = {}
-    for point in mean_interval(thinned, "value", ["step", "chart"]).sort("step", "chart").iter_rows(named=True):
+    for point in sorted(points, key=lambda point: (point["step"], point["chart"])):
         row = rows.setdefault(point["step"], {"step": point["step"]})
         row |= _parts(point["chart"], point, with_seeds=point["num_seeds"] < num_seeds)
     return list(rows.values())
+
+
+def _over_seeds(metric: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return mean and interval over seeds by `step` and `chart`."""
+    keys, quantity, value = ["step", "chart"], OF_METRIC.get(metric), pl.col("value")
+    if quantity is None:
+        return mean_interval(rows, "value", keys).with_columns(low=None, high=None)
+    on_scale = rows.with_columns(value.log10() if quantity.scale == "log10" else value)
+    return quantity.natural(quantity.summary(on_scale, keys))
 
 
 def _summary(setting: Mapping[str, Any]) -> dict[str, Any]:

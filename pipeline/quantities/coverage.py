@@ -22,6 +22,7 @@ from pipeline.quantities.intervals import (
     line_interval,
     mean_interval,
     paired_difference,
+    ratio_half_width,
     share_interval,
     share_limits,
 )
@@ -188,6 +189,46 @@ _SPREADS = tuple((share, spread) for share in (0.05, 0.2, 0.5, 0.8) for spread i
 _SKEWED = ((0.02, 5.0), (0.05, 1.0), (0.05, 5.0))
 
 
+def _rare_shares(n: int, num_samples: int) -> Iterator[Truth]:
+    """Most samples have nothing in any seed: of seeds that are alike, and of seeds that have all or none."""
+    rng, size = np.random.default_rng(_RNG_SEED), (num_samples, n)
+    many = 4000
+    samples = {(f"p = {p:g}, all seeds alike", p): rng.binomial(many, p, size) / many for p in (1e-5, 1e-4, 1e-3)}
+    samples |= {(f"p = {p:g}, all or none", p): (rng.random(size) < p).astype(float) for p in (0.05, 0.2, 0.4)}
+    for (name, share), own in samples.items():
+        yield name, _held(share_interval(_frame(own), "value", ["sample"]), share)
+
+
+def _step_times(rng: np.random.Generator, noise: float, num_portions: int, num_samples: int) -> tuple[Array, Array]:
+    """Return the mean time of a step and its error over the mean, of portions whose true time is 1."""
+    portions = 1 + noise * rng.standard_normal((num_samples, num_portions))
+    means = portions.mean(axis=1)
+    return means, portions.std(axis=1, ddof=1) / num_portions**0.5 / means
+
+
+def _time_ratios(n: int, num_samples: int) -> Iterator[Truth]:
+    rng = np.random.default_rng(_RNG_SEED)
+    for others, noise in itertools.product((n, 4 * n), ((0.02, 0.02), (0.05, 0.2), (0.2, 0.05))):
+        sides = [_step_times(rng, own, num, num_samples) for own, num in zip(noise, (n, others), strict=True)]
+        half = ratio_half_width(np.array([error for _, error in sides]), np.array([[n], [others]]))
+        found = np.log(sides[0][0] / sides[1][0])
+        name = f"noise {noise[0]:g} and {noise[1]:g}, {n} and {others} portions"
+        yield name, _held(pl.DataFrame({"low": found - half, "high": found + half}), 0.0)
+
+
+def _criterion_times(n: int, num_samples: int) -> Iterator[Truth]:
+    rng = np.random.default_rng(_RNG_SEED)
+    for sigma, noise, num_portions in itertools.product((0.02, 0.3), (0.02, 0.2), (5, 20)):
+        clocks = [_step_times(rng, noise, num_portions, num_samples) for _ in range(2)]
+        of_clocks = ratio_half_width(np.array([error for _, error in clocks]), np.array(num_portions))
+        logs = np.log(clocks[0][0] / clocks[1][0])[:, None] + sigma * rng.standard_normal((num_samples, n))
+        seeds = mean_interval(_frame(logs), "value", ["sample"])
+        mean, high = (seeds[name].to_numpy() for name in ("mean", "high"))
+        half = np.hypot(high - mean, of_clocks)
+        name = f"σ = {sigma:g} over seeds, noise {noise:g} of {num_portions} portions"
+        yield name, _held(pl.DataFrame({"low": mean - half, "high": mean + half}), 0.0)
+
+
 def _share_differences(n: int, num_samples: int) -> Iterator[Truth]:
     rng = np.random.default_rng(_RNG_SEED)
     for (p, q), spread, many in itertools.product(((0.2, 0.2), (0.1, 0.5), (0.5, 0.8)), (10.0, math.inf), (4, 500)):
@@ -241,6 +282,11 @@ KINDS = (
         lambda n, num_samples: _shares_of(_SPREADS, n, num_samples),
     ),
     Kind(
+        "share that most seeds have nothing of: of those that are alike, mid-p of seeds",
+        "p 0.00001, 0.0001, 0.001 of 4000 things in every seed; p 0.05, 0.2, 0.4 of seeds that have all or none",
+        _rare_shares,
+    ),
+    Kind(
         "difference or ratio of means, paired: Student's t",
         "normal, correlation 0, 0.5, 0.9, spreads 1 and 0.5 or 2",
         _paired_means,
@@ -256,6 +302,16 @@ KINDS = (
         _share_differences,
     ),
     Kind("slope over n points: Student's t", "normal and uniform noise", _lines),
+    Kind(
+        "ratio of step times over n portions: Student's t, Welch's",
+        "normal noise of 2 % on both sides, of 5 and 20 %, of n and n or 4 n portions",
+        _time_ratios,
+    ),
+    Kind(
+        "ratio of times to the criterion: Student's t over seeds, with that of the clocks they share",
+        "σ 0.02, 0.3 of the logarithm over seeds; noise of 2 and 20 % of 5 and 20 portions",
+        _criterion_times,
+    ),
     Kind(
         "NOT HELD: mean of skewed values, which are therefore logarithms here: Student's t",
         "lognormal, σ 0.5 to 2",

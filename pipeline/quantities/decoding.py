@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from pipeline.quantities.grid import Grid, finished
+from pipeline.quantities.grid import Grid, finished, of_every_replica
 from pipeline.quantities.outcomes import test_error
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric
@@ -27,22 +27,23 @@ def decodes(grid: Grid) -> bool:
 
 
 def _errors_by(grid: Grid, by: str) -> pl.DataFrame:
-    """Return the last breakdown of every finished replica; a place without tokens is left out."""
-    rows = grid["breakdown"].filter(pl.col("status").is_in(FINISHED), pl.col("num") > 0, by=by)
+    """Return the last breakdown of every replica, null of one that did not finish; no place without tokens."""
+    rows = grid["breakdown"].filter(pl.col("num") > 0, by=by)
     last = rows.filter(pl.col("step") == pl.col("step").max().over("arm", "seed"))
-    return last.sort(grid.rank(), "mode", "at", "seed").rename({"error": "value"})
+    known = last.select("arm", "seed", "mode", "at", "num", value=finished("error"))
+    return of_every_replica(grid, known, "mode", "at").sort(grid.rank(), "mode", "at", "seed")
 
 
 @quantity(words="token error", scale="share", better="lower", facets=("mode", "at"))
 def error_by_position(grid: Grid) -> pl.DataFrame:
     """Share of wrong tokens at an output position (`at`, from 1) on the test sequences, of `num` tokens."""
-    return _errors_by(grid, "output_position").select("arm", "seed", "mode", "at", "num", "value")
+    return _errors_by(grid, "output_position")
 
 
 @quantity(words="sequence error", scale="share", better="lower", facets=("mode", "at"))
 def error_by_source_length(grid: Grid) -> pl.DataFrame:
     """Share of test sequences that are not exactly right, by the length of the source (`at`), of `num` sequences."""
-    return _errors_by(grid, "source_length").select("arm", "seed", "mode", "at", "num", "value")
+    return _errors_by(grid, "source_length")
 
 
 @quantity(words="sequence error", scale="share", better="lower", facets=_BIN, across_lengths=True)
@@ -75,46 +76,32 @@ def _in_bins(rows: pl.DataFrame) -> pl.DataFrame:
     bins = counts.with_columns(bin=place).with_columns(
         source_length=length, shortest=pl.col("at").min().over("bin"), longest=pl.col("at").max().over("bin")
     )
-    error = (pl.col("value") * pl.col("num")).sum() / pl.col("num").sum()
+    weighted = (pl.col("value") * pl.col("num")).sum() / pl.col("num").sum()
+    error = pl.when(pl.col("value").is_not_null().all()).then(weighted)
     return rows.join(bins.drop("num"), on="at").group_by("arm", *_BIN, "seed").agg(value=error)
 
 
-@quantity(words="exposure gap: token error free-running minus teacher-forced")
+@quantity(words="exposure gap: token error free-running minus teacher-forced", bounds=(-1.0, 1.0))
 def exposure_gap(grid: Grid) -> pl.DataFrame:
     """Share of wrong tokens on the test sequences, free-running minus teacher-forced."""
     free, forced = (metric(grid["curves"], "token_error", split="test", mode=mode) for mode in reversed(MODES))
     pairs = free.join(forced, on=["arm", "seed"], suffix="_forced", maintain_order="left")
-    gap = finished(pl.col("value") - pl.col("value_forced"))
-    return pairs.sort(grid.rank(), "seed").select("arm", "seed", value=gap)
+    gaps = pairs.select("arm", "seed", value=finished(pl.col("value") - pl.col("value_forced")))
+    return of_every_replica(grid, gaps).sort(grid.rank(), "seed")
 
 
 @quantity(words="share of seeds whose exposure gap exceeds a token in a hundred", scale="event")
 def exposed(grid: Grid) -> pl.DataFrame:
-    """Whether a seed's exposure gap is above 0.01; one that did not finish has no row."""
-    return exposure_gap.of(grid).drop_nulls("value").with_columns(pl.col("value") > 0.01)
-
-
-@quantity(words="exposure gap in the {half} half of the output", facets=("half",))
-def exposure_gap_by_half(grid: Grid) -> pl.DataFrame:
-    """The exposure gap over the tokens of the `first` and of the `second` half of the output positions.
-
-    Neither the first position nor the last can show growth: before the first token both decoders have read the same,
-    and the last may be the end sign, which is easy. What is hard by its position is so in both modes, and drops out.
-    """
-    rows = error_by_position.of(grid)
-    second = pl.col("at") > pl.col("at").max().over("arm") / 2
-    free = pl.col("mode") == "free_running"
-    num_wrong = pl.col("value") * pl.col("num")
-    gap = (num_wrong.filter(free).sum() - num_wrong.filter(~free).sum()) / pl.col("num").filter(free).sum()
-    halves = rows.with_columns(half=pl.when(second).then(pl.lit("second")).otherwise(pl.lit("first")))
-    return halves.group_by("arm", "half", "seed", maintain_order=True).agg(value=gap)
+    """Whether a seed's exposure gap is above 0.01; null of one that did not finish."""
+    return exposure_gap.of(grid).with_columns(pl.col("value") > 0.01)
 
 
 @quantity(words="share of distinct runs in {sequence} text", scale="share", facets=("sequence",))
 def distinct_runs(grid: Grid) -> pl.DataFrame:
     """Share of the runs of `RUN` tokens that are distinct within a text, by how tokens are chosen (`sequence`).
 
-    Mean over the texts that a replica wrote after its prompts; a text shorter than a run has none.
+    Mean over the texts that a replica wrote after its prompts; a text shorter than a run has none, and a replica that
+    did not finish has null.
     """
     text = ["arm", "seed", "example", "sequence"]
     rows = grid["tokens"].filter(pl.col("status").is_in(FINISHED))
@@ -123,7 +110,8 @@ def distinct_runs(grid: Grid) -> pl.DataFrame:
     run = pl.concat_str([pl.col("token").shift(-k).over(text) for k in range(RUN)], separator="\0")
     runs = tokens.with_columns(run=run).drop_nulls("run").group_by(text, maintain_order=True)
     shares = runs.agg(value=pl.col("run").n_unique() / pl.len())
-    return shares.group_by("arm", "seed", "sequence", maintain_order=True).agg(pl.col("value").mean())
+    means = shares.group_by("arm", "seed", "sequence", maintain_order=True).agg(pl.col("value").mean())
+    return of_every_replica(grid, means, "sequence")
 
 
 def prompted(tokens: pl.DataFrame) -> pl.DataFrame:

@@ -49,14 +49,28 @@ def lyapunov_exponents(grid: Grid) -> pl.DataFrame:
     return rows.select("stage", "arm", "index", "timestep", "seed", "value", "standard_error")
 
 
+@quantity(words="local smoothness", scale="log10", facets=("step",))
+def local_smoothness(grid: Grid) -> pl.DataFrame:
+    """log10 of ‖∇f(x + αd) - ∇f(x)‖ / (α‖d‖) along the update from a measured step to the next."""
+    return _log10_curve(grid, "local_smoothness")
+
+
+@quantity(words="gradient norm on the probe", scale="log10", facets=("step",))
+def probe_gradient_norm(grid: Grid) -> pl.DataFrame:
+    """log10 of the norm over all parameters at a measured step."""
+    return _log10_curve(grid, "probe_grad_norm")
+
+
+def _log10_curve(grid: Grid, name: str) -> pl.DataFrame:
+    return metric(grid["curves"], name).select("arm", "seed", "step", pl.col("value").log10())
+
+
 @once_per_grid
 def smoothness_points(grid: Grid) -> pl.DataFrame:
     """Return a point per arm, seed and measured step: `log10_norm` of the probe's gradient and `log10_smoothness`."""
-    smoothness, norm = (metric(grid["curves"], name) for name in ("local_smoothness", "probe_grad_norm"))
-    keys = ["arm", "seed", "step"]
-    both = smoothness.select(*keys, "value").join(norm.select(*keys, norm="value"), on=keys).drop_nulls()
-    logs = both.select(*keys, log10_norm=pl.col("norm").log10(), log10_smoothness=pl.col("value").log10())
-    return logs.sort(grid.rank(), "seed", "step")
+    smoothness, norm = local_smoothness.of(grid), probe_gradient_norm.of(grid).rename({"value": "log10_norm"})
+    both = smoothness.rename({"value": "log10_smoothness"}).join(norm, on=["arm", "seed", "step"]).drop_nulls()
+    return both.sort(grid.rank(), "seed", "step")
 
 
 @quantity(words="correlation of log smoothness and log gradient norm", bounds=(-1.0, 1.0), facets=("kind",))

@@ -130,6 +130,21 @@ def finished(value: str | pl.Expr) -> pl.Expr:
     return pl.when(pl.col("status").is_in(FINISHED)).then(known.cast(pl.Float64))
 
 
+def of_every_replica(grid: Grid, rows: pl.DataFrame, *facets: str) -> pl.DataFrame:
+    """Return rows with one of null for each replica of their arms that left none: its seed is counted as missing.
+
+    Args:
+        grid: Whose replicas they are.
+        rows: Columns `arm`, `seed`, the facets, and others.
+        facets: Every value of them that a seed of an arm has, each of its seeds gets.
+    """
+    keys = ["arm", *facets]
+    replicas = grid.runs.select("arm", "seed").unique(maintain_order=True)
+    every = rows.select(keys).unique(maintain_order=True).join(replicas, on="arm", maintain_order="left_right")
+    found = every.join(rows, on=[*keys, "seed"], how="left", maintain_order="left")
+    return found.select(rows.columns)
+
+
 def _grid(
     study: str, settings: pl.DataFrame, trials: pl.DataFrame, tables: Mapping[str, pl.DataFrame], over: Sequence[str]
 ) -> Grid:

@@ -69,10 +69,13 @@ def share_interval(
 ) -> pl.DataFrame:
     """Return the mean share over seeds with its mid-p interval (`share_limits`), for each group.
 
-    A seed whose event is null (it left no result) counts as a failure; a share that is null is missing. Where a seed
-    has a share of many things, the seed is still the unit: n seeds with the mean p and the variance s² count as
-    n' = p (1 - p) n / s² · (z / t)² seeds that each did or did not, with z the normal quantile and t Student's with
-    n - 1 degrees. Seeds that are all alike count as n: their agreement says nothing of the spread.
+    A null is missing, of an event as of a share. Where a seed has a share of many things, the seed is still the unit: n
+    seeds with the mean p and the variance s² count as n' = p (1 - p) n / s² · (z / t)² seeds that each did or did not,
+    with z the normal quantile and t Student's with n - 1 degrees.
+
+    Seeds that are all alike count as n, for their agreement says nothing of the spread. Where none has any, however
+    many things were asked of it, the interval is that of no event in n: whatever the distribution of a share X with the
+    mean p, P(X = 0) ≤ 1 - p, and it is 1 - p where a seed has all or none; nothing narrower holds for both.
 
     Source: Korn and Graubard (1998), section 3, with mid-p in the place of Clopper and Pearson's limits.
 
@@ -89,8 +92,7 @@ def share_interval(
         TableError: As `mean_interval`.
     """
     is_event = frame.schema[value] == pl.Boolean
-    number = (pl.col(value).fill_null(value=False) if is_event else pl.col(value)).cast(pl.Float64)
-    summary = _grouped(frame.with_columns(number.alias(value)), value, by)
+    summary = _grouped(frame.with_columns(pl.col(value).cast(pl.Float64)), value, by)
     mean, n = (summary[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in ("mean", "num_seeds"))
     if is_event:
         effective = n
@@ -144,10 +146,11 @@ def paired_difference(
     frame: pl.DataFrame,
     value: str,
     arm: str,
-    first: str,
-    second: str,
+    first: str | float,
+    second: str | float,
     *,
     of_shares: bool = False,
+    bounds: tuple[float, float] | None = None,
     confidence: float = CONFIDENCE,
 ) -> pl.DataFrame:
     """Return the mean over seeds of `first` minus `second`, paired by seed, with its interval: one row.
@@ -165,6 +168,7 @@ def paired_difference(
         first: One arm.
         second: The arm to subtract.
         of_shares: Whether the values are shares in [0, 1].
+        bounds: What the values cannot leave, (0, 1) for shares; the interval is cut at the largest difference of two.
         confidence: In how many of such intervals the true difference lies.
 
     Returns:
@@ -186,7 +190,8 @@ def paired_difference(
         difference=pl.when(is_zero).then(0.0).otherwise(side - other),
         pair=pl.lit(f"{first} - {second}"),
     )
-    found = mean_interval(pairs, "difference", ["pair"], confidence=confidence)
+    reach = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    found = mean_interval(pairs, "difference", ["pair"], bounds=reach, confidence=confidence)
     is_event = frame.schema[value] == pl.Boolean
     known = pairs.filter(pl.col("difference").is_finite())
     if is_event or (of_shares and known.height > 1 and found["low"][0] is None):
@@ -226,6 +231,25 @@ def event_difference_limits(counts: Array, confidence: float = CONFIDENCE) -> tu
         max(0.0, a * a - 2 * phi * a * b + b * b) ** 0.5 for a, b in ((below[0], above[1]), (above[0], below[1]))
     ]
     return max(-1.0, difference - float(reaches[0])), min(1.0, difference + float(reaches[1]))
+
+
+def ratio_half_width(errors: Array, counts: Array, confidence: float = CONFIDENCE) -> Array:
+    """Return how far the logarithm of a ratio of two independent means reaches to either side: t √(e² + e'²).
+
+    Source: Welch (1947), with Satterthwaite's degrees of freedom, (e² + e'²)² / (e⁴ / (n - 1) + e'⁴ / (n' - 1)).
+
+    Args:
+        errors: The standard error of each mean over the mean, (2, ...).
+        counts: Over how many values each mean is, at least 2; broadcast with `errors`.
+        confidence: In how many of such intervals the true ratio lies.
+
+    Returns:
+        In nats; NaN where both errors are 0.
+    """
+    with np.errstate(invalid="ignore"):
+        variances = np.square(errors)
+        degrees = variances.sum(axis=0) ** 2 / (variances**2 / (counts - 1)).sum(axis=0)
+        return special.stdtrit(degrees, (1 + confidence) / 2) * np.sqrt(variances.sum(axis=0))
 
 
 def line_interval(x: Array, y: Array, confidence: float = CONFIDENCE) -> tuple[float, float, float] | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import polars as pl
 
 from pipeline.quantities.grid import Grid, finished, once_per_grid
-from pipeline.quantities.intervals import line_interval, t_quantile
-from pipeline.quantities.quantity import NOTHING, Effect, quantity
+from pipeline.quantities.intervals import line_interval, paired_difference, ratio_half_width
+from pipeline.quantities.quantity import NOTHING, Effect, effect_of, from_log10, quantity
+from pipeline.quantities.selection import metric
 from pipeline.results import FINISHED
 
 
@@ -20,37 +22,37 @@ def _exact_column(grid: Grid, value: str | pl.Expr) -> pl.DataFrame:
     return _column(grid, value).with_columns(exact=pl.lit(value=True))
 
 
-@quantity(words="test loss", scale="log10", better="lower", across_lengths=True)
+@quantity(words="test loss", scale="log10", better="lower", training="improves", across_lengths=True)
 def test_loss(grid: Grid) -> pl.DataFrame:
     """log10 of the test loss at each replica's best validation step, per length."""
     return _column(grid, pl.col("test_loss").log10())
 
 
-@quantity(words="test error", scale="share", better="lower")
+@quantity(words="test error", scale="share", better="lower", training="improves")
 def test_error(grid: Grid) -> pl.DataFrame:
     """Share of wrong classes; of decoders the share of sequences that are not exactly right, free-running."""
     return _column(grid, "test_error")
 
 
-@quantity(words="test perplexity", scale="log10", better="lower")
+@quantity(words="test perplexity", scale="log10", better="lower", training="improves")
 def test_perplexity(grid: Grid) -> pl.DataFrame:
     """log10 of the exponential of the test loss, where that is nats per token."""
     return _column(grid, pl.col("test_loss") / math.log(10))
 
 
-@quantity(words="test loss over the baseline's", scale="log10", better="lower")
+@quantity(words="test loss over the baseline's", scale="log10", better="lower", training="improves")
 def test_loss_over_baseline(grid: Grid) -> pl.DataFrame:
     """log10 of the test loss over that of the best answer without a memory; null where no baseline is known."""
     return _column(grid, (pl.col("test_loss") / pl.col("baseline_loss")).log10())
 
 
-@quantity(words="number of parameters", better="lower", of_training=False)
+@quantity(words="number of parameters", better="lower", training="none")
 def num_parameters(grid: Grid) -> pl.DataFrame:
     """Entries of all weights of one network."""
     return _exact_column(grid, "num_parameters")
 
 
-@quantity(words="bytes kept for the backward pass", better="lower", of_training=False)
+@quantity(words="bytes kept for the backward pass", better="lower", training="none")
 def activation_bytes(grid: Grid) -> pl.DataFrame:
     """Bytes that one replica keeps from the forward to the backward pass."""
     return _exact_column(grid, "activation_bytes")
@@ -62,12 +64,6 @@ def criterion_step(grid: Grid) -> pl.DataFrame:
     return _column(grid, pl.col("criterion_step").log10())
 
 
-@quantity(words="time to the criterion in s", scale="log10", better="lower")
-def criterion_time_s(grid: Grid) -> pl.DataFrame:
-    """log10 of the seconds of training until the criterion was reached; null for a seed that did not."""
-    return _column(grid, pl.col("criterion_time_s").log10())
-
-
 def median_criterion_step() -> pl.Expr:
     """Return the median over seeds of the step at which the criterion was reached; infinite where that seed never did.
 
@@ -77,14 +73,20 @@ def median_criterion_step() -> pl.Expr:
     return answered.cast(pl.Float64).fill_null(math.inf).median()
 
 
-@quantity(words="share of seeds that reach the criterion", scale="event", better="higher", across_lengths=True)
+@quantity(
+    words="share of seeds that reach the criterion",
+    scale="event",
+    better="higher",
+    training="improves",
+    across_lengths=True,
+)
 def solved(grid: Grid) -> pl.DataFrame:
     """Whether a seed reached the criterion; one whose program failed says nothing about its arm and has no row."""
     runs = grid.runs
     if "training.stop_below" in runs.columns and not has_criterion(runs):
         runs = runs.clear()  # nothing could be reached
     answered = runs.filter(pl.col("status") != "error").sort("length", maintain_order=True)
-    return answered.select("arm", "length", "seed", value="reached_criterion")
+    return answered.select("arm", "length", "seed", value=pl.col("reached_criterion").fill_null(value=False))
 
 
 @quantity(words="share of seeds whose outcome is {status}", scale="event", facets=("status",))
@@ -109,17 +111,15 @@ def exploded(grid: Grid) -> pl.DataFrame:
     return _answer(grid, pl.col("exploded_step").is_not_null() | (pl.col("status") == "diverged"))
 
 
-@quantity(words="share of seeds that finish and were never better than untrained", scale="event", better="lower")
+@quantity(
+    words="share of seeds that finish and were never better than untrained",
+    scale="event",
+    better="lower",
+    training="improves",
+)
 def never_improved(grid: Grid) -> pl.DataFrame:
     """Whether a seed trained to its end and no evaluation was better than that of its untrained network."""
     return _answer(grid, pl.col("status").is_in(FINISHED) & ~pl.col("beat_untrained"))
-
-
-@quantity(words="final validation loss", scale="log10", better="lower")
-def final_validation_loss(grid: Grid) -> pl.DataFrame:
-    """log10 of the loss of a replica's last finite evaluation; of one that diverged too."""
-    last = pl.col("final_validation_loss").log10()
-    return grid.runs.select("arm", "length", "seed", "status", value=last)
 
 
 @quantity(words="share of seeds whose program failed", scale="event", better="lower")
@@ -169,29 +169,78 @@ def compares_cells(grid: Grid) -> bool:
     return bool((grid.runs["arm"] == grid.runs["model.cell"]).all())
 
 
-def _ratio_of_step_times(grid: Grid, arm: str, than: str, confidence: float) -> Effect:
-    """Return the ratio with its interval over the portions of training that were timed apart.
+@once_per_grid
+def clocks(grid: Grid) -> pl.DataFrame:
+    """Return a row per arm whose training was timed in several portions, from one evaluation to the next.
 
-    All seeds of a setting share one clock, so an interval over seeds would be none.
+    Columns `arm`, `step_time_s`, `error` (its standard error over portions, over the time itself) and `num_portions`.
+    All seeds of a setting share one clock.
     """
-    runs = grid.runs.filter(pl.col("status").is_in(FINISHED))
-    timed = runs.drop_nulls("step_time_error_s").unique("arm", keep="first")
-    clocks = {row["arm"]: row for row in timed.iter_rows(named=True)}
-    if not {arm, than} <= clocks.keys():
+    evaluations = metric(grid["curves"], "loss", split="validation").filter(pl.col("step") > 0)
+    portions = evaluations.group_by("arm").agg(num_portions=pl.col("step").n_unique().cast(pl.Int64))
+    runs = grid.runs.filter(pl.col("status").is_in(FINISHED)).drop_nulls("step_time_error_s")
+    timed = runs.unique("arm", keep="first", maintain_order=True).join(portions, on="arm", maintain_order="left")
+    error = pl.col("step_time_error_s") / pl.col("step_time_s")
+    return timed.select("arm", "step_time_s", "num_portions", error=error)
+
+
+def _half_width_of_clocks(grid: Grid, arms: Sequence[str], confidence: float) -> float | None:
+    """Return how far the interval of a ratio of two arms' step times reaches, in decades; None without both clocks."""
+    timed = clocks(grid).filter(pl.col("arm").is_in(arms), pl.col("num_portions") > 1)
+    if timed.height < len(arms):
+        return None
+    half = float(ratio_half_width(timed["error"].to_numpy(), timed["num_portions"].to_numpy(), confidence))
+    return None if math.isnan(half) else half / math.log(10)
+
+
+def _within(log_ratio: float, half: float | None, num_seeds: int, num_left_out: int) -> Effect:
+    low, high = (None, None) if half is None else (from_log10(log_ratio - half), from_log10(log_ratio + half))
+    return Effect(from_log10(log_ratio), low, high, num_seeds, num_left_out)
+
+
+def _ratio_of_step_times(grid: Grid, arm: str, than: str, confidence: float) -> Effect:
+    """Return the ratio with its interval over the portions of training that were timed apart."""
+    half = _half_width_of_clocks(grid, (arm, than), confidence)
+    if half is None:
         return NOTHING
-    sides = [clocks[name] for name in (arm, than)]
-    log_ratio = math.log(sides[0]["step_time_s"] / sides[1]["step_time_s"])
-    error = math.hypot(*(side["step_time_error_s"] / side["step_time_s"] for side in sides))
-    half = t_quantile(math.inf, confidence) * error
-    low, high = (math.exp(log_ratio + sign * half) for sign in (-1, 1))
+    times = dict(clocks(grid).select("arm", "step_time_s").iter_rows())
+    runs = grid.runs.filter(pl.col("status").is_in(FINISHED))
     num_seeds = min(runs.filter(pl.col("arm") == name)["seed"].n_unique() for name in (arm, than))
-    return Effect(math.exp(log_ratio), low, high, num_seeds, 0)
+    return _within(math.log10(times[arm] / times[than]), half, num_seeds, 0)
+
+
+def _ratio_of_criterion_times(grid: Grid, arm: str, than: str, confidence: float) -> Effect:
+    """Return the ratio paired by seed, with an interval of what differs between seeds and of what they share.
+
+    The steps to the criterion are each seed's own, the time of a step is that of the arm's clock. The interval over
+    seeds and that of the ratio of the clocks are independent, so that √(a² + b²) of their half-widths is that of both.
+
+    Source: Zou and Donner (2008).
+    """
+    rows = criterion_time_s.of(grid)
+    seeds = effect_of(paired_difference(rows, "value", "arm", arm, than, confidence=confidence))
+    if seeds.value is None:
+        return seeds
+    of_clocks = _half_width_of_clocks(grid, (arm, than), confidence)
+    half = None if seeds.high is None or of_clocks is None else math.hypot(seeds.high - seeds.value, of_clocks)
+    return _within(seeds.value, half, seeds.num_seeds, seeds.num_left_out)
+
+
+@quantity(
+    words="time to the criterion in s (interval over seeds and timed portions)",
+    scale="log10",
+    better="lower",
+    ratio=_ratio_of_criterion_times,
+)
+def criterion_time_s(grid: Grid) -> pl.DataFrame:
+    """log10 of the seconds of training until the criterion was reached; null for a seed that did not."""
+    return _column(grid, pl.col("criterion_time_s").log10())
 
 
 @quantity(
     words="time of a step in s (interval over timed portions)",
     better="lower",
-    of_training=False,
+    training="none",
     ratio=_ratio_of_step_times,
 )
 def step_time_s(grid: Grid) -> pl.DataFrame:
@@ -199,7 +248,7 @@ def step_time_s(grid: Grid) -> pl.DataFrame:
     return _column(grid, "step_time_s")
 
 
-@quantity(words="matrix products that wait for each other", better="lower", of_training=False)
+@quantity(words="matrix products that wait for each other", better="lower", training="none")
 def sequential_products(grid: Grid) -> pl.DataFrame:
     """The longest chain of matrix products in which each needs the one before it, of a stack of L layers.
 
@@ -222,7 +271,7 @@ def _exponent_of_step_time(grid: Grid, arm: str, confidence: float) -> Effect:
 @quantity(
     words="power of T with which the time of a step grows (interval over lengths)",
     across_lengths=True,
-    of_training=False,
+    training="none",
     effect=_exponent_of_step_time,
 )
 def step_time_exponent(grid: Grid) -> pl.DataFrame:

@@ -70,10 +70,12 @@ class Quantity:
         facets: Columns that tell several numbers of one seed apart.
         across_lengths: Whether the rows are of all sequence lengths, with a column `length`.
         pools_arms: Whether a number is of all arms together, so that a claim names none.
-        of_training: Whether it depends on how far training came; a stage at initialisation does not.
+        training: What more of it does to the number: `none`, it has no part in it; `improves`, it can only get better,
+            being of the best weights so far, or whether something was reached; `changes`, it may go either way.
         effect: In the place of an interval over seeds: the effect of an arm at a level of confidence, where all seeds
             share one measurement.
-        ratio: The same for the ratio of two arms.
+        ratio: The same for the ratio of two arms, where all seeds of an arm share a clock: nothing else of it has an
+            interval, for one over seeds would pretend that each had its own.
     """
 
     name: str
@@ -85,7 +87,7 @@ class Quantity:
     facets: tuple[str, ...] = ()
     across_lengths: bool = False
     pools_arms: bool = False
-    of_training: bool = True
+    training: Literal["none", "improves", "changes"] = "changes"
     effect: Callable[[Grid, str, float], Effect] | None = None
     ratio: Callable[[Grid, str, str, float], Effect] | None = None
 
@@ -105,7 +107,35 @@ class Quantity:
         """
         if self.scale in {"event", "share"}:
             return share_interval(rows, "value", by, confidence=confidence)
-        return mean_interval(rows, "value", by, bounds=self.bounds, confidence=confidence)
+        found = mean_interval(rows, "value", by, bounds=self.bounds, confidence=confidence)
+        return found if self.ratio is None else _without_interval(found)
+
+    def difference(
+        self,
+        rows: pl.DataFrame,
+        first: str | float,
+        second: str | float,
+        side: str = "arm",
+        *,
+        confidence: float = CONFIDENCE,
+    ) -> pl.DataFrame:
+        """Return the mean over seeds of one side minus another, paired by seed, in one row: columns as of `summary`.
+
+        Its interval is of the kind that the scale has, wherever a difference is printed; of logarithms it is the
+        logarithm of a ratio.
+
+        Args:
+            rows: Of this quantity, one per side and seed.
+            first: The value of the column `side` that tells one side.
+            second: That of the other side.
+            side: The column.
+            confidence: In how many of such intervals the true difference lies.
+        """
+        of_shares = self.scale in {"event", "share"}
+        bounds = (0.0, 1.0) if of_shares else self.bounds
+        asked: dict[str, Any] = {"of_shares": of_shares, "bounds": bounds, "confidence": confidence}
+        found = paired_difference(rows, "value", side, first, second, **asked)
+        return found if self.ratio is None else _without_interval(found)
 
     def means(self, grid: Grid, by: Sequence[str] = ("arm",), **facets: str | int) -> pl.DataFrame:
         """Return the summary of a grid at one value of some facets, arms in the order of the study's file."""
@@ -197,8 +227,8 @@ class Selection:
 
     @property
     def of_training(self) -> bool:
-        """Whether it depends on how far training came."""
-        return self.quantity.of_training and self.where.get("stage") != "initialisation"
+        """Whether it depends on how far training came; a stage at initialisation does not."""
+        return self.quantity.training != "none" and self.where.get("stage") != "initialisation"
 
     @property
     def words(self) -> str:
@@ -239,41 +269,40 @@ def value_of(selected: Selection, grid: Grid, confidence: float = CONFIDENCE) ->
         )
     summary = quantity.summary(selected.rows(grid), confidence=confidence)
     best_first = summary.sort("mean", descending=quantity.better != "lower", nulls_last=True)
-    return _effect(quantity.natural(best_first))
+    return effect_of(quantity.natural(best_first))
 
 
 def difference_of(first: Selection, second: Selection, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
     """Return the mean over seeds of `first` minus `second`, paired by seed."""
-    of_shares = first.quantity.scale in {"share", "event"}
-    return _effect(_paired(first, second, grid, pl.col("value"), confidence, of_shares=of_shares))
+    rows = _sides(first, second, grid)
+    return effect_of(first.quantity.difference(rows, "first", "second", "side", confidence=confidence))
 
 
 def ratio_of(first: Selection, second: Selection, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
     """Return the geometric mean over seeds of `first` over `second`, paired by seed."""
     if first.quantity.ratio is not None:
         return first.quantity.ratio(grid.at(first.length), first.arms[0], second.arms[0], confidence)
-    value = pl.col("value").cast(pl.Float64)
-    logs = value if first.quantity.scale == "log10" else value.log10()
-    summary = _paired(first, second, grid, logs, confidence, of_shares=False)
-    return _effect(summary if summary.is_empty() else _powers(summary))
+    rows, value = _sides(first, second, grid), pl.col("value").cast(pl.Float64)
+    logs = rows.with_columns(value if first.quantity.scale == "log10" else value.log10())
+    return effect_of(_powers(paired_difference(logs, "value", "side", "first", "second", confidence=confidence)))
 
 
-def _paired(
-    first: Selection, second: Selection, grid: Grid, value: pl.Expr, confidence: float, *, of_shares: bool
-) -> pl.DataFrame:
-    if dataclasses.replace(first, length=second.length) == second and grid.at(first.length) is grid.at(second.length):
-        return first.rows(grid).clear()  # 0 by construction: no finding
+def _sides(first: Selection, second: Selection, grid: Grid) -> pl.DataFrame:
+    """Return the rows of both, with their `side`; none where they are one, whose difference is 0 by construction."""
     sides = []
     for selected, name in ((first, "first"), (second, "second")):
         rows = selected.rows(grid)
         marks = ["exact"] if "exact" in rows.columns else []
-        sides.append(rows.select("seed", *marks, value=value, side=pl.lit(name)))
-    both = pl.concat(sides)
-    return paired_difference(both, "value", "side", "first", "second", of_shares=of_shares, confidence=confidence)
+        sides.append(rows.select("seed", "value", *marks, side=pl.lit(name)))
+    both, is_alike = pl.concat(sides), dataclasses.replace(first, length=second.length) == second
+    return both.clear() if is_alike and grid.at(first.length) is grid.at(second.length) else both
 
 
 def from_log10(logs: Any) -> Any:
-    """Return 10 to the power of a number or an array; inf beyond what a float holds, as a wide interval may go."""
+    """Return 10 to the power of a number, an array or an expression.
+
+    Infinity beyond what a float holds, as a wide interval may go.
+    """
     try:
         with np.errstate(over="ignore"):
             return 10.0**logs
@@ -281,12 +310,17 @@ def from_log10(logs: Any) -> Any:
         return math.inf
 
 
+def _without_interval(summary: pl.DataFrame) -> pl.DataFrame:
+    return summary.with_columns(pl.lit(None, pl.Float64).alias(side) for side in ("low", "high"))
+
+
 def _powers(summary: pl.DataFrame) -> pl.DataFrame:
-    return summary.with_columns((10.0 ** pl.col(side)).alias(side) for side in ("mean", "low", "high"))
+    """Return a summary of logarithms as what they are of: `mean` is a geometric mean."""
+    return summary.with_columns(from_log10(pl.col("mean", "low", "high")).name.keep())
 
 
-def _effect(summary: pl.DataFrame) -> Effect:
-    """Return the first row of a summary."""
+def effect_of(summary: pl.DataFrame) -> Effect:
+    """Return the first row of a summary; of one without rows nothing."""
     if summary.is_empty():
         return NOTHING
     row = summary.row(0, named=True)

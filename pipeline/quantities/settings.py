@@ -1,16 +1,50 @@
-"""A row per setting of a grid, selected or not: what came out, over how many seeds, and what went wrong."""
+"""A row per setting of a grid, selected or not: what came out, over how many seeds, and what went wrong.
+
+And of which kind the curves are that each trial left.
+"""
 
 from __future__ import annotations
 
 import polars as pl
 
+from pipeline.quantities.attention import (
+    alignment_error,
+    alignment_share,
+    attention_entropy,
+    similarity_rank_correlation,
+    within_class_share,
+)
+from pipeline.quantities.clipping import clip_cosine
+from pipeline.quantities.dynamics import local_smoothness, probe_gradient_norm
 from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.outcomes import median_criterion_step, solved, test_error, test_loss
 from pipeline.quantities.quantity import Quantity
+from pipeline.quantities.training import forcing_probability, free_running_error, validation_loss
+from pipeline.quantities.weights import weight_spectrum
 from pipeline.results import STATUSES
 
 SUMMARISED: dict[str, Quantity] = {"test_loss": test_loss, "test_error": test_error, "solved_share": solved}
 """Columns that are means over seeds, each with its interval in `<name>_low` and `<name>_high`."""
+
+OF_METRIC: dict[str, Quantity] = {
+    "loss": validation_loss,
+    "error": test_error,
+    "token_error": free_running_error,
+    "grad_norm": probe_gradient_norm,
+    "clipped_grad_norm": probe_gradient_norm,
+    "clip_cosine": clip_cosine,
+    "teacher_forcing_probability": forcing_probability,
+    "probe_grad_norm": probe_gradient_norm,
+    "local_smoothness": local_smoothness,
+    "sigma_max": weight_spectrum,
+    "spectral_radius": weight_spectrum,
+    "attention_entropy_nats": attention_entropy,
+    "alignment_error": alignment_error,
+    "alignment_share": alignment_share,
+    "within_class_share": within_class_share,
+    "similarity_rank_correlation": similarity_rank_correlation,
+}
+"""By metric of `curves` a quantity of its kind: how means over seeds and their intervals are taken of it."""
 
 
 @once_per_grid

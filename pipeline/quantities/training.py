@@ -6,7 +6,7 @@ import math
 
 import polars as pl
 
-from pipeline.quantities.grid import Grid, finished, once_per_grid
+from pipeline.quantities.grid import Grid, finished, of_every_replica, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, on_schedule
 
@@ -17,11 +17,17 @@ def scheduled(grid: Grid, name: str, **facts: str | int) -> pl.DataFrame:
     return rows.select("arm", "seed", "step", "value")
 
 
-@quantity(words="validation loss", better="lower", facets=("step",), across_lengths=True)
-def validation_loss(grid: Grid) -> pl.DataFrame:
-    """Validation loss of every replica by length and step, as it was measured; `status` beside it."""
+@once_per_grid
+def validation_losses(grid: Grid) -> pl.DataFrame:
+    """Return the validation loss of every replica by length and step, as it was measured; `status` beside it."""
     rows = metric(grid["curves"], "loss", split="validation")
     return rows.select("length", "arm", "seed", "step", "value", "status").sort("length", "arm", "seed", "step")
+
+
+@quantity(words="validation loss", scale="log10", better="lower", facets=("step",), across_lengths=True)
+def validation_loss(grid: Grid) -> pl.DataFrame:
+    """log10 of `validation_losses`."""
+    return validation_losses(grid).with_columns(pl.col("value").log10())
 
 
 @once_per_grid
@@ -34,7 +40,7 @@ def median_validation_loss(grid: Grid) -> pl.DataFrame:
     Columns `length`, `arm`, `step`, `mean` (the median; null where at least half of the seeds diverged), `low` and
     `high` (null), `num_seeds`, `num_nonfinite` (0, for what is infinite counts).
     """
-    seen = validation_loss.of(grid)
+    seen = validation_losses(grid)
     keys = ["length", "arm", "seed"]
     steps = seen.select("length", "arm", "step").unique()
     replicas = seen.group_by(*keys, "status").agg(last_step=pl.col("step").max())
@@ -54,7 +60,8 @@ def median_validation_loss(grid: Grid) -> pl.DataFrame:
 def test_error_by_group(grid: Grid) -> pl.DataFrame:
     """Share of wrong answers on the test sequences, by the kind of the token that they answer."""
     curves = grid["curves"].filter(pl.col("group").is_not_null(), metric="error", split="test")
-    return curves.sort("group", grid.rank(), "seed").select("group", "arm", "seed", value=finished("value"))
+    errors = curves.select("group", "arm", "seed", value=finished("value"))
+    return of_every_replica(grid, errors, "group").sort("group", grid.rank(), "seed")
 
 
 @quantity(
@@ -73,7 +80,7 @@ def unseen_over_baseline(grid: Grid) -> pl.DataFrame:
     chosen = [
         rows.filter(pl.col("tested_length") == end).with_columns(unseen=pl.lit(name)) for name, end in ends.items()
     ]
-    return pl.concat(chosen).select("unseen", "arm", "seed", "value")
+    return of_every_replica(grid, pl.concat(chosen).select("unseen", "arm", "seed", "value"), "unseen")
 
 
 @quantity(

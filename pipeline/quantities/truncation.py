@@ -59,6 +59,12 @@ def truncation_cosine(grid: Grid) -> pl.DataFrame:
     return _column(grid, "cosine")
 
 
+@quantity(words="gradient norm {backward_length} timesteps back", scale="log10", facets=_FACETS)
+def far_gradient_norm(grid: Grid) -> pl.DataFrame:
+    """log10 of φ_K = ‖∂L/∂h_{T-K}‖, the gradient that a truncation to K timesteps leaves out."""
+    return _column(grid, "log10_phi")
+
+
 def needed_backward_length(grid: Grid) -> pl.DataFrame:
     """Return by stage and arm the smallest K from which on no seed's relative error is above `SMALL_ERROR`.
 

@@ -12,11 +12,15 @@ TANH_GATES = ("h", "n", "g")
 """Names of the block whose output goes through tanh: of the Elman network, the GRU and the LSTM."""
 
 
-@quantity(words="largest singular value and spectral radius of W_hh", facets=("metric", "gate", "step"))
+@quantity(words="largest singular value and spectral radius of W_hh", scale="log10", facets=("metric", "gate", "step"))
 def weight_spectrum(grid: Grid) -> pl.DataFrame:
-    """`sigma_max` and `spectral_radius` of every block of W_hh of the last layer, forward in time, over training."""
+    """log10 of `sigma_max` and `spectral_radius` of every block of W_hh over training.
+
+    Of several layers the last, forward in time.
+    """
     rows = top_forward(grid["curves"].filter(pl.col("metric").is_in(["sigma_max", "spectral_radius"])))
-    return on_schedule(rows, ["metric", "gate"]).select("metric", "arm", "gate", "seed", "step", "value")
+    scheduled = on_schedule(rows, ["metric", "gate"])
+    return scheduled.select("metric", "arm", "gate", "seed", "step", pl.col("value").log10())
 
 
 def eigenvalues(grid: Grid) -> pl.DataFrame:

@@ -99,9 +99,8 @@ def _length_rows(grid: Grid) -> pl.DataFrame:
     losses, solved = outcome.test_loss, outcome.solved
     keys = ["arm", "length"]
     shares = solved.summary(solved.of(grid), keys).select(*keys, solved_share="mean")
-    sides = {"mean": "test_loss", "low": "low", "high": "high"}
-    rows = losses.summary(losses.of(grid), keys).sort("length", maintain_order=True)
-    rows = rows.select(*keys, "num_seeds", *((10.0 ** pl.col(side)).alias(name) for side, name in sides.items()))
+    rows = losses.natural(losses.summary(losses.of(grid), keys)).sort("length", maintain_order=True)
+    rows = rows.select(*keys, "num_seeds", "low", "high", test_loss="mean")
     return rows.join(shares, on=keys, how="left", maintain_order="left")
 
 

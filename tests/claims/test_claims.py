@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pipeline.claims import VERDICTS, Check, Claim, Rules, chance, judge, load_r
 from pipeline.config import Paths, Study, build, load_study
 from pipeline.config.strict import InvalidFieldError
 from pipeline.errors import ConfigError
-from pipeline.quantities import Effect, Grid
+from pipeline.quantities import CONFIDENCE, QUANTITIES, Effect, Grid
 from tests.figures.conftest import grids
 from tests.quantities.conftest import grid as quantity_grid
 from tests.synthetic_results import END_FACTORS, START_FACTORS, Shape, write_results
@@ -67,9 +68,98 @@ def test_an_arm_that_still_improves_is_not_one_that_cannot() -> None:
     assert dict(found.select("claim", "verdict").iter_rows())["C13"] == "inconclusive"
     assert checks.filter(claim="C13")["answer"].to_list() == ["met", "undecided", "met"]
     assert checks.filter(claim="C13")["not_converged"].to_list() == ["Elman 1 of 5", "Elman 1 of 5", None]
-    assert checks.filter(claim="C13")["holds"].is_null().to_list() == [False, True, False]  # what waits is no test
+    assert checks.filter(claim="C13")["holds"].to_list() == [False] * 3  # of shares of five seeds, and undecided
     (reason,) = found.filter(claim="C13")["reason"]
     assert reason.endswith("is not shown to be below 0.5 or not (still improving: Elman 1 of 5)")
+
+
+BOTH = {"met", "refuted"}
+RATIO = {"ratio": {"quantity": "test_loss", "arm": "a"}, "to": {"arm": "b"}}
+LENGTHS = {"difference": {"quantity": "test_error", "arm": "a"}, "to": {"length": "shortest"}}
+DECAYS = {"ratio": {"quantity": "decay_factor", "arm": "a", "state": "h", "stage": "end"}, "to": {"arm": "b"}}
+TIMES = {"ratio": {"quantity": "criterion_time_s", "arm": "a"}, "to": {"arm": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "needed", "improving", "below", "above"),
+    [
+        # of a loss that still falls, that it is above may turn, that it is below may not; of a share that rises not so
+        ({"value": {"quantity": "test_loss", "arm": "a"}}, "a", ["a"], {"refuted"}, {"met"}),
+        ({"value": {"quantity": "solved", "arm": "a"}}, "a", ["a"], {"met"}, {"refuted"}),
+        ({"value": {"quantity": "solved", "arm": ["a", "b"]}}, "a", ["ab"], {"met"}, {"refuted"}),
+        # of two arms: as the second one gets better the ratio rises, as both do it may go either way
+        (RATIO, "a", ["a", ""], {"refuted"}, {"met"}),
+        (RATIO, "b", ["", "b"], {"met"}, {"refuted"}),
+        (RATIO, "ab", ["a", "b"], BOTH, BOTH),
+        # only what is needed, and of one arm at two lengths where it had not converged
+        (RATIO, "b", ["a", ""], set(), set()),
+        (RATIO, "", ["a", "b"], set(), set()),
+        (LENGTHS, "a", ["a", ""], {"refuted"}, {"met"}),
+        (LENGTHS, "a", ["", "a"], {"met"}, {"refuted"}),
+        # training may move a gradient either way, and a time to the criterion is that of seeds that reached it
+        (DECAYS, "a", ["a", ""], BOTH, BOTH),
+        (TIMES, "b", ["", "b"], BOTH, BOTH),
+        ({"value": {"quantity": "test_error_by_group", "arm": "a", "group": "left"}}, "a", ["a"], BOTH, BOTH),
+    ],
+)
+def test_only_the_answer_is_withheld_that_further_training_could_turn(
+    asked: dict[str, object], needed: str, improving: list[str], below: set[str], above: set[str]
+) -> None:
+    sides = [dict.fromkeys(arms, (1, 5)) for arms in improving]
+    for threshold, withheld in (({"below": 1.0}, below), ({"above": 1.0}, above)):
+        check = Check(grid="grid", needs_converged=tuple(needed), **asked, **threshold)  # type: ignore[arg-type]
+        assert check.withheld(sides) == withheld
+
+
+def test_what_training_can_only_improve_has_a_better_side() -> None:
+    only = {name for name, quantity in QUANTITIES.items() if quantity.training == "improves"}
+    assert {name for name in only if QUANTITIES[name].better is None} == set()
+    losses = {"test_loss", "test_error", "test_perplexity", "test_loss_over_baseline"}
+    assert only == losses | {"solved", "never_improved"}
+
+
+LOSS = {"quantity": "test_loss", "arm": "lstm"}
+DECAY_OF_LSTM = {"quantity": "decay_factor", "arm": "lstm", "state": "h", "stage": "end"}
+
+
+@pytest.mark.parametrize(
+    ("of", "needed", "answer", "holds"),
+    [
+        (LOSS, "lstm", "met", True),  # far below the Elman network's, it may only fall further
+        (LOSS, "elman", "undecided", False),  # and only that one's may come near: a test, but not for this answer
+        (DECAY_OF_LSTM, "lstm", "undecided", None),
+        (DECAY_OF_LSTM, "elman", "undecided", None),
+    ],
+)
+def test_an_answer_stands_that_further_training_could_only_confirm(
+    of: dict[str, object], needed: str, answer: str, holds: bool | None
+) -> None:
+    side = {"below": 1.0} if of is LOSS else {"above": 1.0}
+    check = Check(grid="adding", ratio=of, to={"arm": "elman"}, needs_converged=(needed,), **side)  # type: ignore[arg-type]
+    claim = Claim(statement="s", study="cells", checks=(check,))
+    grids = [changed_ends(grid, needed, [True, True, False, True, True]) for grid in twice(study())]
+    found, checks = judge(Rules(min_seeds=3, claims={"C1": claim}), grids)
+    assert (checks["answer"][0], checks["holds"][0]) == (answer, holds)
+    assert checks["not_converged"][0].endswith("1 of 5")
+    assert ("still improving" in (found["reason"][0] or "")) == (answer == "undecided")
+
+
+def test_effects_and_ends_of_training_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    effect, improving = Check.effect, Check.improving
+
+    def counted_effect(check: Check, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
+        calls.append((id(check), confidence))
+        return effect(check, grid, confidence)
+
+    def counted_improving(check: Check, grid: Grid) -> object:
+        calls.append(id(check))
+        return improving(check, grid)
+
+    monkeypatch.setattr(Check, "effect", counted_effect)
+    monkeypatch.setattr(Check, "improving", counted_improving)
+    judge(RULES, twice(study()))
+    assert len(calls) == len(set(calls)) > 0
 
 
 def test_a_number_that_no_seed_has_is_named_as_such() -> None:
@@ -312,6 +402,7 @@ def changed_rules(tmp_path: Path, claim: str, changes: dict[str, object]) -> Rul
         else:
             rules["claims"][claim][key] = change
     (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "studies").symlink_to(ROOT / "configs" / "studies")
     (tmp_path / "configs" / "claims.yaml").write_text(yaml.safe_dump(rules))
     return load_rules(Paths.at(tmp_path), {"cells": load_study(Paths.at(ROOT), "cells")})
 
@@ -340,6 +431,29 @@ DECAY = {"quantity": "decay_factor", "arm": "elman", "state": "h", "stage": "end
 def test_a_claim_is_checked_when_it_is_read(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^configs/claims.yaml.*claims.{message}"):
         changed_rules(tmp_path, "C2", changes)
+
+
+def test_a_claim_of_no_study_is_refused_and_one_of_a_study_that_is_not_run_is_not(tmp_path: Path) -> None:
+    message = (
+        r"^configs/claims.yaml: claims.C13.study: unknown study 'lenght'; did you mean 'length'\? known: .*cells, "
+    )
+    with pytest.raises(ConfigError, match=message):
+        changed_rules(tmp_path, "C13", {"study": "lenght"})
+    assert load_rules(Paths.at(ROOT), {}).claims["C13"].study == "length"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("C-23", "letters, digits and _ only (such as 'C_23'), got 'C-23'"),
+        ("C 23/../x", "letters, digits and _ only (such as 'C_23_x'), got 'C 23/../x'"),
+        ("c1", "names that differ in more than capitals from 'C1', got 'c1'"),
+    ],
+)
+def test_a_claim_has_a_plain_name_of_its_own(name: str, message: str) -> None:
+    claim = {"statement": "s", "study": "cells", "checks": [SOLVES]}
+    with pytest.raises(ConfigError, match=re.escape(f"claims.yaml.claims: expected {message}")):
+        build(Rules, {"min_seeds": 3, "claims": {"C1": claim, name: claim}}, "claims.yaml")
 
 
 def test_claims_are_judged_where_no_drawing_library_can_be_imported(tmp_path: Path) -> None:

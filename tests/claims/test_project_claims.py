@@ -94,7 +94,7 @@ def test_what_a_check_measures_is_measured(study: str, check: Check) -> None:
             case "within_class_share" | "similarity_rank_correlation":
                 assert all(spec.model.attention.name != "none" for spec in longest)
                 assert all(spec.dataset.name == "matching_digits" for spec in longest)
-            case "exposure_gap" | "exposure_gap_by_half":
+            case "exposure_gap" | "exposed":
                 assert all(spec.dataset.name in ALIGNED for spec in longest)
             case "unseen_over_baseline":
                 assert all(max(spec.dataset.unseen_lengths) > grid.lengths[-1] for spec in longest)

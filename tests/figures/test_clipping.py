@@ -9,6 +9,7 @@ from pipeline.figures.clipping import MAX_BINS, clipping_ledger
 from pipeline.figures.frame import FAINT_LINES
 from pipeline.quantities import Grid
 from tests.figures.conftest import changed, legend, panels
+from tests.quantities.conftest import midp, shares
 
 
 def with_norms(grid: Grid, norms: dict[int, list[float]], threshold: float = 1.0) -> Grid:
@@ -39,6 +40,12 @@ def test_share_of_clipped_steps_is_a_mean_over_seeds(exact: list[Grid]) -> None:
     assert view.means.filter(row="share")["mean"].to_list() == [1.0, 1.0, 0.5, 0.0]
     after = view.means.filter(row="norm", side="after")
     assert [10**middle for middle in after["mean"]] == pytest.approx([1.0, 1.0, math.sqrt(0.5), 0.5])
+
+
+def test_the_share_of_clipped_steps_has_the_interval_of_a_share(exact: list[Grid]) -> None:
+    view = clipping_ledger.view(with_norms(exact[0], {0: [2.0, 2.0, 0.5], 1: [2.0, 0.5, 0.5], 2: [2.0, 2.0, 0.5]}))
+    found = view.means.filter(row="share").select("mean", "low", "high").rows()
+    assert found == [pytest.approx(expected) for expected in (midp(3, 3), shares([1.0, 0.0, 1.0]), midp(0, 3))]
 
 
 def test_steps_are_gathered_into_bins(exact: list[Grid]) -> None:

@@ -56,10 +56,10 @@ def test_exposure_bias_needs_both_modes(forced: Grid) -> None:
     ("arms", "numbers"),
     [
         (
-            {"always": Arm(drift=0.03), "never": Arm(drift=0.0)},
-            ["14 [13, 14] percentage points with always", "0 with never"],
+            {"always": Arm(drift=0.031), "never": Arm(drift=0.0)},
+            ["14 [13, 15] percentage points with always", "0 with never"],
         ),
-        ({"always": Arm(drift=0.03)}, ["14 [13, 14] percentage points"]),
+        ({"always": Arm(drift=0.031)}, ["14 [13, 15] percentage points"]),
         ({"always": Arm(drift=0.0)}, ["Inconclusive: no gap"]),
         ({"a": Arm(), "b": Arm()}, ["Inconclusive: no difference between arms"]),
     ],
@@ -133,6 +133,12 @@ def test_error_by_source_length_needs_several_lengths(attended: Grid) -> None:
 )
 def test_the_title_states_the_most_growth_and_the_best_arm(arms: dict[str, Arm], title: str) -> None:
     assert error_by_source_length.view(decoding_grid(arms)).title.endswith(title)
+
+
+def test_an_error_that_grows_alike_in_every_seed_has_grown() -> None:
+    tables = decoding_grid({"none": Arm(errors=(0.0, 1.0))}, Setting(spread=0.0, num_seeds=5))
+    title = error_by_source_length.view(tables).title
+    assert title == "With none the error grows from 0 % at 10 source tokens to 100 % at 40"
 
 
 def test_one_seed_establishes_no_growth() -> None:

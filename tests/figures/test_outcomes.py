@@ -11,7 +11,9 @@ from matplotlib.collections import PathCollection
 from pipeline.figures.outcomes import error_by_cell, error_by_token, loss_by_length, outcome_by_arm
 from pipeline.quantities import Grid
 from pipeline.quantities.intervals import share_limits
+from pipeline.quantities.words import interval
 from tests.figures.conftest import changed, grids, legend, panels
+from tests.quantities.conftest import difference
 from tests.synthetic_results import Shape, Variant
 
 
@@ -23,16 +25,18 @@ def with_runs(
     status: dict[str, str] | None = None,
     classes: bool = False,
     untrained: Sequence[str] = (),
+    exploded: Sequence[str] = (),
 ) -> Grid:
     rows = [
         {"arm": arm, "length": 20, "seed": seed, "status": (status or {}).get(arm, "ok"), "baseline_loss": 1 / 6}
         | {"test_loss": loss, "test_error": loss if classes else None, "dataset.name": "adding", "model.cell": "gru"}
         | {"reached_criterion": seed < (solved or {}).get(arm, 0), "training.stop_below": 0.1 if solved else None}
         | {"dataset.length": 20, "beat_untrained": arm not in untrained}
+        | {"exploded_step": 10 if arm in exploded else None}
         for arm, own in losses.items()
         for seed, loss in enumerate(own)
     ]
-    schema = {"test_error": pl.Float64, "training.stop_below": pl.Float64}
+    schema = {"test_error": pl.Float64, "training.stop_below": pl.Float64, "exploded_step": pl.Int64}
     return changed(grid, runs=pl.DataFrame(rows, schema_overrides=schema))
 
 
@@ -50,6 +54,26 @@ def test_the_best_cell_rests_on_the_paired_difference(
 ) -> None:
     runs = with_runs(exact[1], errors, classes=True).runs.with_columns(pl.col("arm").alias("model.cell"))
     assert error_by_cell.view(changed(exact[1], runs=runs)).title.startswith(title)
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        {"gru": [0.02] * 5, "lstm": [0.9] * 5},  # alike in every seed: Newcombe's, not no interval
+        {"gru": [0.0, 0.1, 0.3], "lstm": [1.0, 0.7, 0.95]},  # Student's, which would go beyond 100 points
+    ],
+)
+def test_a_caption_and_a_claim_have_the_same_interval_of_a_difference(
+    exact: list[Grid], errors: dict[str, list[float]]
+) -> None:
+    runs = with_runs(exact[1], errors, classes=True).runs.with_columns(pl.col("arm").alias("model.cell"))
+    grid = changed(exact[1], runs=runs)
+    effect = difference(grid, {"arm": "gru"}, quantity="test_error", arm="lstm")
+    assert effect.high is not None
+    assert 0.8 < effect.high <= 1
+    shown = interval({"mean": effect.value, "low": effect.low, "high": effect.high}, 3, scale=100)
+    assert f"LSTM minus GRU {shown}." in error_by_cell.view(grid).caption
+    assert "ahead" in error_by_cell.view(grid).title
 
 
 def test_only_grids_of_cells_with_classes_have_error_by_cell(exact: list[Grid]) -> None:
@@ -173,6 +197,15 @@ def test_seeds_that_never_beat_their_untrained_network_are_shown_where_there_are
     assert "never better than untrained" in legend(outcome_by_arm.draw(view.grid))
     view = outcome_by_arm.view(with_runs(exact[0], LOSSES, solved={"b": 2}))
     assert view.means.filter(panel="ends", end="untrained").is_empty()
+
+
+def test_seeds_that_exploded_and_recovered_are_shown_where_there_are_any(exact: list[Grid]) -> None:
+    view = outcome_by_arm.view(with_runs(exact[0], LOSSES, status={"c": "diverged"}, exploded=["b"]))
+    ends = view.means.filter(panel="ends", end="exploded")
+    assert dict(ends.select("arm", "mean").iter_rows()) == {"a, ×1": 0.0, "b": 1.0, "c": 1.0}
+    assert legend(outcome_by_arm.draw(view.grid)) == ["diverged", "exploded, recovering or not"]
+    view = outcome_by_arm.view(with_runs(exact[0], LOSSES, status={"c": "diverged"}, exploded=["c"]))
+    assert view.means.filter(panel="ends")["end"].unique().to_list() == ["diverged"]
 
 
 def test_only_two_panels_have_a_left_one(exact: list[Grid]) -> None:

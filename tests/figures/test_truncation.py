@@ -50,8 +50,17 @@ def test_the_bound_is_checked_where_it_says_something(measured: Grid) -> None:
 
 def test_an_error_of_zero_is_in_no_mean(measured: Grid) -> None:
     means = truncation_bias.view(with_errors(measured, {5: [0.1, 0.0]})).means
-    row = means.filter(which="log10_error").row(0, named=True)
+    row = means.filter(quantity="error").row(0, named=True)
     assert (row["mean"], row["num_seeds"], row["num_nonfinite"]) == (pytest.approx(-1.0), 1, 1)
+
+
+def test_the_interval_of_a_cosine_ends_at_1(measured: Grid) -> None:
+    """Student's t of three seeds at 1, 1 and .4 goes far beyond."""
+    cosine = pl.when(pl.col("seed") == 0).then(0.4).otherwise(1.0)
+    rows = measured["truncation"].with_columns(cosine=cosine)
+    means = truncation_bias.view(with_tables(measured, truncation=rows)).means.filter(quantity="cosine")
+    assert means["mean"].to_numpy() == pytest.approx(0.8)
+    assert means["high"].unique().to_list() == [1.0]
 
 
 def test_every_row_says_what_it_shows_and_has_its_theory(measured: Grid) -> None:

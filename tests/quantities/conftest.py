@@ -84,6 +84,12 @@ def student(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def within_one(effect: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return an effect whose interval ends where a difference of shares does, at -1 and 1."""
+    mean, low, high = effect
+    return mean, max(-1.0, low), min(1.0, high)
+
+
 def geometric(values: Sequence[float]) -> tuple[float, float, float]:
     """Return the geometric mean and its 95 % interval, that of the logarithms."""
     mean, low, high = student([math.log(value) for value in values])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 import pytest
 
 from pipeline.__main__ import main
 from pipeline.quantities import coverage
+from tests.quantities.conftest import Z975
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +18,7 @@ def found() -> pl.DataFrame:
 
 def test_every_kind_covers_as_promised_from_five_seeds_on(found: pl.DataFrame) -> None:
     promised = found.drop_nulls("holds")
-    assert promised["kind"].n_unique() == sum(kind.is_held for kind in coverage.KINDS) == 8
+    assert promised["kind"].n_unique() == sum(kind.is_held for kind in coverage.KINDS) == 11
     assert promised["mean"].to_numpy().min() >= 0.93, promised
     assert promised["smallest"].to_numpy().min() >= 0.85, promised
 
@@ -33,6 +35,21 @@ def test_an_interval_that_is_too_narrow_is_seen(monkeypatch: pytest.MonkeyPatch)
     lines: list[str] = []
     assert coverage.run(100, lines.append) == 1
     assert any(line.endswith("FAILS") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("kind", "half_width"),
+    [
+        ("ratio of step times", lambda errors, counts: Z975 * np.hypot(*errors)),  # as if of infinitely many portions
+        ("ratio of times to the criterion", lambda errors, counts: np.zeros(errors.shape[1])),  # each seed a clock
+    ],
+)
+def test_too_sure_a_clock_is_seen(kind: str, half_width: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = next(one for one in coverage.KINDS if one.name.startswith(kind))
+    monkeypatch.setattr(coverage, "KINDS", (own,))
+    assert coverage.run(400, lambda line: None) == 0
+    monkeypatch.setattr(coverage, "ratio_half_width", half_width)
+    assert coverage.run(400, lambda line: None) == 1
 
 
 def test_the_command_prints_every_kind_and_refuses_no_samples(

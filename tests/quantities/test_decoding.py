@@ -5,7 +5,7 @@ from dataclasses import replace
 import polars as pl
 
 from pipeline.quantities import Effect, Grid
-from tests.quantities.conftest import assert_effect, assert_nothing, difference, student, value
+from tests.quantities.conftest import assert_effect, assert_nothing, difference, student, value, within_one
 from tests.synthetic_decoding import Arm, decoding_grid
 
 FACTORS = (0.98, 1.0, 1.02)
@@ -30,15 +30,20 @@ def gap(found: Grid, arm: str = FORCED) -> Effect:
     return value(found, quantity="exposure_gap", arm=arm)
 
 
-def growth(found: Grid, arm: str = FORCED) -> Effect:
-    return difference(found, {"half": "first"}, quantity="exposure_gap_by_half", arm=arm, half="second")
-
-
 def test_exposure_gap_is_free_running_minus_teacher_forced() -> None:
     gaps = [4.5 * 0.03 * factor for factor in FACTORS]  # u - 1 is 4.5 on average
     assert_effect(gap(TABLES), student(gaps), 3)
     assert_effect(gap(hurt(FORCED, 2)), student(gaps[:2]), 2, num_left_out=1)
     assert_nothing(gap(TABLES, "linear, dot"))
+
+
+def test_no_gap_of_two_shares_exceeds_one() -> None:
+    errors = pl.col("seed").replace_strict({0: 0.1, 1: 0.9, 2: 1.0}, return_dtype=pl.Float64)
+    value = pl.when(pl.col("mode") == "free_running").then(errors).otherwise(0.0)
+    curves = TABLES["curves"].with_columns(value=value)
+    found = gap(replace(TABLES, long={**TABLES.long, "curves": curves}, _memo={}))
+    assert_effect(found, within_one(student([0.1, 0.9, 1.0])), 3)
+    assert found.high == 1.0
 
 
 def test_the_difference_of_exposure_gaps_is_paired_by_seed() -> None:
@@ -48,23 +53,3 @@ def test_the_difference_of_exposure_gaps_is_paired_by_seed() -> None:
     partial = difference(hurt("linear, none", 0), {"arm": FORCED}, **of)
     assert_effect(partial, student(differences[1:]), 2, num_left_out=1)
     assert_nothing(difference(TABLES, {"arm": FORCED}, **of | {"arm": "linear, dot"}), num_left_out=3)
-
-
-def test_the_gap_grows_from_the_first_half_of_the_output_to_the_second() -> None:
-    growths = [(7 - 2) * 0.03 * factor for factor in FACTORS]  # u - 1 is 2 and 7 on average
-    assert_effect(growth(TABLES), student(growths), 3)
-    assert_effect(growth(hurt(FORCED, 2)), student(growths[:2]), 2)
-    assert_nothing(growth(TABLES, "linear, dot"))
-
-
-def test_the_gap_of_a_half_counts_tokens_not_positions() -> None:
-    num = pl.when(pl.col("at") == 10).then(900).otherwise("num").alias("num")
-    long = {**TABLES.long, "breakdown": TABLES["breakdown"].with_columns(num)}
-    second = (5 + 6 + 7 + 8 + 3 * 9) / 7  # of u - 1, three times as many tokens at u = 10
-    expected = student([(second - 2) * 0.03 * factor for factor in FACTORS])
-    assert_effect(growth(replace(TABLES, long=long, _memo={})), expected, 3)
-
-
-def test_of_one_output_position_there_is_no_growth() -> None:
-    long = {**TABLES.long, "breakdown": TABLES["breakdown"].filter(pl.col("at") == 1)}
-    assert_nothing(growth(replace(TABLES, long=long, _memo={})), num_left_out=3)

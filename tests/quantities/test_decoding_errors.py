@@ -6,29 +6,46 @@ import pytest
 from pipeline.quantities.decoding import (
     MAX_BINS,
     distinct_runs,
+    error_by_position,
     error_by_source_length,
     exposed,
     exposure_gap,
-    exposure_gap_by_half,
     sequence_error_by_bin,
 )
+from pipeline.quantities.quantity import Quantity
 from pipeline.quantities.training import final_free_running_error
+from tests.quantities.conftest import value
 from tests.synthetic_attention import grid, writing
 from tests.synthetic_decoding import ATTENTION, LAST, SCHEDULES, Arm, Setting, decoding_grid, token_error, with_tables
 
 BIN = ["source_length", "shortest", "longest"]
 
 
-def test_errors_are_of_the_last_step_of_replicas_that_finished() -> None:
+def test_errors_are_of_the_last_step_and_null_of_replicas_that_did_not_finish() -> None:
     tables = decoding_grid({"a": Arm(), "b": Arm(diverged=(1,))})
     early = tables["breakdown"].with_columns(step=pl.lit(LAST - 1, pl.Int64), error=pl.lit(1.0))
     lost = early.with_columns(step=pl.lit(LAST, pl.Int64), status=pl.lit("diverged"), seed=pl.lit(1, pl.Int64))
     breakdown = pl.concat([tables["breakdown"], early, lost.filter(arm="b")])
     rows = error_by_source_length.of(with_tables(tables, breakdown=breakdown))
     assert rows["value"].max() < 0.6
-    replicas = rows.select("arm", "seed").unique(maintain_order=True).rows()
-    assert replicas == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 2)]
+    assert rows.filter(pl.col("value").is_null()).select("arm", "seed").unique().rows() == [("b", 1)]
     assert rows["at"].unique().sort().to_list() == [10, 20, 40]
+
+
+@pytest.mark.parametrize("quantity", [error_by_position, error_by_source_length, sequence_error_by_bin, exposure_gap])
+@pytest.mark.parametrize("leaves_rows", [True, False])
+def test_a_replica_that_did_not_finish_is_counted_whether_it_left_errors_or_not(
+    quantity: Quantity, leaves_rows: bool
+) -> None:
+    whole, hurt = decoding_grid({"b": Arm()}), decoding_grid({"b": Arm(diverged=(1,))})
+    is_lost = pl.col("seed") == 1
+    status = pl.when(is_lost).then(pl.lit("diverged")).otherwise("status").alias("status")
+    left = {name: whole[name].with_columns(status) for name in ("breakdown", "curves")}
+    found = with_tables(hurt, **left) if leaves_rows else hurt
+    means = quantity.summary(quantity.of(found), ["arm", *quantity.facets])
+    assert means.select("num_seeds", "num_missing").unique().rows() == [(2, 1)]
+    expected = quantity.of(whole).filter(~is_lost)
+    assert quantity.of(found).drop_nulls("value")["value"].to_list() == pytest.approx(expected["value"].to_list())
 
 
 def test_the_exposure_gap_is_paired_by_seed_and_null_of_what_diverged() -> None:
@@ -38,12 +55,6 @@ def test_the_exposure_gap_is_paired_by_seed_and_null_of_what_diverged() -> None:
     half = 4.302653 * 0.0045 / 3**0.5  # t(0.975, 2) s/√n, the gap being 0.045 · (0.9, 1, 1.1)
     assert (row["mean"], row["low"], row["high"]) == pytest.approx((0.045, 0.045 - half, 0.045 + half))
     assert gaps.filter(arm="lost")["num_seeds"].to_list() == [2]
-
-
-def test_the_gap_grows_with_the_output_position() -> None:
-    rows = exposure_gap_by_half.of(decoding_grid({"drifting": Arm(drift=0.03)}, Setting(spread=0.0)))
-    means = dict(exposure_gap_by_half.summary(rows, ["half"]).select("half", "mean").iter_rows())
-    assert means == pytest.approx({"first": 0.03 * 2, "second": 0.03 * 7})  # u - 1 is 2 and 7 on average
 
 
 def test_few_source_lengths_stand_alone() -> None:
@@ -93,8 +104,8 @@ def test_the_final_error_is_that_of_the_last_step() -> None:
 def test_distinct_runs_are_counted_within_a_text() -> None:
     rows = distinct_runs.of(grid(["lstm"], writing, num_seeds=3, broken={"lstm#1": "diverged"}))
     means = distinct_runs.summary(rows, ["sequence"])
-    shares = {row["sequence"]: (row["mean"], row["num_seeds"]) for row in means.iter_rows(named=True)}
-    assert shares == {"greedy": (pytest.approx(4 / 297), 2), "sample (temperature 1.0)": (1.0, 2)}
+    shares = {row["sequence"]: (row["mean"], row["num_seeds"], row["num_missing"]) for row in means.to_dicts()}
+    assert shares == {"greedy": (pytest.approx(4 / 297), 2, 1), "sample (temperature 1.0)": (1.0, 2, 1)}
 
 
 def test_a_seed_is_exposed_whose_gap_exceeds_a_token_in_a_hundred() -> None:
@@ -105,3 +116,9 @@ def test_a_seed_is_exposed_whose_gap_exceeds_a_token_in_a_hundred() -> None:
     )
     assert marked == {key: gap > 0.01 for key, gap in gaps.items()}
     assert set(marked.values()) == {True, False}
+
+
+def test_a_seed_that_did_not_finish_is_neither_exposed_nor_not_and_is_counted() -> None:
+    found = decoding_grid({"drifting": Arm(drift=0.03, diverged=(0,))}, Setting(num_seeds=5))
+    assert value(found, quantity="exposed", arm="drifting")[3:] == (4, 1)
+    assert value(found, quantity="exposed", arm="drifting").value == 1.0

@@ -55,9 +55,10 @@ def test_share_of_events_has_the_mid_p_interval(successes: int, number: int) -> 
     assert (row["mean"], row["num_events"], row["num_seeds"]) == (successes / number, successes, number)
 
 
-def test_a_seed_without_an_outcome_is_a_failure() -> None:
+def test_a_seed_without_an_outcome_is_missing() -> None:
     events = pl.DataFrame({"arm": "a", "seed": [0, 1], "won": [True, None]})
-    assert share_interval(events, "won", ["arm"])["mean"].to_list() == [0.5]
+    found = share_interval(events, "won", ["arm"])
+    assert found.select("mean", "num_events", "num_seeds", "num_missing").rows() == [(1.0, 1, 1, 1)]
 
 
 def test_differences_are_paired_by_seed() -> None:
