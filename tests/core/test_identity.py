@@ -303,7 +303,7 @@ def test_a_cell_that_was_registered_from_outside_counts_with_all_others(
     monkeypatch.setitem(CELLS, "renamed", CELLS["lstm"])
     renamed = spec(model__cell="renamed")
     assert Code(package).digest(renamed) == code_digest(renamed)
-    edit(package / "core" / "cells" / "gru.py", 'gates=GRU_GATES | {"n": APART}', 'gates=GRU_GATES')
+    edit(package / "core" / "cells" / "gru.py", 'gates=GRU_GATES | {"n": APART}', "gates=GRU_GATES")
     assert Code(package).digest(renamed) != code_digest(renamed)
 
 
