@@ -1,13 +1,15 @@
-"""An Elman network with the softsign nonlinearity: `elman_softsign.py`, to be saved in pipeline/core/cells."""
+"""A recurrent additive network: `ran.py`, to be saved in pipeline/core/cells."""
 
-import torch
+from torch import sigmoid, tanh
 
-from pipeline.core.cells.elman import Nonlinearity, cell_of
+from pipeline.core.cells.cell import H_AND_X, X_ONLY, Cell, Named, Stepped
 
-SOFTSIGN = Nonlinearity(
-    function=torch.nn.functional.softsign,  # h = a / (1 + |a|)
-    apply_=lambda a: a.div_(1 + a.abs()),
-    backward=lambda grad, h, out: torch.mul(grad, (1 - h.abs()).square(), out=out),  # φ'(a), in terms of h
-    derivative=lambda h: (1 - h.abs()).square(),
-)
-CELLS = {"elman_softsign": cell_of(SOFTSIGN)}
+
+def ran(a: Named, s: Named) -> Stepped:
+    """Return h_t and c_t of a cell state that adds what it lets in, and its gates (Lee, Levy, Zettlemoyer, 2017)."""
+    i, f = sigmoid(a.i), sigmoid(a.f)  # of the pre-activations W h_{t-1} + V x_t + b
+    c = f * s.c + i * a.n
+    return (tanh(c), c), {"i": i, "f": f}
+
+
+CELLS = {"ran": Cell(gates={"i": H_AND_X, "f": H_AND_X, "n": X_ONLY}, states=("h", "c"), pointwise=ran, keep_gate="f")}

@@ -235,7 +235,7 @@ NEW_INITIALISATION = (ROOT / "docs" / "examples" / "initialisation.py").read_tex
 
 def test_what_is_new_leaves_every_trial(package: Path, missing_after: Callable[[], set[str]]) -> None:
     """A cell, a rule, a dataset, an initialisation, an optimiser, a measure, each as an author would write it."""
-    append(package / "core" / "cells" / "elman_softsign.py", NEW_CELL)
+    append(package / "core" / "cells" / "ran.py", NEW_CELL)
     append(package / "core" / "clipping.py", NEW_RULE.partition("from pipeline.core.clipping")[2].partition("\n")[2])
     append(package / "core" / "normalised.py", NEW_RULE)
     append(package / "data" / "delayed_xor.py", NEW_DATASET)
@@ -303,7 +303,7 @@ def test_a_cell_that_was_registered_from_outside_counts_with_all_others(
     monkeypatch.setitem(CELLS, "renamed", CELLS["lstm"])
     renamed = spec(model__cell="renamed")
     assert Code(package).digest(renamed) == code_digest(renamed)
-    edit(package / "core" / "cells" / "gru.py", 'gates={"r": ', 'gates={"q": ')
+    edit(package / "core" / "cells" / "gru.py", 'gates=GRU_GATES | {"n": APART}', "gates=GRU_GATES")
     assert Code(package).digest(renamed) != code_digest(renamed)
 
 

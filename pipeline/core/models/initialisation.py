@@ -156,7 +156,19 @@ class Glorot(_NotNegative):
         block.uniform_(-bound, bound, generator=start)
 
 
-MatrixRule = Uniform | Gaussian | ScaledGaussian | Identity | Orthogonal | SpectralRadius | Glorot
+@dataclass(frozen=True, kw_only=True)
+class FanIn(Checked):
+    """U(-1/√n, 1/√n) with n the number of columns, as nn.Linear draws its matrix: that of minGRU and minLSTM."""
+
+    name: Literal["fan_in"] = "fan_in"
+
+    def fill(self, block: Tensor, start: torch.Generator) -> None:
+        """Draw the block anew."""
+        bound = block.shape[1] ** -0.5
+        block.uniform_(-bound, bound, generator=start)
+
+
+MatrixRule = Uniform | Gaussian | ScaledGaussian | Identity | Orthogonal | SpectralRadius | Glorot | FanIn
 """The variants that a spec may name for a matrix."""
 
 
@@ -220,7 +232,30 @@ class Chrono(Checked):
         return {str(cell.keep_gate): of_gate} | ({"i": -keep} if "i" in cell.gates else {})
 
 
-BiasRule = UniformBias | ConstantBias | KeepBias | Chrono
+@dataclass(frozen=True, kw_only=True)
+class PowerLaw(Checked):
+    """From `first` to `last` along the units in the gate that keeps the past, 0 elsewhere (Beck et al., 2024).
+
+        b_j = first + (last - first) · (j / (H - 1))^exponent
+
+    The sLSTM of the authors has 5, -7 and 0.3 in its first block. A gate that keeps where it is shut has -b_j.
+    """
+
+    name: Literal["power_law"] = "power_law"
+    first: float
+    last: float
+    exponent: float
+
+    def __post_init__(self) -> None:
+        require(self.exponent > 0, "exponent", "a number above 0", self.exponent)
+
+    def values(self, cell: Cell, hidden_size: int, start: torch.Generator) -> dict[str, Tensor] | None:
+        """Return the bias of the keeping gate."""
+        bias = self.first + (self.last - self.first) * torch.linspace(0.0, 1.0, hidden_size) ** self.exponent
+        return {str(cell.keep_gate): bias if cell.keeps_when_open else -bias}
+
+
+BiasRule = UniformBias | ConstantBias | KeepBias | Chrono | PowerLaw
 """The variants that a spec may name for the biases."""
 
 
@@ -257,7 +292,7 @@ class Initialisation(Checked):
             if gate not in CELLS[cell].recurrent_gates:
                 expected = unknown_name("gate", gate, CELLS[cell].recurrent_gates)
                 raise InvalidFieldError("initialisation.gates", f"gates of the cell {cell!r} ({expected})", gate)
-        suits = CELLS[cell].keep_gate is not None or not isinstance(self.bias, KeepBias | Chrono)
+        suits = CELLS[cell].keep_gate is not None or not isinstance(self.bias, KeepBias | Chrono | PowerLaw)
         expected = f"a rule for {cell!r}, which lacks a gate that keeps the past"
         require(suits, "initialisation.bias", expected, self.bias.name)
 

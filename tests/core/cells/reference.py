@@ -5,6 +5,9 @@ Also torch.nn's own version of a cell, where the cell declares one: nothing here
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +16,20 @@ from pipeline.core.cells.stack import RecurrentStack
 
 IN_TORCH = [name for name, cell in CELLS.items() if cell.torch_class is not None]
 """The cells that torch.nn has as well."""
+
+
+def _first_of_each_form() -> list[Any]:
+    seen, cases = set(), list[Any]()
+    for name, cell in CELLS.items():
+        mechanism = (cell.whole_step is not None, cell.num_feeding, cell.num_outputs, cell.shared_map)
+        form = (*mechanism, cell.derivative, cell.torch_class)
+        cases.append(pytest.param(name, marks=[pytest.mark.slow] * (form in seen)))
+        seen.add(form)
+    return cases
+
+
+FIRST_OF_EACH_FORM = _first_of_each_form()
+"""Every cell; of those that take the same way through the loops all but the first are slow."""
 
 
 def in_torch(name: str, *sizes: int, **options: bool) -> nn.RNNBase:

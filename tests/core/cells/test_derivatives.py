@@ -16,7 +16,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 from pipeline.config.strict import InvalidFieldError
 from pipeline.core.cells import CELLS, States
 from pipeline.core.cells.stack import RecurrentStack
-from tests.core.cells.reference import IN_TORCH, in_torch
+from tests.core.cells.reference import FIRST_OF_EACH_FORM, IN_TORCH, in_torch
 
 T, B, D, H = 6, 3, 2, 4
 in_torch_too = pytest.mark.parametrize("cell", IN_TORCH)
@@ -182,7 +182,7 @@ def test_transforms_of_torch_func_are_those_of_torch_nn(cell: str, num_layers: i
 
 
 @forward_mode
-@every_cell
+@pytest.mark.parametrize("cell", FIRST_OF_EACH_FORM)
 def test_forward_mode_is_reverse_mode_the_other_way_round(cell: str) -> None:
     stack, x, direction = stack_of(cell, 2, True), randn(T, B, D), randn(T, B, D, seed=3)
 

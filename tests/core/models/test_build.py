@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pipeline.config.strict import InvalidFieldError
 from pipeline.core.attention.score import Additive, Dot, General
-from pipeline.core.cells import CELLS
 from pipeline.core.models import (
     Inputs,
     Interface,
@@ -31,6 +30,7 @@ from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.models.initialisation import PLAIN, Orthogonal, SpectralRadius
 from pipeline.core.models.self_attention import SelfAttentionModel
 from pipeline.core.models.sequence import Autoencoder, SequenceModel
+from tests.core.cells.reference import FIRST_OF_EACH_FORM
 
 H = 8
 ONE = Interface(input_kind="real", input_size=3, target_at="last", target_kind="class", output_size=4)
@@ -69,7 +69,7 @@ MADE: list[tuple[Interface, dict[str, Any], type]] = [
 ]
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", FIRST_OF_EACH_FORM)
 @pytest.mark.parametrize(("interface", "changes", "kind"), MADE)
 def test_parameters_are_counted_without_making_the_network(
     interface: Interface, changes: dict[str, Any], kind: type, cell: str
@@ -175,3 +175,24 @@ def test_each_shape_of_input_and_output_learns(shape: str) -> None:
         losses.append(loss)
         flat = flat - 0.3 * grad
     assert all((after < before).all() for before, after in zip(losses, losses[1:], strict=False))
+
+
+def source_of(interface: Interface) -> Tensor:
+    if interface.input_kind == "image":
+        return draw(2, 16, 16)
+    return draw(2, 6, high=7) if interface.input_kind == "token" else draw(2, 6, interface.input_size)
+
+
+@pytest.mark.parametrize(("interface", "changes", "kind"), MADE)
+@pytest.mark.parametrize("cell", ["lru", "slstm"])
+def test_every_network_reads_all_that_a_cell_puts_out(
+    cell: str, interface: Interface, changes: dict[str, Any], kind: type
+) -> None:
+    """Each parameter moves the answer: of a cell with two outputs, and of one with four states."""
+    network, source = build_network(interface, spec_of(cell=cell, **changes), 0), source_of(interface)
+    decodes = kind in {EncoderDecoder, Captioner}
+    inputs = Seq2SeqInputs(source, draw(2, 4, high=6)) if decodes else source
+    answer = network(inputs).values
+    assert answer.isfinite().all()
+    grads = torch.autograd.grad(answer.sin().sum(), list(network.parameters()), allow_unused=True)
+    assert all(grad is not None and grad.isfinite().all() and grad.any() for grad in grads)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import build
+from pipeline.core.cells import CELLS
 from pipeline.core.models import Interface, ModelSpec, SequenceModel
 from pipeline.errors import ConfigError
 
@@ -75,6 +76,34 @@ def test_glorot_is_bounded_by_its_formula_gate_by_gate() -> None:
     assert 0.95 * bound < largest <= bound
 
 
+def test_fan_in_is_bounded_by_the_root_of_the_columns_as_a_linear_layer_is() -> None:
+    largest = model_of("min_gru", input={"name": "fan_in"}).recurrent.weight_ih_l0.abs().max().item()
+    assert 0.95 * 3**-0.5 < largest <= 3**-0.5
+
+
+@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.keep_gate is not None])
+@pytest.mark.parametrize(
+    ("rule", "first", "last"),
+    [
+        ({"name": "forget_bias", "value": 3.0}, 3.0, 3.0),
+        ({"name": "power_law", "first": 5.0, "last": -7.0, "exponent": 0.3}, 5.0, -7.0),
+        ({"name": "chrono", "longest_lag": 3.0}, None, None),
+    ],
+)
+def test_every_cell_that_keeps_has_its_bias_where_it_keeps(
+    name: str, rule: dict[str, Any], first: float | None, last: float | None
+) -> None:
+    stack = model_of(name, bias=rule).recurrent
+    cell, weights = stack.cell, stack.weights(stack.places[0])
+    total = cell.bias_of(weights, str(cell.keep_gate)).detach() * (1 if cell.keeps_when_open else -1)
+    if first is None or last is None:
+        assert ((total >= 0) & (total <= math.log(2.0))).all()
+    else:
+        assert total[[0, -1]].tolist() == pytest.approx([first, last])
+        everything = weights.bias_ih.detach().sum() + weights.bias_hh.detach().sum()
+        assert everything.abs().item() == pytest.approx(total.sum().abs().item(), rel=1e-5)
+
+
 def test_a_gate_may_have_a_rule_of_its_own() -> None:
     model = model_of(
         "lstm", recurrent={"name": "gaussian", "std": 0.0}, gates={"f": {"name": "identity", "scale": 2.0}}
@@ -122,6 +151,11 @@ def test_every_layer_is_initialised_with_draws_of_its_own() -> None:
     ("cell", "rules", "told"),
     [
         ("elman", {"bias": {"name": "chrono", "longest_lag": 10}}, "'elman', which lacks a gate that keeps the past"),
+        (
+            "slstm",
+            {"bias": {"name": "power_law", "first": 5.0, "last": -7.0, "exponent": 0.0}},
+            "exponent: expected a number above 0",
+        ),
         ("lstm", {"gates": {"z": {"name": "uniform"}}}, "gates of the cell 'lstm'.*unknown gate 'z'"),
         ("elman", {"input": {"name": "spectral_radius", "radius": 1.0}}, "input: expected a rule for blocks"),
         ("lstm", {"bias": {"name": "chrono", "longest_lag": 1}}, "longest_lag: expected a number of timesteps above 2"),
