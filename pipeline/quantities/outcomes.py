@@ -7,7 +7,7 @@ import math
 import polars as pl
 
 from pipeline.quantities.grid import Grid, finished, once_per_grid
-from pipeline.quantities.intervals import line_interval, t_quantile
+from pipeline.quantities.intervals import CONFIDENCE, line_interval, t_quantile
 from pipeline.quantities.quantity import NOTHING, Effect, quantity
 from pipeline.results import FINISHED
 
@@ -197,6 +197,15 @@ def _ratio_of_step_times(grid: Grid, arm: str, than: str, confidence: float) -> 
 def step_time_s(grid: Grid) -> pl.DataFrame:
     """Seconds per training step of all replicas together, the same for every seed of a setting."""
     return _column(grid, "step_time_s")
+
+
+def step_times(grid: Grid) -> pl.DataFrame:
+    """Return a summary of `step_time_s` by arm, with intervals over the portions of training that were timed apart."""
+    runs = grid.runs.filter(pl.col("status").is_in(FINISHED), pl.col("step_time_s").is_not_null())
+    half = t_quantile(math.inf, CONFIDENCE) * pl.col("step_time_error_s").first()
+    mean, none = pl.col("step_time_s").first(), pl.lit(0, pl.Int64)
+    counts = {"num_seeds": pl.col("seed").n_unique().cast(pl.Int64), "num_nonfinite": none, "num_missing": none}
+    return runs.group_by("arm", maintain_order=True).agg(mean=mean, low=mean - half, high=mean + half, **counts)
 
 
 @quantity(words="matrix products that wait for each other", better="lower", of_training=False)
