@@ -13,7 +13,7 @@ from pipeline.quantities import Grid
 from pipeline.quantities.gradients import decay_factor
 from pipeline.quantities.outcomes import solved, step_times, test_loss
 from pipeline.quantities.quantity import from_log10
-from pipeline.quantities.words import name_of
+from pipeline.quantities.words import count, name_of
 
 _STAGES = {
     "initialisation": ("at initialisation", Look(FAINT, "none", "o")),
@@ -54,7 +54,8 @@ def _finding(view: View) -> str:
     parts = [f"After training at T = {view.T} the gradient {sides}" if sides else ONLY_INITIAL]
     shares = view.means.filter(panel="solved").drop_nulls("mean")
     if not shares.is_empty():
-        parts.append(f"most seeds of {shares.filter(pl.col('mean') > 0.5).height} of {shares.height} arms solve it")
+        solving = shares.filter(pl.col("mean") > 0.5).height
+        parts.append(f"{solving} of {count(shares.height, 'arm')} reach the criterion with most seeds")
     return "; ".join(parts)
 
 
@@ -69,10 +70,7 @@ gradient_and_cost = Dots(
         "solved": Axis(label="share of seeds", limits=(-0.04, 1.04)),
         "time": Axis(label="ms per step", scale="log10"),
     },
-    across=(
-        "panel",
-        {"factor": "Gradient", "loss": "Loss", "solved": "Solved", "time": "Cost"},
-    ),
+    across=("panel", {"factor": "Gradient", "loss": "Loss", "solved": "Solved", "time": "Cost"}),
     series=("stage", _STAGES),
     title=_finding,
     about="Left: the factor by which the Frobenius norm over the probe batch of ∂L/∂h changes per timestep of lag, a "

@@ -131,7 +131,7 @@ def _draw_heat_maps(view: View, *, width: int = 2) -> Figure:
     ends = reach(means["mean"], _MAX_DECADES)
     for ax, (arm, state) in zip(axes.flat, panels, strict=False):
         _draw_heat_map(ax, means.filter(arm=arm, state=state), ends, num_ticks=5 if width == 2 else 3)
-        ax.set_title(textwrap.fill(f"{name_of(arm)} {state}", 78 // num_columns))
+        ax.set_title(textwrap.fill(f"{name_of(arm)} {state}", 66 // num_columns))
         if width > 2:
             ax.label_outer(remove_inner_ticks=False)
     for ax in axes.flat[len(panels) :]:

@@ -26,7 +26,7 @@ _NAMES = {
     "min_lstm": "minLSTM",
     "ind_rnn": "IndRNN",
     "antisymmetric": "antisymmetric RNN",
-    "antisymmetric_gated": "gated antisymmetric RNN",
+    "antisymmetric_gated": "antisymmetric RNN (gated)",
     "lru": "LRU",
     "cornn": "coRNN",
     "unicornn": "UnICORNN",
