@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from pipeline.config import Study
 
 _ORDER = (
+    "gradient_and_cost",
     "gradient_by_lag",
     "gradient_by_layer",
     "gradient_heatmap",
+    "gradient_heatmap_row",
     "loss_by_length",
     "unseen_lengths",
     "error_by_cell",

@@ -123,6 +123,7 @@ class Frame(ABC):
         values: Numbers that the caption lists, as text.
         most: At most so many arms are drawn.
         rank: By what the drawn arms are chosen, and its name.
+        by_rank: Whether arms stand in the order of their ranks, lowest first: those without one come last.
         crowded: What is drawn in its place where there are more than `most` arms.
         top_layer: Of which table the caption says that its last layer is shown.
     """
@@ -139,6 +140,7 @@ class Frame(ABC):
     values: Callable[[View], str] | None = None
     most: int = 12
     rank: tuple[Callable[[View], Mapping[str, float | None]], str] | None = None
+    by_rank: bool = False
     crowded: Frame | None = None
     top_layer: str | None = None
 
@@ -224,7 +226,11 @@ class View:
         ranks = self.frame.rank[0](self) if self.frame.rank else {}
         known = [arm for arm in self.arms if ranks.get(arm) is not None]
         arms = known if len(self.arms) > self.frame.most <= len(known) else self.arms
-        return pick_evenly({arm: ranks.get(arm) for arm in arms}, self.frame.most)
+        chosen = pick_evenly({arm: ranks.get(arm) for arm in arms}, self.frame.most)
+        if self.frame.by_rank:
+            finite = {arm: rank for arm, rank in ranks.items() if rank is not None and not math.isnan(rank)}
+            chosen.sort(key=lambda arm: finite.get(arm, math.inf))
+        return chosen
 
     def of_shown(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of the arms that are drawn."""
@@ -270,6 +276,8 @@ class View:
             parts.append(values)
         if len(self.shown) < len(self.arms):
             parts.append(f"{len(self.shown)} of {len(self.arms)} arms are shown: {self.chosen}.")
+        if frame.by_rank and frame.rank is not None:
+            parts.append(f"Arms are sorted by {frame.rank[1]}.")
         if frame.top_layer:
             is_other = (pl.col("layer") > 0) | (pl.col("direction") == "backward")
             others = self.grid[frame.top_layer].filter(is_other, part="recurrent")
@@ -502,9 +510,13 @@ class Dots(_Panelled):
         axis = self.axis(self.x, panel)
         means, seeds = view.means.filter(_of(panel)), view.rows.filter(_of(panel))
         for place, arm in enumerate(view.shown):
-            values = axis.shown(seeds.filter(arm=arm)["value"].cast(pl.Float64).drop_nulls().to_numpy())
+            mine = seeds.filter(arm=arm).drop_nulls("value")
+            values = axis.shown(mine["value"].cast(pl.Float64).to_numpy())
+            own, looks = view.looks[arm], self.series[1] if self.series else {}
+            keys = mine[self.series[0]] if self.series else [None] * len(values)
+            colours = [looks[key][1].colour if key in looks else own.colour for key in keys]
             style: dict[str, Any] = {"s": 12, "alpha": 0.45, "linewidth": 0}
-            ax.scatter(values, [place + 0.22] * len(values), color=view.looks[arm].colour, **style)
+            ax.scatter(values, [place + 0.22] * len(values), color=colours or own.colour, **style)
             self._means(ax, place, means.filter(arm=arm), means, view.looks[arm], axis)
         for at, name in axis.references(view, panel).items():
             reference(ax, axis.shown(at), name, horizontal=False)

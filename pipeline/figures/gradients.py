@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from pipeline.quantities.words import interval, join_first, name_of, number, quo
 _MAX_DECADES = 16
 """Colours end so many decades below the largest norm."""
 
-_ONLY_INITIAL = "No replica finished training: only the initial gradient is known"
+ONLY_INITIAL = "No replica finished training: only the initial gradient is known"
 
 
 def _state(row: Row) -> str:
@@ -54,7 +56,7 @@ def _decay_finding(view: View) -> str:
     """Where the gradient falls fastest after training, where slowest, and where not at all."""
     end = ranked(_decay(view).filter(stage="end"))
     if end.is_empty():
-        return _ONLY_INITIAL
+        return ONLY_INITIAL
     falling, after = end.filter(pl.col("high") < 0), f"After training at T = {view.T}"
     if falling.is_empty():
         reason = "one seed has no interval" if end["num_seeds"].max() == 1 else "every interval contains zero or growth"
@@ -118,19 +120,21 @@ def _fading(view: View) -> str:
     return f"After training the first timestep's gradient lies {' to '.join(parts)} the last one's"
 
 
-def _draw_heat_maps(view: View) -> Figure:
-    """Draw a panel per arm and state, the training step against the timestep, on one scale of colours."""
+def _draw_heat_maps(view: View, *, width: int = 2) -> Figure:
+    """Draw a panel per arm and state, `width` in a row, the training step against the timestep, on one colour scale."""
     means = view.of_shown(view.means)
     panels = sorted(
         means.select("arm", "state").unique().rows(), key=lambda key: (view.shown.index(key[0]), key[1] != "h")
     )
-    num_columns = min(2, len(panels))
+    num_columns = min(width, len(panels))
     num_rows = math.ceil(len(panels) / num_columns)
     figure, axes = canvas(view.title, num_rows, num_columns, 0.9 + 1.75 * num_rows)
     ends = reach(means["mean"], _MAX_DECADES)
     for ax, (arm, state) in zip(axes.flat, panels, strict=False):
-        _draw_heat_map(ax, means.filter(arm=arm, state=state), ends)
-        ax.set_title(f"{name_of(arm)} {state}")
+        _draw_heat_map(ax, means.filter(arm=arm, state=state), ends, num_ticks=5 if width == 2 else 3)
+        ax.set_title(textwrap.fill(f"{name_of(arm)} {state}", 66 // num_columns))
+        if width > 2:
+            ax.label_outer(remove_inner_ticks=False)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
     bar = figure.colorbar(axes[0, 0].collections[0], ax=axes, aspect=30, pad=0.015, extend="min")
@@ -140,13 +144,13 @@ def _draw_heat_maps(view: View) -> Figure:
     return figure
 
 
-def _draw_heat_map(ax: Axes, rows: pl.DataFrame, ends: tuple[float, float]) -> None:
+def _draw_heat_map(ax: Axes, rows: pl.DataFrame, ends: tuple[float, float], num_ticks: int) -> None:
     wide = rows.sort("step", "timestep").pivot(on="timestep", index="step", values="mean")
     cells = wide.drop("step").to_pandas().astype(float)
     style: dict[str, Any] = {"cbar": False, "cmap": "cividis", "rasterized": True}
     sns.heatmap(cells, ax=ax, vmin=ends[0], vmax=ends[1], xticklabels=False, yticklabels=False, **style)
     num_rows, num_columns = cells.shape
-    ticks = np.unique(np.linspace(1, num_columns, min(5, num_columns)).round().astype(int))
+    ticks = np.unique(np.linspace(1, num_columns, min(num_ticks, num_columns)).round().astype(int))
     ax.set_xticks(ticks - 0.5, [str(tick) for tick in ticks])
     shown = list(range(num_rows - 1, -1, -max(1, math.ceil(num_rows / 7))))
     ax.set_yticks([row + 0.5 for row in shown], [str(wide["step"][row]) for row in shown])
@@ -167,6 +171,29 @@ gradient_heatmap = Pictures(
     most=3,
     rank=(lambda view: dict(_decades_lost(view).group_by("arm").agg(pl.col("lost").min()).iter_rows()), "decades lost"),
     top_layer="traces",
+)
+
+
+def _h_at_common_steps(grid: Grid) -> pl.DataFrame:
+    """Return log10 of ‖∂L/∂h_t‖ of every arm at the steps of the one that trained longest."""
+    rows = quantities.gradient_over_training.of(grid).filter(state="h").sort("step")
+    steps = rows.filter(pl.col("arm") == pl.col("arm").last()).select("step").unique()
+    keys = ["arm", "seed", "state", "timestep"]
+    wanted = rows.select(keys).unique().join(steps, how="cross").sort("step")
+    return wanted.join_asof(rows, on="step", by=keys, strategy="backward", check_sortedness=False)
+
+
+gradient_heatmap_row = replace(
+    gradient_heatmap,
+    name="gradient_heatmap_row",
+    rows=_h_at_common_steps,
+    applies=lambda grid: len(grid.arms) > 3,
+    picture=partial(_draw_heat_maps, width=5),
+    about="log10 of the Frobenius norm over the probe batch of ∂L/∂h at timestep t, against training step, at T = {T} "
+    "on {dataset}; mean over {seeds}. A replica that stopped keeps its last measurement. Colours end "
+    f"{_MAX_DECADES} decades below the largest norm.",
+    most=5,
+    by_rank=True,
 )
 
 
@@ -212,7 +239,7 @@ def _layer_finding(view: View) -> str:
 def _direction_finding(view: View) -> str:
     """Where no arm has two layers: which direction's states get more gradient."""
     if "end" not in view.rows["stage"]:
-        return _ONLY_INITIAL
+        return ONLY_INITIAL
     gaps = quantities.direction_gap.means(view.grid, stage="end").drop_nulls("mean")
     if gaps.is_empty():
         return "Inconclusive: the gradient of one direction is not finite"
@@ -266,7 +293,7 @@ def _encoder_finding(view: View) -> str:
     """
     end = ranked(quantities.encoder_decay_factor.means(view.grid, stage="end"))
     if end.is_empty():
-        return _ONLY_INITIAL
+        return ONLY_INITIAL
     decay, attends = quantities.encoder_decay_factor, attending(view.grid)
     after, before = (
         contrast(decay, decay.of(view.grid).filter(stage=stage), attends) for stage in ("end", "initialisation")

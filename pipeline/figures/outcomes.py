@@ -166,7 +166,8 @@ def _outcome_about(view: View) -> str:
     )
 
 
-def _baseline(view: View, panel: Panel) -> dict[float, str]:  # noqa: ARG001 - the same in every panel
+def baseline_line(view: View, panel: Panel) -> dict[float, str]:  # noqa: ARG001 - the same in every panel
+    """Return log10 of the loss without a memory, and its name; nothing where it is unknown."""
     baseline = baseline_of(view.grid)
     return {} if baseline is None else {math.log10(baseline): "baseline"}
 
@@ -182,7 +183,7 @@ outcome_by_arm = Dots(
     means=_outcome_means,
     x={
         "error": Axis(label="test error in %", scale="percent", limits=(0, None)),
-        "loss": Axis(label="test loss", scale="log10", lines=_baseline),
+        "loss": Axis(label="test loss", scale="log10", lines=baseline_line),
         "ends": Axis(label="share of seeds", limits=(-0.04, 1.04)),
     },
     across=("panel", {"error": "Test error", "loss": "Test loss", "ends": "How its seeds ended"}),
@@ -265,7 +266,7 @@ loss_by_length = Lines(
     lengths="all",
     x=Axis(label="sequence length T", column="length", scale="lengths"),
     y={
-        "loss": Axis(label="test loss", scale="log10", lines=_baseline),
+        "loss": Axis(label="test loss", scale="log10", lines=baseline_line),
         "solved": Axis(label="share of seeds", limits=(-0.04, 1.04)),
     },
     across=("panel", {"loss": "Test loss", "solved": "Seeds that reached the criterion"}),

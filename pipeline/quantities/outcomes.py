@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from pipeline.quantities.grid import Grid, finished, once_per_grid
-from pipeline.quantities.intervals import line_interval, paired_difference, ratio_half_width
+from pipeline.quantities.intervals import line_interval, paired_difference, ratio_half_width, t_quantile
 from pipeline.quantities.quantity import NOTHING, Effect, effect_of, from_log10, quantity
 from pipeline.quantities.selection import metric
 from pipeline.results import FINISHED
@@ -246,6 +246,20 @@ def criterion_time_s(grid: Grid) -> pl.DataFrame:
 def step_time_s(grid: Grid) -> pl.DataFrame:
     """Seconds per training step of all replicas together, the same for every seed of a setting."""
     return _column(grid, "step_time_s")
+
+
+def step_times(grid: Grid) -> pl.DataFrame:
+    """Return a summary of `step_time_s` by arm, with intervals over the portions of training that were timed apart."""
+    seeds = grid.runs.filter(pl.col("status").is_in(FINISHED)).group_by("arm").agg(num_seeds=pl.col("seed").n_unique())
+
+    def half_width(portions: int) -> float | None:
+        return t_quantile(portions - 1) if portions > 1 else None
+
+    half = pl.col("num_portions").map_elements(half_width, pl.Float64) * pl.col("error") * pl.col("step_time_s")
+    mean, none = pl.col("step_time_s"), pl.lit(0, pl.Int64)
+    timed = clocks(grid).join(seeds, on="arm", maintain_order="left")
+    counts = {"num_seeds": pl.col("num_seeds").cast(pl.Int64), "num_nonfinite": none, "num_missing": none}
+    return timed.select("arm", mean=mean, low=mean - half, high=mean + half, **counts)
 
 
 @quantity(words="matrix products that wait for each other", better="lower", training="none")

@@ -15,6 +15,22 @@ _NAMES = {
     "elman_leaky_relu": "Elman (leaky ReLU)",
     "lstm": "LSTM",
     "gru": "GRU",
+    "lstm_peephole": "peephole LSTM",
+    "lstm_coupled": "coupled LSTM",
+    "lstm_layer_norm": "layer-norm LSTM",
+    "slstm": "sLSTM",
+    "janet": "JANET",
+    "gru_reset_before": "GRU (reset before)",
+    "ugrnn": "UGRNN",
+    "min_gru": "minGRU",
+    "min_lstm": "minLSTM",
+    "ind_rnn": "IndRNN",
+    "antisymmetric": "antisymmetric RNN",
+    "antisymmetric_gated": "antisymmetric RNN (gated)",
+    "lru": "LRU",
+    "cornn": "coRNN",
+    "unicornn": "UnICORNN",
+    "lem": "LEM",
 }
 _ENDED = {"diverged": "diverged", "timed_out": "ran out of time", "error": "failed with an error"}
 INTERVAL = "95 % interval"

@@ -57,7 +57,7 @@ def test_every_figure_is_of_some_grid(measured: Grid, many: Grid, deep: Grid) ->
     shown += [shown_grid(["lstm"], autoencoding), shown_grid(["lstm"], writing)]
     found = [names(grid) for grid in (measured, many, deep, cut, digits, tested, *decoders, *shown)]
     assert set(itertools.chain(*found)) == set(FIGURES)
-    assert len(FIGURES) == 30
+    assert len(FIGURES) == 32
 
 
 @pytest.mark.parametrize("grid", [0, 1])

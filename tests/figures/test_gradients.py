@@ -10,6 +10,7 @@ from pipeline.figures.gradients import (
     gradient_by_lag,
     gradient_by_layer,
     gradient_heatmap,
+    gradient_heatmap_row,
     gradient_into_encoder,
     input_gradients,
 )
@@ -151,6 +152,31 @@ def test_of_many_arms_some_have_a_heat_map(many: Grid) -> None:
     view = gradient_heatmap.view(many)
     assert {"tanh, orthogonal ×1.00", "tanh, orthogonal ×1.11"} <= set(view.shown)
     assert f"{len(view.shown)} of 12 arms are shown" in view.caption
+
+
+def test_a_row_of_heat_maps_is_of_h_at_the_steps_of_the_longest_training() -> None:
+    variants = {f"f{i}": Variant("lstm", 0.5, 0.80 + 0.02 * i) for i in range(6)} | {"fast": Variant("gru", 0.5, 0.99)}
+    patience = {"lstm": 90.0, "gru": 2.0}
+    (grid,) = grids(
+        Shape(
+            variants=variants, patience=patience, noise=0.0, digits_length=None, lengths=(20,), learning_rates=(0.01,)
+        )
+    )
+    assert grid["traces"].filter(arm="fast")["step"].max() < 40  # it stops at the criterion
+    view = gradient_heatmap_row.view(grid)
+    steps = view.means.group_by("arm").agg(pl.col("step").unique().sort())["step"].to_list()
+    assert steps == [steps[0]] * 7
+    assert steps[0][-1] == 40
+    assert view.rows["state"].unique().to_list() == ["h"]
+    ends = view.means.filter(arm="fast", timestep=1).sort("step")["mean"].to_list()
+    own = grid["traces"].filter(arm="fast", quantity="h", timestep=1, seed=0).sort("step")["log10_norm"]
+    assert ends[-1] == pytest.approx(own[-1], abs=1e-6)  # the last measurement stands for the steps after it
+    assert view.shown == ["fast", "f4", "f3", "f2", "f0"]  # least decades lost first
+    figure = gradient_heatmap_row.draw(grid)
+    assert panels(figure)[:5] == ["fast h", "f4 h", "f3 h", "f2 h", "f0 h"]
+    assert [bool(ax.get_ylabel()) for ax in figure.axes[:5]] == [True, False, False, False, False]
+    limits = {ax.collections[0].get_clim() for ax in figure.axes[:5]}
+    assert len(limits) == 1  # one scale of colours
 
 
 def test_gradients_into_an_encoder_are_of_encoders_alone(exact: list[Grid]) -> None:
