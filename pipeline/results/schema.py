@@ -27,7 +27,7 @@ HOST_COLUMNS: dict[str, pl.DataType] = {
     "diagnostics_time_share": pl.Float64(),
     "peak_memory_bytes": pl.Int64(),
     "device": pl.String(),
-    "kernel": pl.String(),  # what ran the recurrence: compiled, eager, or autograd of a whole step
+    "kernel": pl.String(),  # what ran the recurrence: compiled, captured, eager, or autograd of a whole step
     "hostname": pl.String(),
     "torch_version": pl.String(),
     "python_version": pl.String(),

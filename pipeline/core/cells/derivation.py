@@ -61,6 +61,7 @@ def derive(step: Callable[..., tuple[Tensor, ...]], num_blocks: int, num_per_uni
         torch.full((2,), 0.5, dtype=torch.float32, device="cpu") for _ in range(num_inputs + 2 * num_states)
     ]  # each its own: the tracer tells by it
     plain = _traced(step, example[:num_inputs])
+    _free_constants(plain, inputs_of(plain)[-1])
     _tap(plain, num_states)
     stepped = fx.GraphModule({}, plain)
 
@@ -71,6 +72,7 @@ def derive(step: Callable[..., tuple[Tensor, ...]], num_blocks: int, num_per_uni
 
     graph = _traced(joint, example)
     inputs, outputs = inputs_of(graph), outputs_of(graph)
+    _free_constants(graph, inputs[num_inputs - 1])
     taps, gradients = inputs[num_inputs : num_inputs + num_states], inputs[num_inputs + num_states :]
     after, found = outputs[:num_states], outputs[num_states:]
     behind = _reached(graph, gradients)
@@ -97,6 +99,18 @@ def _traced(function: Callable[..., tuple[Tensor, ...]], example: Sequence[Tenso
             node.replace_all_uses_with(node.args[0])
     graph.eliminate_dead_code()
     return graph
+
+
+def _free_constants(graph: fx.Graph, like: fx.Node) -> None:
+    """Let the constants of a graph be of the device and precision of the state `like`, not of those of the tracing."""
+    for node in list(graph.nodes):
+        if operation(node) == "scalar_tensor":
+            with graph.inserting_before(node):
+                kept = {} if node.kwargs.get("dtype") == torch.float32 else {"dtype": node.kwargs.get("dtype")}
+                free = graph.call_function(torch.ops.aten.full_like.default, (like, node.args[0]), kept)
+            free.meta = node.meta
+            node.replace_all_uses_with(free)
+            graph.erase_node(node)
 
 
 def operation(node: fx.Node) -> str:

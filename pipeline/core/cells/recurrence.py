@@ -3,8 +3,8 @@
 A cell's step, derived forward and backward (`derivation`), becomes two loops over time here; this module adds the
 replica axis, the vmap rule and the taps. Timesteps are worked in pieces that stay in the cache: the maps of x before
 the loop and the gradients of the weights after it are one product for a piece, and what a timestep needs of its
-predecessor alone is left to an engine: `Eager`, in torch's operations, on any device and in any precision, or
-`pipeline.core.cells.compiled`, in C.
+predecessor alone is left to an engine: `Eager`, in torch's operations, on any device and in any precision;
+`pipeline.core.cells.compiled`, in C; or `pipeline.core.cells.captured`, the eager one in a CUDA graph.
 
 The loops work in place, so nothing can be differentiated through them. A derivative of their gradient, or any transform
 of torch.func but vmap, goes through the textbook's loop instead, which is made of ordinary operations: the same numbers
@@ -16,6 +16,7 @@ Z = H · (states that feed) + D + 1 columns of the fused weights.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,13 +27,14 @@ from torch.autograd import forward_ad
 
 from pipeline.config.strict import require
 from pipeline.core.cells import compiled
+from pipeline.core.cells.captured import GRAPHS, Captured
 from pipeline.core.cells.memory import Loan, new
 
 if TYPE_CHECKING:
     from pipeline.core.cells.cell import Cell
 
 USE_EAGER = False
-"""Whether the eager loops run where compiled ones could."""
+"""Whether the eager loops run where compiled or captured ones could."""
 
 PIECE_BYTES = 1 << 19
 """Of the gradients of one replica's pre-activations that the eager loops add to those of the weights at once."""
@@ -81,13 +83,11 @@ class Gradients:
 
 
 class Engine(Protocol):
-    """What runs the timesteps, one after the other.
+    """What runs the timesteps, one after the other."""
 
-    Attributes:
-        name: As the tables of results have it.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """As the tables of results have it."""
 
     def forward(self, run: Run, taps: Sequence[Tensor | None]) -> None:
         """Fill the states and what is kept; `taps` are (R, T, B, H) each; either all are None or none is."""
@@ -189,11 +189,20 @@ def clip(grad_BH: Tensor, threshold: float) -> Tensor:
 
 
 def engine_of(cell: Cell, like: Tensor) -> Engine:
-    """Return the engine for tensors of this device and precision: the compiled one where it can be."""
-    if like.device.type == "cpu" and like.dtype == torch.float32 and not USE_EAGER:
+    """Return the engine for tensors of this device and precision: on a GPU the captured one, else in C if it can be."""
+    if USE_EAGER:
+        return Eager(cell)
+    if like.device.type == "cuda":
+        return _captured(cell)
+    if like.device.type == "cpu" and like.dtype == torch.float32:
         sizes = (len(cell.fed_by_h), len(cell.fed_by_x), cell.num_feeding)
         return compiled.engine(cell.derivation, *sizes) or Eager(cell)
     return Eager(cell)
+
+
+@functools.cache
+def _captured(cell: Cell) -> Captured:
+    return Captured(Eager(cell), GRAPHS)
 
 
 def kernel_of(cell: Cell, like: Tensor) -> str:

@@ -120,7 +120,7 @@ class Step:
         state.optimiser.step()
         sound_R = run.losses.isfinite() & ledger.clipped_grad_norm.isfinite() & flat_RP.isfinite().all(dim=1)
         active_R = state.active_R & sound_R
-        flat_RP[~active_R] = before_RP[~active_R]
+        torch.where(active_R[:, None], flat_RP, before_RP, out=flat_RP)
 
         carried = [states[:, window.carry - 1].clone() for states in run.states] if window.carry else []
         after = state._replace(step=state.step + 1, active_R=active_R, clipping=clipping_state, carried=carried)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.core.cells import CELLS, Cell, compiled, memory, recurrence
-from pipeline.core.cells.cell import H_AND_X
+from pipeline.core.cells import CELLS, Cell, States, compiled, memory, recurrence
+from pipeline.core.cells.cell import H_AND_X, Named, Stepped
 from pipeline.core.cells.compiled import CompiledError, library_of, source_of
 from pipeline.core.cells.recurrence import Call, Recurrence, kernel_of
 from tests.test_architecture import ROOT
@@ -254,6 +254,23 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(CompiledError, match=r"failed: .*error"):
         library_of("this is not C", tmp_path)
     assert not list(tmp_path.glob("*.so"))
+
+
+def test_constants_of_a_step_are_of_the_precision_and_device_of_its_states() -> None:
+    def kinked(a: Named, s: Named) -> Stepped:
+        return (torch.where(s.h > 0, 0.1, torch.tanh(a.h)) + torch.where(a.h > 0.1, a.h, 0.3),), {}
+
+    case = Case(Cell(gates={"h": H_AND_X}, pointwise=kinked), 3, 5, 2, num_replicas=1)
+    weights = case.cell.weights({name: value[0].double() for name, value in case.named.items()})
+    h, taps = case.start[0][0].double(), case.taps[0][0].double()
+    for x_BD, tap_BH in zip(case.x[0].double(), taps, strict=True):
+        h = torch.vmap(lambda x_t, h: case.cell.step(x_t, States(h), weights).h)(x_BD, h) + tap_BH
+    torch.testing.assert_close(case.run(torch.float64)[0][0, -1], h, rtol=0, atol=1e-14)
+    for cell in (case.cell, *(CELLS[name] for name in POINTWISE)):
+        derivation = cell.derivation
+        for module in (derivation.stepped, derivation.forward, derivation.forward_tapped, derivation.backward):
+            assert not [node for node in module.graph.nodes if "device" in node.kwargs]
+    close(case.run(torch.float32), case.run(torch.float64), 1e-5)
 
 
 def test_a_step_that_makes_too_few_states_is_refused() -> None:
