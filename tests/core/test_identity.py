@@ -172,8 +172,8 @@ EDITS = {
     ),
     "the score of one attention": (
         "core/attention/score.py",
-        "(torch.tanh(query[:, :, None] + keys[:, None])",
-        "(torch.tanh(query[:, :, None] - keys[:, None])",
+        "(torch.tanh(query[:, :, None] + projected_BSK[:, None])",
+        "(torch.tanh(query[:, :, None] - projected_BSK[:, None])",
         {"additive"},
     ),
     "one forcing schedule": (
