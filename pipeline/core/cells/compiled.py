@@ -57,8 +57,8 @@ EXPRESSIONS = {
     "reciprocal": "1.0f / {0}",
     "sqrt": "sqrtf({0})",
     "exp": "exp_({0})",
-    "log": "logf({0})",
-    "log1p": "log1pf({0})",
+    "log": "log_({0})",
+    "log1p": "log1p_({0})",
     "sin": "sinf({0})",
     "cos": "cosf({0})",
     "sigmoid": "sigmoid_({0})",
@@ -122,6 +122,31 @@ static inline float exp_(float x) {
     p = p * r * r + r + 1.0f;
     int half = k >> 1;
     return p * of_bits((half + 127) << 23) * of_bits((k - half + 127) << 23);
+}
+
+/* ln x to 2 units in the last place (Cephes' polynomial); of a denormal number that of the smallest normal one. */
+static inline float log_(float x) {
+    int bits; memcpy(&bits, &x, 4);
+    int k = (bits >> 23) - 126;
+    float m = of_bits((bits & 0x007FFFFF) | 0x3F000000);
+    int small = m < 0.707106781186547524f;
+    float e = (float)(small ? k - 1 : k);
+    float r = small ? m + m - 1.0f : m - 1.0f, z = r * r;
+    float p = 7.0376836292e-2f;
+    p = p * r - 1.1514610310e-1f; p = p * r + 1.1676998740e-1f; p = p * r - 1.2420140846e-1f;
+    p = p * r + 1.4249322787e-1f; p = p * r - 1.6668057665e-1f; p = p * r + 2.0000714765e-1f;
+    p = p * r - 2.4999993993e-1f; p = p * r + 3.3333331174e-1f;
+    float y = p * r * z + e * -2.12194440e-4f - 0.5f * z;
+    float found = r + y + e * 0.693359375f;
+    found = x < INFINITY ? found : x; /* of inf itself, and of NaN */
+    found = x < 1.17549435e-38f ? -87.3365448f : found;
+    return x > 0.0f ? found : x == 0.0f ? -INFINITY : NAN;
+}
+
+/* ln (1 + x), by what rounding made of 1 + x (Goldberg, 1991). */
+static inline float log1p_(float x) {
+    float u = 1.0f + x, d = u - 1.0f;
+    return d == 0.0f || !(u < INFINITY) ? x : log_(u) * (x / d);
 }
 
 static inline float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }
