@@ -152,7 +152,7 @@ def _draw_heat_map(ax: Axes, rows: pl.DataFrame, ends: tuple[float, float], num_
     num_rows, num_columns = cells.shape
     ticks = np.unique(np.linspace(1, num_columns, min(num_ticks, num_columns)).round().astype(int))
     ax.set_xticks(ticks - 0.5, [str(tick) for tick in ticks])
-    shown = list(range(num_rows - 1, -1, -max(1, math.ceil(num_rows / 7))))
+    shown = list(range(num_rows - 1, -1, -max(1, math.ceil(num_rows / 8))))
     ax.set_yticks([row + 0.5 for row in shown], [str(wide["step"][row]) for row in shown])
     ax.tick_params(axis="y", rotation=0)
     ax.invert_yaxis()
