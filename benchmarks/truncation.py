@@ -52,7 +52,8 @@ def ours(stream: int, length: int) -> Callable[[int], None]:
     )
     replicas = Replicas([SequenceModel(interface, ModelSpec.plain(cell="lstm", hidden_size=HIDDEN), 0)])
     inputs, targets = (ids[None] for ids in _stream(stream))
-    windows, carried = Windows(Truncation(length, length), stream, "every"), []
+    windows = Windows(Truncation(length, length), stream, "every")
+    carried: list[Tensor] = []
 
     def update(step: int) -> None:
         nonlocal carried
