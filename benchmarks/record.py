@@ -1,4 +1,4 @@
-"""benchmarks/latest.json: the last measurement of each kind, and the environment that it was made in."""
+"""benchmarks/latest.json: the last measurement of each kind, with the environment that it was made in."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def read(path: Path = LATEST) -> dict[str, Any]:
     return found
 
 
-def write(measured: dict[str, Any], path: Path = LATEST) -> None:
-    """Put measurements in the place of earlier ones of the same kinds; those of other kinds stay."""
-    write_whole(path, (json.dumps(read(path) | measured, indent=1) + "\n").encode())
+def write(name: str, measured: dict[str, Any], path: Path = LATEST) -> None:
+    """Put a measurement in the place of the earlier one of its kind; those of other kinds stay."""
+    write_whole(path, (json.dumps(read(path) | {name: measured}, indent=1) + "\n").encode())

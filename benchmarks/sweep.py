@@ -43,15 +43,16 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     workspace = lay_out(asked.workspace, asked.updates, asked.seeds)
     runs = [run(who, workspace, asked) for _ in range(asked.rounds) for who in ("ours", "plain")]
-    measured = summarise(runs) | {
+    measured = {
         "environment": environment(),
         "study": {"cells": CELLS, "learning_rates": LEARNING_RATES, "T": LENGTH, **plain_settings(workspace)},
         "num_seeds": asked.seeds,
         "num_rounds": asked.rounds,
+        **summarise(runs),
     }
     print(describe(measured))
-    record.write({"sweep": measured})
-    pages.write()
+    record.write("sweep", measured)
+    pages.main()
 
 
 def lay_out(folder: Path, num_updates: int, num_seeds: int) -> Paths:
