@@ -50,8 +50,8 @@ def main() -> None:
 def measure_steps(num_repeats: int) -> list[dict[str, Any]]:
     """Return a row for each shape, cell and number of replicas."""
     print("milliseconds a training step and seed; ratios: how many times faster than ... (above 1 is faster)")
-    print(f"{'':6}{'B':>4}{'H':>5}{'T':>5}{'R':>4} |{'torch.nn':>9}{'unrolled':>9}{'eager':>8}{'ours':>8}{'traced':>8} |"
-          f"{'ours/nn':>8}{'traced/nn':>10}{'/unrolled':>10}{'/eager':>7}{'spread':>8}  kernel")  # fmt: skip
+    print(f"{'':6}{'B':>4}{'H':>5}{'T':>5}{'R':>4} |{'torch.nn':>9}{'unrolled':>9}{'eager':>8}{'ours':>8}{'traced':>8}"
+          f" |{'ours/nn':>8}{'traced/nn':>10}{'/unrolled':>10}{'/eager':>7}{'spread':>8}  kernel")  # fmt: skip
     rows = []
     for shape in SHAPES:
         for cell in TORCH_NN:

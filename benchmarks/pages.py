@@ -76,16 +76,33 @@ def ratios(latest: Latest) -> str:
     header = ["B, H, T", *(f"{R} seed{'s' * (R > 1)}" for R in replicas)]
     header.append(f"hand-unrolled loop, {replicas[len(replicas) // 2]} seeds")
     kernels = " and ".join(sorted({row["kernel"] for row in steps["rows"]}))
-    said = f"{cells}, engine: {kernels}. {machine(steps)}; one thread, medians of {steps['rows'][0]['num_repeats']} rounds."
+    said = f"{cells}, engine: {kernels}. {machine(steps)}; one thread."
+    said += f" Medians of {steps['rows'][0]['num_repeats']} rounds."
     return f"{table(header, rows)}\n\n{said}"
 
 
 def milliseconds(latest: Latest) -> str:
     """Return every timing of a step."""
-    header = ["cell", "B, H, T", "seeds", "`torch.nn`", "hand-unrolled", "eager, traced", "here", "here, traced", "kernel"]
+    header = [
+        "cell",
+        "B, H, T",
+        "seeds",
+        "`torch.nn`",
+        "hand-unrolled",
+        "eager, traced",
+        "here",
+        "here, traced",
+        "kernel",
+    ]
     keys = ("torch_nn_ms", "hand_unrolled_ms", "eager_ms", "plain_ms", "traced_ms")
     rows = [
-        [NAMES[row["cell"]], f"{row['B']}, {row['H']}, {row['T']}", row["R"], *(f"{row[key]:.2f}" for key in keys), row["kernel"]]
+        [
+            NAMES[row["cell"]],
+            f"{row['B']}, {row['H']}, {row['T']}",
+            row["R"],
+            *(f"{row[key]:.2f}" for key in keys),
+            row["kernel"],
+        ]
         for row in latest["steps"]["rows"]
     ]
     return table(header, rows)
@@ -104,13 +121,16 @@ def seeds(latest: Latest) -> str:
     header = ["seeds", "here: ms a step and seed", "MiB", "`torch.nn`, a process per seed: ms", "MiB"]
     title = pictures.title_of(rows)
     picture = f"![{title}]({PICTURE.removeprefix('docs/')})"
-    return "\n\n".join([picture, f"*{title}. {pictures.caption_of(rows)}*", f"On {machine(latest['seeds'])}.", table(header, lines)])
+    return "\n\n".join(
+        [picture, f"*{title}. {pictures.caption_of(rows)}*", f"On {machine(latest['seeds'])}.", table(header, lines)]
+    )
 
 
 def one_more_seed(latest: Latest) -> str:
     """Return what a seed more costs, in a sentence."""
-    row = latest["seeds"]["rows"][0]
-    return f"{pictures.title_of(latest['seeds']['rows'])} ({row['cell'].upper()}, B, H, T = {row['B']}, {row['H']}, {row['T']})."
+    rows = latest["seeds"]["rows"]
+    shape = ", ".join(str(rows[0][size]) for size in "BHT")
+    return f"{pictures.title_of(rows)} ({rows[0]['cell'].upper()}; B, H, T = {shape})."
 
 
 def study(latest: Latest) -> str:
@@ -119,10 +139,10 @@ def study(latest: Latest) -> str:
     asked = sweep["study"]
     with_it, without = (sweep[f"ratio_of_updates_per_minute{end}"] for end in ("", "_after_startup"))
     return (
-        f"A study of {len(asked['cells'])} cells, {len(asked['learning_rates'])} learning rates and {sweep['num_seeds']} "
-        f"seeds at T = {asked['T']}, {asked['num_updates']} updates each, with its diagnostics and tables, makes "
-        f"{ratio(with_it)} times the updates per minute of plain Ray Tune with `torch.nn` and a trial per seed, start-up "
-        f"included ({ratio(without)} times without it)."
+        f"A study of {len(asked['cells'])} cells, {len(asked['learning_rates'])} learning rates and "
+        f"{sweep['num_seeds']} seeds at T = {asked['T']}, {asked['num_updates']} updates each, with its diagnostics "
+        f"and tables, makes {ratio(with_it)} times the updates per minute of plain Ray Tune with `torch.nn` and a trial "
+        f"per seed, start-up included ({ratio(without)} times without it)."
     )
 
 
@@ -130,7 +150,15 @@ def sweeps(latest: Latest) -> str:
     """Return both sweeps as a table."""
     sweep = latest["sweep"]
     names = {"ours": "`stages/sweep.py`, a trial of all seeds", "plain": "Ray Tune and `torch.nn`, a trial per seed"}
-    header = ["", "trials × seeds a minute", "updates a minute", "after start-up", "whole, s", "start-up, s", "of it `ray.init`, s"]
+    header = [
+        "",
+        "trials × seeds a minute",
+        "updates a minute",
+        "after start-up",
+        "whole, s",
+        "start-up, s",
+        "of it `ray.init`, s",
+    ]
     rows = [
         [
             name,
@@ -156,22 +184,18 @@ def others(latest: Latest) -> str:
     by_stream = [row["peak_bytes"] / 2**20 for row in rows if (row["who"], row["backward_length"]) == ("ours", 50)]
     full = [(row["stream"], row["peak_bytes"] / 2**30) for row in rows if row["who"] != "ours"]
     first, last = latest["sequential"]["rows"][0], latest["sequential"]["rows"][-1]
-    return "\n".join(
-        [
-            f"- A translating step (64 ragged pairs, bidirectional LSTM encoder, attention), traced, is "
-            f"{ratio(many['traced_vs_torch_nn'])} times as fast a seed of {many['R']} as the same network in plain "
-            f"`torch.nn`, and {ratio(one['traced_vs_torch_nn'])} times at a single seed.",
-            f"- The diagnostics at the default schedule take {min(shares):.0%} to {max(shares):.0%} of step time, most where "
-            "training stops early.",
-            f"- Truncated backpropagation holds {min(by_stream):.0f} to {max(by_stream):.0f} MiB at k2 = 50 whatever the "
-            f"length of the stream; a full backward pass in `torch.nn` takes {full[0][1]:.2f} GiB at {full[0][0]} timesteps "
-            f"and {full[-1][1]:.1f} GiB at {full[-1][0]}.",
-            f"- From T = {first['T']} to {last['T']} a step of one layer of width 64 goes from {first['elman_ms']:.1f} to "
-            f"{last['elman_ms']:.1f} ms (Elman), {first['lstm_ms']:.1f} to {last['lstm_ms']:.1f} ms (LSTM) and "
-            f"{first['self_attention_ms']:.1f} to {last['self_attention_ms']:.1f} ms (self-attention in `torch.nn`), one "
-            "seed on one core.",
-        ]
-    )
+    return f"""
+- A translating step (64 ragged pairs, bidirectional LSTM encoder, attention), traced, is
+  {ratio(many["traced_vs_torch_nn"])} times as fast per seed, with {many["R"]} of them, as the same network in plain
+  `torch.nn`, and {ratio(one["traced_vs_torch_nn"])} times with one.
+- The diagnostics at the default schedule take {min(shares):.0%} to {max(shares):.0%} of the time of the steps.
+- Truncated backpropagation holds {min(by_stream):.0f} to {max(by_stream):.0f} MiB at k2 = 50 for streams of
+  {full[0][0]} to {full[-1][0]} timesteps, where a full backward pass in `torch.nn` takes {full[0][1]:.2f} to
+  {full[-1][1]:.1f} GiB.
+- From T = {first["T"]} to {last["T"]} a step of one layer of width 64, one seed on one core, goes from
+  {first["elman_ms"]:.1f} to {last["elman_ms"]:.1f} ms (Elman), {first["lstm_ms"]:.1f} to {last["lstm_ms"]:.1f} ms (LSTM)
+  and {first["self_attention_ms"]:.1f} to {last["self_attention_ms"]:.1f} ms (self-attention in `torch.nn`).
+"""
 
 
 TEXTS: dict[str, Callable[[Latest], str]] = {

@@ -25,7 +25,9 @@ def marginal(rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
 def by_side(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each side, fewest seeds first."""
     ordered = sorted(rows, key=lambda row: row["R"])
-    return {name: [row for row in ordered if row["who"] == who] for name, who in ((HERE, "ours"), (ELSEWHERE, "torch_nn"))}
+    return {
+        name: [row for row in ordered if row["who"] == who] for name, who in ((HERE, "ours"), (ELSEWHERE, "torch_nn"))
+    }
 
 
 def title_of(rows: Sequence[dict[str, Any]]) -> str:
@@ -40,10 +42,12 @@ def title_of(rows: Sequence[dict[str, Any]]) -> str:
 def caption_of(rows: Sequence[dict[str, Any]]) -> str:
     """Return what is drawn: of what network, on what, how often measured."""
     row = rows[0]
-    times = "Measured once" if row["num_rounds"] == 1 else f"Medians of {row['num_rounds']} rounds; bars: lowest to highest"
+    times = (
+        "Measured once" if row["num_rounds"] == 1 else f"Medians of {row['num_rounds']} rounds; bars: lowest to highest"
+    )
     return (
         f"{row['cell'].upper()}, B = {row['B']}, H = {row['H']}, T = {row['T']}; all processes on one core. {times}. "
-        "Time: wall time of all updates, by steps and seeds. Memory: peak resident set of all processes, libraries once."
+        "Time: wall time of all updates, by steps and seeds. Memory: peak resident sets, libraries once."
     )
 
 
@@ -57,7 +61,9 @@ def draw_seeds(rows: Sequence[dict[str, Any]]) -> Figure:
         _draw(time, side, looks[name], [row["ms"] for row in side])
         low, high = ([abs(row[f"{end}_ms"] - row["ms"]) for row in side] for end in ("lowest", "highest"))
         counts = [row["R"] for row in side]
-        time.errorbar(counts, [row["ms"] for row in side], [low, high], fmt="none", ecolor=looks[name].colour, elinewidth=0.8)
+        time.errorbar(
+            counts, [row["ms"] for row in side], [low, high], fmt="none", ecolor=looks[name].colour, elinewidth=0.8
+        )
         _draw(memory, side, looks[name], [row["peak_bytes"] / 2**30 for row in side])
     time.set_title("time per step and seed")
     time.set_ylabel("ms")

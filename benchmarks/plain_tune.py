@@ -7,6 +7,7 @@ travel once, batches are indexed and not loaded, one thread a trial, denormal nu
 from __future__ import annotations
 
 import copy
+import logging
 import tempfile
 from typing import Any
 
@@ -62,7 +63,7 @@ def sweep(splits: dict[str, Split], grid: dict[str, list[Any]], settings: dict[s
     Raises:
         RuntimeError: If a trial failed.
     """
-    ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(train, splits=splits, settings=settings), {"cpu": 1}),
@@ -73,6 +74,6 @@ def sweep(splits: dict[str, Split], grid: dict[str, list[Any]], settings: dict[s
         results = tuner.fit()
         if results.errors:
             raise RuntimeError(f"{len(results.errors)} trials failed, the first of them: {results.errors[0]}")
-        rows = [{**(result.config or {}), **(result.metrics or {})} for result in results]
+        rows = [dict(results[index].metrics or {}) for index in range(len(results))]
     ray.shutdown()
     return rows

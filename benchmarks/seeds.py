@@ -31,25 +31,29 @@ KEEP_FREED_MEMORY = {
 
 def measure_all(num_rounds: int, replicas: tuple[int, ...] = REPLICAS) -> list[dict[str, Any]]:
     """Return a row for each number of seeds, in one process and in one process each; a round measures all of them."""
-    cases = [("ours", R) for R in replicas] + [("torch_nn", R) for R in PROCESSES if R <= max(replicas)]
+    cases = [("ours", R) for R in replicas] + [("torch_nn", R) for R in PROCESSES if max(replicas) >= R]
     found: dict[tuple[str, int], list[dict[str, float]]] = {case: [] for case in cases}
     for _ in range(num_rounds):
         for who, R in cases:
             found[who, R].append(measure(who, R))
     B, H, T = SHAPE
-    print(f"R seeds of an {CELL} (B={B}, H={H}, T={T}) on one core, median of {num_rounds}: here, and torch.nn's R processes")
+    print(f"R seeds of an {CELL} (B={B}, H={H}, T={T}) on one core, median of {num_rounds}: here; torch.nn's processes")
     rows = []
     for (who, R), measured in found.items():
         times = [each["ms"] for each in measured]
+        middle, peak = statistics.median(times), statistics.median(each["peak_bytes"] for each in measured)
         row = {"who": who, "cell": CELL, "B": B, "H": H, "T": T, "R": R, "num_rounds": num_rounds}
-        row |= {"ms": statistics.median(times), "lowest_ms": min(times), "highest_ms": max(times)}
-        rows.append(row | {"peak_bytes": statistics.median(each["peak_bytes"] for each in measured)})
-        print(f"{who:9} {R:4} seeds: {row['ms']:6.2f} ms a step and seed, {rows[-1]['peak_bytes'] / 2**20:7.0f} MiB")
+        rows.append(row | {"ms": middle, "lowest_ms": min(times), "highest_ms": max(times), "peak_bytes": peak})
+        print(f"{who:9} {R:4} seeds: {middle:6.2f} ms a step and seed, {peak / 2**20:7.0f} MiB", flush=True)
     return rows
 
 
 def measure(who: str, num_seeds: int) -> dict[str, float]:
-    """Return milliseconds a step and seed, and the memory of all processes together."""
+    """Return milliseconds a step and seed, and the memory of all processes together.
+
+    Raises:
+        RuntimeError: If a process failed.
+    """
     num_processes, replicas = (1, num_seeds) if who == "ours" else (num_seeds, 1)
     num_steps = max(3, REPLICA_STEPS // num_seeds)
     arguments = [who, CELL, *map(str, (*SHAPE, replicas, num_steps))]

@@ -130,12 +130,12 @@ def run(who: str, workspace: Paths, asked: argparse.Namespace) -> dict[str, Any]
         **found,
         "median_validation_loss": statistics.median(losses),
     }
-    print(f"{who:5} {total_s:6.1f} s, {row['startup_s']:.1f} s of them before training (ray.init {row['ray_init_s']:.1f} s)")
+    print(f"{who:5} {total_s:6.1f} s, {row['startup_s']:.1f} s of them start-up (ray.init {row['ray_init_s']:.1f} s)")
     return row
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the runs, and for each kind the medians of what a minute holds: of all time, and of that after start-up."""
+    """Return the runs, and for each kind the medians of what a minute holds, with start-up and without."""
     summary: dict[str, Any] = {"runs": runs}
     for who in ("ours", "plain"):
         mine = [each for each in runs if each["who"] == who]
@@ -158,7 +158,10 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def describe(measured: dict[str, Any]) -> str:
     """Return the comparison as lines of text."""
     lines = []
-    for who, name in (("ours", "stages/sweep.py, a trial of all seeds"), ("plain", "Ray Tune and torch.nn, a trial per seed")):
+    for who, name in (
+        ("ours", "stages/sweep.py, a trial of all seeds"),
+        ("plain", "Ray Tune and torch.nn, a trial per seed"),
+    ):
         one = measured[who]
         lines.append(
             f"{name}: {one['replicas_per_minute']:.1f} trials x seeds a minute, "
