@@ -141,8 +141,8 @@ def study(latest: Latest) -> str:
     return (
         f"A study of {len(asked['cells'])} cells, {len(asked['learning_rates'])} learning rates and "
         f"{sweep['num_seeds']} seeds at T = {asked['T']}, {asked['num_updates']} updates each, with its diagnostics "
-        f"and tables, makes {ratio(with_it)} times the updates per minute of plain Ray Tune with `torch.nn` and a trial "
-        f"per seed, start-up included ({ratio(without)} times without it)."
+        f"and tables, makes {ratio(with_it)} times the updates per minute of plain Ray Tune with `torch.nn` and a "
+        f"trial per seed, start-up included ({ratio(without)} times without it)."
     )
 
 
@@ -193,8 +193,8 @@ def others(latest: Latest) -> str:
   {full[0][0]} to {full[-1][0]} timesteps, where a full backward pass in `torch.nn` takes {full[0][1]:.2f} to
   {full[-1][1]:.1f} GiB.
 - From T = {first["T"]} to {last["T"]} a step of one layer of width 64, one seed on one core, goes from
-  {first["elman_ms"]:.1f} to {last["elman_ms"]:.1f} ms (Elman), {first["lstm_ms"]:.1f} to {last["lstm_ms"]:.1f} ms (LSTM)
-  and {first["self_attention_ms"]:.1f} to {last["self_attention_ms"]:.1f} ms (self-attention in `torch.nn`).
+  {first["elman_ms"]:.1f} to {last["elman_ms"]:.1f} ms (Elman), {first["lstm_ms"]:.1f} to {last["lstm_ms"]:.1f} ms
+  (LSTM) and {first["self_attention_ms"]:.1f} to {last["self_attention_ms"]:.1f} ms (self-attention in `torch.nn`).
 """
 
 

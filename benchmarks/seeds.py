@@ -1,7 +1,8 @@
 """What the n-th seed costs: R seeds in one process here, beside one process per seed with torch.nn.
 
 Every measurement is made in processes that were started for it, all on the same single core. Processes of torch.nn run
-side by side, so what they cost together is measured, not multiplied. Memory is the peak of the resident set, summed
+side by side, so what they cost together is measured, not multiplied. Time is the processor's, of all processes: what
+else runs on the machine is not in it, but for the caches that are shared. Memory is the peak of the resident set, summed
 over the processes; libraries, which they share, count once. Freed memory is kept for the next step on both sides.
 """
 
@@ -49,7 +50,7 @@ def measure_all(num_rounds: int, replicas: tuple[int, ...] = REPLICAS) -> list[d
 
 
 def measure(who: str, num_seeds: int) -> dict[str, float]:
-    """Return milliseconds a step and seed, and the memory of all processes together.
+    """Return milliseconds of processor time a step and seed, and the memory of all processes together.
 
     Raises:
         RuntimeError: If a process failed.
@@ -71,8 +72,10 @@ def measure(who: str, num_seeds: int) -> dict[str, float]:
     finally:
         for process in processes:
             process.communicate(timeout=60)
-    seconds = max(each["stopped_s"] for each in measured) - min(each["started_s"] for each in measured)
-    return {"ms": 1e3 * seconds / (num_seeds * num_steps), "peak_bytes": together(measured)}
+    return {
+        "ms": 1e3 * sum(each["cpu_s"] for each in measured) / (num_seeds * num_steps),
+        "peak_bytes": together(measured),
+    }
 
 
 def together(processes: list[dict[str, int]]) -> int:

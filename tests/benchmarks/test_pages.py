@@ -61,7 +61,7 @@ ROWS = [
 def test_one_more_seed_costs_the_difference_of_the_largest_numbers() -> None:
     assert pictures.marginal(ROWS[:3]) == (2.0, 8 * 2**20)  # (4 · 2.5 - 2 · 3) / 2 ms
     assert pictures.title_of(ROWS) == (
-        "One more seed: 2.0 ms a step and 8 MiB here, 7.0 ms and 200 MiB in a process of its own"
+        "One more seed: 2.0 ms a step and 8 MiB here; at best 5.0 ms and 200 MiB as a process of its own"
     )
 
 
