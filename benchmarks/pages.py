@@ -7,6 +7,8 @@ has a number of a measurement in it, so that a new measurement is one command an
 from __future__ import annotations
 
 import re
+import statistics
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,36 @@ def main() -> None:
 
 def filled(text: str, latest: Latest) -> str:
     """Return a page with what was measured last in its places."""
-    return SLOT.sub(lambda slot: f"{slot[1]}{TEXTS[slot['name']](latest).strip()}\n{slot[3]}", text)
+    return SLOT.sub(lambda slot: f"{slot[1]}{wrapped(TEXTS[slot['name']](latest))}\n{slot[3]}", text)
+
+
+def wrapped(text: str) -> str:
+    """Return paragraphs and items of lists in lines as long as the pages'; tables and pictures as they are."""
+    return "\n\n".join(part if part[0] in "|!" else _filled_paragraph(part) for part in text.split("\n\n"))
+
+
+def _filled_paragraph(text: str) -> str:
+    items = re.split(r"\n(?=- )", text)
+    return "\n".join(
+        textwrap.fill(
+            " ".join(item.split()),
+            120,
+            subsequent_indent="  " if item.startswith("- ") else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for item in items
+    )
+
+
+def share(value: float) -> str:
+    """Return a share in per cent."""
+    return f"{100 * value:.0f} %"
+
+
+def medians(num_rounds: int, of: str) -> str:
+    """Return of how many rounds numbers are the medians."""
+    return f"Medians of {num_rounds} {of}" if num_rounds > 1 else "Measured once"
 
 
 def ratio(value: float) -> str:
@@ -77,7 +108,7 @@ def ratios(latest: Latest) -> str:
     header.append(f"hand-unrolled loop, {replicas[len(replicas) // 2]} seeds")
     kernels = " and ".join(sorted({row["kernel"] for row in steps["rows"]}))
     said = f"{cells}, engine: {kernels}. {machine(steps)}; one thread."
-    said += f" Medians of {steps['rows'][0]['num_repeats']} rounds."
+    said += f" {medians(steps['rows'][0]['num_repeats'], 'rounds')}."
     return f"{table(header, rows)}\n\n{said}"
 
 
@@ -168,10 +199,10 @@ def sweeps(latest: Latest) -> str:
         ]
         for who, name in names.items()
     ]
-    share = [run["diagnostics_time_share"] for run in sweep["runs"] if run["who"] == "ours"]
+    taken = statistics.median(run["diagnostics_time_share"] for run in sweep["runs"] if run["who"] == "ours")
     said = (
-        f"Medians of {sweep['num_rounds']} alternating sweeps of each kind; {machine(sweep)}. Diagnostics took "
-        f"{min(share):.0%} to {max(share):.0%} of a trial's time here; the plain sweep has none."
+        f"{medians(sweep['num_rounds'], 'sweeps of each kind')}; {machine(sweep)}. Diagnostics took {share(taken)} of "
+        "a trial's time here; the plain sweep has none."
     )
     return f"{table(header, rows)}\n\n{study(latest)}\n\n{said}"
 
@@ -184,18 +215,17 @@ def others(latest: Latest) -> str:
     by_stream = [row["peak_bytes"] / 2**20 for row in rows if (row["who"], row["backward_length"]) == ("ours", 50)]
     full = [(row["stream"], row["peak_bytes"] / 2**30) for row in rows if row["who"] != "ours"]
     first, last = latest["sequential"]["rows"][0], latest["sequential"]["rows"][-1]
-    return f"""
+    return f"""\
 - A translating step (64 ragged pairs, bidirectional LSTM encoder, attention), traced, is
   {ratio(many["traced_vs_torch_nn"])} times as fast per seed, with {many["R"]} of them, as the same network in plain
   `torch.nn`, and {ratio(one["traced_vs_torch_nn"])} times with one.
-- The diagnostics at the default schedule take {min(shares):.0%} to {max(shares):.0%} of the time of the steps.
+- The diagnostics at the default schedule take {share(min(shares))} to {share(max(shares))} of the time of the steps.
 - Truncated backpropagation holds {min(by_stream):.0f} to {max(by_stream):.0f} MiB at k2 = 50 for streams of
   {full[0][0]} to {full[-1][0]} timesteps, where a full backward pass in `torch.nn` takes {full[0][1]:.2f} to
   {full[-1][1]:.1f} GiB.
 - From T = {first["T"]} to {last["T"]} a step of one layer of width 64, one seed on one core, goes from
   {first["elman_ms"]:.1f} to {last["elman_ms"]:.1f} ms (Elman), {first["lstm_ms"]:.1f} to {last["lstm_ms"]:.1f} ms
-  (LSTM) and {first["self_attention_ms"]:.1f} to {last["self_attention_ms"]:.1f} ms (self-attention in `torch.nn`).
-"""
+  (LSTM) and {first["self_attention_ms"]:.1f} to {last["self_attention_ms"]:.1f} ms (self-attention in `torch.nn`)."""
 
 
 TEXTS: dict[str, Callable[[Latest], str]] = {

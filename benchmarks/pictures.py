@@ -14,12 +14,11 @@ HERE, ELSEWHERE = "all seeds in one process, as trained here", "torch.nn, a proc
 
 
 def marginal(rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """Return what one more seed costs at the largest numbers measured: milliseconds a step, and bytes."""
-    before, last = sorted(rows, key=lambda row: row["R"])[-2:]
-    more = last["R"] - before["R"]
-    return (last["R"] * last["ms"] - before["R"] * before["ms"]) / more, (
-        last["peak_bytes"] - before["peak_bytes"]
-    ) / more
+    """Return what one more seed costs, on the way from the fewest to the most: milliseconds a step, and bytes."""
+    first, *_, last = sorted(rows, key=lambda row: row["R"])
+    more = last["R"] - first["R"]
+    milliseconds = last["R"] * last["ms"] - first["R"] * first["ms"]
+    return milliseconds / more, (last["peak_bytes"] - first["peak_bytes"]) / more
 
 
 def by_side(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -31,7 +30,7 @@ def by_side(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def title_of(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the finding: what one more seed costs on either side; of processes the time of those that disturb least."""
+    """Return the finding: what one more seed costs; of processes, the time of those that disturb each other least."""
     here, there = by_side(rows).values()
     (here_ms, here_bytes), (_, there_bytes), there_ms = marginal(here), marginal(there), min(row["ms"] for row in there)
     return (

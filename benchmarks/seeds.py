@@ -2,7 +2,7 @@
 
 Every measurement is made in processes that were started for it, all on the same single core. Processes of torch.nn run
 side by side, so what they cost together is measured, not multiplied. Time is the processor's, of all processes: what
-else runs on the machine is not in it, but for the caches that are shared. Memory is the peak of the resident set, summed
+else runs on the machine is not in it, but for the caches that it shares. Memory is the peak of the resident set, summed
 over the processes; libraries, which they share, count once. Freed memory is kept for the next step on both sides.
 """
 

@@ -40,6 +40,16 @@ def test_ratios_have_two_digits(value: float, printed: str) -> None:
     assert pages.ratio(value) == printed
 
 
+def test_paragraphs_and_lists_are_wrapped_and_tables_are_not() -> None:
+    table = pages.table(["word"], [["long " * 40]])
+    paragraph, listed, same = pages.wrapped(
+        "\n\n".join(["word " * 40, "- one\n  more\n- " + "two " * 40, table])
+    ).split("\n\n")
+    assert max(map(len, paragraph.splitlines())) <= 120
+    assert [line[:5] for line in listed.splitlines()] == ["- one", "- two", "  two"]
+    assert same == table
+
+
 def row(who: str, R: int, ms: float, mebibytes: float) -> dict[str, Any]:
     shape = {"cell": "lstm", "B": 32, "H": 32, "T": 200, "num_rounds": 3}
     return shape | {
@@ -58,8 +68,8 @@ ROWS = [
 ]  # fmt: skip
 
 
-def test_one_more_seed_costs_the_difference_of_the_largest_numbers() -> None:
-    assert pictures.marginal(ROWS[:3]) == (2.0, 8 * 2**20)  # (4 · 2.5 - 2 · 3) / 2 ms
+def test_one_more_seed_costs_the_difference_from_the_fewest_to_the_most() -> None:
+    assert pictures.marginal(ROWS[:3]) == (2.0, 8 * 2**20)  # (4 · 2.5 - 4) / 3 ms
     assert pictures.title_of(ROWS) == (
         "One more seed: 2.0 ms a step and 8 MiB here; at best 5.0 ms and 200 MiB as a process of its own"
     )
