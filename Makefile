@@ -9,10 +9,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup try repro replicate test check selftest coverage format bench docs site clean
+.PHONY: help setup try repro replicate test check selftest coverage format bench bench-sweep docs site clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 setup: $(READY)  ## Make .venv with everything in it
 
@@ -55,8 +55,11 @@ format: $(READY)  ## Put the code into its one format
 replicate: $(READY)  ## Train the published protocols at their published size (about forty minutes on 2 cores)
 	python stages/replicate.py
 
-bench: $(READY)  ## Time the recurrences against torch.nn and a hand-unrolled loop, side by side
+bench: $(READY)  ## Time the recurrences against torch.nn and a hand-unrolled loop, and what a seed costs
 	python -m benchmarks
+
+bench-sweep: $(READY)  ## Time a small study against plain Ray Tune with torch.nn, a trial per seed
+	python -m benchmarks.sweep
 
 docs: $(READY)  ## Build the documentation into site/; a broken link is an error
 	mkdocs build --strict

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contenders import batch, ours
+from benchmarks.contenders import ours
+from benchmarks.plain import batch
 from benchmarks.timing import time_side_by_side
 
 WIDTH, BATCH, LENGTHS = 64, 16, (64, 128, 256, 512)

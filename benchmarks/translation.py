@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from benchmarks.contenders import Step
+from benchmarks.plain import Step
 from benchmarks.timing import time_side_by_side
 from pipeline.core.attention.score import Dot
 from pipeline.core.clipping import clip_by_global_norm

@@ -86,9 +86,9 @@ def test_every_path_that_is_named_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_that_is_named_exists(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
     text = SNIPPET.sub("", text_of(page))
-    assert set(re.findall(r"(?:`| {4})make ([a-z]+)", text)) <= targets
+    assert set(re.findall(r"(?:`| {4})make ([a-z-]+)", text)) <= targets
     for script in re.findall(r"python ([\w/]+\.py)", text):
         assert (ROOT / script).is_file(), script
 
