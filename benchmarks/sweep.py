@@ -36,9 +36,9 @@ CELLS, LEARNING_RATES, LENGTH = ("elman", "gru", "lstm"), (0.003, 0.01), 100
 def main(arguments: list[str] | None = None) -> None:
     """Run both sweeps by turns, print what they made of a minute, and keep it in benchmarks/latest.json."""
     parser = argparse.ArgumentParser(description="Replica-updates per minute of a small study, here and with torch.nn.")
-    parser.add_argument("--rounds", type=int, default=3, help="sweeps of each kind")
-    parser.add_argument("--updates", type=int, default=500, help="optimiser updates of every seed")
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=2, help="sweeps of each kind")
+    parser.add_argument("--updates", type=int, default=1000, help="optimiser updates of every seed")
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--workspace", type=Path, default=ROOT / ".bench", help="made anew")
     asked = parser.parse_args(arguments)
     workspace = lay_out(asked.workspace, asked.updates, asked.seeds)
