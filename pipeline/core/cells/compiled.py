@@ -2,7 +2,8 @@
 
 One replica at a time, float32: its pre-activations of a timestep stay in the first cache, the recurrent product runs
 over packed panels of the weights, and the pointwise step is vectorised by the compiler, for whatever the processor has.
-A sum is always added in the same order, whatever the size of the batch or the number of timesteps.
+A sum over units or inputs is always added in the same order, whatever the batch; one over timesteps and examples, in
+pieces that depend on both.
 
 The library lies in a cache folder under a name made of its source, the compiler and the processor: nothing is compiled
 twice, and none is used on a processor for which it was not made. Without a compiler the eager loops run.
@@ -43,6 +44,9 @@ FLAGS = ("-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-f
 NATIVE = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ("-mcpu=native",), ())
 """What makes a compiler use all that the processor has; the first that it accepts is taken."""
 
+LIMIT_S = 120
+"""For one run of the compiler, which takes one second."""
+
 EXPRESSIONS = {
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
@@ -51,8 +55,8 @@ EXPRESSIONS = {
     "div": "{0} / {1}",
     "neg": "-{0}",
     "abs": "fabsf({0})",
-    "sign": "({0} > 0) - ({0} < 0)",
-    "sgn": "({0} > 0) - ({0} < 0)",
+    "sign": "{0} != {0} ? {0} : ({0} > 0) - ({0} < 0)",
+    "sgn": "{0} != {0} ? {0} : ({0} > 0) - ({0} < 0)",
     "square": "{0} * {0}",
     "reciprocal": "1.0f / {0}",
     "sqrt": "sqrtf({0})",
@@ -228,13 +232,13 @@ LOOPS = """
 enum {{ BLOCKS = {blocks}, FED_BY_H = {fed_by_h}, FED_BY_X = {fed_by_x}, FEEDING = {feeding} }};
 enum {{ STATES = {states}, KEPT = {kept} }};
 
-/* Timesteps whose gradients are added to those of the weights at once. */
+/* Examples, of as many timesteps as that takes, whose gradients are added to those of the weights at once. */
 enum {{ EXAMPLES_AT_ONCE = 128 }};
 
 static long rounded_up(long n, long to) {{ return (n + to - 1) / to * to; }}
 
 static long timesteps_at_once(long T, long B) {{
-    long n = EXAMPLES_AT_ONCE / B;
+    long n = EXAMPLES_AT_ONCE / (B ? B : 1);
     return n < 1 ? 1 : n > T ? T : n;
 }}
 
@@ -438,15 +442,22 @@ def _body(graph: fx.Graph, given: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def _type(node: fx.Node) -> str:
-    return "int" if node.meta["val"].dtype == torch.bool else "float"
+    return "int" if getattr(node.meta["val"], "dtype", None) == torch.bool else "float"
 
 
 def _expression(node: fx.Node, names: dict[fx.Node, str]) -> str:
-    defaults = [argument.default_value for argument in node.target._schema.arguments[len(node.args) :]]  # type: ignore[union-attr]
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        raise CompiledError(f"the operation {node.target} has no form in C")
+    defaults = [argument.default_value for argument in schema.arguments[len(node.args) :]]
     operands = [names[arg] if isinstance(arg, fx.Node) else arg for arg in (*node.args, *defaults)]
-    if operation(node) == "pow" and operands[1] == 2:
-        return f"{operands[0]} * {operands[0]}"
-    if operation(node) not in EXPRESSIONS or node.kwargs.get("alpha", 1) != 1:
+    if operation(node) == "pow" and operands[1] in {1, 2}:
+        return " * ".join([str(operands[0])] * int(operands[1]))
+    named = {
+        argument.name: operand for argument, operand in zip(schema.arguments, operands, strict=False)
+    } | node.kwargs
+    plain = named.get("alpha", 1) == 1 and named.get("rounding_mode") is None
+    if operation(node) not in EXPRESSIONS or not plain or not isinstance(node.meta["val"], Tensor):
         raise CompiledError(f"the operation {node.target} has no form in C")
     numbers = [_literal(each) for each in operands if isinstance(each, str | float | int)]
     return EXPRESSIONS[operation(node)].format(*numbers)
@@ -507,7 +518,12 @@ def library_of(source: str, folder: Path | None = None) -> Path:
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the compiler alone
+    try:
+        return subprocess.run(  # noqa: S603 - the compiler alone
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise CompiledError(f"{command[0]} took more than {LIMIT_S} s") from None
 
 
 @functools.cache
@@ -522,6 +538,8 @@ def _compile(cc: str, source: str, library: Path) -> None:
         for native in NATIVE:
             run = _run(cc, *FLAGS, *native, str(written), "-o", str(made), "-lm")
             if run.returncode == 0:
+                with made.open("rb") as file:
+                    os.fsync(file.fileno())
                 os.replace(made, library)
                 return
     raise CompiledError(f"{cc} failed: {run.stderr.strip()}")
@@ -532,13 +550,16 @@ class Compiled:
 
     name = "compiled"
 
-    def __init__(self, library: Path) -> None:
+    def __init__(self, library: Path, derivation: Derivation, num_feeding: int) -> None:
+        self._num_blocks, self._num_per_unit = derivation.num_blocks, derivation.num_per_unit
+        self._num_feeding = num_feeding
         self._loops = ctypes.CDLL(str(library))
         for name, result in (("scratch_size", ctypes.c_long), ("forward", None), ("backward", None)):
             getattr(self._loops, name).restype = result
 
     def forward(self, run: Run, taps: Sequence[Tensor | None]) -> None:  # noqa: D102
-        sizes, x, weight = _sizes(run), _by_rows(run.x), run.weight.contiguous()
+        self._check(run, taps)
+        sizes, x, weight, per_unit = _sizes(run), _by_rows(run.x), run.weight.contiguous(), run.per_unit.contiguous()
         given = [_by_rows(tap) for tap in taps if tap is not None]
 
         def one(r: int, scratch: Tensor) -> None:
@@ -547,7 +568,7 @@ class Compiled:
                 _pointer(weight, r),
                 _pointer(x, r),
                 *_strides(x),
-                _pointer(run.per_unit, r),
+                _pointer(per_unit, r),
                 _pointer(run.kept, r),
                 _pointers(run.states, r),
                 _pointers(given, r) if given else None,
@@ -558,7 +579,7 @@ class Compiled:
         self._on_every_replica(one, len(x), sizes)
 
     def backward(self, run: Run, grads: Gradients) -> None:  # noqa: D102
-        sizes, x, weight = _sizes(run), _by_rows(run.x), run.weight.contiguous()
+        sizes, x, weight, per_unit = _sizes(run), _by_rows(run.x), run.weight.contiguous(), run.per_unit.contiguous()
         direct = [None if grad is None else _by_rows(grad) for grad in grads.direct]
         threshold = ctypes.c_double(-1.0 if grads.state_threshold is None else grads.state_threshold)
 
@@ -568,7 +589,7 @@ class Compiled:
                 _pointer(weight, r),
                 _pointer(x, r),
                 *_strides(x),
-                _pointer(run.per_unit, r),
+                _pointer(per_unit, r),
                 _pointer(run.kept, r),
                 _pointers(run.states, r),
                 _pointers(direct, r),
@@ -584,13 +605,32 @@ class Compiled:
 
         self._on_every_replica(one, len(x), sizes)
 
+    def _check(self, run: Run, taps: Sequence[Tensor | None]) -> None:
+        """Check what torch would check, and C does not.
+
+        Raises:
+            ValueError: If sizes, precisions or devices do not go together.
+        """
+        (R, T, B, D), H = run.x.shape, run.states[0].shape[-1]
+        sizes: list[tuple[Tensor, tuple[int, ...]]] = [
+            (run.weight, (R, self._num_blocks * H, self._num_feeding * H + D + 1))
+        ]
+        sizes += [(run.per_unit, (R, self._num_per_unit, H))] if self._num_per_unit else []
+        sizes += [(tap, (R, T, B, H)) for tap in taps if tap is not None]
+        for tensor, shape in sizes:
+            if (tuple(tensor.shape), tensor.dtype, tensor.device) != (shape, run.x.dtype, run.x.device):
+                raise ValueError(
+                    f"expected a tensor of the shape {shape}, {run.x.dtype} on {run.x.device}, as the inputs have it; "
+                    f"got {tuple(tensor.shape)}, {tensor.dtype} on {tensor.device}"
+                )
+
     def _on_every_replica(
         self, work: Callable[[int, Tensor], None], num_replicas: int, sizes: tuple[ctypes.c_long, ...]
     ) -> None:
         size, threads = self._loops.scratch_size(*sizes), min(torch.get_num_threads(), num_replicas)
 
         def share(first: int) -> None:
-            scratch = torch.empty(size)
+            scratch = torch.empty(size, dtype=torch.float32, device="cpu")
             for r in range(first, num_replicas, threads):
                 work(r, scratch)
 
@@ -611,7 +651,7 @@ def _by_rows(tensor_RTBF: Tensor) -> Tensor:
     """Return the tensor so that its last dimension is contiguous; one number expanded over all stays one row."""
     if tensor_RTBF.stride(-1) == 1 or tensor_RTBF.shape[-1] == 1:
         return tensor_RTBF
-    if not any(tensor_RTBF.stride()):
+    if tensor_RTBF.numel() and not any(tensor_RTBF.stride()):
         return tensor_RTBF[0, 0, 0].contiguous().expand_as(tensor_RTBF)
     return tensor_RTBF.contiguous()
 
@@ -648,10 +688,24 @@ def _pointers(tensors: Sequence[Tensor | None], r: int) -> Any:
 def engine(derivation: Derivation, num_fed_by_h: int, num_fed_by_x: int, num_feeding: int) -> Compiled | None:
     """Return the compiled loops of a cell; None where they cannot be had, after one line on what that costs."""
     try:
-        return Compiled(library_of(source_of(derivation, num_fed_by_h, num_fed_by_x, num_feeding)))
+        library = library_of(source_of(derivation, num_fed_by_h, num_fed_by_x, num_feeding))
+        return _loaded(library, derivation, num_feeding)
     except (RuntimeError, OSError) as error:  # no compiler, a step without a form in C, nowhere to keep the library
         _warn_once(str(error))
         return None
+
+
+def _loaded(library: Path, derivation: Derivation, num_feeding: int) -> Compiled:
+    """Return the loops of a library; one that is broken is taken out of the cache, for the next process to make anew.
+
+    Raises:
+        CompiledError: If it is broken.
+    """
+    try:
+        return Compiled(library, derivation, num_feeding)
+    except (OSError, AttributeError) as error:
+        library.unlink(missing_ok=True)
+        raise CompiledError(f"{library} is broken and was removed: {error}") from error
 
 
 @functools.cache

@@ -60,7 +60,10 @@ def derive(step: Callable[..., tuple[Tensor, ...]], num_blocks: int, num_per_uni
     example = [
         torch.full((2,), 0.5, dtype=torch.float32, device="cpu") for _ in range(num_inputs + 2 * num_states)
     ]  # each its own: the tracer tells by it
-    plain = _traced(step, example[:num_inputs])
+    plain = _traced(step, example[:num_inputs], frozenset({"alias"}))  # a detach says what is to be differentiated
+    for node in plain.nodes:
+        if operation(node).endswith("_"):
+            raise ValueError(f"expected a step that changes nothing in place, got one with {node.target}")
     _free_constants(plain, inputs_of(plain)[-1])
     _tap(plain, num_states)
     stepped = fx.GraphModule({}, plain)
@@ -91,11 +94,15 @@ def derive(step: Callable[..., tuple[Tensor, ...]], num_blocks: int, num_per_uni
     )
 
 
-def _traced(function: Callable[..., tuple[Tensor, ...]], example: Sequence[Tensor]) -> fx.Graph:
-    """Return the graph of a function, without copies and without what no output needs."""
+def _traced(
+    function: Callable[..., tuple[Tensor, ...]],
+    example: Sequence[Tensor],
+    copies: frozenset[str] = frozenset({"detach", "clone", "alias"}),
+) -> fx.Graph:
+    """Return the graph of a function, without the operations in `copies` and without what no output needs."""
     graph = make_fx(lambda *values: tuple(function(*values)))(*example).graph
     for node in list(graph.nodes):
-        if operation(node) in {"detach", "clone", "alias"}:
+        if operation(node) in copies:
             node.replace_all_uses_with(node.args[0])
     graph.eliminate_dead_code()
     return graph
@@ -191,7 +198,8 @@ def _kept(behind: set[fx.Node], found: Sequence[fx.Node], known: set[fx.Node]) -
         seen.add(node)
         if node in known:
             continue
-        if node in behind or (node.op != "placeholder" and operation(node) in CHEAP):
+        cheap = node.op != "placeholder" and (operation(node) in CHEAP or node.meta["val"].dtype == torch.bool)
+        if node in behind or cheap:
             todo += node.all_input_nodes
         else:
             kept.add(node)

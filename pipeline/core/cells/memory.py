@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
+import weakref
+from collections import deque
 
 import torch
 from torch import Tensor
@@ -30,7 +32,7 @@ _LIBC = ctypes.CDLL(None)
 
 
 class Loan:
-    """Uninitialised memory on a CPU that goes back when this object does, to be lent again.
+    """Uninitialised memory on a CPU that goes back when the last tensor that shares it does, to be lent again.
 
     What lies idle and what is lent are together never more than was once lent at a time.
 
@@ -42,20 +44,21 @@ class Loan:
     _lock = threading.Lock()
     _idle: list[Tensor] = []
     _lent = _most_lent = 0
+    _returned = deque[Tensor]()  # filled without the lock: the garbage collector may return memory at any moment
 
     def __init__(self, like: Tensor, *shape: int) -> None:
         num_bytes = torch.Size(shape).numel() * like.element_size()
         with Loan._lock:
+            while Loan._returned:
+                Loan._idle.append(Loan._returned.popleft())
+                Loan._lent -= Loan._idle[-1].nbytes
             fitting = [index for index, memory in enumerate(Loan._idle) if memory.nbytes == num_bytes]
-            empty = torch.empty(0, dtype=torch.uint8)
-            self._memory = Loan._idle.pop(fitting[-1]) if fitting else new(empty, num_bytes)
-            Loan._lent += self._memory.nbytes
+            empty = torch.empty(0, dtype=torch.uint8, device="cpu")
+            memory = Loan._idle.pop(fitting[-1]) if fitting else new(empty, num_bytes)
+            Loan._lent += memory.nbytes
             Loan._most_lent = max(Loan._most_lent, Loan._lent)
-            while Loan._lent + sum(memory.nbytes for memory in Loan._idle) > Loan._most_lent:
+            while Loan._lent + sum(idle.nbytes for idle in Loan._idle) > Loan._most_lent:
                 Loan._idle.pop(0)
-        self.tensor = self._memory.view(like.dtype).view(shape)
-
-    def __del__(self) -> None:
-        with Loan._lock:
-            Loan._lent -= self._memory.nbytes
-            Loan._idle.append(self._memory)
+        lent = memory.numpy()  # every tensor that shares the memory, whoever has it, holds this array
+        weakref.finalize(lent, Loan._returned.append, memory).atexit = False
+        self.tensor = torch.from_numpy(lent).view(like.dtype).view(shape)

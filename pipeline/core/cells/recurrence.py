@@ -69,7 +69,7 @@ class Gradients:
         total: Out: dL/ds_t of each state, (R, T, B, H), or None where it is not wanted.
         start: Out: of each state before the first timestep, (R, B, H).
         x: Out: (R, T, B, D), or None where it is not wanted.
-        weight: Out: of the fused weights; zeros before.
+        weight: Out: of the fused weights; zeros before. Where a state or x does not feed a row, any number may stand.
         per_unit: Out; zeros before.
     """
 
@@ -126,7 +126,7 @@ class Eager:
         (R, num_timesteps, B, D), (_, G, _), H = run.x.shape, run.weight.shape, run.states[0].shape[-1]
         first_x = G - len(self._cell.fed_by_x) * H
         carried = [start.zero_() for start in grads.start]
-        piece = max(1, PIECE_BYTES // (B * G * run.x.element_size()))  # of one replica's size, however many there are
+        piece = max(1, PIECE_BYTES // max(1, B * G * run.x.element_size()))  # of one replica's size, however many
         for stop in range(num_timesteps, 0, -piece):
             now = slice(max(0, stop - piece), stop)
             grad_RNBG = run.x.new_empty(R, now.stop - now.start, B, G)
@@ -142,7 +142,7 @@ class Eager:
             grads.weight[:, :, -1] += grad_RMG.sum(dim=1)
             if grads.x is not None:
                 weight_x = run.weight[:, first_x:, -1 - D : -1]
-                grads.x[:, now] = torch.bmm(grad_RMG[:, :, first_x:], weight_x).unflatten(1, (-1, B))
+                grads.x[:, now] = torch.bmm(grad_RMG[:, :, first_x:], weight_x).unflatten(1, (now.stop - now.start, B))
 
     def _step_back(self, t: int, run: Run, grads: Gradients, carried: Sequence[Tensor], grad_a_RBG: Tensor) -> None:
         """Go back through timestep t: fill the gradient of its pre-activations, and carry that of the states on."""
@@ -164,7 +164,9 @@ class Eager:
         for trace, grad in zip(grads.total, of_taps, strict=True):
             if trace is not None:
                 trace[:, t] = grad
-        for carry, grad in zip(carried, of_before, strict=True):
+        # a gradient may be one of those that came in, as it is, and these are written over
+        apart = [grad.clone() if any(grad is carry for carry in carried) else grad for grad in of_before]
+        for carry, grad in zip(carried, apart, strict=True):
             carry.copy_(grad)
         for carry, weight in zip(carried, self._weights_h(run), strict=False):
             carry.baddbmm_(grad_a_RBG.narrow(2, 0, weight.shape[1]), weight)
@@ -237,11 +239,10 @@ class Call:
         return tuple(state[:, 1:] for state in states)
 
     def _room(self, like: Tensor, *shape: int) -> Tensor:
-        """Return memory for what is kept: on a CPU lent until this call is forgotten, with the graph that it is of."""
-        if like.device.type != "cpu":
+        """Return memory for what is kept: on a CPU lent for as long as autograd, or whoever, has it."""
+        if like.device.type != "cpu" or not torch.Size(shape).numel():
             return like.new_empty(shape)
-        self._loan = Loan(like, *shape)
-        return self._loan.tensor
+        return Loan(like, *shape).tensor
 
     def backward(
         self, kept: Tensor, direct: Sequence[Tensor | None], x_needed: bool, totals_needed: Sequence[bool]
@@ -256,8 +257,8 @@ class Call:
             total=[new(state, *direct_shape) if needed else None for state, needed in totals],
             start=[state.new_empty(R, B, H) for state in run.states],
             x=new(run.x, *run.x.shape) if x_needed else None,
-            weight=torch.zeros_like(run.weight),
-            per_unit=torch.zeros_like(run.per_unit),
+            weight=run.weight.new_zeros(run.weight.shape),
+            per_unit=run.per_unit.new_zeros(run.per_unit.shape),
         )
         self.engine.backward(run, grads)
         return grads

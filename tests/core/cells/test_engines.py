@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 
 from pipeline.core.cells import CELLS, Cell, States, compiled, memory, recurrence
 from pipeline.core.cells.cell import H_AND_X, Named, Stepped
 from pipeline.core.cells.compiled import CompiledError, library_of, source_of
 from pipeline.core.cells.recurrence import Call, Recurrence, kernel_of
+from pipeline.core.cells.stack import RecurrentStack
 from tests.test_architecture import ROOT
 
 POINTWISE = [name for name, cell in CELLS.items() if cell.whole_step is None]
@@ -45,8 +50,8 @@ class Case:
             ]  # n is what the sLSTM divides by: a sum of exponentials
         self.grads = [randn(*shape, seed=12 + s) for s, _ in enumerate(cell.states)]
 
-    def run(self, dtype: torch.dtype, state_threshold: float | None = None) -> list[Tensor]:
-        """Return every state, and the gradients of x, of every parameter, first state and tap."""
+    def run(self, dtype: torch.dtype, state_threshold: float | None = None, engine: bool = True) -> list[Tensor]:
+        """Return every state, and the gradients of x, of every parameter, first state and tap; by autograd or not."""
         x, *rest = (each.to(dtype).requires_grad_() for each in (self.x, *self.named.values(), *self.start, *self.taps))
         parameters, (start, taps) = rest[: len(self.named)], _halves(rest[len(self.named) :])
 
@@ -54,8 +59,17 @@ class Case:
             return self.cell.fused(self.cell.weights(dict(zip(self.named, values, strict=True))))
 
         weight, per_unit = torch.vmap(fused)(*parameters)
-        per_unit = per_unit.reshape(len(x), -1, start[0].shape[-1])
+        per_unit = per_unit.reshape(len(x), len(self.cell.per_unit), start[0].shape[-1])
         states = Recurrence.apply(Call(self.cell, True, state_threshold), x, weight, per_unit, *start, *taps)
+        if not engine:
+            weights = [
+                self.cell.weights(dict(zip(self.named, each, strict=True))) for each in zip(*parameters, strict=True)
+            ]
+            unrolled = [
+                self.cell.unroll_flat(x[r], *(s[r] for s in start), *(tap[r] for tap in taps), *weights[r])
+                for r in range(len(x))
+            ]
+            states = tuple(torch.stack(each) for each in zip(*unrolled, strict=True))
         found = torch.autograd.grad(states, [x, *rest], [each.to(dtype) for each in self.grads], allow_unused=True)
         return [*states, *(torch.zeros(1) if each is None else each for each in found)]
 
@@ -183,6 +197,99 @@ def test_a_state_that_is_changed_in_place_is_found_out() -> None:
         h.mul_(2.0)
 
 
+@needs_compiler
+@pytest.mark.parametrize(
+    ("what", "other"),
+    [
+        ("x", lambda x: x[..., :2]),
+        ("x", lambda x: x.double()),
+        ("taps", lambda taps: [tap[:, :1] for tap in taps]),
+        ("taps", lambda taps: [tap.double() for tap in taps]),
+        ("start", lambda start: [state[..., :3] for state in start]),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_c_sees_it(
+    what: str, other: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(CELLS["lstm_peephole"], 3, 5, 4)
+    parameters = {name: each.clone() for name, each in case.named.items()}
+    weight, per_unit = torch.vmap(lambda named: case.cell.fused(case.cell.weights(named)))(parameters)
+    given = {"x": case.x, "start": case.start, "taps": case.taps}
+    given[what] = other(given[what])
+    call = Call(case.cell, True, None)
+    engine = compiled.engine(case.cell.derivation, 4, 4, 1)
+    monkeypatch.setattr(recurrence, "engine_of", lambda cell, like: engine)
+    with pytest.raises((ValueError, RuntimeError), match=r"expected a tensor of the shape|size of tensor"):
+        call.forward(given["x"], weight, per_unit, given["start"], given["taps"])
+
+
+@needs_compiler
+@pytest.mark.parametrize("sizes", [(0, 5, 2, 7), (3, 5, 0, 7), (3, 5, 2, 0)])
+def test_no_examples_no_inputs_and_no_timesteps_are_no_accident(sizes: tuple[int, int, int, int]) -> None:
+    B, H, D, num_timesteps = sizes
+    case = Case(CELLS["gru"], B, H, D, num_timesteps=num_timesteps)
+    close(case.run(torch.float32), case.run(torch.float64), 1e-5)
+
+
+@needs_compiler
+def test_another_default_precision_changes_nothing() -> None:
+    case = Case(CELLS["lstm"], 3, 17, 2)
+    expected = case.run(torch.float32)
+    try:
+        torch.set_default_dtype(torch.float16)
+        found = case.run(torch.float32)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@needs_compiler
+def test_parameters_of_units_may_lie_in_any_order_of_memory() -> None:
+    case = Case(CELLS["lstm_peephole"], 3, 5, 2)
+    expected = case.run(torch.float32)
+    case.named["weight_u"] = case.named["weight_u"].transpose(1, 2).contiguous().transpose(1, 2)
+    assert all(torch.equal(a, b) for a, b in zip(case.run(torch.float32), expected, strict=True))
+
+
+# Steps as users may write them
+
+
+def a_cell(step: Callable[[Any, Any], tuple[Tensor, ...]], num_states: int = 2) -> Cell:
+    """A cell with one gate z, of states h, c and so on."""
+    names = ("h", "c", "n", "m")[:num_states]
+    return Cell(gates={"z": H_AND_X}, states=names, pointwise=lambda a, s: (step(a, s), {}))
+
+
+STEPS: dict[str, Callable[[Any, Any], tuple[Tensor, ...]]] = {
+    "a state that is handed on": lambda a, s: (torch.tanh(a.z) + s.c, s.h),
+    "a state that is the other's": lambda a, s: (s.c.clone(), torch.tanh(a.z) + s.h),
+    "a delay line": lambda a, s: (torch.tanh(a.z) + s.n, s.h, s.c),
+    "a straight-through estimator": lambda a, s: (a.z + (torch.sign(a.z) - a.z).detach() + s.h.detach(), a.z * s.c),
+    "a copy of a block": lambda a, s: ((h := a.z.clone()), torch.tanh(h) + s.c),
+    "a condition that is kept": lambda a, s: (a.z.clamp(-1, 1), torch.where((a.z > 0) & (s.c > 0), a.z, s.c)),
+    "more subtracted": lambda a, s: (torch.rsub(torch.tanh(a.z), 2.0, alpha=0.3), s.c + a.z),
+    "rounded down": lambda a, s: (torch.tanh(a.z) + torch.div(s.c.detach(), 0.3, rounding_mode="floor"), a.z * s.c),
+    "two results at once": lambda a, s: (torch.nn.functional.logsigmoid(a.z), a.z + s.c),
+    "a square": lambda a, s: (torch.tanh(a.z) ** 2, s.c * a.z),
+}
+
+
+@pytest.mark.parametrize("what", STEPS)
+def test_a_step_as_users_write_it_has_the_gradients_of_autograd(what: str) -> None:
+    num_states = 3 if what == "a delay line" else 2
+    case = Case(a_cell(STEPS[what], num_states), 3, 5, 2)
+    mine, exact = case.run(torch.float32), case.run(torch.float64)
+    by_autograd = case.run(torch.float64, engine=False)
+    close(exact, by_autograd, 1e-12)
+    close(mine, exact, 1e-4)
+
+
+def test_a_step_that_changes_something_in_place_is_refused() -> None:
+    cell = a_cell(lambda a, s: (a.z.mul(2).add_(s.h), s.c.clone()))
+    with pytest.raises(ValueError, match="expected a step that changes nothing in place, got one with aten.add_"):
+        _ = cell.derivation
+
+
 # The cache
 
 
@@ -288,7 +395,58 @@ def test_a_step_that_makes_too_few_states_is_refused() -> None:
         _ = cell.derivation
 
 
+@needs_compiler
+@pytest.mark.parametrize("content", [b"", b"not a library"])
+def test_a_broken_library_is_taken_out_of_the_cache(tmp_path: Path, content: bytes) -> None:
+    library = library_of(a_source(), tmp_path)
+    library.write_bytes(content)
+    cell = CELLS["elman"]
+    with pytest.raises(CompiledError, match="is broken and was removed"):
+        compiled._loaded(library, cell.derivation, 1)
+    assert library_of(a_source(), tmp_path).stat().st_size > 1000
+
+
 # Memory
+
+
+@needs_compiler
+def test_memory_is_not_lent_while_autograd_has_it() -> None:
+    """A checkpoint drops the graph that it ran again and goes on with what that kept; a hook runs a pass meanwhile."""
+    first, second = (RecurrentStack("lstm", 8, 8, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    x, parameters = randn(6, 4, 8, seed=0), [*first.parameters(), *second.parameters()]
+
+    def outputs(x: Tensor, hooked: bool = True) -> Tensor:
+        between = first(x).outputs
+        if hooked:
+            between.register_hook(lambda _: first(randn(6, 4, 8, seed=1)).outputs.sum().item() and None)
+        return second(between).outputs
+
+    exact = torch.autograd.grad(outputs(x, hooked=False).sin().sum(), parameters)
+    again = torch.utils.checkpoint.checkpoint(outputs, x, use_reentrant=False)
+    found = torch.autograd.grad(again.sin().sum(), parameters)
+    assert all(torch.equal(a, b) for a, b in zip(found, exact, strict=True))
+
+
+def test_a_loan_ends_with_the_last_tensor_that_shares_it() -> None:
+    loan = memory.Loan(torch.empty(0), 7, 11)
+    place, part = loan.tensor.data_ptr(), loan.tensor[3:]
+    del loan
+    assert memory.Loan(torch.empty(0), 7, 11).tensor.data_ptr() != place
+    del part
+    assert memory.Loan(torch.empty(0), 7, 11).tensor.data_ptr() == place
+
+
+def test_the_garbage_collector_may_return_memory_at_any_moment() -> None:
+    """Also while memory is being lent: a lock that both took was a deadlock."""
+
+    class Knot:
+        pass
+
+    for _ in range(300):
+        knot = Knot()
+        knot.me, knot.loan = knot, memory.Loan(torch.empty(0), 50)  # type: ignore[attr-defined]
+    with memory.Loan._lock:
+        gc.collect()
 
 
 def test_what_was_kept_is_lent_again_and_never_to_two_at_a_time() -> None:
