@@ -81,9 +81,10 @@ def adopt(
     with contextlib.ExitStack() as locks:
         for study in studies:
             locks.enter_context(sweep_lock(paths.lock(study), study))
-        missing = {s.trial_id: s for study in studies for s in current_plan(paths, params, study, store).missing}
+        settings = {s.trial_id: s for study in studies for s in current_plan(paths, params, study, store).trials}
+        missing = {identity: setting for identity, setting in settings.items() if not setting.stored}
         candidates = find_candidates(store, list(missing.values()))
-        checked = choose(candidates, num_checked)
+        checked = choose(candidates, num_checked, kinds_that_agree(store, [s for s in settings.values() if s.stored]))
         others = [candidate for candidate in candidates if candidate not in checked]
         lacking = f"{len(missing) - len(candidates)} of {len(missing)} missing trials have no older one"
         cost = duration_text(sum(candidate.cost_s for candidate in checked))
@@ -99,16 +100,31 @@ def adopt(
         return len(others)
 
 
-def find_candidates(store: TrialStore, missing: Sequence[Setting]) -> list[Candidate]:
-    """Return the missing settings of which older code has trials that agree with each other, cheapest first.
+def kinds_that_agree(store: TrialStore, settings: Sequence[Setting]) -> frozenset[tuple[str, object]]:
+    """Return the kinds of settings that today's code has trained as older code did: those need no second check.
+
+    An adoption that was interrupted, or that `dvc repro` went before, has left such trials.
+    """
+    kinds = frozenset[tuple[str, object]]()
+    for candidate in find_candidates(store, settings):
+        newer = store.get(candidate.setting.trial_id)
+        trained = newer is not None and newer.tables["trials"]["adopted_from"].is_null().all()
+        if newer is not None and trained and first_difference(candidate.older, newer) is None:
+            kinds |= candidate.kinds
+    return kinds
+
+
+def find_candidates(store: TrialStore, wanted: Sequence[Setting]) -> list[Candidate]:
+    """Return the settings of which older code has trials that agree with each other, cheapest first.
 
     A trial that ran out of time is none: where it stopped says nothing about the code.
     """
-    settings = {_meaning(asdict(setting.spec), setting.dataset_digest): setting for setting in missing}
+    settings = {_meaning(asdict(setting.spec), setting.dataset_digest): setting for setting in wanted}
     older: dict[str, list[StoredTrial]] = {}
     for head in store.heads():
         meaning = _meaning(head["spec"], head["dataset_digest"])
-        trial = store.get(head["trial_id"], quarantines=False) if meaning in settings else None
+        known = meaning in settings and head["trial_id"] != settings[meaning].trial_id
+        trial = store.get(head["trial_id"], quarantines=False) if known else None
         if trial is not None and not (trial.tables["trials"]["status"] == "timed_out").any():
             older.setdefault(meaning, []).append(trial)
     found = [
@@ -119,11 +135,19 @@ def find_candidates(store: TrialStore, missing: Sequence[Setting]) -> list[Candi
     return sorted(found, key=lambda candidate: (candidate.cost_s, candidate.setting.trial_id))
 
 
-def choose(candidates: Sequence[Candidate], num_checked: int) -> list[Candidate]:
-    """Return the cheapest candidates, and further ones, cheap for what they add, until every kind is among them."""
+def choose(
+    candidates: Sequence[Candidate], num_checked: int, known: frozenset[tuple[str, object]] = frozenset()
+) -> list[Candidate]:
+    """Return the cheapest candidates, and further ones, cheap for what they add, until every kind is among them.
+
+    Args:
+        candidates: Cheapest first.
+        num_checked: How many at least.
+        known: Kinds that have been checked.
+    """
     chosen = list(candidates[:num_checked])
     kinds = {candidate.setting.trial_id: candidate.kinds for candidate in candidates}
-    seen = {kind for candidate in chosen for kind in kinds[candidate.setting.trial_id]}
+    seen = {kind for candidate in chosen for kind in kinds[candidate.setting.trial_id]} | known
     while uncovered := frozenset().union(*kinds.values()) - seen:
         best = max(candidates, key=lambda c: len(kinds[c.setting.trial_id] & uncovered) / max(c.cost_s, 1e-3))
         chosen.append(best)
@@ -132,13 +156,18 @@ def choose(candidates: Sequence[Candidate], num_checked: int) -> list[Candidate]
 
 
 def first_difference(older: StoredTrial, newer: StoredTrial) -> str | None:
-    """Return where two trials differ first, «curves.value, row 3: 0.25, then 0.5»; None where they agree to the bit."""
+    """Return where two trials differ first, «curves.value, row 3: 0.25, then 0.5»; None where they agree to the bit.
+
+    Rows are compared in the order of all that is no measured number: in which they were written depends on the clock.
+    """
     for table in TRIAL_TABLES:
         mine, theirs = (
             trial.tables[table].drop([*IDENTITY_COLUMNS, *HOST_COLUMNS], strict=False) for trial in (older, newer)
         )
         if mine.schema != theirs.schema or mine.height != theirs.height:
             return f"{table}: {mine.height} rows of {mine.width} columns, then {theirs.height} of {theirs.width}"
+        facts = [name for name, dtype in mine.schema.items() if not dtype.is_float()]
+        mine, theirs = (frame.sort(facts, nulls_last=True, maintain_order=True) for frame in (mine, theirs))
         for column in mine.columns:
             differs = _bits(mine[column]).ne_missing(_bits(theirs[column]))
             if (row := differs.arg_max()) is not None and differs[row]:

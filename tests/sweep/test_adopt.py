@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipeline.errors import SweepError
 from pipeline.results import read_table
 from pipeline.results.store import TrialStore
 from pipeline.sweep import adopt, current_plan, executor_named
-from pipeline.sweep.adopt import choose, find_candidates, first_difference
+from pipeline.sweep.adopt import choose, find_candidates, first_difference, kinds_that_agree
 
 from .fakes import NUM_STEPS, STUDY, FakeTrain, grid, sweep, write_project, write_yaml
 
@@ -151,6 +151,34 @@ def test_every_cell_rule_and_forcing_is_checked(tmp_path: Path, monkeypatch: pyt
     assert len(chosen) < 9
     assert len(choose(found, 9)) == 9
     assert all(first_difference(candidate.older, candidate.older) is None for candidate in found)
+
+
+def test_rows_in_another_order_are_the_same_rows(refactored: Project) -> None:
+    """Which table is written first depends on when a checkpoint was due."""
+    store = TrialStore.of(refactored[0], None)
+    found = find_candidates(store, current_plan(*refactored, "cells", store).missing)
+    older = found[0].older
+    turned = replace(older, tables={name: frame.reverse() for name, frame in older.tables.items()})
+    assert first_difference(older, turned) is None
+    other = older.tables["curves"].with_columns(value=pl.col("value") + 1e-9)
+    assert first_difference(older, replace(turned, tables=turned.tables | {"curves": other})) is not None
+
+
+def test_what_was_checked_before_is_not_checked_again_and_what_was_adopted_proves_nothing(refactored: Project) -> None:
+    paths, params = refactored
+    store = TrialStore.of(paths, None)
+    everything = current_plan(paths, params, "cells", store).missing
+    assert kinds_that_agree(store, everything) == frozenset()  # none is trained
+    shown = adopted(refactored, num_checked=0)
+    ran = {setting.trial_id: store.get(setting.trial_id).tables["trials"]["adopted_from"] for setting in everything}
+    checked = [setting for setting in everything if ran[setting.trial_id].is_null().all()]
+    assert f"{len(checked)} to check" in shown
+    assert 0 < len(checked) < len(everything)
+    known = kinds_that_agree(store, everything)
+    assert known == kinds_that_agree(store, checked) != frozenset()
+    others = [setting for setting in everything if setting not in checked]
+    assert kinds_that_agree(store, others) == frozenset()
+    assert choose(find_candidates(store, everything), 0, known) == []
 
 
 def test_a_dry_run_trains_nothing(refactored: Project, tmp_path: Path) -> None:
