@@ -187,6 +187,7 @@ gradient_heatmap_row = replace(
     gradient_heatmap,
     name="gradient_heatmap_row",
     rows=_h_at_common_steps,
+    quantity=quantities.gradient_over_training,
     applies=lambda grid: len(grid.arms) > 3,
     picture=partial(_draw_heat_maps, width=5),
     about="log10 of the Frobenius norm over the probe batch of ∂L/∂h at timestep t, against training step, at T = {T} "
