@@ -62,12 +62,17 @@ OTHERS = 0.9
 """Of every other field of a variant."""
 
 
+def is_number(tensor: Tensor) -> bool:
+    """Return whether this is what vmap makes of a number of Python's, which every device takes."""
+    return tensor.dim() == 0 and tensor.dtype == torch.float64 and tensor.device.type == "cpu"
+
+
 class OneDevice(TorchDispatchMode):
     """Refuses operations on tensors of several devices, but for `.to`."""
 
     def __torch_dispatch__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         leaves = tree_leaves((args, kwargs or {}))
-        devices = {leaf.device.type for leaf in leaves if isinstance(leaf, Tensor)}
+        devices = {leaf.device.type for leaf in leaves if isinstance(leaf, Tensor) and not is_number(leaf)}
         if len(devices) > 1 and func is not torch.ops.aten._to_copy.default:
             raise AssertionError(f"{func} of tensors on {' and '.join(sorted(devices))}")
         return func(*args, **(kwargs or {}))
