@@ -62,17 +62,21 @@ OTHERS = 0.9
 """Of every other field of a variant."""
 
 
-def is_number(tensor: Tensor) -> bool:
-    """Return whether this is what vmap makes of a number of Python's, which every device takes."""
-    return tensor.dim() == 0 and tensor.dtype == torch.float64 and tensor.device.type == "cpu"
-
-
 class OneDevice(TorchDispatchMode):
-    """Refuses operations on tensors of several devices, but for `.to`."""
+    """Refuses operations on tensors of several devices, but for `.to`.
+
+    Args:
+        takes_numbers: Whether a tensor of no dimensions may be on the CPU. Of a number beside a scalar of one example
+            vmap makes such a tensor, which every device takes; a step that autograd differentiates has some.
+    """
+
+    def __init__(self, takes_numbers: bool) -> None:
+        super().__init__()
+        self._takes_numbers = takes_numbers
 
     def __torch_dispatch__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
-        leaves = tree_leaves((args, kwargs or {}))
-        devices = {leaf.device.type for leaf in leaves if isinstance(leaf, Tensor) and not is_number(leaf)}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)]
+        devices = {tensor.device.type for tensor in tensors if tensor.dim() or not self._takes_numbers}
         if len(devices) > 1 and func is not torch.ops.aten._to_copy.default:
             raise AssertionError(f"{func} of tensors on {' and '.join(sorted(devices))}")
         return func(*args, **(kwargs or {}))
@@ -137,7 +141,7 @@ def run(
 
         splits = {name: on(moved, to_device(s, interface, torch.device("cpu"))) for name, s in dataset.splits.items()}
         flat_RP = moved(replicas.flat_RP)
-        with fake, OneDevice():
+        with fake, OneDevice(takes_numbers=any(stack.cell.whole_step is not None for stack in stacks)):
             step = Step(spec, replicas, splits["train"], dataset.num_timesteps)
             state = step.start(flat_RP)._replace(step=1)  # the first one measures memory, of which there is none
             for _ in range(num_updates):
