@@ -17,7 +17,7 @@ Z = H · (states that feed) + D + 1 columns of the fused weights.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,7 +28,7 @@ from torch.autograd import forward_ad
 from pipeline.config.strict import require
 from pipeline.core.cells import compiled
 from pipeline.core.cells.captured import GRAPHS, Captured
-from pipeline.core.cells.memory import Loan, new
+from pipeline.core.cells.memory import LINE, Loan, by_replica, new
 
 if TYPE_CHECKING:
     from pipeline.core.cells.cell import Cell
@@ -108,14 +108,16 @@ class Eager:
         (_, num_timesteps, B, D), H = run.x.shape, run.states[0].shape[-1]
         given = [tap for tap in taps if tap is not None]
         step = self._derivation.forward_tapped if given else self._derivation.forward
-        per_unit, weights_h = run.per_unit.unsqueeze(2).unbind(1), self._weights_h(run)
-        weight_x, bias_RBG = run.weight[:, :, -1 - D : -1].transpose(1, 2), run.weight[:, None, :, -1].expand(-1, B, -1)
+        per_unit, weights_h, x = run.per_unit.unsqueeze(2).unbind(1), self._weights_h(run), _aligned(run.x)
+        weight_x = _aligned(run.weight[:, :, -1 - D : -1].transpose(1, 2))
+        bias_RBG = run.weight[:, None, :, -1].expand(-1, B, -1)
+        a_RBG = by_replica(x, *bias_RBG.shape)
         for t in range(num_timesteps):
-            a_RBG = torch.baddbmm(bias_RBG, run.x[:, t], weight_x)
+            torch.baddbmm(bias_RBG, x[:, t], weight_x, out=a_RBG)
             before = [state[:, t] for state in run.states]
             for weight, state in zip(weights_h, before, strict=False):
                 a_RBG.narrow(2, 0, weight.shape[1]).baddbmm_(state, weight.transpose(1, 2))
-            found = step(*a_RBG.split(H, dim=2), *per_unit, *before, *(tap[:, t] for tap in given))
+            found = _each(step, *a_RBG.split(H, dim=2), *per_unit, *before, *(tap[:, t] for tap in given))
             for state, after in zip(run.states, found, strict=False):
                 state[:, t + 1] = after
             if run.kept is not None:
@@ -125,26 +127,33 @@ class Eager:
     def backward(self, run: Run, grads: Gradients) -> None:  # noqa: D102
         (R, num_timesteps, B, D), (_, G, _), H = run.x.shape, run.weight.shape, run.states[0].shape[-1]
         first_x = G - len(self._cell.fed_by_x) * H
+        weights_h, weight_x, x = self._weights_h(run), _aligned(run.weight[:, first_x:, -1 - D : -1]), _aligned(run.x)
         carried = [start.zero_() for start in grads.start]
         piece = max(1, PIECE_BYTES // max(1, B * G * run.x.element_size()))  # of one replica's size, however many
         for stop in range(num_timesteps, 0, -piece):
             now = slice(max(0, stop - piece), stop)
-            grad_RNBG = run.x.new_empty(R, now.stop - now.start, B, G)
+            grad_RNBG = by_replica(run.x, R, now.stop - now.start, B, G)
             for t in reversed(range(now.start, now.stop)):
-                self._step_back(t, run, grads, carried, grad_RNBG[:, t - now.start])
+                self._step_back(t, run, grads, carried, grad_RNBG[:, t - now.start], weights_h)
             grad_RMG = grad_RNBG.flatten(1, 2)
             grad_RGM = grad_RMG.transpose(1, 2)
-            for s, weight in enumerate(self._weights_h(run)):
-                before = run.states[s][:, now].flatten(1, 2)
-                grads.weight[:, : weight.shape[1], s * H : (s + 1) * H].baddbmm_(grad_RGM[:, : weight.shape[1]], before)
-            x_RMD = run.x[:, now].flatten(1, 2)
-            grads.weight[:, first_x:, -1 - D : -1].baddbmm_(grad_RGM[:, first_x:], x_RMD)
+            for s, weight in enumerate(weights_h):
+                before, rows = run.states[s][:, now].flatten(1, 2), weight.shape[1]
+                grads.weight[:, :rows, s * H : (s + 1) * H] += _product(grad_RGM[:, :rows], before)
+            grads.weight[:, first_x:, -1 - D : -1] += _product(grad_RGM[:, first_x:], x[:, now].flatten(1, 2))
             grads.weight[:, :, -1] += grad_RMG.sum(dim=1)
             if grads.x is not None:
-                weight_x = run.weight[:, first_x:, -1 - D : -1]
-                grads.x[:, now] = torch.bmm(grad_RMG[:, :, first_x:], weight_x).unflatten(1, (now.stop - now.start, B))
+                grads.x[:, now] = _product(grad_RMG[:, :, first_x:], weight_x).unflatten(1, (now.stop - now.start, B))
 
-    def _step_back(self, t: int, run: Run, grads: Gradients, carried: Sequence[Tensor], grad_a_RBG: Tensor) -> None:
+    def _step_back(
+        self,
+        t: int,
+        run: Run,
+        grads: Gradients,
+        carried: Sequence[Tensor],
+        grad_a_RBG: Tensor,
+        weights_h: Sequence[Tensor],
+    ) -> None:
         """Go back through timestep t: fill the gradient of its pre-activations, and carry that of the states on."""
         assert run.kept is not None  # noqa: S101 - forward was asked to keep it
         H, V, S = run.states[0].shape[-1], run.per_unit.shape[1], len(run.states)
@@ -155,7 +164,7 @@ class Eager:
             clip(carried[0], grads.state_threshold)
         before, after = ([state[:, at] for state in run.states] for at in (t, t + 1))
         known = (*run.kept[:, t].unbind(2), *run.per_unit.unsqueeze(2).unbind(1), *before, *after)
-        found = self._derivation.backward(*known, *carried)
+        found = _each(self._derivation.backward, *known, *carried)
         of_blocks, of_units, of_before, of_taps = _split(found, self._derivation.num_blocks, V, S, S)
         for block, grad in zip(grad_a_RBG.split(H, dim=2), of_blocks, strict=True):
             block.copy_(grad)
@@ -168,14 +177,37 @@ class Eager:
         apart = [grad.clone() if any(grad is carry for carry in carried) else grad for grad in of_before]
         for carry, grad in zip(carried, apart, strict=True):
             carry.copy_(grad)
-        for carry, weight in zip(carried, self._weights_h(run), strict=False):
+        for carry, weight in zip(carried, weights_h, strict=False):
             carry.baddbmm_(grad_a_RBG.narrow(2, 0, weight.shape[1]), weight)
 
     def _weights_h(self, run: Run) -> list[Tensor]:
         """Return what each state that feeds is multiplied by, (R, rows, H)."""
         H = run.states[0].shape[-1]
         rows = len(self._cell.fed_by_h) * H
-        return [run.weight[:, :rows, s * H : (s + 1) * H] for s in range(self._cell.num_feeding)]
+        return [_aligned(run.weight[:, :rows, s * H : (s + 1) * H]) for s in range(self._cell.num_feeding)]
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """Return the same numbers, on a CPU with each replica's together, from the beginning of a cache line on."""
+    begins = (tensor.data_ptr(), tensor.stride(0) * tensor.element_size())
+    if tensor.device.type != "cpu" or (tensor[0].is_contiguous() and not any(each % LINE for each in begins)):
+        return tensor
+    return by_replica(tensor, *tensor.shape).copy_(tensor)
+
+
+def _each(step: Callable[..., Sequence[Tensor]], *values_RBH: Tensor) -> Sequence[Tensor]:
+    """Return what a pointwise step makes of blocks and states, the same for a replica whatever stands before it."""
+    first = values_RBH[0]
+    # torch works two vectors at a time, and by other functions what is left over at the end
+    if first.device.type != "cpu" or not first[0].numel() * first.element_size() % (2 * LINE):
+        return step(*values_RBH)
+    found = [step(*(value[r : r + 1] for value in values_RBH)) for r in range(len(first))]
+    return [torch.cat(each) for each in zip(*found, strict=True)]
+
+
+def _product(a_RMK: Tensor, b_RKN: Tensor) -> Tensor:
+    """Return a @ b, on a CPU the same for a replica whatever stands before it."""
+    return torch.bmm(a_RMK, b_RKN, out=by_replica(a_RMK, len(a_RMK), a_RMK.shape[1], b_RKN.shape[2]))
 
 
 def _split(values: Sequence[Tensor], *sizes: int) -> list[Sequence[Tensor]]:
@@ -229,7 +261,7 @@ class Call:
     ) -> tuple[Tensor, ...]:
         """Return the states after every timestep, (R, T, B, H) each."""
         (R, T, B, _), H = x.shape, start[0].shape[-1]
-        states = [new(x, R, T + 1, B, H) for _ in start]
+        states = [by_replica(x, R, T + 1, B, H) for _ in start]
         for state, first in zip(states, start, strict=True):
             state[:, 0] = first
         kept = self._room(x, R, T, B, self.cell.derivation.num_kept, H) if self.keep else None
@@ -255,7 +287,7 @@ class Call:
             direct=direct,
             state_threshold=self.state_threshold,
             total=[new(state, *direct_shape) if needed else None for state, needed in totals],
-            start=[state.new_empty(R, B, H) for state in run.states],
+            start=[by_replica(state, R, B, H) for state in run.states],
             x=new(run.x, *run.x.shape) if x_needed else None,
             weight=run.weight.new_zeros(run.weight.shape),
             per_unit=run.per_unit.new_zeros(run.per_unit.shape),

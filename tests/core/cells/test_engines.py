@@ -103,6 +103,24 @@ def test_eager_loops_in_float32_are_those_in_float64(name: str, monkeypatch: pyt
     close(case.run(torch.float32), case.run(torch.float64), 1e-5)
 
 
+@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize("sizes", [*SIZES, (5, 6, 2), (31, 100, 2)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_in_the_eager_loops_too_no_bit_of_a_replica_depends_on_its_place(
+    name: str, sizes: tuple[int, int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recurrence, "USE_EAGER", True)
+    case = Case(CELLS[name], *sizes, num_replicas=5)
+    together = case.run(dtype)
+    for r in (1, 4):
+        alone = Case(CELLS[name], *sizes, num_replicas=5)
+        for values in (alone.start, alone.taps, alone.grads):
+            values[:] = [each[r : r + 1].clone() for each in values]
+        alone.x, alone.named = case.x[r : r + 1].clone(), {key: each[r : r + 1] for key, each in case.named.items()}
+        for a, b in zip(together, alone.run(dtype), strict=True):
+            assert torch.equal(a[r : r + 1], b) or a.numel() == 1
+
+
 @needs_compiler
 @pytest.mark.parametrize("name", ["lstm", "gru", "elman_relu"])
 def test_a_replica_an_example_and_a_thread_more_change_no_bit(name: str) -> None:
