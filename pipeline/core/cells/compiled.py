@@ -69,8 +69,8 @@ EXPRESSIONS = {
     "tanh": "tanh_({0})",
     "relu": "{0} < 0.0f ? 0.0f : {0}",
     "leaky_relu": "{0} < 0.0f ? {0} * {1} : {0}",
-    "maximum": "{0} > {1} || {0} != {0} ? {0} : {1}",
-    "minimum": "{0} < {1} || {0} != {0} ? {0} : {1}",
+    "maximum": "max_({0}, {1})",
+    "minimum": "min_({0}, {1})",
     "clamp_min": "{0} < {1} ? {1} : {0}",
     "clamp_max": "{0} > {1} ? {1} : {0}",
     "gt": "{0} > {1}",
@@ -79,7 +79,7 @@ EXPRESSIONS = {
     "le": "{0} <= {1}",
     "eq": "{0} == {1}",
     "ne": "{0} != {1}",
-    "logical_and": "{0} && {1}",
+    "logical_and": "({0} != 0) & ({1} != 0)",
     "logical_not": "!{0}",
     "where": "{0} ? {1} : {2}",
     "masked_fill": "{1} ? {2} : {0}",
@@ -110,6 +110,10 @@ enum { PANEL = WIDTH * VECTORS };
 typedef float vector __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
 static inline float of_bits(int bits) { float x; memcpy(&x, &bits, 4); return x; }
+
+/* Written without branches, which would keep the loops around them from being vectorised; a NaN stays one. */
+static inline float max_(float x, float y) { float z = x > y ? x : y; return x != x ? x : z; }
+static inline float min_(float x, float y) { float z = x < y ? x : y; return x != x ? x : z; }
 
 /* e^x to 2 units in the last place (Cephes' polynomial); 2^k in two factors, so that it may overflow and underflow. */
 static inline float exp_(float x) {
@@ -144,13 +148,15 @@ static inline float log_(float x) {
     float found = r + y + e * 0.693359375f;
     found = x < INFINITY ? found : x; /* of inf itself, and of NaN */
     found = x < 1.17549435e-38f ? -87.3365448f : found;
-    return x > 0.0f ? found : x == 0.0f ? -INFINITY : NAN;
+    found = x < 0.0f ? NAN : found;
+    return x == 0.0f ? -INFINITY : found;
 }
 
 /* ln (1 + x), by what rounding made of 1 + x (Goldberg, 1991). */
 static inline float log1p_(float x) {
-    float u = 1.0f + x, d = u - 1.0f;
-    return d == 0.0f || !(u < INFINITY) ? x : log_(u) * (x / d);
+    float u = 1.0f + x, d = u - 1.0f, y = log_(u) * (x / d);
+    y = u < INFINITY ? y : x;
+    return d == 0.0f ? x : y;
 }
 
 static inline float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }

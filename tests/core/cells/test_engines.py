@@ -178,6 +178,33 @@ def test_elementary_functions_are_right_to_the_last_digits_and_at_both_ends() ->
 
 @needs_compiler
 @pytest.mark.parametrize("name", POINTWISE)
+def test_gcc_makes_vectors_of_every_loop_over_units(name: str, tmp_path: Path) -> None:
+    compiler = str(compiled.compiler())
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    if "Free Software Foundation" not in version:
+        pytest.skip("the compiler is not GCC, which says what it made vectors of")
+    cell, written = CELLS[name], tmp_path / "loops.c"
+    source = source_of(cell.derivation, len(cell.fed_by_h), len(cell.fed_by_x), cell.num_feeding)
+    written.write_text(source)
+    command = [
+        compiler,
+        *compiled.FLAGS,
+        *compiled.NATIVE[1],
+        "-fopt-info-vec",
+        str(written),
+        "-o",
+        str(tmp_path / "l"),
+    ]
+    says = subprocess.run([*command, "-lm"], capture_output=True, text=True, check=False)
+    if says.returncode:
+        pytest.skip("GCC knows no native processor here")
+    loops = [number for number, line in enumerate(source.splitlines(), 2) if "GCC ivdep" in line]
+    assert len(loops) == 3
+    assert all(f"loops.c:{number}:" in says.stderr for number in loops)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", POINTWISE)
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
 def test_what_is_not_finite_spreads_in_its_own_example_alone(name: str, poison: float) -> None:
     case, sick = Case(CELLS[name], 5, 17, 3), Case(CELLS[name], 5, 17, 3)
