@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 import platform
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from pipeline.config.strict import InvalidFieldError
 from pipeline.core.identity import code_digest
-from pipeline.core.models import Network, Replicas, build_network
+from pipeline.core.models import Interface, Network, Replicas, build_network
 from pipeline.core.models.generation import network_of
-from pipeline.core.training.data import aligned_on, interface_of, to_device
+from pipeline.core.training.data import Sequences, aligned_on, interface_of, to_device
 from pipeline.core.training.diagnostics import Diagnostics
 from pipeline.core.training.evaluation import Evaluation
 from pipeline.core.training.examples import Examples
@@ -25,8 +27,26 @@ from pipeline.core.training.runtime import computing, keep_freed_memory, peak_me
 from pipeline.core.training.schedule import log_spaced_steps
 from pipeline.core.training.spec import TrialSpec, check_fit
 from pipeline.core.training.step import Step
-from pipeline.data import Dataset
+from pipeline.data import Dataset, Split
 from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a trial shares with others that are trained beside it: by default nothing.
+
+    Attributes:
+        replicas: From a trial's networks to the replica batch that it trains.
+        on_device: From a split to its tensors.
+        clock: Seconds that count as the trial's.
+    """
+
+    replicas: Callable[[Sequence[Network]], Replicas] = Replicas
+    on_device: Callable[[Split, Interface, torch.device], Sequences] = to_device
+    clock: Callable[[], float] = time.perf_counter
+
+
+ALONE = Program()
 
 
 def train(trial: Trial) -> TrialResult:
@@ -59,6 +79,7 @@ def run_trial(
     num_threads: int = 1,
     max_wall_time_s: float | None = None,
     checkpoint_interval_s: float = 10.0,
+    program: Program = ALONE,
 ) -> TrialResult:
     """Train every seed of `spec` and return one row per seed; curves and traces go to `sink`.
 
@@ -74,6 +95,7 @@ def run_trial(
         num_threads: Torch threads on the CPU.
         max_wall_time_s: Seconds after which unfinished replicas end as `timed_out`; None for no limit.
         checkpoint_interval_s: Least seconds between checkpoints.
+        program: What it is part of, if other trials are trained beside it.
 
     Raises:
         GradientCheckError: If the training path's gradient is wrong at initialisation.
@@ -90,6 +112,7 @@ def run_trial(
             device=torch.device(device),
             max_wall_time_s=max_wall_time_s,
             checkpoint_interval_s=checkpoint_interval_s,
+            program=program,
         )
         return train(trial)
 
@@ -122,16 +145,18 @@ class Trial:
         device: torch.device,
         max_wall_time_s: float | None = None,
         checkpoint_interval_s: float = 10.0,
+        program: Program = ALONE,
     ) -> None:
         self.spec, self.dataset, self.sink, self.checkpoints, self.device = spec, dataset, sink, checkpoints, device
         self.max_wall_time_s, self.checkpoint_interval_s = max_wall_time_s, checkpoint_interval_s
+        self.clock = program.clock
         interface, splits = interface_of(dataset), dataset.splits
         try:
             check_fit(spec, {name: len(split.targets) for name, split in splits.items()}, interface)
         except InvalidFieldError as error:
             raise ConfigError(f"{error.field}: expected {error.expected}; got {error.got}") from None
-        self.replicas = Replicas([build_network(interface, spec.model, seed) for seed in spec.seeds])
-        sequences = {name: to_device(split, interface, device) for name, split in splits.items()}
+        self.replicas = program.replicas([build_network(interface, spec.model, seed) for seed in spec.seeds])
+        sequences = {name: program.on_device(split, interface, device) for name, split in splits.items()}
         self.measured_steps = frozenset(log_spaced_steps(spec.training.max_steps, spec.diagnostics.num_traces))
         self.step = Step(spec, self.replicas, sequences["train"], dataset.num_timesteps)
         self.rows = RowWriter(spec.seeds, sink)
@@ -157,11 +182,11 @@ class Trial:
             self.progress, rows = unpack(saved, spec.optimiser, device, code_digest(spec))
             sink.restore(rows)
         self.saved = time.perf_counter()
-        self.started = self.saved - self.progress.wall_s  # as if it had never been interrupted
+        self.started = self.clock() - self.progress.wall_s  # as if it had never been interrupted
 
     def wall_time_s(self) -> float:
         """Return the seconds spent, over every time that the trial was taken up."""
-        return time.perf_counter() - self.started
+        return self.clock() - self.started
 
     def is_out_of_time(self) -> bool:
         """Return whether the trial has run longer than it may."""
@@ -221,7 +246,7 @@ class Trial:
         Args:
             which: Replicas that trained up to this step; those of them that have diverged are not measured.
         """
-        started, progress, step = time.perf_counter(), self.progress, self.progress.step
+        started, progress, step = self.clock(), self.progress, self.progress.step
         sound = [r for r in which if progress.outcomes[r].is_sound]
         active = progress.active()
         ending = [r for r in sound if r not in active]
@@ -233,11 +258,11 @@ class Trial:
         measured = sound if step == 0 else ending
         if measured:
             self.diagnostics.measure_expensive(step, progress.state.flat_RP, measured)
-        progress.diagnostics_s += time.perf_counter() - started
+        progress.diagnostics_s += self.clock() - started
 
     def update(self) -> None:
         """Make one update of every active replica, and record it."""
-        started, progress = time.perf_counter(), self.progress
+        started, progress = self.clock(), self.progress
         progress.state, update = self.step(progress.state)
         self.rows.note_update(update.active_R, update.metrics)
         progress.num_clipped_R += update.clipped_R
@@ -246,11 +271,11 @@ class Trial:
         for r in update.failed_R.nonzero().flatten().tolist():
             progress.outcomes[r].num_steps = before
             progress.outcomes[r].diverge(progress.step, *self.step.locate(update, r))
-        updated = time.perf_counter()
+        updated = self.clock()
         progress.training_s += updated - started
         if before in self.measured_steps and (active := progress.active()):
             self.diagnostics.measure_update(before, update.before_RP, progress.state.flat_RP, active)
-            progress.diagnostics_s += time.perf_counter() - updated
+            progress.diagnostics_s += self.clock() - updated
 
     def finish(self) -> TrialResult:
         """Test each replica with the weights of its best step and return its row."""
