@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.attention.score import softmax_of, uniform_parameter
+from pipeline.core.products import Linear, matmul
 
 
 class MultiHeadAttended(NamedTuple):
@@ -66,13 +67,13 @@ class MultiHeadAttention(nn.Module):
             causal: Whether query u sees source positions 1 to u only.
         """
         q_BNUd, k_BNSd, v_BNSd = (self._heads(h) for h in (self.query(x_BUD), self.key(y_BSD), self.value(y_BSD)))
-        score_BNUS = q_BNUd @ k_BNSd.transpose(2, 3) * q_BNUd.shape[3] ** -0.5
+        score_BNUS = matmul(q_BNUd, k_BNSd.transpose(2, 3)) * q_BNUd.shape[3] ** -0.5
         seen = None if mask_BS is None else mask_BS[:, None, None]
         if causal:
             earlier_US = torch.ones(score_BNUS.shape[2:], dtype=torch.bool, device=x_BUD.device).tril()
             seen = earlier_US if seen is None else seen & earlier_US
         weights_BNUS = softmax_of(score_BNUS, seen)
-        heads_BUNd = (weights_BNUS @ v_BNSd).transpose(1, 2)
+        heads_BUNd = matmul(weights_BNUS, v_BNSd).transpose(1, 2)
         return MultiHeadAttended(self.output(heads_BUNd.flatten(2)), weights_BNUS)
 
     def _heads(self, h_BTH: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ class MultiHeadAttention(nn.Module):
 
 def drawn_linear(num_inputs: int, num_outputs: int, generator: torch.Generator) -> nn.Linear:
     """Return a linear layer with weights from U(-1/√num_inputs, 1/√num_inputs) and no bias to begin with."""
-    linear = nn.Linear(num_inputs, num_outputs, device="meta")  # draws nothing
+    linear = Linear(num_inputs, num_outputs, device="meta")  # draws nothing
     linear.weight = uniform_parameter((num_outputs, num_inputs), generator)
     linear.bias = nn.Parameter(torch.zeros(num_outputs))
     return linear

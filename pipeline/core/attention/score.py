@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.strict import Checked, require
+from pipeline.core.products import mapped, matmul
 
 Feeding = Literal["nothing", "attentional_state", "context"]
 """What enters the recurrence beside the previous token.
@@ -115,21 +116,21 @@ class Attention(nn.Module):
         """
         projected_BSK = self.project(keys_BSH) if projected_BSK is None else projected_BSK
         weights_BUS = softmax_of(self.score(query_BUH, projected_BSK), None if mask_BS is None else mask_BS[:, None])
-        return Attended(weights_BUS @ keys_BSH, weights_BUS)
+        return Attended(matmul(weights_BUS, keys_BSH), weights_BUS)
 
     def project(self, keys_BSH: Tensor) -> Tensor:
         """Return what the score reads of the annotations, which is the same for every query."""
         if isinstance(self.spec, Additive):
-            return keys_BSH @ self.weight_key.T
-        return keys_BSH @ self.weight.T if isinstance(self.spec, General) else keys_BSH
+            return mapped(keys_BSH, self.weight_key)
+        return mapped(keys_BSH, self.weight) if isinstance(self.spec, General) else keys_BSH
 
     def score(self, query_BUH: Tensor, projected_BSK: Tensor) -> Tensor:
         """Return how well each query and projected annotation match, (B, U, S)."""
         if isinstance(self.spec, Additive):
-            query = query_BUH @ self.weight_query.T
+            query = mapped(query_BUH, self.weight_query)
             # not @: a product with a vector of a replica batch is another one
             return (torch.tanh(query[:, :, None] + projected_BSK[:, None]) * self.direction).sum(dim=3)
-        return query_BUH @ projected_BSK.transpose(1, 2)
+        return matmul(query_BUH, projected_BSK.transpose(1, 2))
 
 
 def softmax_of(scores: Tensor, seen: Tensor | None) -> Tensor:

@@ -32,14 +32,36 @@ def new(like: Tensor, *shape: int) -> Tensor:
 
 
 def by_replica(like: Tensor, num_replicas: int, *shape: int) -> Tensor:
-    """Return an uninitialised tensor of (R, ...), on a CPU with each replica at the beginning of a cache line.
-
-    A product of matrices adds in an order that depends on where they begin: so it is the same whatever stands before.
-    """
+    """Return an uninitialised tensor of (R, ...), on a CPU with each replica at the beginning of a cache line."""
     if like.device.type != "cpu":
         return new(like, num_replicas, *shape)
     size, a_line = torch.Size(shape).numel(), LINE // like.element_size()
     return new(like, num_replicas, -(-size // a_line) * a_line)[:, :size].unflatten(1, shape)
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """Return the same numbers of (R, ...), on a CPU with each replica's together, from the beginning of a line on."""
+    if tensor.dim() > 2 and tensor[0].mT.is_contiguous() and not tensor[0].is_contiguous():  # noqa: PLR2004 - a matrix
+        return aligned(tensor.mT).mT
+    begins = (tensor.data_ptr(), tensor.stride(0) * tensor.element_size())
+    if tensor.device.type == "cpu" and (any(each % LINE for each in begins) or not tensor[0].is_contiguous()):
+        return by_replica(tensor, *tensor.shape).copy_(tensor)
+    return tensor if 1 not in tensor.shape[1:] else tensor.flatten(1).unflatten(1, tensor.shape[1:])  # of one stride
+
+
+def product(a_R: Tensor, b_R: Tensor) -> Tensor:
+    """Return a @ b of R replicas, (R, ..., M, K) and (R, ..., K, N), on a CPU bit for bit what each would be alone.
+
+    How MKL adds up a product depends on where its matrices begin, and for a matrix with a single column on how many
+    products are asked for at once: so each is asked for by itself, of matrices that begin at a line.
+    """
+    if a_R.device.type != "cpu" or not len(a_R):
+        return a_R @ b_R
+    a_R, b_R = aligned(a_R), aligned(b_R)
+    found = by_replica(a_R, *a_R.shape[:-1], b_R.shape[-1])
+    for a, b, each in zip(a_R, b_R, found, strict=True):
+        torch.matmul(a, b, out=each)
+    return found
 
 
 _LIBC = ctypes.CDLL(None)

@@ -28,7 +28,7 @@ from torch.autograd import forward_ad
 from pipeline.config.strict import require
 from pipeline.core.cells import compiled
 from pipeline.core.cells.captured import GRAPHS, Captured
-from pipeline.core.cells.memory import LINE, Loan, by_replica, new
+from pipeline.core.cells.memory import LINE, Loan, aligned, by_replica, new, product
 
 if TYPE_CHECKING:
     from pipeline.core.cells.cell import Cell
@@ -108,8 +108,8 @@ class Eager:
         (_, num_timesteps, B, D), H = run.x.shape, run.states[0].shape[-1]
         given = [tap for tap in taps if tap is not None]
         step = self._derivation.forward_tapped if given else self._derivation.forward
-        per_unit, weights_h, x = run.per_unit.unsqueeze(2).unbind(1), self._weights_h(run), _aligned(run.x)
-        weight_x = _aligned(run.weight[:, :, -1 - D : -1].transpose(1, 2))
+        per_unit, weights_h, x = run.per_unit.unsqueeze(2).unbind(1), self._weights_h(run), aligned(run.x)
+        weight_x = aligned(run.weight[:, :, -1 - D : -1].transpose(1, 2))
         bias_RBG = run.weight[:, None, :, -1].expand(-1, B, -1)
         a_RBG = by_replica(x, *bias_RBG.shape)
         for t in range(num_timesteps):
@@ -127,7 +127,7 @@ class Eager:
     def backward(self, run: Run, grads: Gradients) -> None:  # noqa: D102
         (R, num_timesteps, B, D), (_, G, _), H = run.x.shape, run.weight.shape, run.states[0].shape[-1]
         first_x = G - len(self._cell.fed_by_x) * H
-        weights_h, weight_x, x = self._weights_h(run), _aligned(run.weight[:, first_x:, -1 - D : -1]), _aligned(run.x)
+        weights_h, weight_x, x = self._weights_h(run), aligned(run.weight[:, first_x:, -1 - D : -1]), aligned(run.x)
         carried = [start.zero_() for start in grads.start]
         piece = max(1, PIECE_BYTES // max(1, B * G * run.x.element_size()))  # of one replica's size, however many
         for stop in range(num_timesteps, 0, -piece):
@@ -139,11 +139,11 @@ class Eager:
             grad_RGM = grad_RMG.transpose(1, 2)
             for s, weight in enumerate(weights_h):
                 before, rows = run.states[s][:, now].flatten(1, 2), weight.shape[1]
-                grads.weight[:, :rows, s * H : (s + 1) * H] += _product(grad_RGM[:, :rows], before)
-            grads.weight[:, first_x:, -1 - D : -1] += _product(grad_RGM[:, first_x:], x[:, now].flatten(1, 2))
+                grads.weight[:, :rows, s * H : (s + 1) * H] += product(grad_RGM[:, :rows], before)
+            grads.weight[:, first_x:, -1 - D : -1] += product(grad_RGM[:, first_x:], x[:, now].flatten(1, 2))
             grads.weight[:, :, -1] += grad_RMG.sum(dim=1)
             if grads.x is not None:
-                grads.x[:, now] = _product(grad_RMG[:, :, first_x:], weight_x).unflatten(1, (now.stop - now.start, B))
+                grads.x[:, now] = product(grad_RMG[:, :, first_x:], weight_x).unflatten(1, (now.stop - now.start, B))
 
     def _step_back(
         self,
@@ -184,15 +184,7 @@ class Eager:
         """Return what each state that feeds is multiplied by, (R, rows, H)."""
         H = run.states[0].shape[-1]
         rows = len(self._cell.fed_by_h) * H
-        return [_aligned(run.weight[:, :rows, s * H : (s + 1) * H]) for s in range(self._cell.num_feeding)]
-
-
-def _aligned(tensor: Tensor) -> Tensor:
-    """Return the same numbers, on a CPU with each replica's together, from the beginning of a cache line on."""
-    begins = (tensor.data_ptr(), tensor.stride(0) * tensor.element_size())
-    if tensor.device.type != "cpu" or (tensor[0].is_contiguous() and not any(each % LINE for each in begins)):
-        return tensor
-    return by_replica(tensor, *tensor.shape).copy_(tensor)
+        return [aligned(run.weight[:, :rows, s * H : (s + 1) * H]) for s in range(self._cell.num_feeding)]
 
 
 def _each(step: Callable[..., Sequence[Tensor]], *values_RBH: Tensor) -> Sequence[Tensor]:
@@ -203,11 +195,6 @@ def _each(step: Callable[..., Sequence[Tensor]], *values_RBH: Tensor) -> Sequenc
         return step(*values_RBH)
     found = [step(*(value[r : r + 1] for value in values_RBH)) for r in range(len(first))]
     return [torch.cat(each) for each in zip(*found, strict=True)]
-
-
-def _product(a_RMK: Tensor, b_RKN: Tensor) -> Tensor:
-    """Return a @ b, on a CPU the same for a replica whatever stands before it."""
-    return torch.bmm(a_RMK, b_RKN, out=by_replica(a_RMK, len(a_RMK), a_RMK.shape[1], b_RKN.shape[2]))
 
 
 def _split(values: Sequence[Tensor], *sizes: int) -> list[Sequence[Tensor]]:
