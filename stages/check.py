@@ -101,6 +101,7 @@ def planned(name: str, study: Study, scale: str, where: str) -> Iterator[Grid]:
                 code_digest="",
                 stored=False,
                 duration_s=0.0,
+                memory_bytes=0,
             )
         )
         given = {"dataset_digest": "", "code_digest": "", "message": "planned"}

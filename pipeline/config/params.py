@@ -15,6 +15,9 @@ MAX_SEEDS = 10_000
 MAX_START = 2**31
 """The largest first seed."""
 
+MAX_SETTINGS = 1000
+"""More settings than this in one program are more threads than a process should have."""
+
 MIN_SHARE = 0.0001
 """The smallest part of a CPU or GPU that Ray can keep apart."""
 
@@ -35,15 +38,22 @@ class SeedRange(Checked):
 
 @dataclass(frozen=True)
 class Resources(Checked):
-    """What one trial asks of Ray; fractions of a GPU let trials share one."""
+    """What one trial asks of Ray, or one program of several; fractions of a GPU let programs share one.
+
+    At most `settings_per_program` settings that differ in what is each replica's own (first weights, optimiser,
+    clipping, forcing) are trained in one program, where that pays; 1 trains each by itself.
+    """
 
     cpus_per_trial: float
     gpus_per_trial: float
+    settings_per_program: int = 32
 
     def __post_init__(self) -> None:
         cpus, gpus = self.cpus_per_trial, self.gpus_per_trial
         require(cpus >= MIN_SHARE, "cpus_per_trial", f"a number of at least {MIN_SHARE}", cpus)
         require(gpus == 0 or gpus >= MIN_SHARE, "gpus_per_trial", f"0 or a number of at least {MIN_SHARE}", gpus)
+        most, expected = self.settings_per_program, f"an integer from 1 to {MAX_SETTINGS}"
+        require(1 <= most <= MAX_SETTINGS, "settings_per_program", expected, most)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ Both are rough on purpose. They are there to refuse `hidden_size: 100000` at onc
 from __future__ import annotations
 
 import os
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.core.attention.score import Additive, NoAttention
 from pipeline.core.cells import CELLS, Cell
@@ -14,7 +16,14 @@ from pipeline.core.models import Interface, count_parameters
 from pipeline.core.models.architecture import SelfAttention
 from pipeline.core.training.diagnostics import NUM_JACOBIAN_EXAMPLES
 from pipeline.core.training.evaluation import num_at_once
+from pipeline.core.training.pack import architecture
 from pipeline.core.training.spec import TrialSpec
+
+if TYPE_CHECKING:
+    from pipeline.sweep.plan import Setting
+
+Pack: TypeAlias = "tuple[Setting, ...]"
+"""Settings that are trained as one program."""
 
 FLOATS_PER_PARAMETER = 6
 """The weight, its gradient, the clipped one, and up to three of the optimiser's."""
@@ -102,6 +111,45 @@ def duration_s(spec: TrialSpec, work: Workload) -> float:
     num_places = _units(spec) // spec.model.hidden_size
     per_timestep = num_places * SECONDS_PER_TIMESTEP + flops / FLOPS_PER_SECOND
     return spec.training.max_steps * _num_run(spec, work) * per_timestep
+
+
+UPDATE_S = 2.5e-3
+"""Of one update, however many replicas: what Python and torch need to ask for its operations, on one core."""
+
+OWN_UPDATE_S = 3e-4
+"""Of that, what every setting of a pack needs for itself: its batch, clipping and optimiser."""
+
+PAYS = 1.5
+"""How many times the updates per second a large pack must make for its settings to be packed."""
+
+PACKS_PER_WORKER = 2
+"""At least so many, where there are the settings for it: so that no worker waits for the last pack for long."""
+
+
+def packs_of(settings: Sequence[Setting], largest: int, num_workers: int, memory_limit_bytes: int | None) -> list[Pack]:
+    """Return settings in packs that are each trained as one program, in the order of their first settings.
+
+    Args:
+        settings: In the order in which they are to be trained.
+        largest: Most settings of a pack.
+        num_workers: How many packs are trained at a time.
+        memory_limit_bytes: Of all workers together; None where that is another machine's.
+    """
+    groups: dict[Hashable, list[Setting]] = {}
+    for setting in settings:
+        spec = setting.spec
+        alone_s = setting.duration_s / spec.training.max_steps
+        pays = (UPDATE_S + alone_s) / (OWN_UPDATE_S + alone_s) >= PAYS
+        key = (architecture(spec), spec.training.max_steps) if pays else setting.trial_id
+        groups.setdefault(key, []).append(setting)
+    packs = []
+    for group in groups.values():
+        size = min(largest, -(-len(group) // (PACKS_PER_WORKER * num_workers if num_workers > 1 else 1)))
+        if memory_limit_bytes is not None:
+            size = min(size, memory_limit_bytes // (num_workers * max(setting.memory_bytes for setting in group)))
+        size = max(1, size)
+        packs += [tuple(group[at : at + size]) for at in range(0, len(group), size)]
+    return packs
 
 
 def _units(spec: TrialSpec) -> int:

@@ -24,9 +24,11 @@ from ray import tune
 from pipeline.config import Resources
 from pipeline.core.identity import TREE
 from pipeline.errors import SweepError
+from pipeline.results.store import TrialStore
+from pipeline.sweep.estimate import Pack, available_memory_bytes, packs_of
 from pipeline.sweep.executors import LoadData, Watch, check_share, variant_of
 from pipeline.sweep.plan import Setting
-from pipeline.sweep.trial import Job, Outcome, train_setting
+from pipeline.sweep.trial import Job, Outcome, outcome_of, train_packed
 
 MAX_FAILURES = 3
 """So often a setting starts again after its worker was lost; it goes on from its checkpoint in the trial store."""
@@ -59,7 +61,9 @@ class RayExecutor:
         """
         with connected(self.address) as embedded, tempfile.TemporaryDirectory(prefix="tune-") as folder:
             _check_room(self.resources, embedded)
-            by_id = {setting.trial_id: setting for setting in settings}
+            memory = available_memory_bytes() if embedded and not self.resources.gpus_per_trial else None
+            packs = packs_of(settings, self.resources.settings_per_program, _num_workers(self.resources), memory)
+            by_id = {pack[0].trial_id: pack for pack in packs}
             variants = {variant_of(setting) for setting in settings}
             refs = {variant: ray.put(load(*variant)) for variant in sorted(variants, key=str)}
             work = tune.with_parameters(_work, job=job, by_id=by_id, refs=refs)
@@ -71,25 +75,25 @@ class RayExecutor:
                     name="sweep",
                     storage_path=folder,
                     failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                    callbacks=[_Watching(watch, by_id)],
+                    callbacks=[_Watching(watch, by_id, TrialStore(job.store_url))],
                     verbose=0,
                 ),
             )
             tuner.fit()
 
 
-def _work(config: dict[str, Any], job: Job, by_id: dict[str, Setting], refs: dict[Any, Any]) -> None:
-    """Train one setting in a worker; only a few words travel back, the tables go to the store."""
-    setting = by_id[config["trial_id"]]
-    outcome = train_setting(job, setting, ray.get(refs[variant_of(setting)]))
-    tune.report({"outcome": asdict(outcome)})  # nested: Tune has a `trial_id` of its own
+def _work(config: dict[str, Any], job: Job, by_id: dict[str, Pack], refs: dict[Any, Any]) -> None:
+    """Train a pack of settings in a worker; only a few words travel back, the tables go to the store."""
+    pack, outcomes = by_id[config["trial_id"]], list[dict[str, Any]]()
+    train_packed(job, pack, ray.get(refs[variant_of(pack[0])]), lambda _, outcome: outcomes.append(asdict(outcome)))
+    tune.report({"outcomes": outcomes})
 
 
 class _Watching(tune.Callback):
-    """Passes on what Tune says; keyed by our own trial id, since Tune's order is not the plan's."""
+    """Passes on what Tune says; a pack goes by the trial id of its first setting, since Tune's order is not ours."""
 
-    def __init__(self, watch: Watch, by_id: dict[str, Setting]) -> None:
-        self.watch, self.by_id = watch, by_id
+    def __init__(self, watch: Watch, by_id: dict[str, Pack], store: TrialStore) -> None:
+        self.watch, self.by_id, self.store = watch, by_id, store
         self.started_at: dict[str, float] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,32 +101,39 @@ class _Watching(tune.Callback):
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Pass on that a setting trains, or trains again after its worker was lost."""
+        """Pass on that settings train, or train again after their worker was lost."""
         identity = trial.config["trial_id"]
         self.started_at[identity] = time.perf_counter()
-        self.watch.started(self.by_id[identity])
+        for setting in self.by_id[identity]:
+            self.watch.started(setting)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Pass on how a setting ended: its one report."""
-        outcome = Outcome(**result["outcome"])
-        self.watch.finished(self.by_id[outcome.trial_id], outcome)
+        """Pass on how settings ended: the one report of their pack."""
+        outcomes = {outcome["trial_id"]: Outcome(**outcome) for outcome in result["outcomes"]}
+        for setting in self.by_id[trial.config["trial_id"]]:
+            self.watch.finished(setting, outcomes[setting.trial_id])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Pass on that a setting was given up: its worker was lost too often, out of memory for instance."""
+        """Pass on that settings were given up: their worker was lost too often, out of memory for instance.
+
+        Those of a pack that had ended by then are in the store.
+        """
         identity = trial.config["trial_id"]
         reason = str(trial.get_error() or "no reason given").strip()
         message = f"given up after {MAX_FAILURES + 1} attempts: {reason.splitlines()[0]}"
         now = time.perf_counter()
-        outcome = Outcome(
-            trial_id=identity,
-            status="error",
-            message=message,
-            traceback=reason,
-            wall_time_s=now - self.started_at.get(identity, now),
-        )
-        self.watch.finished(self.by_id[identity], outcome)
+        for setting in self.by_id[identity]:
+            outcome = Outcome(
+                trial_id=setting.trial_id,
+                status="error",
+                message=message,
+                traceback=reason,
+                wall_time_s=now - self.started_at.get(identity, now),
+            )
+            stored = self.store.get(setting.trial_id) if len(self.by_id[identity]) > 1 else None
+            self.watch.finished(setting, outcome if stored is None else outcome_of(stored))
 
 
 @contextlib.contextmanager
@@ -224,6 +235,13 @@ def _check_room(resources: Resources, embedded: bool) -> None:
     ):
         if embedded:
             check_share(key, kind, asked, there.get(kind, 0))
+
+
+def _num_workers(resources: Resources) -> int:
+    """Return how many packs the cluster, as it is now, trains at a time."""
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    shares = [(there.get("CPU", 0), resources.cpus_per_trial), (there.get("GPU", 0), resources.gpus_per_trial)]
+    return max(1, int(min(available / asked for available, asked in shares if asked)))
 
 
 def _short_folder() -> Path:

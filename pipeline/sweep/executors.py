@@ -16,8 +16,9 @@ import torch
 from pipeline.config import Params
 from pipeline.data import Dataset
 from pipeline.errors import SweepError
+from pipeline.sweep.estimate import available_memory_bytes, packs_of
 from pipeline.sweep.plan import Setting
-from pipeline.sweep.trial import Job, Outcome, train_setting
+from pipeline.sweep.trial import Job, Outcome, train_packed
 
 SHORT_S = 5.0
 """On one core, roughly: what takes less is done before Ray has started."""
@@ -79,20 +80,21 @@ def executor_named(name: str, params: Params) -> Executor:
                 f"got {params.resources.gpus_per_trial:g}"
             )
         check_share("cpus_per_trial", "CPU", params.resources.cpus_per_trial, os.cpu_count() or 1)
-        return train_inline
+        return functools.partial(train_inline, params.resources.settings_per_program)
     from pipeline.sweep.executor_ray import RayExecutor
 
     return RayExecutor(params.resources, cluster_address())
 
 
-def train_inline(settings: Sequence[Setting], job: Job, load: LoadData, watch: Watch) -> None:
-    """Train `settings` one after the other in this process; holds one dataset at a time."""
+def train_inline(largest: int, settings: Sequence[Setting], job: Job, load: LoadData, watch: Watch) -> None:
+    """Train `settings` in this process, at most `largest` at a time; holds one dataset at a time."""
     held, dataset = None, None
-    for setting in settings:
-        watch.started(setting)
-        if dataset is None or variant_of(setting) != held:
-            held, dataset = variant_of(setting), load(*variant_of(setting))
-        watch.finished(setting, train_setting(job, setting, dataset))
+    for pack in packs_of(settings, largest, 1, available_memory_bytes()):
+        for setting in pack:
+            watch.started(setting)
+        if dataset is None or variant_of(pack[0]) != held:
+            held, dataset = variant_of(pack[0]), load(*variant_of(pack[0]))
+        train_packed(job, pack, dataset, watch.finished)
 
 
 def variant_of(setting: Setting) -> tuple[str, int | None, tuple[int, ...]]:

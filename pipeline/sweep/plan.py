@@ -52,6 +52,7 @@ class Setting:
         code_digest: Of the code that the spec uses.
         stored: Whether the trial store has it.
         duration_s: A rough guess of the training time on one core.
+        memory_bytes: About what it needs.
     """
 
     grid: str
@@ -64,6 +65,7 @@ class Setting:
     code_digest: str
     stored: bool
     duration_s: float
+    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
             code_digest=code_digest(spec),
             stored=False,
             duration_s=duration_s(spec, work),
+            memory_bytes=memory_bytes(spec, work),
         )
         if (other := names.setdefault((raw.grid, setting.trial_id), setting)) is not setting:
             what = f"expected settings that differ, {other.label!r} and {setting.label!r} are one trial"

@@ -19,12 +19,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.core.identity import TREE, code_digest
-from pipeline.core.training import CheckpointError, MemorySink, Status, TrialResult, run_trial
+from pipeline.core.training import ALONE, CheckpointError, MemorySink, Program, Status, TrialResult, run_trial
+from pipeline.core.training.pack import train_pack
 from pipeline.data import Dataset
 from pipeline.errors import DatasetError, SweepError
 from pipeline.results import TRIAL_TABLES
 from pipeline.results.frames import long_frame, trials_frame
 from pipeline.results.store import CheckpointSlot, StoredTrial, TrialStore
+from pipeline.sweep.estimate import Pack
 from pipeline.sweep.plan import Setting
 
 _log = logging.getLogger(__name__)
@@ -58,27 +60,66 @@ class Outcome:
     wall_time_s: float
 
 
-def train_setting(job: Job, setting: Setting, dataset: Dataset) -> Outcome:
+def train_packed(job: Job, pack: Pack, dataset: Dataset, ended: Callable[[Setting, Outcome], None]) -> None:
+    """Train the settings of a pack as one program, and store each as it ends.
+
+    Args:
+        job: What all trials share.
+        pack: What to train; what the store has by now, of a pack that is taken up again, is not trained again.
+        dataset: Their data.
+        ended: Told how each ended, as soon as it did.
+    """
+    if len(pack) == 1:
+        ended(pack[0], train_setting(job, pack[0], dataset))
+        return
+    store, missing = TrialStore(job.store_url), []
+    for setting in pack:
+        stored = store.get(setting.trial_id)
+        if stored is None or not stored.is_final(job.max_wall_time_s):
+            missing.append(setting)
+        else:
+            ended(setting, outcome_of(stored))
+
+    def work(index: int, program: Program) -> None:
+        ended(missing[index], train_setting(job, missing[index], dataset, program))
+
+    train_pack([setting.spec for setting in missing], work, num_threads=job.num_threads)
+
+
+def outcome_of(stored: StoredTrial) -> Outcome:
+    """Return how a trial that is stored went."""
+    result = TrialResult(stored.tables["trials"].to_dicts())
+    wall_time_s = max(row["wall_time_s"] or 0.0 for row in result.rows)
+    return Outcome(
+        trial_id=stored.trial_id,
+        status=str(result.status),
+        validation_loss=_median_loss(result),
+        wall_time_s=wall_time_s,
+    )
+
+
+def train_setting(job: Job, setting: Setting, dataset: Dataset, program: Program = ALONE) -> Outcome:
     """Train one setting, from its checkpoint if it has one, and store it.
 
     Args:
         job: What all trials share.
         setting: What to train.
         dataset: Its data.
+        program: What it is part of, if other settings are trained beside it.
 
     Returns:
         The outcome; an exception becomes one with status `error`, and leaves no object in the store.
     """
     started = time.perf_counter()
     try:
-        found = _train_and_store(job, setting, dataset)
+        found = _train_and_store(job, setting, dataset, program)
     except Exception as error:  # noqa: BLE001 - whatever it is, the sweep reports it and goes on
         trace = "".join(traceback.format_exception(error))
         found = {"status": "error", "message": f"{type(error).__name__}: {error}", "traceback": trace}
     return Outcome(trial_id=setting.trial_id, wall_time_s=time.perf_counter() - started, **found)
 
 
-def _train_and_store(job: Job, setting: Setting, dataset: Dataset) -> dict[str, Any]:
+def _train_and_store(job: Job, setting: Setting, dataset: Dataset, program: Program) -> dict[str, Any]:
     """Return status and validation loss of the outcome.
 
     Raises:
@@ -95,18 +136,20 @@ def _train_and_store(job: Job, setting: Setting, dataset: Dataset) -> dict[str, 
     store = TrialStore(job.store_url)
     checkpoint = store.checkpoint(setting.trial_id)
     try:
-        result, sink = _train(job, setting, dataset, checkpoint)
+        result, sink = _train(job, setting, dataset, checkpoint, program)
     except CheckpointError as error:
         _log.warning("trial %s: %s; it starts anew", setting.trial_id, error)
         checkpoint.clear()
-        result, sink = _train(job, setting, dataset, checkpoint)
+        result, sink = _train(job, setting, dataset, checkpoint, program)
     store.put(stored_trial(setting, result, sink.tables(), job))
     if all(row["status"] != Status.TIMED_OUT for row in result.rows):  # else it goes on from there, given more time
         checkpoint.clear()
     return {"status": str(result.status), "validation_loss": _median_loss(result)}
 
 
-def _train(job: Job, setting: Setting, dataset: Dataset, checkpoint: CheckpointSlot) -> tuple[TrialResult, MemorySink]:
+def _train(
+    job: Job, setting: Setting, dataset: Dataset, checkpoint: CheckpointSlot, program: Program
+) -> tuple[TrialResult, MemorySink]:
     sink = MemorySink()
     result = job.train(
         setting.spec,
@@ -116,6 +159,7 @@ def _train(job: Job, setting: Setting, dataset: Dataset, checkpoint: CheckpointS
         device=job.device,
         num_threads=job.num_threads,
         max_wall_time_s=job.max_wall_time_s,
+        program=program,
     )
     return result, sink
 

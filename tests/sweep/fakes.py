@@ -32,7 +32,7 @@ PARAMS = {
     "datasets": ["adding"],
     "studies": ["cells"],
     "trial_store": None,
-    "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0},
+    "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "settings_per_program": 1},
     "tracking": {"mode": "disabled", "project": "test", "entity": None},
 }
 SCALE = {
@@ -124,7 +124,7 @@ class FakeTrain:
     kills: int = 1
     journal: Path | None = None
 
-    def __call__(self, spec: TrialSpec, dataset, sink, *, checkpoints, device, num_threads, max_wall_time_s):
+    def __call__(self, spec: TrialSpec, dataset, sink, *, checkpoints, device, num_threads, max_wall_time_s, program):
         if spec.model.cell == self.fails_on:
             raise RuntimeError(f"no kernel for {spec.model.cell}")
         step, state = 0, f"{spec.model.cell} {spec.optimiser.learning_rate} {dataset.digest}"

@@ -43,7 +43,7 @@ def architecture(spec: TrialSpec) -> Hashable:
     return spec.dataset, dataclasses.replace(spec.model, initialisation=PLAIN)
 
 
-def train_together(
+def train_pack(
     specs: Sequence[TrialSpec], work: Callable[[int, Program], Result], *, num_threads: int = 1
 ) -> list[Result]:
     """Return `work(i, program)` of every trial i, all of them run beside each other.
