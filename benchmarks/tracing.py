@@ -14,14 +14,18 @@ from pipeline.trace import trace
 
 def measure_all(num_repeats: int) -> list[dict[str, Any]]:
     """Return a row for each shape: milliseconds of a forward and backward pass, and the ratios to the plain one."""
-    print(f"{'B':>4}{'H':>5}{'T':>5} |{'plain':>8}{'traced':>8}{'float64':>9}{'by hand':>9} | traced/plain, by hand/traced")
+    names = f"{'plain':>8}{'traced':>8}{'float64':>9}{'by hand':>9}"
+    print(f"{'B':>4}{'H':>5}{'T':>5} |{names} | traced/plain, by hand/traced")
     rows = []
     for shape in SHAPES:
         contenders = {"plain": plain(*shape), "traced": traced(*shape), "float64": traced(*shape, float64=True)}
         timings = time_side_by_side(contenders | {"by_hand": by_hand(*shape)}, num_repeats)
         ms = {f"{name}_ms": 1e3 * timing.median_s for name, timing in timings.items()}
         row = dict(zip("BHT", shape, strict=True)) | ms | {"num_repeats": num_repeats}
-        row |= {"traced_vs_plain": ms["traced_ms"] / ms["plain_ms"], "by_hand_vs_plain": ms["by_hand_ms"] / ms["plain_ms"]}
+        row |= {
+            "traced_vs_plain": ms["traced_ms"] / ms["plain_ms"],
+            "by_hand_vs_plain": ms["by_hand_ms"] / ms["plain_ms"],
+        }
         rows.append(row)
         print(
             f"{row['B']:4}{row['H']:5}{row['T']:5} |{row['plain_ms']:8.2f}{row['traced_ms']:8.2f}"

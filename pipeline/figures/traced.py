@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.config import write_whole
-from pipeline.errors import ConfigError
 from pipeline.figures.frame import reach
 from pipeline.figures.gradients import LAYERS, MAX_DECADES, draw_heat_map
-from pipeline.figures.style import Look, canvas, decades, label_panels, styled, to_png, to_svg
+from pipeline.figures.style import Look, canvas, decades, label_panels, styled
 from pipeline.quantities.gradients import decay_rates
 from pipeline.quantities.quantity import from_log10
 from pipeline.quantities.words import join_first, number
@@ -108,15 +104,3 @@ def _finding(fits: pl.DataFrame, num_calls: int) -> str:
     ends = [known.row(0, named=True), known.row(-1, named=True)][: known.height]
     more = f" ({num_calls - _MOST} more calls are in the table)" if num_calls > _MOST else ""
     return f"Per timestep of lag the gradient changes by a factor {join_first([said(row) for row in ends])}{more}"
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG or SVG.
-
-    Raises:
-        ConfigError: If the name of the file ends otherwise, or it cannot be written.
-    """
-    formats = {".png": to_png, ".svg": to_svg}
-    if path.suffix not in formats:
-        raise ConfigError(f"{path}: expected a name that ends in .png or .svg")
-    write_whole(path, formats[path.suffix](figure), ConfigError)

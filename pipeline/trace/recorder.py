@@ -1,8 +1,7 @@
-"""`Recorder`: what a training loop of one's own does, in the tables that the pipeline's figures and page are made of."""
+"""`Recorder`: what happens in a training loop of one's own, as tables that the pipeline's figures are made of."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -21,7 +20,7 @@ from pipeline.core.clipping import ClippingRule
 from pipeline.core.training.rows import FACTS
 from pipeline.errors import TableError, unknown_name
 from pipeline.results import SCHEMAS, check, write_table
-from pipeline.trace.tracing import TraceError, Traced
+from pipeline.trace.tracing import Traced, TraceError
 from pipeline.trace.windows import Bias
 
 CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN": "elman"}
@@ -46,8 +45,9 @@ class Recorder:
             recorder.step(loss)
         recorder.write("results/mine")
 
-    Steps are counted as the pipeline counts them: the first update leads from step 0 to step 1, and a trace at step s is
-    of the parameters after s updates. At a step with a trace the model's numbers change by rounding, see `trace`.
+    Steps are counted as the pipeline counts them: the first update leads from step 0 to step 1, and a trace at step s
+    is of the parameters after s updates; of several backward passes before a step the newest counts, of several calls
+    of a module the last. At a step with a trace the model's numbers change by rounding, see `trace`.
 
     Args:
         model: Whose states are traced.
@@ -77,7 +77,7 @@ class Recorder:
         self.model, self.every, self.name, self.seed = model, every, name, seed
         self.settings: dict[str, bool | float | str] = dict(settings or {})
         self.parts, self.float64, self.num_steps = dict(parts or {}), float64, 0
-        self._names = {parameter: f"{name}" for name, parameter in model.named_parameters()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         modules = dict(model.named_modules())
         if unknown := sorted(set(self.parts) - set(modules)):
             raise TraceError(f"parts: {unknown_name('module', unknown[0], modules)}")
@@ -103,7 +103,9 @@ class Recorder:
             TraceError: If the rule clips inside the recurrence.
         """
         if rule.state_threshold is not None:
-            raise TraceError(f"clip_: {rule.name} clips inside the recurrence, where only the pipeline's own networks do")
+            raise TraceError(
+                f"clip_: {rule.name} clips inside the recurrence, where only the pipeline's own networks do"
+            )
         with_grad = [parameter for parameter in parameters if parameter.grad is not None]
         if not with_grad:
             return torch.zeros((), dtype=torch.float64)
@@ -145,7 +147,7 @@ class Recorder:
         self._begin()
 
     def log(self, metric: str, value: Tensor | float, split: str = "validation") -> None:
-        """Keep a number at the present step: `loss` or `error` of a split (train, validation, test), or what you like."""
+        """Keep a number at the present step: `loss` or `error` of a split (train, validation, test), or any other."""
         number = float(torch.as_tensor(value).detach())
         self._losses.setdefault((metric, split), []).append((self.num_steps, number))
         self._frames["curves"].append(_curves([self.num_steps], [metric], [number], split=[split]))
@@ -198,7 +200,7 @@ class Recorder:
             self._traced.start()
 
     def _take(self) -> None:
-        """Keep the norms of the newest backward pass; of several calls of a module those of the last."""
+        """Keep the norms that were due, if any were."""
         if self._traced is None:
             return
         traced = self._traced
@@ -236,7 +238,7 @@ class Recorder:
         spec: dict[str, Any] = {"dataset.name": "own", "dataset.length": None}
         spec |= {"model.cell": cells[0] if len(cells) == 1 else " + ".join(cells) or type(self.model).__name__}
         for rule, _ in list(self._rules.values())[-1:]:
-            spec |= {f"clipping.{name}": value for name, value in dataclasses.asdict(rule).items()}
+            spec |= {f"clipping.{name}": value for name, value in vars(rule).items()}
         return spec | self.settings
 
     def _trial(self) -> pl.DataFrame:

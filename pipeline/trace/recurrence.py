@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,11 +41,8 @@ Seen = Callable[[Tensor], None]
 """What is done with the gradient of a state, (timesteps, B, H), in its recurrence's own order of time."""
 
 
-class Watch(Protocol):
-    """What a run asks for every state that it makes."""
-
-    def __call__(self, place: Place, state: str) -> Seen:
-        """Return what is done with the gradients of a state of one layer and direction."""
+Watch = Callable[[Place, str], Seen]
+"""What is done with the gradients of a state of one layer and direction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +79,9 @@ class Arguments:
         packed = not isinstance(args[3], bool)
         x, batch_sizes, start, weights, *rest = args if packed else (args[0], None, *args[1:])
         start = tuple(start) if isinstance(start, tuple | list) else (start,)
-        return Arguments(**dict(zip(Arguments.__dataclass_fields__, (x, batch_sizes, start, weights, *rest), strict=False)))
+        return Arguments(
+            **dict(zip(Arguments.__dataclass_fields__, (x, batch_sizes, start, weights, *rest), strict=False))
+        )
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -202,7 +201,9 @@ def _layer(
     """Return the states of one layer and direction at every timestep, in its own order of time."""
     weight_ih, weight_hh = given[:2]
     biases = given[2:4] if has_biases else [weight_ih.new_zeros(len(weight_ih))] * 2
-    weights = cell.weights(dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), (*given[:2], *biases), strict=True)))
+    weights = cell.weights(
+        dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), (*given[:2], *biases), strict=True))
+    )
     T, B = x_TBD.shape[:2]
     if len(given) % 2:
         return _projected(name, x_TBD, start, weights, given[-1], watch, owner)
@@ -323,6 +324,10 @@ def run_step(name: str, args: Sequence[Tensor | None], watch: Watch, owner: obje
     for gate, a_x, a_h in zip(cell.gates, of_x, of_h, strict=True):
         blocks |= {f"{gate}_x": a_x, f"{gate}_h": a_h} if cell.gates[gate] == APART else {gate: a_x + a_h}
     place, shape = Place(0, FORWARD), tuple(before[0].shape)
-    taps = [tap(x, shape, lambda grad, seen=watch(place, s): seen(grad[None]), owner) for s in cell.states]
+
+    def of_one_timestep(seen: Seen) -> Seen:
+        return lambda grad: seen(grad[None])
+
+    taps = [tap(x, shape, of_one_timestep(watch(place, state)), owner) for state in cell.states]
     found = cell.derivation.stepped.forward(*(blocks[block] for block in cell.blocks), *before, *taps)
     return tuple(found)

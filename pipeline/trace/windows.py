@@ -44,7 +44,7 @@ class Window:
         start: The first of them in the sequence, counted from 0.
         stop: The timestep after the last.
         num_scored: How many of the newest the loss is of: k1, at the end perhaps fewer.
-        weight: Their share of the sequence, by which a mean loss is to be weighed if every timestep shall weigh the same.
+        weight: Their share of the sequence: what to weigh a mean loss by if every timestep is to weigh the same.
         state: Before the first timestep, nothing flows back into it; None where the sequence begins.
         final: After the last timestep, with its history; None before `run`.
     """
@@ -66,7 +66,7 @@ class Window:
         """Return the outputs of the timesteps that are scored, and carry the state on to the next window.
 
         Args:
-            model: Called as `model(inputs, state)`, as `nn.LSTM` is; twice where the next window begins within this one.
+            model: Called as `model(inputs, state)`, as `nn.LSTM` is; twice where the next window begins in this one.
         """
         first, rest = (self.inputs[self._along(part)] for part in (slice(self._carry), slice(self._carry, None)))
         state, outputs = self.state, list[Tensor]()

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import ConfigError
 from pipeline.figures.traced import draw_traces
-from pipeline.trace import Traced, trace
+from pipeline.trace import Traced, TraceError, trace
 
 
 def traced_gru(num_passes: int, *, per_example: bool = False) -> Traced:
@@ -59,5 +58,5 @@ def test_a_figure_is_saved_by_its_ending(tmp_path: Path) -> None:
     for ending in ("png", "svg"):
         traced.plot(tmp_path / f"trace.{ending}")
         assert (tmp_path / f"trace.{ending}").stat().st_size > 1000
-    with pytest.raises(ConfigError, match=r"trace\.pdf: expected a name that ends in \.png or \.svg"):
+    with pytest.raises(TraceError, match=r"trace\.pdf: expected a name that ends in \.png or \.svg"):
         traced.plot(tmp_path / "trace.pdf")

@@ -1,4 +1,4 @@
-"""What one writes by hand: torch's recurrent layers as a loop over examples and timesteps, every state's gradient kept."""
+"""What one writes by hand: torch's recurrent layers as a loop over timesteps, with every state's gradient."""
 
 from __future__ import annotations
 

@@ -86,7 +86,9 @@ def test_traced_gradients_are_those_of_a_loop_by_hand(kind: str, form: str) -> N
             outputs, finals = run(module, x, start)
         grads = taken(module, start)
         assert left_on(module) == before
-        for mine, theirs in zip([*outputs, *finals, *grads], [*plain_outputs, *plain_finals, *plain_grads], strict=True):
+        for mine, theirs in zip(
+            [*outputs, *finals, *grads], [*plain_outputs, *plain_finals, *plain_grads], strict=True
+        ):
             torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-13)
 
         unrolled = Unrolled(module)

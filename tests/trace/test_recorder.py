@@ -191,7 +191,9 @@ def test_parts_are_named_and_the_bias_of_windows_is_kept() -> None:
     tables = recorder.tables()
     counted = tables["traces"].group_by("part", maintain_order=True).len().rows()
     assert dict(counted) == {"encoder": 4, "decoder": 2}
-    assert tables["truncation"].select("step", "backward_length", "cosine", "relative_error").rows() == [(1, 3, 0.9, 0.1)]
+    assert tables["truncation"].select("step", "backward_length", "cosine", "relative_error").rows() == [
+        (1, 3, 0.9, 0.1)
+    ]
     assert tables["trials"]["model.cell"].to_list() == ["gru"]
 
 
