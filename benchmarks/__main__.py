@@ -1,4 +1,4 @@
-"""`make bench`: training steps side by side, their time against length, translation, diagnostics, truncation, seeds.
+"""`make bench`: training steps side by side, traces of others' models, time against length, translation and the rest.
 
 Writes benchmarks/latest.json, and what the README and docs/speed.md say of it. Ratios above 1 mean that this project
 is faster, per seed. With names of parts on the command line these alone are measured.
@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 
-from benchmarks import pages, record, seeds, sequential, translation, truncation
+from benchmarks import pages, record, seeds, sequential, tracing, translation, truncation
 from benchmarks.contenders import kernel, on_eager, ours
 from benchmarks.diagnostics import diagnostics_overhead
-from benchmarks.plain import TORCH_NN, Step, hand_unrolled, torch_nn
+from benchmarks.plain import SHAPES, TORCH_NN, Step, hand_unrolled, torch_nn
 from benchmarks.timing import environment, time_side_by_side
 from pipeline.core.training.runtime import computing, keep_freed_memory
 
-SHAPES = ((32, 32, 200), (32, 128, 200), (16, 100, 400))  # B, H, T
 REPLICAS = (1, 8, 32)
 
 
@@ -27,6 +26,7 @@ def main() -> None:
     """Measure what is asked for, print it as it comes, and keep it."""
     parts: dict[str, Callable[[int], list[dict[str, Any]]]] = {
         "steps": measure_steps,
+        "tracing": tracing.measure_all,
         "sequential": sequential.measure_all,
         "translation": translation.measure_all,
         "diagnostics": measure_diagnostics,

@@ -228,8 +228,25 @@ def others(latest: Latest) -> str:
   (LSTM) and {first["self_attention_ms"]:.1f} to {last["self_attention_ms"]:.1f} ms (self-attention in `torch.nn`)."""
 
 
+def tracing(latest: Latest) -> str:
+    """Return what a trace of somebody's own LSTM costs."""
+    rows = latest["tracing"]["rows"]
+    header = ["B, H, T", "plain", "traced", "in float64", "by hand", "traced / plain", "by hand / traced"]
+    lines = [
+        [
+            f"{row['B']}, {row['H']}, {row['T']}",
+            *(f"{row[f'{name}_ms']:.2f}" for name in ("plain", "traced", "float64", "by_hand")),
+            ratio(row["traced_vs_plain"]),
+            ratio(row["by_hand_ms"] / row["traced_ms"]),
+        ]
+        for row in rows
+    ]
+    said = f"Milliseconds. {machine(latest['tracing'])}; one thread. {medians(rows[0]['num_repeats'], 'rounds')}."
+    return f"{table(header, lines)}\n\n{said}"
+
+
 TEXTS: dict[str, Callable[[Latest], str]] = {
-    text.__name__: text for text in (ratios, milliseconds, seeds, one_more_seed, study, sweeps, others)
+    text.__name__: text for text in (ratios, milliseconds, tracing, seeds, one_more_seed, study, sweeps, others)
 }
 """What can stand in a place, by its name there."""
 

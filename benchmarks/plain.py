@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 INPUT_SIZE = 2
+SHAPES = ((32, 32, 200), (32, 128, 200), (16, 100, 400))  # B, H, T
 TORCH_NN = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 TORCH_CELL = {"elman": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
 

@@ -25,6 +25,7 @@ LAYERS = {
     "report": {"errors", "config", "core", "results", "quantities", "figures", "claims"},
     "sweep": {"errors", "config", "data", "core", "results"},
     "publish": {"errors", "config", "core", "results", "quantities", "figures"},
+    "trace": {"errors", "config", "core", "results", "figures"},
 }
 LIBRARIES = {"ray", "wandb", "dvc", "polars", "seaborn", "matplotlib", "pandas", "pyarrow"}
 

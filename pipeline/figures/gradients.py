@@ -24,7 +24,7 @@ from pipeline.quantities.gradients import recurring
 from pipeline.quantities.quantity import from_log10
 from pipeline.quantities.words import interval, join_first, name_of, number, quoted, with_article
 
-_MAX_DECADES = 16
+MAX_DECADES = 16
 """Colours end so many decades below the largest norm."""
 
 ONLY_INITIAL = "No replica finished training: only the initial gradient is known"
@@ -129,9 +129,9 @@ def _draw_heat_maps(view: View, *, width: int = 2) -> Figure:
     num_columns = min(width, len(panels))
     num_rows = math.ceil(len(panels) / num_columns)
     figure, axes = canvas(view.title, num_rows, num_columns, 0.9 + 1.75 * num_rows)
-    ends = reach(means["mean"], _MAX_DECADES)
+    ends = reach(means["mean"], MAX_DECADES)
     for ax, (arm, state) in zip(axes.flat, panels, strict=False):
-        _draw_heat_map(ax, means.filter(arm=arm, state=state), ends, num_ticks=5 if width == 2 else 3)
+        draw_heat_map(ax, means.filter(arm=arm, state=state), ends, num_ticks=5 if width == 2 else 3)
         ax.set_title(textwrap.fill(f"{name_of(arm)} {state}", 66 // num_columns))
         if width > 2:
             ax.label_outer(remove_inner_ticks=False)
@@ -144,7 +144,8 @@ def _draw_heat_maps(view: View, *, width: int = 2) -> Figure:
     return figure
 
 
-def _draw_heat_map(ax: Axes, rows: pl.DataFrame, ends: tuple[float, float], num_ticks: int) -> None:
+def draw_heat_map(ax: Axes, rows: pl.DataFrame, ends: tuple[float, float], num_ticks: int) -> None:
+    """Draw `mean` by `step` and `timestep`, on colours between two ends."""
     wide = rows.sort("step", "timestep").pivot(on="timestep", index="step", values="mean")
     cells = wide.drop("step").to_pandas().astype(float)
     style: dict[str, Any] = {"cbar": False, "cmap": "cividis", "rasterized": True}
@@ -167,7 +168,7 @@ gradient_heatmap = Pictures(
     title=_fading,
     about="log10 of the Frobenius norm over the probe batch of ∂L/∂h and ∂L/∂c at timestep t, against training step, "
     "at T = {T} on {dataset}; mean over {seeds}. A replica that stopped keeps its last measurement. Colours end "
-    f"{_MAX_DECADES} decades below the largest norm.",
+    f"{MAX_DECADES} decades below the largest norm.",
     most=3,
     rank=(lambda view: dict(_decades_lost(view).group_by("arm").agg(pl.col("lost").min()).iter_rows()), "decades lost"),
     top_layer="traces",
@@ -192,13 +193,13 @@ gradient_heatmap_row = replace(
     picture=partial(_draw_heat_maps, width=5),
     about="log10 of the Frobenius norm over the probe batch of ∂L/∂h at timestep t, against training step, at T = {T} "
     "on {dataset}; mean over {seeds}. A replica that stopped keeps its last measurement. Colours end "
-    f"{_MAX_DECADES} decades below the largest norm.",
+    f"{MAX_DECADES} decades below the largest norm.",
     most=5,
     by_rank=True,
 )
 
 
-_LAYERS = list(zip(("#12416e", "#d1580b", "#58bab0", "#93308a", "#c79a2b", "#6f6f6f"), "os^DvP", strict=True))
+LAYERS = list(zip(("#12416e", "#d1580b", "#58bab0", "#93308a", "#c79a2b", "#6f6f6f"), "os^DvP", strict=True))
 """Colour and marker of a layer."""
 
 
@@ -206,7 +207,7 @@ def _layer_looks(view: View) -> dict[tuple[int, str], tuple[str, Look]]:
     dashes = {"forward": "solid", "backward": (0, (4, 1.5))}
     looks = {}
     for layer, direction in view.rows.select("layer", "direction").unique().iter_rows():
-        colour, marker = _LAYERS[layer % len(_LAYERS)]
+        colour, marker = LAYERS[layer % len(LAYERS)]
         looks[layer, direction] = f"layer {layer + 1}, {direction}", Look(colour, dashes[direction], marker)
     return looks
 

@@ -1,0 +1,324 @@
+"""`Recorder`: what happens in a training loop of one's own, as tables that the pipeline's figures are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from pipeline.core import clipping
+from pipeline.core.clipping import ClippingRule
+from pipeline.core.training.rows import FACTS
+from pipeline.errors import TableError, unknown_name
+from pipeline.results import SCHEMAS, check, write_table
+from pipeline.trace.tracing import Traced, TraceError
+from pipeline.trace.windows import Bias
+
+CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN": "elman"}
+"""The pipeline's name of torch's recurrent modules."""
+
+PORTION = 256
+"""Updates whose numbers stay on their device before they are gathered."""
+
+LEDGER = ("grad_norm", "clipped_grad_norm", "clip_cosine")
+
+
+class Recorder:
+    """Keeps what happens in a training loop; `write` makes tables of it.
+
+        recorder = Recorder(model, every=100)
+        for x, y in batches:
+            optimiser.zero_grad()
+            loss = criterion(model(x), y)
+            loss.backward()
+            recorder.clip_(model.parameters(), GlobalNorm(threshold=1.0))
+            optimiser.step()
+            recorder.step(loss)
+        recorder.write("results/mine")
+
+    Steps are counted as the pipeline counts them: the first update leads from step 0 to step 1, and a trace at step s
+    is of the parameters after s updates; of several backward passes before a step the newest counts, of several calls
+    of a module the last. At a step with a trace the model's numbers change by rounding, see `trace`.
+
+    Args:
+        model: Whose states are traced.
+        every: Trace at step 0 and every so many steps; None never does, and any model will do.
+        name: What the run is called in tables and figures; runs that differ in `seed` alone share it.
+        seed: Of the run.
+        settings: What else sets it apart, by dotted name: `{"optimiser.learning_rate": 0.01}`.
+        parts: What a recurrent module is called in the tables, by its name in the model: "encoder", "decoder". A model
+            with one has the part "recurrent".
+        float64: Whether traces are in float64; see `trace`.
+
+    Raises:
+        TraceError: If the model cannot be traced, or `parts` names no module of it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        every: int | None = 100,
+        name: str = "recorded",
+        seed: int = 0,
+        settings: Mapping[str, bool | float | str] | None = None,
+        parts: Mapping[str, str] | None = None,
+        float64: bool = True,
+    ) -> None:
+        self.model, self.every, self.name, self.seed = model, every, name, seed
+        self.settings: dict[str, bool | float | str] = dict(settings or {})
+        self.parts, self.float64, self.num_steps = dict(parts or {}), float64, 0
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        modules = dict(model.named_modules())
+        if unknown := sorted(set(self.parts) - set(modules)):
+            raise TraceError(f"parts: {unknown_name('module', unknown[0], modules)}")
+        self._pending: list[tuple[int, tuple[tuple[str, str], ...], Tensor]] = []
+        self._frames: dict[str, list[pl.DataFrame]] = {table: [] for table in SCHEMAS}
+        self._rules: dict[str, tuple[ClippingRule, clipping.State]] = {}
+        self._losses: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        self._began = time.perf_counter()
+        self._traced: Traced | None = None
+        self._begin()
+
+    def clip_(self, parameters: Iterable[Tensor], rule: ClippingRule) -> Tensor:
+        """Clip the gradients of parameters in place by a rule, and keep what it did, in all and by parameter.
+
+        Args:
+            parameters: Those without a gradient are left out, as torch does.
+            rule: Of `pipeline.core.clipping`. What it remembers of earlier updates is kept by its name and fields.
+
+        Returns:
+            The norm of all gradients together before clipping, (), float64.
+
+        Raises:
+            TraceError: If the rule clips inside the recurrence.
+        """
+        if rule.state_threshold is not None:
+            raise TraceError(
+                f"clip_: {rule.name} clips inside the recurrence, where only the pipeline's own networks do"
+            )
+        with_grad = [parameter for parameter in parameters if parameter.grad is not None]
+        if not with_grad:
+            return torch.zeros((), dtype=torch.float64)
+        names = [self._names.get(parameter, f"parameter {at}") for at, parameter in enumerate(with_grad)]
+        grads = [parameter.grad for parameter in with_grad if parameter.grad is not None]
+        params = {name: parameter.detach()[None] for name, parameter in zip(names, with_grad, strict=True)}
+        _, state = self._rules.get(repr(rule), (rule, None))
+        grad_1P = torch.cat([grad.detach().flatten() for grad in grads])[None]
+        if state is None or (state and len(state[0]) != 1):
+            state = rule.init(params)
+        applied_1P, state, ledger = clipping.clip(rule, grad_1P, state, params)
+        self._rules[repr(rule)] = (rule, state)
+        sizes = [grad.numel() for grad in grads]
+        pieces = [each[0].split(sizes) for each in (grad_1P, applied_1P)]
+        if applied_1P is not grad_1P:
+            for grad, applied in zip(grads, pieces[1], strict=True):
+                grad.copy_(applied.view_as(grad))
+        step, facts = self.num_steps + 1, [(metric, "") for metric in LEDGER]
+        values = [torch.stack([each[0] for each in ledger])]
+        for name, before, after in zip(names, *pieces, strict=True):
+            facts += [(f"parameter_{metric}", name) for metric in LEDGER]
+            values.append(torch.stack([each[0] for each in clipping.compare(before[None], after[None])]))
+        self._pending.append((step, tuple(facts), torch.cat(values)))
+        return ledger.grad_norm[0]
+
+    def step(self, loss: Tensor | float | None = None) -> None:
+        """Count an update, keep its training loss, and take or begin the trace that is due; call it after the update.
+
+        Raises:
+            TraceError: If a trace was due and no backward pass reached a traced call.
+        """
+        self._take()
+        self.num_steps += 1
+        if loss is not None:
+            value = torch.as_tensor(loss).detach().double().reshape(1)
+            self._pending.append((self.num_steps, (("loss", ""),), value))
+        if len(self._pending) >= PORTION:
+            self._gather()
+        self._begin()
+
+    def log(self, metric: str, value: Tensor | float, split: str = "validation") -> None:
+        """Keep a number at the present step: `loss` or `error` of a split (train, validation, test), or any other."""
+        number = float(torch.as_tensor(value).detach())
+        self._losses.setdefault((metric, split), []).append((self.num_steps, number))
+        self._frames["curves"].append(_curves([self.num_steps], [metric], [number], split=[split]))
+
+    def note_bias(self, biases: Sequence[Bias]) -> None:
+        """Keep what the meter of a truncated window found, in the table `truncation`."""
+        rows = {name: [each._asdict()[name] for each in biases] for name in Bias._fields}
+        unknown = dict.fromkeys(("log10_phi", "decay_factor", "relative_bias_bound"), math.nan)
+        self._frames["truncation"].append(_frame("truncation", rows | unknown | {"step": self.num_steps}))
+
+    @property
+    def ledger(self) -> pl.DataFrame:
+        """What clipping did: `step`, `parameter` (null: all together), the norms before and after, and their cosine."""
+        self._gather()
+        rows = self._joined("curves").with_columns(pl.col("metric").str.strip_prefix("parameter_"))
+        rows = rows.filter(pl.col("metric").is_in(LEDGER)).rename({"part": "parameter"})
+        wide = rows.pivot(on="metric", index=["step", "parameter"], values="value", maintain_order=True)
+        return wide.select("step", "parameter", *(name for name in LEDGER if name in wide.columns))
+
+    @property
+    def trial_id(self) -> str:
+        """The same for runs that differ in their seed alone."""
+        meaning = json.dumps({"name": self.name, **self._spec()}, sort_keys=True, default=str)
+        return hashlib.sha256(meaning.encode()).hexdigest()[:16]
+
+    def close(self) -> None:
+        """Trace no more; `write` does it, too."""
+        if self._traced is not None:
+            self._traced.stop()
+            self._traced = None
+
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """Return the pipeline's tables of this run."""
+        self._gather()
+        own = [pl.lit(self.trial_id).alias("trial_id"), pl.lit(self.seed, pl.Int64()).alias("seed")]
+        tables = {
+            table: check(table, self._joined(table).with_columns(own), self.name)
+            for table in SCHEMAS
+            if table not in {"trials", "settings"}
+        }
+        return tables | {"trials": check("trials", self._trial(), self.name)}
+
+    def write(self, folder: str | Path) -> Path:
+        """Write the tables of this run alone, as `write_recorded` does, trace no more, and return the folder."""
+        return write_recorded([self], folder)
+
+    def _begin(self) -> None:
+        if self.every is not None and self.num_steps % self.every == 0:
+            self._traced = Traced(self.model, float64=self.float64)
+            self._traced.start()
+
+    def _take(self) -> None:
+        """Keep the norms that were due, if any were."""
+        if self._traced is None:
+            return
+        traced = self._traced
+        self.close()
+        rows = traced.table.filter(pl.col("backward") == pl.col("backward").max())
+        rows = rows.filter(pl.col("call") == pl.col("call").max().over("module"))
+        named = {name: self.parts.get(name, name) for name in rows["module"].unique()}
+        if len(named) == 1 and not self.parts:
+            named = dict.fromkeys(named, "recurrent")
+        rows = rows.with_columns(part=pl.col("module").replace_strict(named, return_dtype=pl.String()))
+        columns = rows.rename({"state": "quantity"}).with_columns(step=pl.lit(self.num_steps, pl.Int64()))
+        self._frames["traces"].append(columns.select(n for n in SCHEMAS["traces"] if n not in {"trial_id", "seed"}))
+
+    def _gather(self) -> None:
+        """Bring the numbers of updates from their device, all at once."""
+        if not self._pending:
+            return
+        values = torch.cat([values.cpu() for *_, values in self._pending]).tolist()
+        steps = [step for step, facts, _ in self._pending for _ in facts]
+        metrics, parts = zip(*(fact for _, facts, _ in self._pending for fact in facts), strict=True)
+        splits = ["train" if metric == "loss" else None for metric in metrics]
+        self._frames["curves"].append(_curves(steps, metrics, values, split=splits, part=[p or None for p in parts]))
+        losses = [(step, value) for step, metric, value in zip(steps, metrics, values, strict=True) if metric == "loss"]
+        self._losses.setdefault(("loss", "train"), []).extend(losses)
+        self._pending = []
+
+    def _joined(self, table: str) -> pl.DataFrame:
+        schema = {name: dtype for name, dtype in SCHEMAS[table].items() if name not in {"trial_id", "seed"}}
+        return pl.concat([pl.DataFrame(schema=schema), *self._frames[table]])
+
+    def _spec(self) -> dict[str, Any]:
+        """Return what the run is, by dotted name: what was given, the cell, and the clipping rule."""
+        kinds = [CELLS.get(type(m).__name__.removesuffix("Cell"), "") for m in self.model.modules()]
+        cells = list(dict.fromkeys(kind for kind in kinds if kind))
+        spec: dict[str, Any] = {"dataset.name": "own", "dataset.length": None}
+        spec |= {"model.cell": cells[0] if len(cells) == 1 else " + ".join(cells) or type(self.model).__name__}
+        for rule, _ in list(self._rules.values())[-1:]:
+            spec |= {f"clipping.{name}": value for name, value in vars(rule).items()}
+        return spec | self.settings
+
+    def _trial(self) -> pl.DataFrame:
+        validation, training = (self._losses.get(("loss", split), []) for split in ("validation", "train"))
+        finite = [(value, step) for step, value in validation if math.isfinite(value)]
+        best = min(finite, default=(None, None))
+        has_diverged = bool(training) and not math.isfinite(training[-1][1])
+        last_finite = max((step for step, value in training if math.isfinite(value)), default=0)
+        shares = self.ledger.filter(pl.col("parameter").is_null()) if self._rules else None
+        wall = time.perf_counter() - self._began
+        row: dict[str, Any] = {
+            "trial_id": self.trial_id,
+            "seed": self.seed,
+            "spec": json.dumps(self._spec(), sort_keys=True),
+            "status": "diverged" if has_diverged else "ok",
+            "status_message": f"the training loss was {training[-1][1]:g} at the end" if has_diverged else None,
+            "diverged_step": next(step for step, _ in training if step > last_finite) if has_diverged else None,
+            "diverged_quantity": "loss" if has_diverged else None,
+            "num_steps": self.num_steps,
+            "best_step": best[1],
+            "best_validation_loss": best[0],
+            "final_validation_loss": finite[-1][0] if finite else None,
+            "beat_untrained": None if best[1] is None else best[1] > 0,
+            "clipped_share": None if shares is None else (shares["clipped_grad_norm"] < shares["grad_norm"]).mean(),
+            "num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "wall_time_s": wall,
+            "step_time_s": wall / self.num_steps if self.num_steps else None,
+            "device": str(next((parameter.device for parameter in self.model.parameters()), "cpu")),
+            "torch_version": torch.__version__,
+            "python_version": platform.python_version(),
+        }
+        for metric in ("loss", "error"):
+            tested = self._losses.get((metric, "test"), [])
+            row[f"test_{metric}"] = tested[-1][1] if tested else None
+        frame = pl.DataFrame([dict.fromkeys(SCHEMAS["trials"]) | row], schema=SCHEMAS["trials"])
+        return frame.with_columns(_literal(value).alias(name) for name, value in self._spec().items())
+
+
+def write_recorded(recorders: Sequence[Recorder], folder: str | Path) -> Path:
+    """Write the tables of several runs as those of one study, whose name is the folder's, and return the folder.
+
+    Its one grid is `recorded`; every name is an arm, and runs of one name that differ in their seed are its replicas.
+
+    Raises:
+        TableError: If two runs are the same trial and seed, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    seen: set[tuple[str, int]] = set()
+    for recorder in recorders:
+        recorder.close()
+        if (recorder.trial_id, recorder.seed) in seen:
+            raise TableError(f"{folder}: two recorded runs are {recorder.name!r} with seed {recorder.seed}")
+        seen.add((recorder.trial_id, recorder.seed))
+    found = [recorder.tables() for recorder in recorders]
+    tables = {table: pl.concat([each[table] for each in found], how="diagonal_relaxed") for table in found[0]}
+    arms = {recorder.trial_id: recorder.name for recorder in recorders}
+    settings = {
+        "study": folder.name,
+        "grid": "recorded",
+        "position": range(len(arms)),
+        "trial_id": list(arms),
+        "label": list(arms.values()),
+        "variant": list(arms.values()),
+        "selected": True,
+    }
+    tables["settings"] = pl.DataFrame(settings, schema=SCHEMAS["settings"])
+    for table, frame in tables.items():
+        write_table(table, frame, folder)
+    return folder
+
+
+def _curves(steps: Sequence[int], metrics: Sequence[str], values: Sequence[float], **facts: Any) -> pl.DataFrame:
+    return _frame("curves", {"step": steps, "metric": metrics, "value": values} | dict.fromkeys(FACTS) | facts)
+
+
+def _frame(table: str, columns: Mapping[str, Any]) -> pl.DataFrame:
+    schema = {name: dtype for name, dtype in SCHEMAS[table].items() if name not in {"trial_id", "seed"}}
+    return pl.DataFrame({name: columns[name] for name in schema}, schema=schema)
+
+
+def _literal(value: Any) -> pl.Expr:
+    kinds: dict[type, Callable[[], pl.DataType]] = {bool: pl.Boolean, int: pl.Int64, float: pl.Float64, str: pl.String}
+    return pl.lit(value, kinds.get(type(value), pl.Int64)())
