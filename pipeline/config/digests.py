@@ -83,7 +83,7 @@ def write_requests(paths: Paths, params: Params) -> None:
 
 
 def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
-    """Return the sha256 of every file that a dataset names, by key and place, and keep a link to each for DVC to follow.
+    """Return the sha256 of every file that a dataset names, by key, and keep a link to each for DVC to follow.
 
     Raises:
         ConfigError: If one cannot be read; its link is gone then, since DVC cannot follow it.
@@ -94,7 +94,7 @@ def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
     keys = config if isinstance(config, Mapping) else {}  # what else it may be, `prepare` says
     shutil.rmtree(folder, ignore_errors=True)
     digests = {}
-    for key, path in _named_files(paths.root, keys):
+    for key, link_name, path in _named_files(paths.root, keys):
         where = f"configs/datasets/{config_path.name}.{key.partition('/')[0]}"
         try:
             digests[key] = digest_of_file(path)
@@ -104,7 +104,7 @@ def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
         except OSError as error:
             raise ConfigError(f"{where}: {path}: cannot be read: {error.strerror}") from None
         try:
-            link = folder / f"{key}={path.name}"
+            link = folder / link_name
             link.parent.mkdir(parents=True, exist_ok=True)
             inside = path.resolve().is_relative_to(paths.root.resolve())  # a copied project has links to its own files
             link.symlink_to(os.path.relpath(path, link.parent) if inside else path)
@@ -113,18 +113,19 @@ def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
     return digests
 
 
-def _named_files(root: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Yield the files that a dataset's configuration names, each under its key, and its place if there are several."""
+def _named_files(root: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, str, Path]]:
+    """Yield the files that a dataset's configuration names: key, name of the link, path."""
     for key, value in config.items():
+        files = value if isinstance(value, list) else [value]
         if str(key).endswith("_file"):
-            files = value if isinstance(value, list) else [value]
             for place, file in enumerate(files):
                 if isinstance(file, str):
-                    yield (f"{key}/{place}" if len(files) > 1 else str(key)), root / file
+                    one = f"{key}/{place}" if len(files) > 1 else str(key)
+                    yield one, f"{one}={Path(file).name}", root / file
         elif str(key).endswith("_folder") and isinstance(value, str):
             folder = root / value
-            inside = sorted(path for path in folder.rglob("*") if path.is_file())
-            for path in inside:
-                yield f"{key}/{path.relative_to(folder).parent.as_posix()}/", path
-            if not inside:
-                yield str(key), folder / "*"
+            if not folder.is_dir():
+                yield str(key), str(key), folder
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                one = f"{key}/{path.relative_to(folder).as_posix()}"
+                yield one, one, path

@@ -59,6 +59,13 @@ class Labelling(NamedTuple, Generic[Answer]):
     where: str
 
 
+class Division(NamedTuple):
+    """The sequences of each split, and the vocabulary that they are read in, None of numbers."""
+
+    parts: dict[str, list[Labelling[Any]]]
+    vocabulary: Vocabulary | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Labelled(ShortTexts):
     """Sequences with a class or a number each: texts of a table, or numbers of an NPZ archive.
@@ -105,10 +112,12 @@ class Labelled(ShortTexts):
         """The most timesteps that a sequence may have."""
         if not self.are_numbers:
             return self.max_length
-        return max(len(example.read) for some in self.division.values() for example in some)
+        return max(len(example.read) for some in self.division.parts.values() for example in some)
+
+    what_is_divided = "sequences"
 
     @cached_property
-    def division(self) -> dict[str, list[Labelling[Any]]]:
+    def division(self) -> Division:
         """The sequences of each split, of which training has every class.
 
         Raises:
@@ -116,6 +125,9 @@ class Labelled(ShortTexts):
         """
         classes = self.kind == "class"
         parts = self.divide(self.read, lambda one: one.group, lambda one: one.answer if classes else 0)
+        vocabulary = None if self.are_numbers else vocabulary_of(self, parts)
+        if vocabulary is not None and self.group is None:
+            parts = self.apart(parts, lambda one: one.read, vocabulary)
         if classes:
             counts = Counter(example.answer for some in parts.values() for example in some)
             where = f"{self.whole_path}, column {self.targets!r}"
@@ -125,7 +137,7 @@ class Labelled(ShortTexts):
                 got = f"{len(counts)} different ones in {sum(counts.values())} rows"
                 raise DatasetError(f"{where}: expected classes that repeat, got {got}; kind: value is for numbers")
             check_answers(parts, lambda example: [example.answer], "class")
-        return self.kept(parts, "sequences")
+        return Division(self.kept(parts, "sequences"), vocabulary)
 
     def read(self, paths: Sequence[Path]) -> list[Labelling[Any]]:
         """Return the sequences of a file, in order.
@@ -190,8 +202,8 @@ class Labelled(ShortTexts):
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return all sequences; `sizes` are of generated sequences and change nothing here."""
-        read, more = self._read_numbers(length) if self.are_numbers else self._read_texts()
-        answers = {split: [example.answer for example in self.division[split]] for split in SPLITS}
+        read, more = self._read_numbers(length) if self.are_numbers else encode_texts(self, self.division)
+        answers = {split: [example.answer for example in self.division.parts[split]] for split in SPLITS}
         if self.kind == "class":
             names = in_order({*answers["train"]})
             ids = {name: i for i, name in enumerate(names)}
@@ -217,23 +229,20 @@ class Labelled(ShortTexts):
         )
         return task, splits
 
-    def _read_texts(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        return encode_texts(self, {split: [(e.read, e.where) for e in some] for split, some in self.division.items()})
-
     def _read_numbers(self, length: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the sequences of each split, at the end of T timesteps, scaled, and whether timesteps are there.
 
         Raises:
             DatasetError: If files differ in the numbers of a timestep.
         """
-        size = self.division["train"][0].read.shape[1]
-        train = np.concatenate([example.read for example in self.division["train"]])
+        size = self.division.parts["train"][0].read.shape[1]
+        train = np.concatenate([example.read for example in self.division.parts["train"]])
         scales = [self._scale_of(f"number {i + 1} of a timestep", train[:, i]) for i in range(size)]
         minus, by = (np.array(some) for some in zip(*scales, strict=True))
         self.scales[self.inputs] = {"minus": minus.tolist(), "divided_by": by.tolist()}
-        differ = len({len(example.read) for some in self.division.values() for example in some}) > 1
+        differ = len({len(example.read) for some in self.division.parts.values() for example in some}) > 1
         arrays = {}
-        for split, some in self.division.items():
+        for split, some in self.division.parts.items():
             arrays[split] = np.zeros((len(some), length, size + differ), dtype=np.float32)
             for row, example in zip(arrays[split], some, strict=True):
                 if example.read.shape[1] != size:
@@ -302,7 +311,7 @@ class Tagged(ShortTexts):
         require(self.word_column != self.tag_column, "tag_column", "another column than the word's", self.tag_column)
 
     @cached_property
-    def division(self) -> dict[str, list[Labelling[tuple[str, ...]]]]:
+    def division(self) -> Division:
         """The sentences of each split, of which training has every tag.
 
         Raises:
@@ -314,8 +323,10 @@ class Tagged(ShortTexts):
             raise DatasetError(
                 f"{self.whole_path}: expected at least two tags, got {min(tags)!r} alone; see tag_column"
             )
+        vocabulary = vocabulary_of(self, parts)
+        parts = self.apart(parts, lambda one: one.read, vocabulary)
         check_answers(parts, lambda example: list(example.answer), "tag")
-        return self.kept(parts, "sentences")
+        return Division(self.kept(parts, "sentences"), vocabulary)
 
     def read(self, paths: Sequence[Path]) -> list[Labelling[tuple[str, ...]]]:
         """Return the sentences of a file, in order.
@@ -377,19 +388,19 @@ class Tagged(ShortTexts):
             (num_long, f"longer than max_length {self.max_length}"),
             (num_starts, f"{DOCUMENT_START} alone"),
         ):
-            self.notes += [f"{path.name}: {num} sentences left out, {why}"] if num else []
+            self.notes.extend([f"{path.name}: {num} sentences left out, {why}"] if num else [])
         if not sentences:
             raise DatasetError(f"{path}: expected at least one sentence of at most {self.max_length} words, got none")
         return sentences
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return all sentences, filled up to the longest; `sizes` change nothing here."""
-        read, more = encode_texts(self, {s: [(e.read, e.where) for e in some] for s, some in self.division.items()})
-        tags = (SPECIAL_TOKENS[PAD], *sorted({tag for one in self.division["train"] for tag in one.answer}))
+        read, more = encode_texts(self, self.division)
+        tags = (SPECIAL_TOKENS[PAD], *sorted({tag for one in self.division.parts["train"] for tag in one.answer}))
         ids = {tag: i for i, tag in enumerate(tags)}
         splits = {}
         for split, inputs in read.items():
-            rows = [[ids[tag] for tag in one.answer] for one in self.division[split]]
+            rows = [[ids[tag] for tag in one.answer] for one in self.division.parts[split]]
             splits[split] = Split(inputs, pad(rows, inputs.shape[1], len(tags)))
         train = splits["train"].targets
         task = make_task(
@@ -413,15 +424,18 @@ class Tagged(ShortTexts):
         return draw_rows(rows)
 
 
-def encode_texts(
-    texts: ShortTexts, parts: dict[str, list[tuple[tuple[str, ...], str]]]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def vocabulary_of(texts: ShortTexts, parts: dict[str, list[Labelling[Any]]]) -> Vocabulary:
+    """Return the vocabulary of the training texts."""
+    return texts.vocabulary(f"{texts.whole_path}: texts of the training split", (one.read for one in parts["train"]))
+
+
+def encode_texts(texts: ShortTexts, division: Division) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return texts of each split as ids, filled up to the longest, (N, T), and what a task says of them."""
-    what = f"{texts.whole_path}: texts of the training split"
-    vocabulary: Vocabulary = texts.vocabulary(what, (tokens for tokens, _ in parts["train"]))
-    longest = max(len(tokens) for some in parts.values() for tokens, _ in some)
+    parts, vocabulary = division
+    assert vocabulary is not None  # noqa: S101 - numbers are not encoded
+    longest = max(len(one.read) for some in parts.values() for one in some)
     arrays = {
-        split: pad([texts.encode(tokens, vocabulary, split, where) for tokens, where in some], longest, len(vocabulary))
+        split: pad([texts.encode(one.read, vocabulary, split, one.where) for one in some], longest, len(vocabulary))
         for split, some in parts.items()
     }
     return arrays, {"padded": True, "input_tokens": vocabulary.tokens, "input_size": len(vocabulary)}

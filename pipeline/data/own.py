@@ -264,6 +264,38 @@ class ShortTexts(OwnTexts):
         """Return the tokens as the network reads them: with a `min_count`, `UNKNOWN` for those the vocabulary lacks."""
         return tuple(token if token in vocabulary else UNKNOWN for token in tokens) if self.min_count else tokens
 
+    def apart(
+        self,
+        drawn: dict[str, list[AnyExample]],
+        read_of: Callable[[AnyExample], tuple[str, ...]],
+        vocabulary: Vocabulary,
+    ) -> dict[str, list[AnyExample]]:
+        """Return the examples of each split, those moved that read like one of an earlier split; given ones are left.
+
+        Raises:
+            DatasetError: If nothing is left of a split.
+        """
+        if self.given:
+            return drawn
+        first_split: dict[tuple[str, ...], str] = {}
+        parts: dict[str, list[AnyExample]] = {split: [] for split in SPLITS}
+        num_moved = 0
+        for split in SPLITS:
+            for example in drawn[split]:
+                first = first_split.setdefault(self.known(read_of(example), vocabulary), split)
+                parts[first].append(example)
+                num_moved += first != split
+        for split, kept in parts.items():
+            if not kept:
+                got = f"all {self.what_is_divided} of the {split} split read like those of another split"
+                rare = f"once tokens seen less often than min_count {self.min_count} are {UNKNOWN}"
+                remedy = f"lower min_count, or give more {self.what_is_divided}"
+                raise DatasetError(f"{self.whole_path}: {got} {rare}; {remedy}")
+        if num_moved:
+            why = f"as their {self.what_is_divided} read the same with {UNKNOWN} in them"
+            self.notes.append(f"{num_moved} moved to an earlier split, {why}")
+        return parts
+
     def encode(self, tokens: tuple[str, ...], vocabulary: Vocabulary, split: str, where: str) -> list[int]:
         """Return the ids of a text of a split.
 

@@ -22,7 +22,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data.dataset import EOS, SPLITS, UNKNOWN, Dataset, Split, Task
+from pipeline.data.dataset import EOS, SPLITS, Dataset, Split, Task
 from pipeline.data.files import read_lines
 from pipeline.data.own import ShortTexts
 from pipeline.data.vocabulary import Vocabulary, pad, translation_task
@@ -142,33 +142,8 @@ class Pairs(ShortTexts):
         vocabularies = {
             side: self.vocabulary(what.format(side), (getattr(pair, side) for pair in drawn["train"])) for side in SIDES
         }
-        return Division(self.kept(drawn if self.given else self._moved(drawn, vocabularies), "pairs"), vocabularies)
-
-    def _moved(self, drawn: dict[str, list[Pair]], vocabularies: dict[Side, Vocabulary]) -> dict[str, list[Pair]]:
-        """Return the pairs of each split, those moved whose source reads like one of an earlier split.
-
-        Raises:
-            DatasetError: If nothing is left of a split.
-        """
-        first_split: dict[tuple[str, ...], str] = {}
-        parts: dict[str, list[Pair]] = {split: [] for split in SPLITS}
-        num_moved = 0
-        for split in SPLITS:
-            for pair in drawn[split]:
-                first = first_split.setdefault(self.known(pair.source, vocabularies["source"]), split)
-                parts[first].append(pair)
-                num_moved += first != split
-        for split, kept in parts.items():
-            if not kept:
-                got = f"every source of the {split} split reads like one of another split"
-                raise DatasetError(
-                    f"{self.whole_path}: {got} once tokens seen less often than min_count {self.min_count} are "
-                    f"{UNKNOWN}; lower min_count, or give more pairs"
-                )
-        if num_moved:
-            moved = f"{num_moved} pairs moved to an earlier split, where a source reads the same with {UNKNOWN} in it"
-            self.notes.append(moved)
-        return parts
+        parts = self.apart(drawn, lambda pair: pair.source, vocabularies["source"])
+        return Division(self.kept(parts, "pairs"), vocabularies)
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
         """Return a pair as text, the target under the source."""

@@ -50,9 +50,8 @@ def preview_of(task: Task, splits: Mapping[str, Split], leaks: Mapping[str, int]
             }
         elif task.padded and some["train"].ndim == 2:  # noqa: PLR2004 - a row a sequence
             lengths[role] = {split: _spread((ids != PAD).sum(axis=1)) for split, ids in some.items()}
-    special = {role: len({*SPECIAL_TOKENS} & {*(tokens or ())}) for role, tokens in texts.items()}
-    vocabulary = {role: len(tokens) - special[role] for role, tokens in texts.items() if tokens is not None}
     one_each = task.target_kind == "class" and task.target_at == "last" and task.output_size <= MAX_CLASSES
+    vocabulary = {role: len({*tokens} - {*SPECIAL_TOKENS}) for role, tokens in texts.items() if tokens is not None}
     names = task.target_tokens or tuple(map(str, range(task.output_size)))
     classes = {
         split: {name: int((ids == i).sum()) for i, name in enumerate(names)}
@@ -88,4 +87,4 @@ def describe(preview: Preview) -> Iterator[str]:
         yield f"{split} classes: " + ", ".join(f"{num} {name}" for name, num in counts.items())
     found = [f"{num} {split} {preview.leaks_of}" for split, num in preview.leaks.items() if num]
     said = " and ".join(found) if found else f"no {preview.leaks_of} of validation or test"
-    yield f"leak check: {said} {'are' if found else 'is'} in training, too"
+    yield f"leak check: {said} are in training, too"

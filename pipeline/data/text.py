@@ -161,7 +161,7 @@ class Corpus(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text(Windows, OwnTexts):
+class Text(OwnTexts, Windows):
     """A user's own text, from files or from `url`, in windows of characters or of words.
 
     `data_file`, or the text at `url`, is cut into three consecutive parts by `shares`; or every split has its file, as
@@ -313,7 +313,7 @@ class Text(Windows, OwnTexts):
 
     def source(self) -> dict[str, Any]:
         """Return the sha256 of every file, or the address and its sha256, verified whenever the text is read."""
-        return {"url": self.url, "sha256": self.sha256} if self.url else OwnTexts.source(self)
+        return {"url": self.url, "sha256": self.sha256} if self.url else super().source()
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
         """Return a window as text; a bent arrow is the end of a line."""
