@@ -13,9 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that th
 
 from pipeline.config import Paths, check_tree, lengths_of, load_params, load_scale, load_study, write_digest
 from pipeline.data import Manifest, describe, prepare_dataset, read_manifest
+from pipeline.data.storage import PREVIEW
 from pipeline.errors import PipelineError
 
 ROOT = Path(__file__).resolve().parent.parent
+NUM_LINES = 12
+"""Lines of the first training sequences that are printed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,9 +57,10 @@ def report(manifest: Manifest, wall_time_s: float) -> None:
         print(f"{manifest.name}, length {variant.length}: {sequences} sequences of {variant.num_timesteps} timesteps")
         for line in describe(variant.preview):
             print(f"    {line}")
-    print(
-        f"{manifest.name}, length {variants[0].length}: the first training sequences", *manifest.examples, sep="\n    "
-    )
+    shown = manifest.examples[:NUM_LINES]
+    print(f"{manifest.name}, length {variants[0].length}: the first training sequences", *shown, sep="\n    ")
+    if len(shown) < len(manifest.examples):
+        print(f"    … (data/{manifest.name}/{PREVIEW} has more)")
     for remark in manifest.remarks:
         print(f"{manifest.name}: {remark}")
     megabytes = sum(variant.num_bytes for variant in variants) / 1e6

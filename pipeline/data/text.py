@@ -256,34 +256,33 @@ class Text(OwnTexts, Windows):
             DatasetError: If the text is not what it should be, or too short.
         """
         characters = self.unit == "character"
-        unknown, counts = UNKNOWN_CHARACTER if characters else UNKNOWN, Counter[str]()
-        for piece in self._pieces():
-            if piece.split == "train":
-                counts.update(piece.tokens)
+        unknown, counts, sizes = UNKNOWN_CHARACTER if characters else UNKNOWN, Counter[str](), dict.fromkeys(SPLITS, 0)
+        for block in _blocks(self._pieces()):
+            sizes[block[0].split] += sum(len(piece.tokens) for piece in block)
+            if block[0].split == "train":
+                counts.update(_counted(block))
+        for split, size in sizes.items():
+            if size < 2:  # noqa: PLR2004 - a token, and the next one
+                got = f"{sum(sizes.values())} {self.unit}s, of which {split} has {size}"
+                raise DatasetError(f"{self.name}: expected at least 2 {self.unit}s in every split, got a text of {got}")
         if not characters and UNKNOWN_CHARACTER in counts:
             counts[UNKNOWN] += counts.pop(UNKNOWN_CHARACTER)
         tokens = tuple(frequent(f"{self.name}: the training split", counts, self.min_count, unknown))
         known = {token: i for i, token in enumerate(tokens)}
         known.setdefault(UNKNOWN_CHARACTER, known.get(unknown, -1))
-        ids: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
-        hashes: dict[str, list[int]] = {split: [] for split in SPLITS}
+        ids = {split: np.empty(size, dtype=dtype_of(len(tokens))) for split, size in sizes.items()}
+        at, hashes = dict.fromkeys(SPLITS, 0), {split: [np.zeros(0, dtype=np.int64)] for split in SPLITS}
         for block in _blocks(self._pieces()):
-            looked_up = look_up(block, known, known.get(unknown, -1))
+            split, looked_up = block[0].split, look_up(block, known, known.get(unknown, -1))
             if looked_up.min() < 0:
                 self._refuse(block, int(np.argmax(looked_up < 0)))
-            ids[block[0].split].append(looked_up.astype(dtype_of(len(tokens))))
-            least = LONG_LINE[self.unit or ""]
-            long = (piece.tokens for piece in block if len(piece.tokens) >= least)
-            hashes[block[0].split] += (hash(line if isinstance(line, str) else tuple(line)) for line in long)
-        joined = {
-            split: np.concatenate([np.zeros(0, dtype=dtype_of(len(tokens))), *ids.pop(split)]) for split in SPLITS
-        }
-        for split, some in joined.items():
-            if len(some) < 2:  # noqa: PLR2004 - a token, and the next one
-                got = f"{sum(map(len, joined.values()))} {self.unit}s, of which {split} has {len(some)}"
-                raise DatasetError(f"{self.name}: expected at least 2 {self.unit}s in every split, got a text of {got}")
-        trained = {*hashes["train"]}
-        return Corpus(joined, tokens, {split: len(trained & {*hashes[split]}) for split in SPLITS[1:]})
+            ids[split][at[split] : at[split] + len(looked_up)] = looked_up
+            at[split] += len(looked_up)
+            long = (piece.tokens for piece in block if len(piece.tokens) >= LONG_LINE[self.unit or ""])
+            hashes[split].append(np.array([hash(x if characters else tuple(x)) for x in long], dtype=np.int64))
+        lines = {split: np.unique(np.concatenate(hashes.pop(split))) for split in SPLITS}
+        leaks = {split: int(np.isin(lines[split], lines["train"], assume_unique=True).sum()) for split in SPLITS[1:]}
+        return Corpus(ids, tokens, leaks)
 
     def _refuse(self, block: Sequence[Piece], place: int) -> None:
         """Say where the token stands that training lacks.
@@ -342,6 +341,14 @@ def _blocks(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
             size += len(piece.tokens)
     if block:
         yield block
+
+
+def _counted(block: Sequence[Piece]) -> Mapping[str, int]:
+    """Return how often each token is in a block."""
+    if not isinstance(block[0].tokens, str):
+        return Counter(word for piece in block for word in piece.tokens)
+    counts = np.bincount(_code_points("".join(str(piece.tokens) for piece in block)))
+    return {chr(code): int(counts[code]) for code in np.flatnonzero(counts)}
 
 
 def look_up(block: Sequence[Piece], known: Mapping[str, int], otherwise: int) -> np.ndarray:
