@@ -12,10 +12,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that this file stands in, not an installed one
 
 from pipeline.config import Paths, check_tree, lengths_of, load_params, load_scale, load_study, write_digest
-from pipeline.data import Manifest, prepare_dataset, read_manifest
+from pipeline.data import Manifest, describe, prepare_dataset, read_manifest
+from pipeline.data.storage import PREVIEW
 from pipeline.errors import PipelineError
 
 ROOT = Path(__file__).resolve().parent.parent
+NUM_LINES = 12
+"""Lines of the first training sequences that are printed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,11 +50,17 @@ def prepare(paths: Paths, name: str) -> None:
 
 
 def report(manifest: Manifest, wall_time_s: float) -> None:
-    """Print what was made: a line per length, and one for the whole."""
+    """Print what was made: sizes and a preview per length, the first sequences, and what is worth a remark."""
     variants = [manifest.variant(length) for length in manifest.lengths]
     for variant in variants:
         sequences = ", ".join(f"{num} {split}" for split, num in variant.num_sequences.items())
         print(f"{manifest.name}, length {variant.length}: {sequences} sequences of {variant.num_timesteps} timesteps")
+        for line in describe(variant.preview):
+            print(f"    {line}")
+    shown = manifest.examples[:NUM_LINES]
+    print(f"{manifest.name}, length {variants[0].length}: the first training sequences", *shown, sep="\n    ")
+    if len(shown) < len(manifest.examples):
+        print(f"    … (data/{manifest.name}/{PREVIEW} has more)")
     for remark in manifest.remarks:
         print(f"{manifest.name}: {remark}")
     megabytes = sum(variant.num_bytes for variant in variants) / 1e6

@@ -11,7 +11,8 @@ stage depends on a digest instead, which follows from exactly those inputs that 
 
 A user's own files lie anywhere, so no stage can list them. `request` keeps a link to each in digests/files and depends
 on that folder: DVC follows the links, so once a file has changed it runs `request`, whose digest makes the dataset
-stale. The key of a dataset's configuration that names a file ends in `_file`.
+stale. The key of a dataset's configuration that names a file, or a list of files, ends in `_file`; one that names a
+folder, of which every file counts, in `_folder`.
 
 The stage that makes the folder also writes the digest, or one that runs in between and takes seconds. The same content
 gives the same bytes, so a stage that runs again and finds nothing new leaves later ones fresh.
@@ -23,7 +24,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def write_requests(paths: Paths, params: Params) -> None:
 
 
 def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
-    """Return the sha256 of every file that a dataset names, by its key, and keep a link to each for DVC to follow.
+    """Return the sha256 of every file that a dataset names, by key, and keep a link to each for DVC to follow.
 
     Raises:
         ConfigError: If one cannot be read; its link is gone then, since DVC cannot follow it.
@@ -91,11 +92,10 @@ def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
     config_path, folder = paths.dataset_config(dataset), paths.watched(dataset)
     config = read_yaml(config_path)
     keys = config if isinstance(config, Mapping) else {}  # what else it may be, `prepare` says
-    named = {key: file for key, file in keys.items() if str(key).endswith("_file") and isinstance(file, str)}
     shutil.rmtree(folder, ignore_errors=True)
     digests = {}
-    for key, file in named.items():
-        path, where = paths.root / file, f"configs/datasets/{config_path.name}.{key}"
+    for key, link_name, path in _named_files(paths.root, keys):
+        where = f"configs/datasets/{config_path.name}.{key.partition('/')[0]}"
         try:
             digests[key] = digest_of_file(path)
         except FileNotFoundError:
@@ -104,9 +104,28 @@ def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
         except OSError as error:
             raise ConfigError(f"{where}: {path}: cannot be read: {error.strerror}") from None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            link = folder / link_name
+            link.parent.mkdir(parents=True, exist_ok=True)
             inside = path.resolve().is_relative_to(paths.root.resolve())  # a copied project has links to its own files
-            (folder / f"{key}={path.name}").symlink_to(os.path.relpath(path, folder) if inside else path)
+            link.symlink_to(os.path.relpath(path, link.parent) if inside else path)
         except OSError as error:
             raise PipelineError(f"{folder}: cannot hold a link to {path}: {error.strerror}") from None
     return digests
+
+
+def _named_files(root: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, str, Path]]:
+    """Yield the files that a dataset's configuration names: key, name of the link, path."""
+    for key, value in config.items():
+        files = value if isinstance(value, list) else [value]
+        if str(key).endswith("_file"):
+            for place, file in enumerate(files):
+                if isinstance(file, str):
+                    one = f"{key}/{place}" if len(files) > 1 else str(key)
+                    yield one, f"{one}={Path(file).name}", root / file
+        elif str(key).endswith("_folder") and isinstance(value, str):
+            folder = root / value
+            if not folder.is_dir():
+                yield str(key), str(key), folder
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                one = f"{key}/{path.relative_to(folder).as_posix()}"
+                yield one, one, path

@@ -15,6 +15,7 @@ from pipeline.data.dataset import (
     make_task,
 )
 from pipeline.data.generator import Sampled, generators, read_generator, stream
+from pipeline.data.preview import describe
 from pipeline.data.storage import Manifest, Variant, load_dataset, prepare_dataset, read_manifest
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Variant",
     "assemble",
     "combined_digest",
+    "describe",
     "generators",
     "load_dataset",
     "make_task",

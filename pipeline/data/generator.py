@@ -26,6 +26,7 @@ import numpy as np
 from pipeline.config.params import Sizes
 from pipeline.config.strict import Checked, build, read_yaml, require
 from pipeline.data.dataset import SPLITS, Dataset, Split, Task, assemble
+from pipeline.data.preview import shared_inputs
 from pipeline.errors import ConfigError, DatasetError, unknown_name
 
 PAGE_WIDTH = 110
@@ -42,12 +43,14 @@ class Generator(Checked, ABC):
     Attributes:
         length_reason: Why lengths are limited, with fields in braces: "a copy comes {self.lag} timesteps later".
         num_drawn: How many sequences a preview shows.
+        leaks_of: What of validation and test is looked for in training.
         folder: Where relative paths begin: the project's folder, for a generator that is read from its file.
     """
 
     folder: ClassVar[Path] = Path()
     length_reason: ClassVar[str]
     num_drawn: ClassVar[int] = 3
+    leaks_of: ClassVar[str] = "sequences"
 
     def __post_init__(self) -> None:  # noqa: B027 - most generators add checks, some have none
         """Check the fields."""
@@ -139,6 +142,10 @@ class Generator(Checked, ABC):
     def texts(self, dataset: Dataset) -> tuple[Sequence[str] | None, Sequence[str] | None]:
         """Return the texts of inputs and of targets, by id, in a preview; None where numbers are shown."""
         return dataset.input_tokens, dataset.target_tokens
+
+    def leaks(self, dataset: Dataset) -> dict[str, int]:
+        """Return how many of `leaks_of`, inputs of validation and of test, are in training as well."""
+        return shared_inputs(dataset.splits)
 
     def source(self) -> Mapping[str, Any]:
         """Return where data that are not generated come from: versions and checksums."""

@@ -1,101 +1,368 @@
-"""The yearly number of sunspots, to be predicted one year ahead at every timestep.
+"""A user's own series: numbers that follow each other in time, to be predicted `horizon` rows ahead.
 
-    inputs   T successive values of one split, (N, T, 1), standardised: minus mean, by standard deviation of training
-    targets  the same, one later: target_t = input_{t+1}, (N, T, 1)
-    baseline persistence, the next value is as this one: mean (target_t - input_t)^2 over the *test* split
+    inputs   windows of T successive rows, (N, T, D): the columns `inputs`
+    targets  the columns `targets`, `horizon` rows later: at every timestep (N, T, O), or at the last alone (N, O)
+    baseline persistence, the value ahead is as the present one, where every target is an input too; else the mean of
+             the training targets. Its squared error is that of the *test* split
 
-The splits follow each other in time, and no window reaches from one into the next. A window begins at every value, so
-windows overlap and may be few. Errors are in units of the training variance. Shapes: N windows, T timesteps.
+A table has a row per time: CSV, Parquet, or an NPZ archive, each array of which is a column.
+Splits follow each other in time, or are of different groups; no window reaches from one into the next, from a group
+into another, or over a gap. Columns are scaled by what the training rows say, so errors are in units of that scale; the
+scale stands in the manifest. Windows overlap: one begins at every `stride`-th row. Shapes: N windows, T timesteps.
 """
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from pipeline.config.params import Sizes
-from pipeline.config.paths import digest_of_file
+from pipeline.config.strict import require
 from pipeline.data.dataset import SPLITS, Split, Task, make_task
-from pipeline.data.generator import AtLengths, import_source, require_between
+from pipeline.data.files import Table, read_table
+from pipeline.data.generator import AtLengths, split_indices
+from pipeline.data.own import FILE_KEYS, OwnData
 from pipeline.errors import DatasetError
 
-FIRST_YEAR, LAST_YEAR = 1700, 2008
-FILE = "datasets/sunspots/sunspots.csv"
+MAX_NUMBERS = 2**29
+"""Numbers of a split, 2 GiB in float32."""
+CLOSE = 1e-6
+"""How far, relative to the usual step, a step of regular time may be from it."""
+
+
+class Pieces(NamedTuple):
+    """The columns of the pieces of every split, each (rows,) float64.
+
+    Attributes:
+        parts: By split and piece, the columns by name, scaled.
+        scales: What was taken from each column, and what it was divided by.
+    """
+
+    parts: dict[str, list[dict[str, np.ndarray]]]
+    scales: dict[str, dict[str, float]]
+
+
+class Times(NamedTuple):
+    """The time of every row, by which rows are in order, and the number whose steps are regular; both (N,) float64."""
+
+    order: np.ndarray
+    regular: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sunspots(AtLengths):
-    """Windows of the series from 1700 to 2008, split at two years: with a T of 20, 165 windows to train on.
+class Series(AtLengths, OwnData):
+    """Windows of the columns of a table, whatever the scale.
 
-    Their number does not depend on the scale. `validation_from` and `test_from` are the first years of those splits.
-
-    Source: statsmodels' sunspots, of the National Geophysical Data Center; the sha256 of its file is recorded with the
-    data.
+    Attributes:
+        inputs: Columns that are read.
+        targets: Columns that are predicted.
+        horizon: How many rows ahead.
+        predict: At every timestep, or at the last of a window alone.
+        stride: Rows from the beginning of one window to the next.
+        scaling: `standard`: minus mean, by standard deviation; `range`: from 0 to 1; both of the training rows.
+        missing: Whether a missing number is an error, or filled with the last one of its column, and counted.
+        time: The column of times: numbers, dates or months in ISO 8601, ascending; null: every row is one step.
+        gaps: Whether an irregular step of time is an error, divides the series, or is ignored.
+        group: The column that tells several series in one table apart, one below the other.
+        split_by: Whether splits follow each other in time, or are different groups.
+        validation_from: The time at which the validation split begins, in place of `shares`.
+        test_from: The time at which the test split begins.
     """
 
-    validation_from: int
-    test_from: int
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...]
+    horizon: int = 1
+    predict: Literal["every", "last"] = "every"
+    stride: int = 1
+    scaling: Literal["standard", "range", "none"] = "standard"
+    missing: Literal["refuse", "fill"] = "refuse"
+    time: str | None = None
+    gaps: Literal["refuse", "divide", "ignore"] = "refuse"
+    group: str | None = None
+    split_by: Literal["time", "group"] = "time"
+    validation_from: Any = None
+    test_from: Any = None
 
-    length_reason = "a window and the year after it lie within one split"
+    length_reason = "a window and the value {self.horizon} after it lie in one piece of a split"
 
     def __post_init__(self) -> None:
+        for key in ("validation_from", "test_from"):
+            value = getattr(self, key)
+            if isinstance(value, datetime.date):  # as YAML reads 2020-01-31
+                object.__setattr__(self, key, value.isoformat())
+            expected = "a number, or a date in ISO 8601"
+            require(value is None or isinstance(value, int | float | str | datetime.date), key, expected, value)
         super().__post_init__()
-        # two years at least in every split: one to see and one to predict
-        require_between(FIRST_YEAR + 2, LAST_YEAR - 3, "validation_from", self.validation_from, "a year")
-        require_between(self.validation_from + 2, LAST_YEAR - 1, "test_from", self.test_from, "a year")
+        for key in ("inputs", "targets"):
+            names = getattr(self, key)
+            require(len(names) > 0 and len({*names}) == len(names), key, "at least one column, each once", list(names))
+        for key in ("horizon", "stride"):
+            require(getattr(self, key) >= 1, key, "an integer of at least 1", getattr(self, key))
+        require(self.gaps == "refuse" or self.time is not None, "gaps", "refuse, without a column `time`", self.gaps)
+
+    def check_division(self, given: bool) -> None:
+        """Check that there is one way of dividing the whole, and what it needs."""
+        times = self.validation_from is not None, self.test_from is not None
+        require(times[0] == times[1], "test_from", "a time with validation_from, and null without", self.test_from)
+        if times[0]:
+            expected = "null, as validation_from and test_from divide the whole"
+            require(self.shares is None, "shares", expected, self.shares)
+            require(not given, "validation_from", "null, as every split has its own file", self.validation_from)
+            require(self.time is not None, "time", "the column of times, which validation_from is one of", self.time)
+            require(self.split_by == "time", "split_by", "time, with validation_from", self.split_by)
+        else:
+            super().check_division(given)
+        if self.split_by == "group":
+            require(self.group is not None, "group", "the column of groups, as split_by says", self.group)
+            require(not given, "split_by", "time, as every split has its own file", self.split_by)
 
     @property
     def longest_length(self) -> int:
-        """One less than the shortest split: a window needs a target after its last value."""
-        return int(np.diff((FIRST_YEAR, self.validation_from, self.test_from, LAST_YEAR + 1)).min()) - 1
-
-    def path(self) -> Path:
-        """Return the file in the installed statsmodels: a line of names, then year and value, with a comma between.
-
-        Raises:
-            DatasetError: If statsmodels is not installed.
-        """
-        source = import_source("statsmodels", "statsmodels", "dataset 'sunspots': the series comes")
-        return Path(source.__file__).parent / FILE
-
-    def values(self) -> np.ndarray:
-        """Return the value of every year, (309,) float64.
-
-        Raises:
-            DatasetError: If the file is not at hand, or has other years.
-        """
-        path = self.path()
-        years, values = np.loadtxt(path, delimiter=",", skiprows=1, unpack=True)
-        if not np.array_equal(years, np.arange(FIRST_YEAR, LAST_YEAR + 1)):
-            message = f"expected the years {FIRST_YEAR} to {LAST_YEAR}, got {len(years)} from {years[0]:.0f}"
-            raise DatasetError(f"dataset 'sunspots': {path}: {message}; install the version in constraints.txt")
-        return values
+        """The length of the longest piece of every split, less the horizon."""
+        longest = [max(len(columns[self.targets[0]]) for columns in some) for some in self._pieces.parts.values()]
+        return min(longest) - self.horizon
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
-        """Return every window of `length` values; `sizes` are of generated sequences and change nothing here."""
-        parts = np.split(self.values(), np.array([self.validation_from, self.test_from]) - FIRST_YEAR)
-        mean, deviation = parts[0].mean(), parts[0].std()
-        windows = [cut_windows((part - mean) / deviation, length) for part in parts]
-        splits = dict(zip(SPLITS, windows, strict=True))
-        baseline = (persistence_loss(splits["test"]), "persistence")
-        return make_task(length, inputs=("real", 1), targets=("value", "every", 1), baseline=baseline), splits
+        """Return the windows of `length` rows; `sizes` are of generated sequences and change nothing here."""
+        splits = {split: self._windows(split, length) for split in SPLITS}
+        test, last = splits["test"], (slice(None), -1) if self.predict == "last" else ()
+        if {*self.targets} <= {*self.inputs}:
+            present = test.inputs[..., [self.inputs.index(name) for name in self.targets]]
+            baseline = squared_error(test, present[last]), "persistence"
+        else:
+            mean = splits["train"].targets.reshape(-1, len(self.targets)).mean(axis=0, dtype=np.float64)
+            baseline = squared_error(test, mean), "training mean"
+        return make_task(
+            length,
+            inputs=("real", len(self.inputs)),
+            targets=("value", self.predict, len(self.targets)),
+            baseline=baseline,
+        ), splits
+
+    def _windows(self, split: str, length: int) -> Split:
+        read, answered = [], []
+        for columns in self._pieces.parts[split]:
+            inputs, targets = (
+                np.stack([columns[name] for name in names], axis=1).astype(np.float32)
+                for names in (self.inputs, self.targets)
+            )
+            num = len(inputs) - length - self.horizon + 1
+            if num > 0:
+                read.append(cut_windows(inputs[: len(inputs) - self.horizon], length)[:: self.stride])
+                answered.append(cut_windows(targets[self.horizon :], length)[:: self.stride])
+        starts = np.cumsum([0, *map(len, read)]).tolist()
+        chosen = self.choose(split, starts[-1], f"windows of length {length}")
+        num = len(chosen) * length * (len(self.inputs) + len(self.targets))
+        if num > MAX_NUMBERS:
+            message = f"{len(chosen)} windows of the {split} split hold {num} numbers, more than {MAX_NUMBERS}"
+            raise DatasetError(f"{self.whole_path}: {message}; raise stride, or lower max_train")
+        pieces = [chosen[(first <= chosen) & (chosen < last)] - first for first, last in pairwise(starts)]
+        inputs = np.concatenate([windows[piece] for windows, piece in zip(read, pieces, strict=True)])
+        targets = np.concatenate([windows[piece] for windows, piece in zip(answered, pieces, strict=True)])
+        return Split(inputs, targets[:, -1] if self.predict == "last" else targets)
+
+    @cached_property
+    def _pieces(self) -> Pieces:
+        """The columns, read, checked, filled, divided and scaled.
+
+        Raises:
+            DatasetError: If a file is not what it should be.
+        """
+        names = list(dict.fromkeys((*self.inputs, *self.targets)))
+        wanted = [*names, *filter(None, (self.time, self.group))]
+        parts: dict[str, list[dict[str, np.ndarray]]] = {split: [] for split in SPLITS}
+        for given, key in (FILE_KEYS if self.given else {"": "data_file"}).items():
+            table = read_table(self.paths(key)[0], wanted)
+            series = self._groups(table)
+            values = {name: self._numbers(table, name, list(series.values())) for name in names}
+            times, starts = self._times(table, list(series.values()))
+            whole = [(given, rows) for rows in series.values()]
+            segments = whole if given else self._divide(table, series, times.order, starts)
+            for split, rows in segments:
+                for piece in self._without_gaps(table, rows, times.regular):
+                    parts[split].append({name: values[name][piece] for name in names})
+        for split, some in parts.items():
+            longest = max((len(columns[names[0]]) for columns in some), default=0)
+            if longest <= self.horizon:
+                expected = f"more than {self.horizon} rows (the horizon) in a piece of every split"
+                raise DatasetError(f"{self.whole_path}: expected {expected}, the {split} split has {longest}")
+        scales = {name: self._scale(name, parts["train"]) for name in names}
+        for columns in (columns for some in parts.values() for columns in some):
+            for name, scale in scales.items():
+                columns[name] = (columns[name] - scale["minus"]) / scale["divided_by"]
+        return Pieces(parts, scales)
+
+    def _groups(self, table: Table) -> dict[str, np.ndarray]:
+        """Return the rows of every group, in order."""
+        if self.group is None:
+            return {"": np.arange(len(table))}
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(table.texts(self.group, name="name of a group")):
+            rows.setdefault(name, []).append(row)
+        return {name: np.array(some) for name, some in rows.items()}
+
+    def _numbers(self, table: Table, name: str, series: list[np.ndarray]) -> np.ndarray:
+        """Return a column without missing numbers, and note how many were filled.
+
+        Raises:
+            DatasetError: If one is missing and not filled, or a row has several.
+        """
+        numbers, num_filled = table.numbers(name).copy(), 0
+        if numbers.ndim > 1:
+            got = f"expected one number a row, got shape {numbers.shape[1:]}; save every column under a name of its own"
+            raise DatasetError(f"{table.path}, array {name!r}: {got}")
+        for rows in series:
+            gone = np.isnan(numbers[rows])
+            if gone.any() and self.missing == "refuse":
+                message = "a number is missing; missing: fill takes the last one before it"
+                raise DatasetError(f"{table.where(int(rows[np.argmax(gone)]), name)}: {message}")
+            if gone[0]:
+                message = "a number is missing, and there is none before it to fill it with; leave the row out"
+                raise DatasetError(f"{table.where(int(rows[0]), name)}: {message}")
+            numbers[rows] = numbers[rows][np.maximum.accumulate(np.where(gone, 0, np.arange(len(rows))))]
+            num_filled += int(gone.sum())
+        if num_filled:
+            filled = f"{num_filled} missing of {len(numbers)} numbers of {name!r} are as the last one before"
+            self.notes.append(f"{table.path.name}: {filled}")
+        return numbers
+
+    def _times(self, table: Table, series: list[np.ndarray]) -> tuple[Times, list[float]]:
+        """Return the time of every row, its place in its group without a column, and where later splits begin.
+
+        Raises:
+            DatasetError: If a time is none, or does not come after the one before.
+        """
+        if self.time is None:
+            places = np.zeros(len(table))
+            for rows in series:
+                places[rows] = np.arange(len(rows))
+            return Times(places, places), []
+        texts = table.texts(self.time, name="time")
+        keys = [key for key in ("validation_from", "test_from") if getattr(self, key) is not None]
+        order, regular, bad = parse_times([*texts, *(str(getattr(self, key)) for key in keys)])
+        if bad is not None:
+            expected = "a number or a date in ISO 8601 (2020-01-31, 2020-01-31T12:00), of one kind in the column"
+            if bad >= len(texts):
+                key = keys[bad - len(texts)]
+                got = f"{getattr(self, key)!r}; the column begins with {texts[0]!r}"
+                raise DatasetError(f"{table.path}: {key}: expected {expected}, got {got}")
+            raise DatasetError(f"{table.where(bad, self.time)}: expected {expected}, got {texts[bad]!r}")
+        for rows in series:
+            steps = np.diff(order[rows])
+            if (steps <= 0).any():
+                at = int(np.argmax(steps <= 0))
+                here, before = (texts[rows[i]] for i in (at + 1, at))
+                message = f"expected a time after {before!r}, got {here!r}; sort the rows, or name the column `group`"
+                raise DatasetError(f"{table.where(int(rows[at + 1]), self.time)}: {message}")
+        return Times(order[: len(texts)], regular[: len(texts)]), order[len(texts) :].tolist()
+
+    def _divide(
+        self, table: Table, series: dict[str, np.ndarray], times: np.ndarray, starts: list[float]
+    ) -> list[tuple[str, np.ndarray]]:
+        """Return the rows of every series in each split.
+
+        Raises:
+            DatasetError: If there are too few groups.
+        """
+        if self.split_by == "group":
+            assert self.shares is not None  # noqa: S101 - see `check_division`
+            names = list(series)
+            parts = split_indices(np.zeros(len(names), dtype=np.uint8), self.shares, self.seed)
+            for split, chosen in parts.items():
+                if len(chosen) == 0:
+                    got = f"{len(names)} groups, too few for a share of {getattr(self.shares, split)}"
+                    raise DatasetError(f"{table.path}, column {self.group!r}: {got}; {split} needs at least one")
+            return [(split, series[names[i]]) for split, chosen in parts.items() for i in sorted(chosen)]
+        if self.shares is not None:
+            known = np.unique(times)
+            starts = [known[min(cut, len(known) - 1)] for cut in self.shares.cuts(len(known))]
+        pieces = []
+        for split, (first, last) in zip(SPLITS, pairwise([-np.inf, *starts, np.inf]), strict=True):
+            inside = (rows[(times[rows] >= first) & (times[rows] < last)] for rows in series.values())
+            pieces += [(split, rows) for rows in inside if len(rows)]
+        return pieces
+
+    def _without_gaps(self, table: Table, rows: np.ndarray, times: np.ndarray) -> Sequence[np.ndarray]:
+        """Return the rows between the gaps of time.
+
+        Raises:
+            DatasetError: If there is one and gaps are refused.
+        """
+        steps = np.diff(times[rows])
+        if self.time is None or self.gaps == "ignore" or len(steps) < 2:  # noqa: PLR2004 - one step is as usual as any
+            return [rows]
+        usual, counts = np.unique(np.round(steps, 9), return_counts=True)
+        step = usual[np.argmax(counts)]
+        ends = np.flatnonzero(np.abs(steps - step) > CLOSE * step)
+        if len(ends) and self.gaps == "refuse":
+            message = f"comes {steps[ends[0]]:g} after the row before, expected {step:g} as elsewhere"
+            remedy = "write gaps: divide (no window reaches over a gap) or ignore"
+            raise DatasetError(f"{table.where(int(rows[ends[0] + 1]), self.time)}: {message}; {remedy}")
+        if len(ends):
+            self.notes.append(f"{table.path.name}: divided at {len(ends)} gaps of time")
+        return np.split(rows, ends + 1)
+
+    def _scale(self, name: str, train: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
+        """Return what is taken from a column, and what it is divided by.
+
+        Raises:
+            DatasetError: If all of its training numbers are one.
+        """
+        values = np.concatenate([columns[name] for columns in train])
+        scales = {
+            "standard": (values.mean(), values.std()),
+            "range": (values.min(), values.max() - values.min()),
+            "none": (0.0, 1.0),
+        }
+        minus, divided_by = scales[self.scaling]
+        if divided_by == 0:
+            message = f"column {name!r} is {values[0]:g} in every training row, so there is no scale"
+            raise DatasetError(f"{self.whole_path}: {message}; leave it out, or write scaling: none")
+        return {"minus": float(minus), "divided_by": float(divided_by)}
 
     def source(self) -> dict[str, Any]:
-        """Return the version of statsmodels, and the name and sha256 of its file."""
-        sha256 = digest_of_file(self.path())
-        return {"statsmodels_version": metadata.version("statsmodels"), "file": FILE, "sha256": sha256}
+        """Return the sha256 of every file, and how each column was scaled."""
+        return super().source() | {"scaling": self._pieces.scales}
 
 
-def cut_windows(series: np.ndarray, length: int) -> Split:
-    """Return every window of `length` values, in order, and the values one later: both (N, T, 1) float32."""
-    windows = np.lib.stride_tricks.sliding_window_view(series.astype(np.float32), length + 1)[..., None]
-    return Split(windows[:, :-1].copy(), windows[:, 1:].copy())
+def parse_times(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int | None]:
+    """Return times as numbers, (N,), as numbers whose steps are regular, (N,), and which text is no time, or None.
+
+    Numbers are taken as they are, dates in seconds. Dates that are all of the same day and time of their month are
+    regular in months, though these are of different lengths.
+    """
+    times, row = np.zeros(len(texts)), 0
+    try:
+        if texts[0].lstrip("-").replace(".", "", 1).isdigit():
+            for row, text in enumerate(texts):  # noqa: B007 - which one it is stands in the answer
+                times[row] = float(text)
+            bad = np.flatnonzero(~np.isfinite(times))
+            return times, times, int(bad[0]) if len(bad) else None
+        dates: list[datetime.datetime] = []
+        for row, text in enumerate(texts):  # noqa: B007
+            dates.append(datetime.datetime.fromisoformat(f"{text}-01" if len(text) == len("2020-01") else text))
+            if (dates[-1].tzinfo is None) != (dates[0].tzinfo is None):
+                return times, times, row
+    except ValueError:
+        return times, times, row
+    origin = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC if dates[0].tzinfo else None)
+    seconds = np.array([(date - origin).total_seconds() for date in dates])
+    if len({(date.day, date.time(), date.tzinfo) for date in dates}) == 1:
+        return seconds, np.array([12.0 * date.year + date.month for date in dates]), None
+    return seconds, seconds, None
 
 
-def persistence_loss(split: Split) -> float:
-    """Return the mean squared error of answering each input with itself."""
-    return float(np.mean((split.targets.astype(np.float64) - split.inputs) ** 2))
+def cut_windows(series: np.ndarray, length: int) -> np.ndarray:
+    """Return every window of `length` rows of a series (rows, D), in order: a view, (N, T, D)."""
+    return np.lib.stride_tricks.sliding_window_view(series, length, axis=0).swapaxes(1, 2)
+
+
+def squared_error(split: Split, answers: np.ndarray) -> float:
+    """Return the mean squared error of answers that broadcast to the targets."""
+    return float(np.mean((split.targets.astype(np.float64) - answers) ** 2))

@@ -25,9 +25,10 @@ from pipeline.config.paths import digest_of_file
 from pipeline.config.strict import build, require
 from pipeline.data.dataset import SPLITS, Dataset, Split, Task, combined_digest, unknown_shares
 from pipeline.data.generator import read_generator
+from pipeline.data.preview import Preview, preview_of
 from pipeline.errors import ConfigError, DatasetError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 PREVIEW = "preview.txt"
 
@@ -56,6 +57,7 @@ class Variant(Task):
 
     digest: str
     unknown_shares: Mapping[str, Mapping[str, float]]
+    preview: Preview
     files: Mapping[str, ArrayFile]
 
     def __post_init__(self) -> None:
@@ -97,7 +99,8 @@ class Manifest:
     """All of manifest.json.
 
     `source` says where data that are not generated come from; `remarks` say, in words for the screen and the page, how
-    many tokens are unknown and what else of the data is not as it was given; `seed` is 0 where nothing is drawn.
+    many tokens are unknown and what else of the data is not as it was given; `examples` are lines of text, the first
+    training sequences of the shortest length; `seed` is 0 where nothing is drawn.
     """
 
     format_version: int
@@ -108,6 +111,7 @@ class Manifest:
     sizes: Sizes
     source: Mapping[str, Any]
     remarks: tuple[str, ...]
+    examples: tuple[str, ...]
     natural_length: int | None
     variants: Mapping[str, Variant]
 
@@ -182,15 +186,17 @@ def prepare_dataset(name: str, config_path: Path, lengths: Sequence[int], sizes:
         raise DatasetError(f"{folder}: expected a folder called {name!r}: readers know a dataset by its folder's name")
     generator = read_generator(config_path)
     every = generator.lengths_to_make(name, lengths)
-    variants, preview = {}, ""
+    variants: dict[str, Variant] = {}
+    examples = ""
     try:
         with _replacing(folder) as new:
             for length in every:
                 dataset = dataclasses.replace(generator.generate(length, sizes), name=name)
-                variants[str(length)] = _write_variant(dataset, new)
-                title = f"{name}, length {length}: the first training sequences"
-                preview = preview or f"{title}\n\n{generator.draw(dataset)}\n"
-            (new / PREVIEW).write_text(preview, encoding="utf-8")
+                preview = preview_of(dataset, dataset.splits, generator.leaks(dataset), generator.leaks_of)
+                variants[str(length)] = _write_variant(dataset, preview, new)
+                examples = examples or generator.draw(dataset)
+            title = f"{name}, length {every[0]}: the first training sequences"
+            (new / PREVIEW).write_text(f"{title}\n\n{examples}\n", encoding="utf-8")
             config = {"generator": generator.key(), **dataclasses.asdict(generator)}
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
@@ -201,6 +207,7 @@ def prepare_dataset(name: str, config_path: Path, lengths: Sequence[int], sizes:
                 sizes=sizes,
                 source=generator.source(),
                 remarks=(*filter(None, map(_unknown, variants.values())), *generator.remarks()),
+                examples=tuple(examples.splitlines()),
                 natural_length=generator.natural_length,
                 variants=variants,
             )
@@ -210,7 +217,7 @@ def prepare_dataset(name: str, config_path: Path, lengths: Sequence[int], sizes:
         raise DatasetError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
-def _write_variant(dataset: Dataset, folder: Path) -> Variant:
+def _write_variant(dataset: Dataset, preview: Preview, folder: Path) -> Variant:
     files = {}
     (folder / f"length-{dataset.length}").mkdir()
     for split in SPLITS:
@@ -220,7 +227,7 @@ def _write_variant(dataset: Dataset, folder: Path) -> Variant:
             num_bytes = (folder / name).stat().st_size
             files[name] = ArrayFile(digest_of_file(folder / name), num_bytes, str(array.dtype), array.shape)
     shares = unknown_shares(dataset, dataset.splits)
-    return Variant(**_task_of(dataset), digest=dataset.digest, unknown_shares=shares, files=files)
+    return Variant(**_task_of(dataset), digest=dataset.digest, unknown_shares=shares, preview=preview, files=files)
 
 
 def _unknown(variant: Variant) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import text
-from pipeline.data.text import cache_path, fetch
+from pipeline.data import files
+from pipeline.data.files import cache_path, fetch
 from pipeline.errors import DatasetError
 
 CONTENT = b"to be or not to be\n"
@@ -64,7 +64,7 @@ def address(server) -> str:
 
 @pytest.mark.parametrize("page", ["text", "unannounced", "moved"])
 def test_what_comes_is_what_was_served(address, page):
-    assert fetch(f"{address}/{page}", SHA256) == CONTENT
+    assert fetch(f"{address}/{page}", SHA256).read_bytes() == CONTENT
 
 
 def test_a_kept_file_needs_no_server(server, address):
@@ -72,15 +72,15 @@ def test_a_kept_file_needs_no_server(server, address):
     assert [path.name for path in cache_path(SHA256).parent.iterdir()] == [SHA256]
     server.shutdown()
     server.server_close()
-    assert fetch(f"{address}/text", SHA256) == CONTENT
-    assert fetch("http://another.invalid/text", SHA256) == CONTENT
+    assert fetch(f"{address}/text", SHA256).read_bytes() == CONTENT
+    assert fetch("http://another.invalid/text", SHA256).read_bytes() == CONTENT
     assert server.num_requests == 1
 
 
 def test_a_damaged_kept_file_is_fetched_again(server, address):
     fetch(f"{address}/text", SHA256)
     cache_path(SHA256).write_bytes(CONTENT[:-1])
-    assert fetch(f"{address}/text", SHA256) == CONTENT == cache_path(SHA256).read_bytes()
+    assert fetch(f"{address}/text", SHA256).read_bytes() == CONTENT == cache_path(SHA256).read_bytes()
     assert server.num_requests == 2
 
 
@@ -107,16 +107,16 @@ def test_a_server_that_does_not_deliver(address, page, message):
 
 
 def test_a_server_that_says_nothing(address, monkeypatch):
-    monkeypatch.setattr(text, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(files, "TIMEOUT_S", 0.1)
     with pytest.raises(DatasetError, match=r"/silent: cannot be downloaded \(timed out\)"):
         fetch(f"{address}/silent", SHA256)
 
 
 def test_a_file_that_is_too_large(address, monkeypatch):
-    monkeypatch.setattr(text, "MAX_BYTES", len(CONTENT))
-    assert fetch(f"{address}/text", SHA256) == CONTENT
+    monkeypatch.setattr(files, "MAX_BYTES", len(CONTENT))
+    assert fetch(f"{address}/text", SHA256).read_bytes() == CONTENT
     cache_path(SHA256).unlink()
-    monkeypatch.setattr(text, "MAX_BYTES", len(CONTENT) - 1)
+    monkeypatch.setattr(files, "MAX_BYTES", len(CONTENT) - 1)
     with pytest.raises(DatasetError, match=f"/text: more than {len(CONTENT) - 1} bytes, the most that is downloaded"):
         fetch(f"{address}/text", SHA256)
 

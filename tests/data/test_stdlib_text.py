@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import read_generator
-from pipeline.data.text import VOCABULARY, Modules, StdlibText, cut_windows, encode
+from pipeline.data.text import VOCABULARY, Modules, StdlibText, cut_windows, encode, window_starts
 from pipeline.data.vocabulary import unigram_entropy
 from pipeline.errors import DatasetError
 
@@ -41,8 +41,9 @@ def test_targets_are_inputs_shifted_by_one_and_both_are_in_the_file(sizes):
 
 
 def test_windows_follow_each_other_within_a_text():
-    windows = cut_windows([np.arange(8, dtype=np.uint8), np.arange(20, 23, dtype=np.uint8)], 3)
-    assert windows.tolist() == [[0, 1, 2, 3], [3, 4, 5, 6]]
+    texts = [np.arange(8, dtype=np.uint8), np.arange(20, 23, dtype=np.uint8), np.arange(30, 34, dtype=np.uint8)]
+    starts = window_starts(texts, 3)
+    assert cut_windows(texts, starts, 3).tolist() == [[0, 1, 2, 3], [3, 4, 5, 6], [30, 31, 32, 33]]
 
 
 def test_no_test_or_validation_window_of_the_real_corpus_is_trained_on():

@@ -52,7 +52,12 @@ def test_lengths_of_the_studies_and_of_the_file_are_prepared(project):
     assert load_dataset(folder, 10).splits["train"].inputs.shape == (64, 10, 2)
     lines = ran.stdout.splitlines()
     assert lines[0] == "adding, length 10: 64 train, 32 validation, 32 test sequences of 10 timesteps"
-    assert [line.split(":")[0] for line in lines] == [*(f"adding, length {n}" for n in (10, 20, 30, 50)), "adding"]
+    titles = [line.split(":")[0] for line in lines if not line.startswith("    ")]
+    assert titles == [*(f"adding, length {n}" for n in (10, 20, 30, 50)), "adding, length 10", "adding"]
+    assert lines[1].startswith("    inputs from 0 to 1 in train, mean 0.")
+    assert lines.count("    leak check: no sequences of validation or test are in training, too") == 4
+    at = lines.index("adding, length 10: the first training sequences")
+    assert [line.removeprefix("    ") for line in lines[at + 1 : at + 9]] == list(read_manifest(folder).examples[:8])
     assert lines[-1].startswith("adding: 0.1 MB in ")
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
-from pipeline.data import load_dataset, prepare_dataset, read_generator, read_manifest
+from pipeline.data import describe, load_dataset, prepare_dataset, read_generator, read_manifest
 from pipeline.data.dataset import EOS, SPLITS, unknown_id
 from pipeline.data.generator import Shares
-from pipeline.data.parallel_text import ParallelText
+from pipeline.data.pairs import Pair, Pairs
+from pipeline.data.preview import shared_inputs
 from pipeline.data.vocabulary import unigram_entropy
 from pipeline.errors import ConfigError, DatasetError
 
@@ -29,21 +30,24 @@ def _beside_the_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def parallel_text(*, source=None, target=None, tsv=None, unit="word", max_length=9, min_count=0, **changes):
-    files = {"source_file": source, "target_file": target, "tsv_file": tsv}
-    fields = {"seed": 0, "unit": unit, "max_length": max_length, "min_count": min_count, "shares": SHARES}
-    return ParallelText(**files, **(fields | {"max_evaluated": None} | changes))
+def pairs(file, *, unit="word", max_length=9, min_count=0, **changes) -> Pairs:
+    fields = {"data_file": file, "unit": unit, "max_length": max_length, "min_count": min_count, "shares": SHARES}
+    return Pairs(**(fields | {"max_evaluated": None} | changes))
 
 
-def of_tsv(content: str | bytes, unit="character", max_length=9, min_count=0, **changes) -> ParallelText:
+def of_tsv(content: str | bytes, unit="character", **changes) -> Pairs:
     Path("pairs.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    return parallel_text(tsv="pairs.tsv", unit=unit, max_length=max_length, min_count=min_count, **changes)
+    return pairs("pairs.tsv", unit=unit, **changes)
 
 
-def of_two_files(source: str, target: str) -> ParallelText:
+def of_two_files(source: str, target: str) -> Pairs:
     Path("a.fr").write_text(source, encoding="utf-8")
     Path("a.en").write_text(target, encoding="utf-8")
-    return parallel_text(source="a.fr", target="a.en")
+    return pairs(["a.fr", "a.en"])
+
+
+def read(made: Pairs) -> list[Pair]:
+    return made.read(made.paths("data_file"))
 
 
 def pairs_of(dataset, split: str) -> list[tuple[str, str]]:
@@ -91,15 +95,15 @@ def test_the_task_says_what_the_arrays_are():
 
 def test_two_files_of_words():
     source = "".join(f"le {word}  noir\n" for word in ["chat"] * 3 + ["chien"] * 2 + ["ours"])
-    lines = of_two_files(source, source.replace("noir", "black").replace("le", "the")).read()
+    lines = read(of_two_files(source, source.replace("noir", "black").replace("le", "the")))
     assert (lines[0].source, lines[5].target) == (("le", "chat", "noir"), ("the", "ours", "black"))
-    assert lines[5].line == 6
+    assert (lines[5].where, lines[5].target_where) == (f"{Path('a.fr')}, line 6", f"{Path('a.en')}, line 6")
 
 
 def test_marks_of_other_systems_and_outer_white_space_do_not_count():
     content = "\ufeffun deux\t 1 2 \r\ntrois\t3\r\nquatre\u2028\t4".encode()
-    read = of_tsv(content).read()
-    assert [("".join(pair.source), "".join(pair.target)) for pair in read] == [
+    found = read(of_tsv(content))
+    assert [("".join(pair.source), "".join(pair.target)) for pair in found] == [
         ("un deux", "1 2"),
         ("trois", "3"),
         ("quatre", "4"),
@@ -117,7 +121,7 @@ def test_pairs_with_the_same_source_stay_together():
 
 def test_the_same_again_and_another_seed():
     text = of_tsv(tsv(ROMAN))
-    other = parallel_text(tsv="pairs.tsv", unit="character", seed=3)
+    other = pairs("pairs.tsv", unit="character", seed=3)
     assert text.generate(9, SIZES).digest == text.generate(9, Sizes(7, 7, 7)).digest != other.generate(9, SIZES).digest
 
 
@@ -135,7 +139,7 @@ def test_the_drawing_is_the_text():
 
 def test_a_missing_file_and_the_nearest_beside_it():
     of_tsv(tsv(ROMAN))
-    missing = parallel_text(tsv="pair.tsv")
+    missing = pairs("pair.tsv")
     with pytest.raises(DatasetError, match=r"pair.tsv: no such file; unknown file .* did you mean 'pairs.tsv'"):
         missing.generate(9, SIZES)
     with pytest.raises(DatasetError, match="pair.tsv: no such file"):
@@ -143,14 +147,14 @@ def test_a_missing_file_and_the_nearest_beside_it():
 
 
 def test_a_folder_instead_of_a_file(tmp_path):
-    folder = parallel_text(tsv=str(tmp_path))
+    folder = pairs(str(tmp_path))
     with pytest.raises(DatasetError, match=f"{tmp_path}: cannot be read: Is a directory"):
-        folder.read()
+        read(folder)
 
 
 def test_files_with_different_numbers_of_lines():
     with pytest.raises(DatasetError, match=r"a.fr has 2 lines, a.en has 3; expected as many in both"):
-        of_two_files("un\ndeux\n", "one\ntwo\nthree\n").read()
+        read(of_two_files("un\ndeux\n", "one\ntwo\nthree\n"))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +179,7 @@ def test_lines_that_are_no_pairs(content, message):
 
 def test_an_empty_line_in_one_of_two_files():
     with pytest.raises(DatasetError, match=r"a.en, line 2: the target is empty; expected at least one word"):
-        of_two_files("un\ndeux\n", "one\n\n").read()
+        read(of_two_files("un\ndeux\n", "one\n\n"))
 
 
 def test_too_few_sources_for_three_splits():
@@ -209,8 +213,8 @@ def test_no_source_is_in_two_splits_once_rare_tokens_are_unknown(seed: int):
     read = sources_read(dataset)
     assert sum(map(len, read.values())) == len(set.union(*read.values()))
     assert sum(len(dataset.splits[split].inputs) for split in SPLITS) == len(rare)
-    counts = [len(part) for part in text.split(text.read()).values()]
-    num_moved = int(re.match(r"(\d+) pairs moved to an earlier split", text.remarks()[0])[1])
+    counts = [len(part) for part in text.divide(text.read, lambda pair: pair.source).values()]
+    num_moved = int(re.match(r"(\d+) moved to an earlier split", text.remarks()[0])[1])
     assert num_moved >= len(dataset.splits["train"].inputs) - counts[0] > 0
 
 
@@ -227,7 +231,7 @@ def test_no_source_is_in_two_splits_once_letters_are_composed():
 def test_a_split_of_which_nothing_is_left_once_rare_tokens_are_unknown():
     text = of_tsv(tsv({f"the word {chr(97 + i)}": f"das {i}" for i in range(20)}), unit="word", min_count=2)
     with pytest.raises(
-        DatasetError, match=r"every source of the validation split reads like one of another .*lower min"
+        DatasetError, match=r"all sources of the validation split read like those of another .*lower min"
     ):
         text.generate(9, SIZES)
 
@@ -265,8 +269,7 @@ def test_the_share_of_unknown_tokens_is_that_of_the_texts(config_path, tmp_path)
     of_tsv(tsv({f"{source} <unk>": f"{target}" for source, target in NAMED.items()}))
     prepare_dataset("mine", config_path("mine", FIELDS + "unit: word\n"), (), SIZES, tmp_path / "mine")
     (variant,) = read_manifest(tmp_path / "mine").variants.values()
-    sources = of_tsv(Path("pairs.tsv").read_bytes(), unit="word").divide
-    parts = sources(of_tsv(Path("pairs.tsv").read_bytes(), unit="word").read()).parts
+    parts = of_tsv(Path("pairs.tsv").read_bytes(), unit="word").division.parts
     expected = {split: len(pairs) / sum(len(pair.source) for pair in pairs) for split, pairs in parts.items()}
     assert variant.unknown_shares == {"inputs": pytest.approx(expected)}
     said = ", ".join(f"{100 * share:.2g} % of {split}" for split, share in expected.items())
@@ -278,8 +281,9 @@ def test_more_pairs_to_evaluate_on_than_asked_are_left_out_and_counted():
     all_of, kept = every.generate(9, SIZES), some.generate(9, SIZES)
     assert [len(kept.splits[split].inputs) for split in SPLITS] == [23, 3, 3]
     assert pairs_of(kept, "train") == pairs_of(all_of, "train")
-    assert pairs_of(kept, "test") == pairs_of(all_of, "test")[:3]
-    assert some.remarks() == ("5 validation pairs and 5 test pairs left out, beyond max_evaluated 3",)
+    assert {*pairs_of(kept, "test")} < {*pairs_of(all_of, "test")}
+    left_out = "pairs left out, beyond max_evaluated 3"
+    assert some.remarks() == (f"5 validation {left_out}", f"5 test {left_out}")
     assert every.remarks() == ()
 
 
@@ -291,13 +295,13 @@ def test_an_evaluation_of_nothing():
 def test_a_token_that_training_lacks():
     text = of_tsv(tsv({f"a{i}": "x" for i in range(5)}), unit="word")
     message = r"line (\d): in the validation split, with a token that the training split lacks: unknown token 'a(\d)'"
-    with pytest.raises(DatasetError, match=f"pairs.tsv, {message}; known: .*; leave such pairs out, or set min") as got:
+    with pytest.raises(DatasetError, match=f"pairs.tsv, {message}; known: .*; leave it out, or set min") as got:
         text.generate(9, SIZES)
     line, number = map(int, re.search(message, str(got.value)).groups())
     assert number == line - 1
 
 
-def of_characters(num: int) -> ParallelText:
+def of_characters(num: int) -> Pairs:
     """Sources of `num` different characters, each of them in every source."""
     alphabet = "".join(chr(0x4E00 + i) for i in range(num))
     return of_tsv(tsv({alphabet + alphabet[:i]: "1" for i in range(9)}), max_length=300)
@@ -320,7 +324,7 @@ def test_a_word_that_is_a_special_token():
 
 
 def test_another_length_than_max_length():
-    with pytest.raises(DatasetError, match=r"'parallel_text': length 8 is impossible; .* write null \(or 9\)"):
+    with pytest.raises(DatasetError, match=r"'pairs': length 8 is impossible; .* write null \(or 9\)"):
         of_tsv(tsv(ROMAN)).generate(8, SIZES)
 
 
@@ -329,17 +333,88 @@ def test_a_length_without_a_token():
         of_tsv(tsv(ROMAN), max_length=0)
 
 
-TOO_MANY_OR_FEW = [("a", "b", "c"), ("a", None, None), (None, "b", None), ("a", None, "c"), (None, None, None)]
+@pytest.mark.parametrize("file", [None, "", [], ["a", "b", "c"], 7, ["a", 7]])
+def test_neither_one_file_nor_two(file):
+    with pytest.raises(
+        InvalidFieldError, match="data_file: expected (the path of a file, or a list of 2|either data_f)"
+    ):
+        pairs(file)
 
 
-@pytest.mark.parametrize("files", TOO_MANY_OR_FEW)
-def test_neither_two_files_nor_a_table(files):
-    with pytest.raises(InvalidFieldError, match="tsv_file: expected either this file alone, or both source_file and"):
-        parallel_text(**dict(zip(("source", "target", "tsv"), files, strict=True)))
+def given_splits(**changes) -> Pairs:
+    for split, some in zip(("train", "valid", "test"), ("abc", "ab", "ad"), strict=True):
+        Path(f"{split}.tsv").write_text("".join(f"the {word}\tdas {word}\tCC-BY\n" for word in some))
+    files = {"train_file": "train.tsv", "validation_file": "valid.tsv", "test_file": "test.tsv"}
+    return pairs(None, **({"shares": None, "columns": [1, 2], "min_count": 1} | files | changes))
+
+
+def test_given_splits_stay_as_they_are_and_leaks_are_counted(config_path, tmp_path):
+    made = given_splits().generate(9, SIZES)
+    assert pairs_of(made, "validation") == [("thea", "dasa"), ("theb", "dasb")]
+    assert pairs_of(made, "test") == [("thea", "dasa"), ("the<unk>", "das<unk>")]
+    assert shared_inputs(made.splits) == {"validation": 2, "test": 1}
+    files = "train_file: train.tsv\nvalidation_file: valid.tsv\ntest_file: test.tsv\ncolumns: [1, 2]\nmax_length: 9\n"
+    prepare_dataset("mine", config_path("mine", "generator: pairs\n" + files), (), SIZES, tmp_path / "mine")
+    preview = read_manifest(tmp_path / "mine").variant(9).preview
+    assert (preview.leaks, preview.vocabulary) == ({"validation": 2, "test": 1}, {"inputs": 5, "targets": 5})
+    assert list(describe(preview))[-1].startswith(
+        "leak check: 2 validation sequences and 1 test sequences are in train"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shares": SHARES}, "shares: expected null, as every split has its own file"),
+        ({"test_file": None}, "test_file: expected a file, as the other splits have one"),
+        ({"data_file": "pairs.tsv"}, "data_file: expected either data_file alone, or train_file, validation_file and"),
+        ({"columns": [1, 1]}, "columns: expected two different columns, from 1"),
+        ({"columns": [0, 1]}, "columns: expected two different columns, from 1"),
+        ({"max_train": 0}, "max_train: expected an integer of at least 1, or null, got 0"),
+    ],
+)
+def test_splits_that_are_neither_given_nor_divided(changes, message):
+    with pytest.raises(InvalidFieldError, match=message):
+        given_splits(**changes)
+
+
+def test_which_of_three_columns():
+    content = "".join(f"{source}\t{target}\tCC-BY 2.0 (France)\n" for source, target in ROMAN.items())
+    dataset = of_tsv(content, columns=[2, 1]).generate(9, SIZES)
+    found = [pair[::-1] for split in SPLITS for pair in pairs_of(dataset, split)]
+    assert sorted(found) == sorted(ROMAN.items())
+    with pytest.raises(DatasetError, match=r"pairs.tsv, line 2: expected a column 2 after a tab, got 1 columns"):
+        of_tsv("a\tb\nc\n", columns=[1, 2]).generate(9, SIZES)
+
+
+def test_over_long_pairs_are_left_out_by_choice_and_counted():
+    made = of_tsv(tsv(dict.fromkeys(ROMAN, "1")), max_length=4, too_long="leave_out")
+    found = [pair for split in SPLITS for pair in pairs_of(made.generate(4, SIZES), split)]
+    kept = [(source, "1") for source in ROMAN if len(source) <= 4]
+    assert sorted(found) == sorted(kept)
+    assert made.remarks() == (f"pairs.tsv: {39 - len(kept)} of 39 pairs left out, longer than max_length 4",)
+    with pytest.raises(
+        DatasetError, match=r"line 18: the source has 5 .* more than max_length 4; raise it, or write too"
+    ):
+        of_tsv(tsv(ROMAN), max_length=4).generate(4, SIZES)
+    with pytest.raises(DatasetError, match="pairs.tsv: every pair is longer than max_length 1; raise it"):
+        of_tsv("aa\tb\n", max_length=1, too_long="leave_out").generate(1, SIZES)
+
+
+def test_capitals_count_by_choice():
+    capital = {source.upper(): target for source, target in ROMAN.items()}
+    assert of_tsv(tsv(capital), lower_case=True).generate(9, SIZES).input_tokens[3:] == ("i", "v", "x")
+    assert of_tsv(tsv(capital)).generate(9, SIZES).input_tokens[3:] == ("I", "V", "X")
+
+
+def test_at_most_so_many_to_train_on():
+    made = of_tsv(tsv(ROMAN), max_train=5)
+    assert [len(split.inputs) for split in made.generate(9, SIZES).splits.values()] == [5, 8, 8]
+    assert made.remarks() == ("18 train pairs left out, beyond max_train 5",)
 
 
 FIELDS = (
-    "generator: parallel_text\nseed: 0\nsource_file: null\ntarget_file: null\ntsv_file: pairs.tsv\n"
+    "generator: pairs\nseed: 0\ndata_file: pairs.tsv\n"
     "max_length: 9\nmin_count: 0\nmax_evaluated: null\nshares: {train: 0.6, validation: 0.2, test: 0.2}\n"
 )
 

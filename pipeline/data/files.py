@@ -1,0 +1,404 @@
+"""A user's own files: read line by line, checked, and named in every message with line and column.
+
+Texts are UTF-8; a byte order mark and a carriage return before a line feed do not count, and letters with their marks
+are as NFC composes them. Tables are CSV (a comma, semicolon, tab or bar between columns, whichever gives the named
+ones), Parquet or NPZ. Nothing pickled is ever loaded, and no array is unpacked before its size is known.
+
+A file from the network is believed only once its sha256 is the expected one, and then kept under its sha256 in
+$XDG_CACHE_HOME/gradient-dynamics, by default ~/.cache/gradient-dynamics. What is there is verified again, so a file
+that was copied there by hand is as good as a download. Shapes: N rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import os
+import unicodedata
+import zipfile
+import zlib
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import numpy as np
+
+from pipeline.config.paths import digest_of_file
+from pipeline.data.generator import import_source
+from pipeline.errors import DatasetError, unknown_name
+
+MAX_BYTES = 2_000_000_000
+"""The most that is downloaded, and the largest array of an NPZ archive."""
+CHUNK = 2**20
+TIMEOUT_S = 30.0
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
+"""What stands for a missing number in a table, in small letters."""
+SEPARATORS = ",;\t|"
+CARRIAGE_RETURNS = (
+    r"expected lines that end with a line feed, got stray carriage returns; "
+    r"`tr -d '\r'` mends a copy that has line feeds too, `tr '\r' '\n'` one that has none"
+)
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "a ZIP archive", b"\x1f\x8b": "gzip"}
+"""First bytes of what is taken for a text by mistake."""
+
+
+def missing_file(path: Path) -> str:
+    """Return the end of a message about a file that is not there; it names the nearest file beside it."""
+    beside = [other.name for other in path.parent.glob("*") if other.is_file()]
+    return f"{path}: no such file; {unknown_name('file', path.name, beside)}"
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        DatasetError: If it is missing or cannot be read; the message names the nearest file beside it.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DatasetError(missing_file(path)) from None
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def checksum(path: Path) -> str:
+    """Return the sha256 of a file.
+
+    Raises:
+        DatasetError: If it is missing or cannot be read.
+    """
+    try:
+        return digest_of_file(path)
+    except FileNotFoundError:
+        raise DatasetError(missing_file(path)) from None
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_lines(path: Path, name: object = None) -> Iterator[tuple[int, str]]:
+    """Yield the number, from 1, and the text of every line, one at a time, with the line feed that it ends with.
+
+    Args:
+        path: The file.
+        name: What messages call it; None is its path.
+
+    Raises:
+        DatasetError: If the file is missing, cannot be read, is empty or not UTF-8, or has other ends of lines.
+    """
+    name, start, blank = name or path, 0, True
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                if number == 1:
+                    for first, what in OTHER_ENCODINGS.items():
+                        if raw.startswith(first):
+                            raise DatasetError(f"{name}, line 1: expected text in UTF-8, got {what}; {_remedy(what)}")
+                line = _decode(
+                    raw.removeprefix(BYTE_ORDER_MARK) if number == 1 else raw, f"{name}, line {number}", start
+                )
+                start, blank = start + len(raw), blank and not line.strip()
+                yield number, line
+    except FileNotFoundError:
+        raise DatasetError(missing_file(path)) from None
+    except OSError as error:
+        raise DatasetError(f"{name}: cannot be read: {error.strerror}") from None
+    if blank:
+        raise DatasetError(f"{name}: expected text, got an empty file")
+
+
+def _remedy(what: str) -> str:
+    return f"`iconv -t UTF-8 -f {what}` mends a copy" if what.startswith("UTF") else "unpack it, and name what is in it"
+
+
+def _decode(raw: bytes, where: str, start: int) -> str:
+    """Return the text of a line that begins at byte `start` of its file.
+
+    Raises:
+        DatasetError: If it is not text in UTF-8, or has other ends of lines.
+    """
+    try:
+        line = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"not UTF-8 text ({error.reason} at byte {start + error.start})"
+        raise DatasetError(f"{where}: {problem}; `iconv -t UTF-8 -f <its encoding>` mends a copy") from None
+    if "\0" in line:
+        raise DatasetError(f"{where}: expected text, got a byte 0: this is no text file")
+    if line.endswith("\r\n"):
+        line = line[:-2] + "\n"
+    if "\r" in line:
+        raise DatasetError(f"{where}: {CARRIAGE_RETURNS}")
+    return line if line.isascii() else unicodedata.normalize("NFC", line)
+
+
+def cache_path(sha256: str) -> Path:
+    """Return where the file with this checksum is kept."""
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "gradient-dynamics" / sha256
+
+
+def fetch(url: str, sha256: str) -> Path:
+    """Return where the file with this checksum is kept, downloaded from `url` if need be, of at most `MAX_BYTES`.
+
+    Raises:
+        DatasetError: If it is not kept and the server cannot be reached, refuses, breaks off, or sends too much or
+            another file; or if it cannot be kept.
+    """
+    path = cache_path(sha256)
+    if path.is_file() and digest_of_file(path) == sha256:
+        return path
+    partial = path.with_name(f".{sha256}.{os.getpid()}.part")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            _download(url, sha256, file)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be written: {error.strerror}; set XDG_CACHE_HOME elsewhere") from None
+    finally:
+        if partial.is_file():
+            partial.unlink()
+    return path
+
+
+def _download(url: str, sha256: str, file: Any) -> None:
+    """Write what the server sends to a file, chunk by chunk, and check what it was.
+
+    Raises:
+        DatasetError: If it is not what was expected.
+    """
+    digest, num_bytes = hashlib.sha256(), 0
+    try:
+        with urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310 - http(s): see `Text`
+            announced = response.headers.get("Content-Length", "")
+            while num_bytes <= MAX_BYTES and (chunk := response.read(min(CHUNK, MAX_BYTES + 1))):
+                num_bytes += len(chunk)
+                digest.update(chunk)
+                file.write(chunk)
+    except HTTPError as error:
+        error.close()
+        raise DatasetError(f"{url}: the server answers {error.code} {error.reason}") from None
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise DatasetError(f"{url}: cannot be downloaded ({reason}); or put the file at {cache_path(sha256)}") from None
+    if num_bytes > MAX_BYTES:
+        raise DatasetError(f"{url}: more than {MAX_BYTES} bytes, the most that is downloaded")
+    if announced.isdigit() and num_bytes < int(announced):
+        raise DatasetError(f"{url}: broke off after {num_bytes} of {announced} bytes; try again")
+    if digest.hexdigest() != sha256:
+        raise DatasetError(f"{url}: expected a file with sha256 {sha256}, got one with {digest.hexdigest()}")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns of equally many rows, and where each row stands.
+
+    Attributes:
+        path: The file.
+        columns: Texts of a CSV file; arrays of others, whose first axis is the rows.
+        lines: The line of each row of a CSV file; None elsewhere.
+    """
+
+    path: Path
+    columns: Mapping[str, Sequence[str] | np.ndarray]
+    lines: Sequence[int] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def where(self, row: int, column: str | None = None) -> str:
+        """Return «file, line 7, column 'x'» of a row, from 0; rows that have no line are counted from 1."""
+        place = f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
+        return f"{self.path}, {place}" + (f", column {column!r}" if column is not None else "")
+
+    def numbers(self, column: str) -> np.ndarray:
+        """Return a column as numbers, (N,) or (N, …) float64; NaN where one is missing.
+
+        Raises:
+            DatasetError: If a value is no finite number.
+        """
+        values = self.columns[column]
+        if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+            numbers = values.astype(np.float64)
+        else:
+            flat = array("d", (self._number(row, column, str(value)) for row, value in enumerate(values)))
+            numbers = np.frombuffer(flat, dtype=np.float64) if flat else np.zeros(0)
+        if np.isinf(numbers).any():
+            row = int(np.argwhere(np.isinf(numbers))[0, 0])
+            raise DatasetError(f"{self.where(row, column)}: expected a finite number, got infinity")
+        return numbers
+
+    def _number(self, row: int, column: str, text: str) -> float:
+        if text.strip().lower() in MISSING:
+            return math.nan
+        try:
+            if "_" in text:
+                raise ValueError
+            return float(text)
+        except ValueError:
+            hint = "; write a decimal point, 3.14" if text.replace(",", "", 1).strip("-+ ").isdigit() else ""
+            raise DatasetError(f"{self.where(row, column)}: expected a number, got {text!r}{hint}") from None
+
+    def texts(self, column: str, *, name: str = "text") -> list[str]:
+        """Return a column as texts, white space at their ends left out.
+
+        Raises:
+            DatasetError: If one is empty; the message says what of is `name`.
+        """
+        values = self.columns[column]
+        if isinstance(values, np.ndarray) and values.ndim > 1:
+            raise DatasetError(f"{self.path}, column {column!r}: expected a {name} a row, got {values.ndim} axes")
+        texts = [
+            unicodedata.normalize("NFC", str(value)).strip()
+            for value in (values.tolist() if isinstance(values, np.ndarray) else values)
+        ]
+        for row, text in enumerate(texts):
+            if not text or text.lower() == "nan":
+                raise DatasetError(f"{self.where(row, column)}: expected a {name}, got nothing; leave such rows out")
+        return texts
+
+
+def read_table(path: Path, names: Sequence[str]) -> Table:
+    """Return the named columns of a CSV (.csv, .tsv, .txt), Parquet (.parquet) or NPZ (.npz) file.
+
+    Raises:
+        DatasetError: If it cannot be read, lacks a column, or its rows are ragged; no row is left out.
+    """
+    readers = {".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_csv, ".parquet": _read_parquet, ".npz": _read_npz}
+    if path.suffix.lower() not in readers:
+        raise DatasetError(f"{path}: {unknown_name('kind of table', path.suffix, readers)}")
+    table = readers[path.suffix.lower()](path, list(dict.fromkeys(names)))
+    if len(table) == 0:
+        raise DatasetError(f"{path}: expected at least one row, got none below the names of the columns")
+    return table
+
+
+def _read_csv(path: Path, names: Sequence[str]) -> Table:
+    lines = (line for _, line in read_lines(path))
+    header_line = next(lines)
+    headers = {separator: _fields(header_line, separator) for separator in SEPARATORS}
+    separator = next((s for s, header in headers.items() if {*names} <= {*header}), None)
+    if separator is None:
+        separator = max(SEPARATORS, key=lambda s: len(headers[s]))
+        lacking = next(name for name in names if name not in headers[separator])
+        known = unknown_name("column", lacking, headers[separator])
+        raise DatasetError(f"{path}, line 1: {known} (line 1 has the names of the columns)")
+    header = headers[separator]
+    for name in header:
+        if header.count(name) > 1:
+            raise DatasetError(f"{path}, line 1: column {name!r} appears twice; name every column once")
+    columns: dict[str, list[str]] = {name: [] for name in names}
+    places, numbers = [(header.index(name), columns[name]) for name in names], array("q")
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    line = 2
+    try:
+        for row in reader:
+            if len(row) != len(header):
+                if not row:
+                    raise DatasetError(f"{path}, line {line}: expected {len(header)} fields, got an empty line")
+                got = f"{len(row)}: {separator.join(row)[:60]!r}"
+                hint = "; put quotation marks round a text that holds one" if len(row) > len(header) else ""
+                raise DatasetError(f"{path}, line {line}: expected {len(header)} fields, got {got}{hint}")
+            for place, column in places:
+                column.append(row[place])
+            numbers.append(line)
+            line = reader.line_num + 2
+    except csv.Error as error:
+        raise DatasetError(f"{path}, line {line}: not CSV ({error}); is a quotation mark missing?") from None
+    return Table(path, columns, numbers)
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    try:
+        return [field.strip() for field in next(csv.reader([line], delimiter=separator))]
+    except csv.Error:
+        return []
+
+
+def _read_parquet(path: Path, names: Sequence[str]) -> Table:
+    polars = import_source("polars", "polars", f"{path}: Parquet is read")
+    checksum(path)  # whether it is there and can be read
+    try:
+        known = polars.read_parquet_schema(path)
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader
+        raise DatasetError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+    for name in names:
+        if name not in known:
+            raise DatasetError(f"{path}: {unknown_name('column', name, known)}")
+    try:
+        frame = polars.read_parquet(path, columns=list(names))
+    except Exception as error:  # noqa: BLE001
+        raise DatasetError(f"{path}: a damaged Parquet file ({str(error).splitlines()[0]})") from None
+    columns: dict[str, Sequence[str] | np.ndarray] = {}
+    for name in names:
+        column = frame[name]
+        if column.dtype.is_numeric() or column.dtype == polars.Boolean:
+            integers = column.dtype.is_integer() and column.null_count() == 0
+            columns[name] = column.to_numpy() if integers else column.cast(polars.Float64).to_numpy()
+        elif column.dtype == polars.String or column.dtype.is_temporal() or column.dtype == polars.Categorical:
+            columns[name] = ["" if value is None else str(value) for value in column.to_list()]
+        else:
+            raise DatasetError(f"{path}, column {name!r}: expected numbers, texts or times, got {column.dtype}")
+    return Table(path, columns)
+
+
+def _read_npz(path: Path, names: Sequence[str]) -> Table:
+    arrays = read_npz(path, names)
+    for name, values in arrays.items():
+        if values.ndim == 0:
+            raise DatasetError(f"{path}, array {name!r}: expected a row per example, got a single value")
+        if len(values) != len(arrays[names[0]]):
+            first = f"array {names[0]!r} has {len(arrays[names[0]])}"
+            raise DatasetError(f"{path}: {first} rows, array {name!r} has {len(values)}; expected as many in both")
+    return Table(path, arrays)
+
+
+def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the named arrays of an NPZ archive; each is checked by its header before it is unpacked.
+
+    Raises:
+        DatasetError: If the archive is damaged or lacks one, or an array holds objects (which would have to be
+            unpickled) or is larger than `MAX_BYTES`.
+    """
+    checksum(path)  # whether it is there and can be read
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            for name in names:
+                if name not in infos:
+                    raise DatasetError(f"{path}: {unknown_name('array', name, infos)}")
+            return {name: _read_array(archive, infos[name], f"{path}, array {name!r}") for name in names}
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        raise DatasetError(f"{path}: not an NPZ archive, or a damaged one ({error}); numpy.savez writes one") from None
+
+
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.ndarray:
+    if info.file_size > MAX_BYTES:
+        got = f"{info.file_size} packed into {info.compress_size}"
+        raise DatasetError(f"{where}: expected at most {MAX_BYTES} bytes, got {got}; divide it into smaller files")
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        with archive.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            if version not in headers:
+                raise DatasetError(f"{where}: expected an array in format 1.0 or 2.0, got {version}")
+            shape, _, dtype = headers[version](file)
+            if dtype.hasobject or dtype.kind not in "biufU":
+                what = "Python objects, which are never unpickled" if dtype.hasobject else f"the type {dtype}"
+                remedy = "save numbers or texts, as with numpy.array(…, dtype=float)"
+                raise DatasetError(f"{where}: expected numbers or texts, got {what}; {remedy}")
+            announced = math.prod(shape) * dtype.itemsize
+            if announced != info.file_size - file.tell():
+                got = f"{info.file_size - file.tell()} bytes for {announced}"
+                raise DatasetError(f"{where}: a damaged array, {got} of shape {shape}")
+        with archive.open(info) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, MemoryError) as error:
+        raise DatasetError(f"{where}: not an array ({str(error).splitlines()[0]})") from None

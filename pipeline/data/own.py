@@ -1,0 +1,327 @@
+"""What datasets of a user's own files share: which files, how they are divided, what is kept, and how texts are read.
+
+Either `data_file` is divided by `shares`, or `train_file`, `validation_file` and `test_file` are the splits as given.
+Relative paths begin at the project's folder; DVC watches every file. Of validation and test at most `max_evaluated`
+examples are kept, of training `max_train`, chosen at random: a network is evaluated on all of them again and again, so
+they are part of what training costs. Whatever is left out is counted in the manifest. A mistake is named with file,
+line and column.
+
+Of texts, tokens are characters or words between white space. The vocabulary is that of the training split: with
+`min_count` of 0 a token that it lacks is an error, for no network could read it; else `<unk>` stands for every token
+seen less often than that in training. A text's own `<unk>` (or ▯) is that token as well; the words `<pad>`, `<sos>` and
+`<eos>` are refused, since the network reads them as something else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from pipeline.config.strict import require
+from pipeline.data.dataset import SPECIAL_TOKENS, SPLITS, UNKNOWN, UNKNOWN_CHARACTER
+from pipeline.data.files import checksum
+from pipeline.data.generator import Drawn, Shares, split_indices, stream
+from pipeline.data.vocabulary import MAX_TOKENS, Vocabulary
+from pipeline.errors import DatasetError
+
+CAP_KEY = 65
+"""The stream that chooses what is kept of a split."""
+FILE_KEYS = {"train": "train_file", "validation": "validation_file", "test": "test_file"}
+
+
+class Example(Protocol):
+    """Anything that is read from a place of a file."""
+
+    @property
+    def where(self) -> str:
+        """«file, line 7»."""
+
+
+One = TypeVar("One")
+AnyExample = TypeVar("AnyExample", bound=Example)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnData(Drawn):
+    """A dataset of a user's own files. Its number of sequences does not depend on the scale.
+
+    Attributes:
+        data_file: The file that is divided by `shares`; null where every split has its own.
+        train_file: The training split as it is given; then there are also `validation_file` and `test_file`.
+        shares: Which part of `data_file` goes into which split.
+        max_train: At most so many training examples; null: all.
+        max_evaluated: At most so many examples of validation, and of test; null: all.
+    """
+
+    seed: int = 0
+    data_file: Any = None
+    train_file: Any = None
+    validation_file: Any = None
+    test_file: Any = None
+    shares: Shares | None = None
+    max_train: int | None = None
+    max_evaluated: int | None = 2000
+
+    num_files: ClassVar[int] = 1
+    """Most files that make one whole."""
+    wholes: ClassVar[tuple[str, ...]] = ("data_file",)
+    """The keys of which one names the whole that is divided."""
+    what_is_divided: ClassVar[str] = "examples"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("max_train", "max_evaluated"):
+            most = getattr(self, key)
+            if most is not None:
+                require(most >= 1, key, "an integer of at least 1, or null", most)
+        for key in ("data_file", *FILE_KEYS.values()):
+            self._check_file(key)
+        given = [key for key in FILE_KEYS.values() if getattr(self, key) is not None]
+        whole = [key for key in self.wholes if getattr(self, key) is not None]
+        expected = f"either {' or '.join(self.wholes)} alone, or train_file, validation_file and test_file"
+        require(len(whole) + bool(given) == 1, "data_file", expected, self.data_file)
+        for key in FILE_KEYS.values() if given else ():
+            require(key in given, key, "a file, as the other splits have one", None)
+        self.check_division(bool(given))
+
+    def check_division(self, given: bool) -> None:
+        """Check how the whole is divided; `given` says that every split has its own file."""
+        expected = "null, as every split has its own file" if given else "train, validation and test, which sum to 1"
+        require((self.shares is None) == given, "shares", expected, self.shares)
+
+    def _check_file(self, key: str) -> None:
+        value = getattr(self, key)
+        paths = list(value) if isinstance(value, list | tuple) else [value]
+        fine = all(isinstance(path, str) and path for path in paths) and 1 <= len(paths) <= self.num_files
+        expected = "the path of a file" + (f", or a list of {self.num_files}" if self.num_files > 1 else "")
+        require(value is None or fine, key, expected, value)
+
+    @property
+    def given(self) -> bool:
+        """Whether the splits are given, a file for each."""
+        return self.train_file is not None
+
+    def paths(self, key: str) -> list[Path]:
+        """Return the files that a key names."""
+        value = getattr(self, key)
+        return [self.folder / path for path in ([value] if isinstance(value, str) else value or ())]
+
+    def source(self) -> dict[str, Any]:
+        """Return the sha256 of every file, by its path as the configuration has it."""
+        keys = ("data_file", *FILE_KEYS.values())
+        return {"files": {str(self._named(path)): checksum(path) for key in keys for path in self.paths(key)}}
+
+    def _named(self, path: Path) -> Path:
+        return path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
+
+    def divide(
+        self,
+        read: Callable[[Sequence[Path]], list[AnyExample]],
+        group_of: Callable[[AnyExample], Hashable],
+        stratum_of: Callable[[AnyExample], Hashable] = lambda _: 0,
+    ) -> dict[str, list[AnyExample]]:
+        """Return the examples of each split; of a group none is in two of them, and strata are divided alike.
+
+        A group counts as the stratum that most of its examples have. Given splits stay as they are.
+
+        Raises:
+            DatasetError: If there are too few groups for one in every split.
+        """
+        if self.given:
+            return {split: read(self.paths(key)) for split, key in FILE_KEYS.items()}
+        assert self.shares is not None  # noqa: S101 - see `check_division`
+        groups: dict[Hashable, list[AnyExample]] = {}
+        for example in read(self.paths(next(key for key in self.wholes if getattr(self, key) is not None))):
+            groups.setdefault(group_of(example), []).append(example)
+        members = list(groups.values())
+        most = [Counter(map(stratum_of, some)).most_common(1)[0][0] for some in members]
+        numbers = {stratum: number for number, stratum in enumerate(dict.fromkeys(most))}
+        strata = np.array([numbers[stratum] for stratum in most], dtype=np.int64)
+        parts = split_indices(strata, self.shares, self.seed)
+        for split, chosen in parts.items():
+            if len(chosen) == 0:
+                share = getattr(self.shares, split)
+                got = f"{len(members)} different {self.what_is_divided}, too few for a share of {share}"
+                raise DatasetError(f"{self.whole_path}: {got}; {split} needs at least one")
+        return {split: [example for i in chosen for example in members[i]] for split, chosen in parts.items()}
+
+    @property
+    def whole_path(self) -> Path:
+        """The file that is named where a message is about all of the data."""
+        return next(path for key in (*self.wholes, "train_file") for path in self.paths(key))
+
+    def kept(self, parts: Mapping[str, Sequence[One]], what: str) -> dict[str, list[One]]:
+        """Return at most `max_train` or `max_evaluated` members of each split, which are `what`, in order."""
+        return {split: [members[i] for i in self.choose(split, len(members), what)] for split, members in parts.items()}
+
+    def choose(self, split: str, num: int, what: str) -> np.ndarray:
+        """Return which of `num` members of a split are kept, in order, and note how many are not."""
+        key = "max_train" if split == "train" else "max_evaluated"
+        most = getattr(self, key)
+        if most is None or num <= most:
+            return np.arange(num)
+        self.notes.append(f"{num - most} {split} {what} left out, beyond {key} {most}")
+        return np.sort(stream(self.seed, CAP_KEY, SPLITS.index(split)).permutation(num)[:most])
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What was done with the data so far, in words."""
+        return []
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return, once the dataset is generated, what of the files is left out or used otherwise."""
+        return tuple(dict.fromkeys(self.notes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnTexts(OwnData):
+    """A dataset of a user's own texts.
+
+    Attributes:
+        unit: What a token is.
+        lower_case: Whether capitals count as small letters.
+        min_count: Tokens that training has less often are `<unk>`; 0: one that training lacks is an error.
+    """
+
+    unit: Literal["character", "word"] | None = "word"
+    lower_case: bool = False
+    min_count: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.min_count >= 0, "min_count", "an integer of at least 0", self.min_count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortTexts(OwnTexts):
+    """A dataset of texts that are each read as a whole.
+
+    Attributes:
+        max_length: Most tokens of a text.
+        too_long: Whether a longer text is an error, or left out and counted.
+    """
+
+    max_length: int | None = None
+    too_long: Literal["refuse", "leave_out"] = "refuse"
+
+    length_reason = "texts are as long as they are, up to max_length"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_length is not None:
+            require(self.max_length >= 1, "max_length", "an integer of at least 1", self.max_length)
+
+    @property
+    def natural_length(self) -> int | None:
+        """The most tokens that a text may have."""
+        return self.max_length
+
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """Return the tokens of a text; what stands for unknown ones in it is `UNKNOWN`."""
+        text = text.lower() if self.lower_case else text
+        tokens = text.split() if self.unit == "word" else text.strip()
+        return tuple(UNKNOWN if token == UNKNOWN_CHARACTER else token for token in tokens)
+
+    def fits(self, tokens: Sequence[str], where: str, name: str) -> bool:
+        """Check the tokens of one text, «the source», and return whether they are few enough to be kept.
+
+        Raises:
+            DatasetError: If there is none, one is reserved, or there are more than `max_length` and they are refused.
+        """
+        for token in {*SPECIAL_TOKENS} & {*tokens}:
+            got = f"{name} has the word {token!r}, which the network reads as something else"
+            raise DatasetError(f"{where}: {got}; write it otherwise, or leave it out")
+        if not tokens:
+            raise DatasetError(f"{where}: {name} is empty; expected at least one {self.unit}")
+        if self.max_length is None or len(tokens) <= self.max_length:
+            return True
+        if self.too_long == "refuse":
+            got = f"{name} has {len(tokens)} {self.unit}s, more than max_length {self.max_length}"
+            raise DatasetError(f"{where}: {got}; raise it, or write too_long: leave_out")
+        return False
+
+    def vocabulary(self, what: str, train: Iterable[Sequence[str]]) -> Vocabulary:
+        """Return the vocabulary of training texts: `UNKNOWN` where there can be one, then their tokens.
+
+        Raises:
+            DatasetError: If there is no token but `UNKNOWN`, or there are more than ids; it begins with `what`.
+        """
+        counts: Counter[str] = Counter()
+        for tokens in train:
+            counts.update(tokens)
+        try:
+            return Vocabulary(frequent(what, counts, self.min_count, UNKNOWN))
+        except DatasetError as error:
+            raise DatasetError(f"{what}: {error}; a larger min_count makes them fewer") from None
+
+    def known(self, tokens: tuple[str, ...], vocabulary: Vocabulary) -> tuple[str, ...]:
+        """Return the tokens as the network reads them: with a `min_count`, `UNKNOWN` for those the vocabulary lacks."""
+        return tuple(token if token in vocabulary else UNKNOWN for token in tokens) if self.min_count else tokens
+
+    def apart(
+        self,
+        drawn: dict[str, list[AnyExample]],
+        read_of: Callable[[AnyExample], tuple[str, ...]],
+        vocabulary: Vocabulary,
+    ) -> dict[str, list[AnyExample]]:
+        """Return the examples of each split, those moved that read like one of an earlier split; given ones are left.
+
+        Raises:
+            DatasetError: If nothing is left of a split.
+        """
+        if self.given:
+            return drawn
+        first_split: dict[tuple[str, ...], str] = {}
+        parts: dict[str, list[AnyExample]] = {split: [] for split in SPLITS}
+        num_moved = 0
+        for split in SPLITS:
+            for example in drawn[split]:
+                first = first_split.setdefault(self.known(read_of(example), vocabulary), split)
+                parts[first].append(example)
+                num_moved += first != split
+        for split, kept in parts.items():
+            if not kept:
+                got = f"all {self.what_is_divided} of the {split} split read like those of another split"
+                rare = f"once tokens seen less often than min_count {self.min_count} are {UNKNOWN}"
+                remedy = f"lower min_count, or give more {self.what_is_divided}"
+                raise DatasetError(f"{self.whole_path}: {got} {rare}; {remedy}")
+        if num_moved:
+            why = f"as their {self.what_is_divided} read the same with {UNKNOWN} in them"
+            self.notes.append(f"{num_moved} moved to an earlier split, {why}")
+        return parts
+
+    def encode(self, tokens: tuple[str, ...], vocabulary: Vocabulary, split: str, where: str) -> list[int]:
+        """Return the ids of a text of a split.
+
+        Raises:
+            DatasetError: If it has a token that no training text has, and no `min_count` makes it `UNKNOWN`.
+        """
+        try:
+            return vocabulary.encode(self.known(tokens, vocabulary))
+        except DatasetError as error:
+            message = f"{where}: in the {split} split, with a token that the training split lacks"
+            raise DatasetError(f"{message}: {error}; leave it out, or set min_count") from None
+
+
+def frequent(what: str, counts: Counter[str], min_count: int, unknown: str) -> list[str]:
+    """Return the tokens that are told apart, in order: the unknown one first, if there can be one.
+
+    Raises:
+        DatasetError: If there is none besides, or more than ids.
+    """
+    own_unknown = counts.pop(unknown, 0)
+    tokens = sorted(token for token, count in counts.items() if count >= min_count)
+    if not tokens:
+        expected = f"a token that occurs min_count {min_count} times" if min_count else "any other token"
+        got = f"{unknown} alone; the most frequent one occurs {max(counts.values(), default=0)} times"
+        raise DatasetError(f"{what}: expected {expected}, got {got}")
+    if len(tokens) > MAX_TOKENS - len(SPECIAL_TOKENS) - 1:
+        most = f"expected fewer than {MAX_TOKENS} different tokens"
+        raise DatasetError(f"{what}: {most}, got {len(tokens)}; a larger min_count makes them fewer")
+    return [*([unknown] if min_count or own_unknown else []), *tokens]
