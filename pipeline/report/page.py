@@ -357,8 +357,8 @@ def whisker(row: Mapping[str, Any]) -> Markup:
         if known:
             drawn = f'<path class="bar" d="M{_x(min(known))} 9H{_x(max(known))}"/>'
         drawn += f'<circle cx="{_x(middle)}" cy="9" r="3.2"/>'
-    svg = f'<svg class="whisker {row["answer"]}" viewBox="0 0 160 18" width="160" height="18" aria-hidden="true" focusable="false">'
-    return Markup(f'{svg}{ticks}<path class="threshold" d="M80 0V18"/>{drawn}</svg>')  # noqa: S704 - numbers only
+    svg = f'<svg class="whisker {row["answer"]}" viewBox="0 0 200 18" width="200" height="18" aria-hidden="true" focusable="false">'
+    return Markup(f'{svg}{ticks}<path class="threshold" d="M100 0V18"/>{drawn}</svg>')  # noqa: S704 - numbers only
 
 
 def axis() -> Markup:
@@ -366,12 +366,12 @@ def axis() -> Markup:
     named = {0.0: "0"} | {sign * at: f"{'−' if sign < 0 else ''}{at:g}" for sign in (-1, 1) for at in (0.1, 1.0)}
     texts = "".join(f'<text x="{_x(at)}" y="8">{text}</text>' for at, text in named.items())
     return Markup(  # noqa: S704 - numbers only
-        f'<svg class="whisker axis" viewBox="0 0 160 14" width="160" height="14" aria-hidden="true" focusable="false">{texts}</svg>'
+        f'<svg class="whisker axis" viewBox="0 0 200 14" width="200" height="14" aria-hidden="true" focusable="false">{texts}</svg>'
     )
 
 
 def _x(found: float) -> str:
-    return f"{80 + 76 * place(found):.1f}"
+    return f"{100 + 95 * place(found):.1f}"
 
 
 def shown_settings(grid: Grid, settings: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
