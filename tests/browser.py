@@ -30,9 +30,10 @@ class Browser:
 
     def __init__(self) -> None:
         self._profile = tempfile.TemporaryDirectory()
-        self._log = tempfile.TemporaryFile()
         assert DRIVER is not None
-        self._driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=self._log, text=True)
+        self._driver = subprocess.Popen(
+            [DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         assert self._driver.stdout is not None
         lines = iter(self._driver.stdout.readline, "")
         port = next(found[1] for line in lines if (found := re.search(r"started successfully on port (\d+)", line)))
@@ -90,7 +91,9 @@ class Browser:
 
     def picture(self, path: Path, *, whole: bool = False) -> None:
         """Save what is seen as PNG; `whole` is all of the page."""
-        shot = self._command("Page.captureScreenshot", {"captureBeyondViewport": whole, "format": "png"} | self._clip(whole))
+        shot = self._command(
+            "Page.captureScreenshot", {"captureBeyondViewport": whole, "format": "png"} | self._clip(whole)
+        )
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def _clip(self, whole: bool) -> dict[str, Any]:
@@ -106,5 +109,4 @@ class Browser:
             step()
         assert self._driver.stdout is not None
         self._driver.stdout.close()
-        self._log.close()
         self._profile.cleanup()

@@ -434,7 +434,9 @@ def trials_of(rules: Rules, grids: Iterable[Grid]) -> pl.DataFrame:
             facts = {"claim": name, "check": place, "study": claim.study, "grid": check.grid}
             rows = pl.concat(_runs(check, grid), how="diagonal") if grid else pl.DataFrame(schema=_TRIALS)
             named = rows.with_columns(pl.lit(value).alias(key) for key, value in facts.items())
-            frames.append(named.select(pl.col(key).cast(dtype) for key, dtype in _TRIALS.items()).unique(maintain_order=True))
+            frames.append(
+                named.select(pl.col(key).cast(dtype) for key, dtype in _TRIALS.items()).unique(maintain_order=True)
+            )
     return pl.concat(frames)
 
 

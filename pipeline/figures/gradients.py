@@ -28,6 +28,7 @@ from pipeline.quantities.quantity import from_log10
 from pipeline.quantities.words import interval, join_first, name_of, number, quoted, with_article
 
 COLOURS = "cividis"
+_NO_SOFTWARE: Any = {"Software": None}  # else another matplotlib would make other bytes
 _MAX_DECADES = 16
 """Colours end so many decades below the largest norm."""
 
@@ -178,10 +179,10 @@ def heat_maps(grid: Grid) -> tuple[list[HeatMap], tuple[float, float]]:
         pixels = cells.drop("step").to_numpy().astype(float)
         buffer = io.BytesIO()
         kept = np.where(np.isnan(pixels), low, pixels)[::-1]
-        image.imsave(buffer, kept, vmin=low, vmax=high, cmap=COLOURS, format="png", metadata={"Software": None})
-        corners = pixels[0, 0], pixels[0, -1], pixels[-1, 0], pixels[-1, -1]
+        image.imsave(buffer, kept, vmin=low, vmax=high, cmap=COLOURS, format="png", metadata=_NO_SOFTWARE)
+        corners = float(pixels[0, 0]), float(pixels[0, -1]), float(pixels[-1, 0]), float(pixels[-1, -1])
         found = {"steps": cells["step"].to_list(), "num_timesteps": pixels.shape[1], "png": buffer.getvalue()}
-        panels.append(HeatMap(arm=arm, name=f"{name_of(arm)} {state}", corners=tuple(map(float, corners)), **found))
+        panels.append(HeatMap(arm=arm, name=f"{name_of(arm)} {state}", corners=corners, **found))
     return panels, ends
 
 

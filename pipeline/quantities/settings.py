@@ -52,8 +52,8 @@ def settings_table(grid: Grid) -> pl.DataFrame:
     """Return a row per setting of a grid, in the order of the plan.
 
     `test_loss` is a geometric mean. `criterion_step` is the median over seeds, null where the median seed did not reach
-    the criterion. `step_time_s` is the median, `gradient_check_error` the largest over seeds. `num_<status>` seeds ended
-    so, `num_stopped_early` at the criterion, `num_not_converged` still improving.
+    the criterion. `step_time_s` is the median, `gradient_check_error` the largest over seeds. `num_<status>` seeds
+    ended so, `num_stopped_early` at the criterion, `num_not_converged` still improving.
     """
     runs = grid.all_runs.sort("position", "seed")
     keys = ["position", "label", "arm", "length", "trial_id", "selected"]

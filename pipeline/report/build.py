@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -102,9 +103,15 @@ def _site(context: Mapping[str, Any], parts: Sequence[Explored]) -> dict[str, by
     for study in context["studies"]:
         mine = {**context, "up": "../", "page": "study", "study": study}
         files[f"site/studies/{study['name']}.html"] = render("study.html.jinja", mine)
-    files["site/vega.js"] = vl_convert.javascript_bundle().encode()
+    files["site/vega.js"] = _vega()
     files["site/data/list.js"] = listing(part.entry for part in parts)
     return files
+
+
+@functools.cache
+def _vega() -> bytes:
+    """Return Vega, Vega-Lite and their embedding as one script, from the Python package that brings them."""
+    return vl_convert.javascript_bundle().encode()  # type: ignore[call-arg]  # all of it without a snippet
 
 
 @contextlib.contextmanager

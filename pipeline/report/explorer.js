@@ -6,7 +6,7 @@ window.explorer = (() => {
   const element = (id) => document.getElementById(id);
   const form = document.querySelector("form.controls").elements;
   const waiting = new Map(), trials = new Map();
-  let studies = [], trial = null, line = null, map = null, views = {}, drawing = 0;
+  let studies = [], trial = null, line = null, map = null, views = {}, drawing = 0, width = 0;
 
   // Data ---------------------------------------------------------------------------------------------------------------
 
@@ -89,8 +89,8 @@ window.explorer = (() => {
       group: `${grid.name} (${grid.dataset})`,
       options: grid.settings.map(({id, label, selected}) => [id, selected ? label : `${label} (not selected)`]),
     })), wanted ?? (settings_of(study).find(({selected}) => selected) || settings_of(study)[0]).id);
-    element("shown").textContent = study.grids.filter((grid) => grid.settings.length < grid.of)
-      .map((grid) => `${grid.settings.length} of ${grid.of} settings of ${grid.name} are shown.`).join(" ");
+    element("shown").textContent = study.grids.filter((grid) => grid.settings.length < grid.of).map((grid) =>
+      `${grid.settings.length} of ${grid.of} settings of ${grid.name} are shown${grid.untraced ? `, ${grid.untraced} left no trace` : ""}.`).join(" ");
     await choose_setting();
   }
 
@@ -184,11 +184,11 @@ window.explorer = (() => {
 
   async function embed(id, spec) {
     views[id]?.finalize();
-    const width = element(id).querySelector(".chart");
+    const chart = element(id).querySelector(".chart");
     const full = {$schema: "https://vega.github.io/schema/vega-lite/v6.json", autosize: {type: "fit", contains: "padding"},
-      width: Math.max(240, width.clientWidth), height: 290, ...spec, config: theme()};
-    const options = {actions: false, renderer: "canvas", expressionFunctions: {decades: (value) => `10${raised(value)}`}};
-    const {view} = await vegaEmbed(width, full, options);
+      width: Math.max(240, chart.clientWidth), height: 290, ...spec, config: theme()};
+    const options = {actions: false, renderer: "canvas", expressionFunctions: {decades: (value) => (Number.isInteger(value) ? `10${raised(value)}` : power(value))}};
+    const {view} = await vegaEmbed(chart, full, options);
     return (views[id] = {view, finalize: () => view.finalize()});
   }
 
@@ -202,7 +202,7 @@ window.explorer = (() => {
     const LAG = {field: "lag", type: "quantitative", title: "lag k (timesteps back from the last)",
       scale: {nice: false, domain: [0, Math.max(1, line.T - line.timesteps[0])]}, axis: {tickMinStep: 1, format: "d"}};
     await embed("lags", {
-      data: {name: "now", values: []},
+      data: {name: "now", values: finite(norms(step()), "value", "low", "high")},
       layer: [
         {data: {name: "before", values: finite(norms(0), "value")}, mark: {type: "line", strokeDash: [4, 3], stroke: "#8a929a", clip: true},
           encoding: {x: LAG, y: y("value")}},
@@ -225,16 +225,18 @@ window.explorer = (() => {
     const most = known.length ? Math.max(...known) : 0;
     const least = Math.max(known.length ? Math.min(...known) : -1, most - MAX_DECADES);
     const place = {
-      x: {field: "left", type: "quantitative", title: "timestep t", scale: {domain: [0.5, line.T + 0.5], nice: false}, axis: {tickMinStep: 1, grid: false}},
+      x: {field: "left", type: "quantitative", title: "timestep t", scale: {domain: [0.5, line.T + 0.5], nice: false, round: true}, axis: {tickMinStep: 1, grid: false}},
       x2: {field: "right"},
-      y: {field: "step", type: "ordinal", sort: "descending", title: "training step", axis: {labelOverlap: true}},
+      y: {field: "step", type: "ordinal", sort: "descending", title: "training step", scale: {round: true}, axis: {labelOverlap: true}},
     };
+    const colour = {field: "value", type: "quantitative", scale: {scheme: "cividis", domain: [least, most], clamp: true}};
+    const every = Math.max(1, Math.ceil((most - least) / 6));
+    const ticks = Array.from({length: MAX_DECADES + 2}, (_, place) => Math.ceil(least) + place * every).filter((tick) => tick <= most);
     await embed("heat", {
       data: {values: finite(values, "value")},
       layer: [
         {mark: {type: "rect", invalid: "show"}, encoding: {...place,
-          color: {field: "value", type: "quantitative", title: "norm", scale: {scheme: "cividis", domain: [least, most], clamp: true},
-            legend: {...DECADES, format: "d"}},
+          color: {...colour, title: "norm", legend: {labelExpr: "decades(datum.value)", ...(ticks.length > 1 ? {values: ticks} : {})}},
           tooltip: [{field: "step", title: "training step"}, {field: "timestep", title: "timestep t"}, {field: "norm", title: "gradient norm"}]}},
         {data: {name: "row", values: []}, mark: {type: "rect", filled: false, stroke: "#d1580b", strokeWidth: 2}, encoding: place},
       ],
@@ -252,11 +254,11 @@ window.explorer = (() => {
     element("maps").hidden = !trial.maps;
     if (!trial.maps) { map = null; return; }
     map = trial.maps[Number(element("example").value)];
-    const axis = (field, words, side) => ({field, type: "ordinal", sort: null, title: words,
+    const axis = (field, words, side) => ({field, type: "ordinal", sort: null, title: words, scale: {round: true},
       axis: {labelExpr: `${JSON.stringify(side)}[datum.value]`, labelAngle: 0, labelOverlap: true, domain: false, ticks: false}});
     const place = {x: axis("j", "source", map.sources), y: axis("i", "output", map.outputs)};
     await embed("maps", {
-      data: {name: "weights", values: []},
+      data: {name: "weights", values: weights()},
       layer: [
         {mark: "rect", encoding: {...place,
           color: {field: "weight", type: "quantitative", title: "weight", scale: {scheme: "blues", domain: [0, 1]}},
@@ -353,11 +355,12 @@ window.explorer = (() => {
   async function go() {
     const wanted = decodeURIComponent(location.hash.slice(1));
     const study = studies.find((each) => each.name === wanted || settings_of(each).some(({id}) => id === wanted)) || studies[0];
-    if (wanted && study.name !== wanted && !settings_of(study).some(({id}) => id === wanted)) {
-      element("reading").textContent = `Trial ${wanted} is not among those that are shown.`;
-    }
+    const known = settings_of(study).some(({id}) => id === wanted);
     fill(form.study, studies.map(({name}) => [name, name.replaceAll("_", " ")]), study.name);
-    await choose_study(study.name === wanted ? undefined : wanted || undefined);
+    await choose_study(known ? wanted : undefined);
+    if (wanted && !known && study.name !== wanted) {
+      element("shown").textContent += ` Trial ${wanted} is not among them.`;
+    }
   }
 
   function begin(list) {
@@ -374,7 +377,11 @@ window.explorer = (() => {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
     addEventListener("hashchange", go);
     let resized;
-    addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(draw, 150); });
+    new ResizeObserver(([{contentRect}]) => {
+      clearTimeout(resized);
+      if (line && contentRect.width !== width) resized = setTimeout(draw, 150);
+      width = contentRect.width;
+    }).observe(document.querySelector(".charts"));
     go();
   }
 

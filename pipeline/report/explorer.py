@@ -72,6 +72,7 @@ def explored(question: str, grids: Sequence[Grid], tables: Mapping[str, pl.DataF
                 "name": grid.name,
                 "dataset": grid.dataset,
                 "of": grid.settings.height,
+                "untraced": _untraced(grid, tables["traces"]),
                 "settings": [
                     {
                         "id": row["trial_id"],
@@ -100,6 +101,10 @@ def _script(kind: str, identity: str | None, content: Any) -> bytes:
     return f"explorer.{kind}({named}{text});\n".encode()
 
 
+def _untraced(grid: Grid, traces: pl.DataFrame) -> int:
+    return grid.settings.join(traces.select("trial_id").unique(), on="trial_id", how="anti").height
+
+
 def _shown(grid: Grid, traces: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of settings that are shown: those with traces, selected ones first where there are too many."""
     traced = traces.select("trial_id").unique()
@@ -123,8 +128,13 @@ def _traces(traces: pl.DataFrame) -> Iterable[tuple[str, list[dict[str, Any]]]]:
     for (trial,), mine in means.partition_by("trial_id", as_dict=True, maintain_order=True).items():
         theirs = seeds[(trial,)].partition_by(_LINE, as_dict=True)
         lines = mine.partition_by(_LINE, as_dict=True)
-        order = sorted(lines, key=lambda key: (_PARTS.get(str(key[0]), 9), key[1] != "h", -int(key[2]), key[3]))
+        order = sorted(lines, key=lambda key: _rank(*key))
         yield str(trial), [dict(zip(_LINE, key, strict=True)) | _line(lines[key], theirs[key]) for key in order]
+
+
+def _rank(part: str, quantity: str, layer: int, direction: str) -> tuple[int, bool, int, bool]:
+    """Return what puts the encoder, h, the last layer and the direction forward first."""
+    return _PARTS.get(part, len(_PARTS)), quantity != "h", -layer, direction != "forward"
 
 
 def _line(means: pl.DataFrame, seeds: pl.DataFrame) -> dict[str, Any]:
@@ -156,9 +166,14 @@ def _maps(weights: pl.DataFrame, tokens: pl.DataFrame | None) -> list[dict[str, 
         frames = [mean, *(mine.filter(seed=seed) for seed in named)]
         values = np.stack([_filled(frame, places, "weight") for frame in frames])
         aligned = mine.filter("aligned").select(axes[1:]).unique().sort(axes[1:]).rows()
-        words = {side: _words(tokens, example, sequence) for side, sequence in (("outputs", "target"), ("sources", "source"))}
+        words = {
+            side: _words(tokens, example, sequence) for side, sequence in (("outputs", "target"), ("sources", "source"))
+        }
         sizes = {"outputs": places[1].len(), "sources": places[2].len()}
-        labels = {side: words[side] if len(words[side]) == size else [str(place + 1) for place in range(size)] for side, size in sizes.items()}
+        labels = {
+            side: words[side] if len(words[side]) == size else [str(place + 1) for place in range(size)]
+            for side, size in sizes.items()
+        }
         facts = {"example": example, "steps": places[0].to_list(), "seeds": named, "of": weights["seed"].n_unique()}
         maps.append(facts | labels | {"aligned": aligned, "weights": pack(values)})
     return maps

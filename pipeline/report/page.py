@@ -91,9 +91,7 @@ def content(
 ) -> dict[str, Any]:
     """Return everything that the templates of the index and of the README name."""
     hero = _hero(studies)
-    claims = [
-        row | {"checks": _checks(checks, trials, row["claim"])} for row in verdicts.iter_rows(named=True)
-    ]
+    claims = [row | {"checks": _checks(checks, trials, row["claim"])} for row in verdicts.iter_rows(named=True)]
     return {
         "scale": scale,
         "studies": [_of_study(study, claims) for study in studies],
@@ -112,7 +110,8 @@ def _checks(checks: pl.DataFrame, trials: pl.DataFrame, claim: str) -> list[dict
     mine = trials.filter(claim=claim)
     rows = checks.filter(claim=claim).iter_rows(named=True)
     return [
-        row | {"trials": mine.filter(check=place).to_dicts()[:MAX_TRIALS], "num_trials": mine.filter(check=place).height}
+        row
+        | {"trials": mine.filter(check=place).to_dicts()[:MAX_TRIALS], "num_trials": mine.filter(check=place).height}
         for place, row in enumerate(rows, start=1)
     ]
 
@@ -168,7 +167,8 @@ def _of_grid(shown: ShownGrid, claims: Sequence[Mapping[str, Any]]) -> dict[str,
         "figures": shown.figures,
         "num_settings": settings.height,
         "num_arms": len(grid.arms),
-        "settings": {"header": header, "rows": [_keyed(*pair, cited) for pair in zip(cells, rows.to_dicts(), strict=True)]},
+        "header": header,
+        "settings": [_keyed(*pair, cited) for pair in zip(cells, rows.to_dicts(), strict=True)],
         "costs": shown_costs(rows),
         "ended": _ended(settings),
         "failures": shown.failures[:MAX_ROWS],
@@ -204,7 +204,7 @@ def _headline(studies: Sequence[ShownStudy]) -> str:
 
 
 def _hero(studies: Sequence[ShownStudy]) -> dict[str, Any] | None:
-    """Return the heat maps of the first grid that has some, a panel per arm and state, and the sentence that they show."""
+    """Return the heat maps of the first grid that has some, a panel per arm and state, and the sentence they show."""
     for study in studies:
         for shown in study.grids:
             figure = next((figure for figure in shown.figures if figure.kind == _HERO), None)
@@ -219,8 +219,8 @@ def _panels(grid: Grid, figure: ShownFigure) -> dict[str, Any]:
     for heat in maps:
         first, last, first_after, last_after = heat.corners
         alt = (
-            f"{heat.name}: the gradient norm at t = 1 is {power(first)}, at t = {heat.num_timesteps} {power(last)} before "
-            f"training; after {count(heat.steps[-1], 'step')} {power(first_after)} and {power(last_after)}"
+            f"{heat.name}: the gradient norm at t = 1 is {power(first)}, at t = {heat.num_timesteps} {power(last)} "
+            f"before training; after {count(heat.steps[-1], 'step')} {power(first_after)} and {power(last_after)}"
         )
         png = base64.b64encode(heat.png).decode()
         panels.append({"heat": heat, "alt": alt, "source": f"data:image/png;base64,{png}"})
@@ -237,8 +237,8 @@ def _panels(grid: Grid, figure: ShownFigure) -> dict[str, Any]:
         "panels": panels,
         "ramp": ", ".join(colour_ramp()),
         "ticks": [{"text": power(exponent), "place": 100 * (exponent - low) / (high - low or 1)} for exponent in ticks],
-        "headline": f"On its way back over {count(last - 1, 'timestep')} the gradient loses {before} decades before training, "
-        f"and {ends} after it.",
+        "headline": f"On its way back over {count(last - 1, 'timestep')} the gradient loses {before} decades "
+        f"before training, and {ends} after it.",
     }
 
 
@@ -342,7 +342,7 @@ FINEST, COARSEST = 1e-3, 10.0
 
 
 def place(found: float) -> float:
-    """Return where a distance is drawn, from -1 to 1: linear within `FINEST`, logarithmic beyond, ending at `COARSEST`."""
+    """Return where a distance is drawn, from -1 to 1: linear within `FINEST`, logarithmic beyond, to `COARSEST`."""
     scaled = math.log1p(abs(found) / FINEST) / math.log1p(COARSEST / FINEST)
     return math.copysign(min(1.0, scaled), found)
 
@@ -357,17 +357,20 @@ def whisker(row: Mapping[str, Any]) -> Markup:
         if known:
             drawn = f'<path class="bar" d="M{_x(min(known))} 9H{_x(max(known))}"/>'
         drawn += f'<circle cx="{_x(middle)}" cy="9" r="3.2"/>'
-    svg = f'<svg class="whisker {row["answer"]}" viewBox="0 0 200 18" width="200" height="18" aria-hidden="true" focusable="false">'
-    return Markup(f'{svg}{ticks}<path class="threshold" d="M100 0V18"/>{drawn}</svg>')  # noqa: S704 - numbers only
+    return _svg(row["answer"], 18, f'{ticks}<path class="threshold" d="M100 0V18"/>{drawn}')
+
+
+def _svg(kind: str, height: int, drawn: str) -> Markup:
+    size = f'viewBox="0 0 200 {height}" width="200" height="{height}"'
+    lead = f'<svg class="whisker {kind}" {size} aria-hidden="true" focusable="false">'
+    return Markup(f"{lead}{drawn}</svg>")  # noqa: S704 - numbers only
 
 
 def axis() -> Markup:
     """Return the scale of all whiskers: distances from the threshold in the middle."""
     named = {0.0: "0"} | {sign * at: f"{'−' if sign < 0 else ''}{at:g}" for sign in (-1, 1) for at in (0.1, 1.0)}
     texts = "".join(f'<text x="{_x(at)}" y="8">{text}</text>' for at, text in named.items())
-    return Markup(  # noqa: S704 - numbers only
-        f'<svg class="whisker axis" viewBox="0 0 200 14" width="200" height="14" aria-hidden="true" focusable="false">{texts}</svg>'
-    )
+    return _svg("axis", 14, texts)
 
 
 def _x(found: float) -> str:

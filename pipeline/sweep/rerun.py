@@ -14,7 +14,7 @@ from pipeline.core.identity import code_digest
 from pipeline.core.training import run_trial
 from pipeline.core.training.spec import TrialSpec, trial_id
 from pipeline.data import load_dataset
-from pipeline.errors import SweepError, TableError, unknown_name
+from pipeline.errors import SweepError, unknown_name
 from pipeline.results import TRIAL_TABLES, read_table
 from pipeline.results.store import StoredTrial, TrialStore
 from pipeline.sweep.adopt import first_difference
@@ -29,7 +29,7 @@ _SHOWN = ("status", "num_steps", "best_validation_loss", "test_loss", "test_erro
 def rerun(
     paths: Paths, params: Params, identity: str, *, stream: TextIO | None = None, train: Train = run_trial
 ) -> bool:
-    """Train a trial again from its row alone, into no store, and return whether every row comes out the same to the bit.
+    """Train a trial again from its row alone, into no store, and return whether all rows come out the same to the bit.
 
     Compared is all but where and how fast it ran. What is asked of it stands in its row, the column `spec`, so that a
     study which has changed since does not matter.
@@ -51,7 +51,9 @@ def rerun(
     row = older.tables["trials"].row(0, named=True)
     statuses = set(older.tables["trials"]["status"])
     if found := statuses & {"error", "timed_out"}:
-        raise SweepError(f"trial {identity}: expected replicas that ended ok or diverged; got {', '.join(sorted(found))}")
+        raise SweepError(
+            f"trial {identity}: expected replicas that ended ok or diverged; got {', '.join(sorted(found))}"
+        )
     spec: TrialSpec = build(TrialSpec, older.spec, f"trial {identity}: spec")
     dataset = load_dataset(paths.dataset(spec.dataset.name), spec.dataset.length, spec.dataset.unseen_lengths)
     if dataset.digest != older.dataset_digest:
