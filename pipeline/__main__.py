@@ -1,4 +1,4 @@
-"""The command line of the package: checks of its numbers and its intervals, and trials kept after a refactoring."""
+"""The command line of the package: checks of its numbers, intervals and trials, and trials kept after a refactoring."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     adopt.add_argument("--check", type=_at_least(0), default=3, metavar="N", help=more)
     adopt.add_argument("--dry-run", action="store_true", help="say what would be trained and adopted, do neither")
     adopt.add_argument("--executor", choices=("auto", "ray", "inline"), default="auto", help="as of stages/sweep.py")
+    again = add("rerun", "train a trial of the result tables again, and compare its rows to the bit", _rerun)
+    again.add_argument("trial", help="its id, as the report and the tables have it")
     chosen = parser.parse_args(arguments)
     try:
         return int(chosen.run(chosen))
@@ -74,6 +76,14 @@ def _adopt(chosen: argparse.Namespace) -> int:
     studies = chosen.studies or params.studies
     sweep.adopt(paths, params, studies, executor, num_checked=chosen.check, dry_run=chosen.dry_run)
     return 0
+
+
+def _rerun(chosen: argparse.Namespace) -> int:
+    from pipeline import sweep
+    from pipeline.config import Paths, load_params
+
+    paths = Paths.at()
+    return 0 if sweep.rerun(paths, load_params(paths), chosen.trial) else 1
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ _CHECKS: dict[str, pl.DataType] = {
     "grid": pl.String(),
     "measure": pl.String(),
     "expected": pl.String(),
+    "threshold": pl.Float64(),
+    "kind": pl.String(),  # of the number: ratio (positive, compared by logarithms), share, or number
     "answer": pl.String(),
     "effect": pl.Float64(),
     "low": pl.Float64(),
@@ -103,6 +105,14 @@ class Check:
     def expected(self) -> str:
         """«below 1», «above 0.5»."""
         return f"above {self.above:g}" if self.below is None else f"below {self.below:g}"
+
+    @property
+    def kind(self) -> Literal["ratio", "share", "number"]:
+        """How far the number lies from its threshold: by logarithms, in points of a share, or in its own unit."""
+        scale = self.selections("")[0].quantity.scale
+        if self.ratio is not None or scale == "log10":
+            return "ratio"
+        return "share" if scale in {"share", "event"} else "number"
 
     @property
     def measure(self) -> str:
@@ -304,6 +314,8 @@ class _Judged:
             "grid": self.check.grid,
             "measure": self.check.measure,
             "expected": self.check.expected,
+            "threshold": self.check.above if self.check.below is None else self.check.below,
+            "kind": self.check.kind,
             "answer": self.answer(min_seeds),
             "effect": self.effect.value,
             "low": self.effect.low,
@@ -412,16 +424,39 @@ def chance(checks: pl.DataFrame) -> str:
     )
 
 
+def trials_of(rules: Rules, grids: Iterable[Grid]) -> pl.DataFrame:
+    """Return the trials behind each check: a row per claim, check (from 1) and setting whose seeds its number is of."""
+    known = {(grid.study, grid.name): grid for grid in grids}
+    frames = [pl.DataFrame(schema=_TRIALS)]
+    for name, claim in rules.claims.items():
+        for place, check in enumerate(claim.checks, start=1):
+            grid = known.get((claim.study, check.grid))
+            facts = {"claim": name, "check": place, "study": claim.study, "grid": check.grid}
+            rows = pl.concat(_runs(check, grid), how="diagonal") if grid else pl.DataFrame(schema=_TRIALS)
+            named = rows.with_columns(pl.lit(value).alias(key) for key, value in facts.items())
+            frames.append(
+                named.select(pl.col(key).cast(dtype) for key, dtype in _TRIALS.items()).unique(maintain_order=True)
+            )
+    return pl.concat(frames)
+
+
+_TRIALS: dict[str, pl.DataType] = {"claim": pl.String(), "check": pl.Int64(), "study": pl.String(), "grid": pl.String()}
+_TRIALS |= {"arm": pl.String(), "length": pl.Int64(), "label": pl.String(), "trial_id": pl.String()}
+
+
+def _runs(check: Check, grid: Grid) -> list[pl.DataFrame]:
+    """Return the rows of `trials` that the number of a check is of, a frame for each of its sides."""
+    sides = []
+    for selection in check.selections(""):
+        mine = grid if selection.over_lengths else grid.at(selection.length)
+        rows = mine.all_runs if selection.quantity.of_all_settings else mine.runs
+        sides.append(rows.filter(pl.col("arm").is_in(selection.arms or grid.arms)))
+    return sides
+
+
 def _scope(judged: Iterable[_Judged]) -> str | None:
     """Return what the checks of a claim were run on: «adding (T = 10, 100), 32 units, at most 2500 updates, ...»."""
-    runs = [
-        (one.grid if selection.over_lengths else one.grid.at(selection.length)).runs.filter(
-            pl.col("arm").is_in(selection.arms or one.grid.arms)
-        )
-        for one in judged
-        if one.grid is not None
-        for selection in one.check.selections("")
-    ]
+    runs = [run for one in judged if one.grid is not None for run in _runs(one.check, one.grid)]
     ran = pl.concat(runs, how="diagonal") if runs else pl.DataFrame()
     if ran.is_empty():
         return None

@@ -151,6 +151,7 @@ attention_maps = Pictures(
     rows=_traced,
     means=lambda view: alignment_error.means(view.grid, stage="end"),
     picture=_draw_maps,
+    shows=drawn_weights,
     most=3,
     rank=(
         lambda view: {arm: 1 - mean for arm, mean in view.means.drop_nulls("mean").select("arm", "mean").iter_rows()},

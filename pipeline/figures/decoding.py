@@ -98,6 +98,12 @@ def _exposure_picture(view: View) -> Figure:
     return figure
 
 
+def _exposure_table(view: View) -> pl.DataFrame:
+    """Return the errors along the output of the arms that have lines, then every arm's gap, which has no position."""
+    along = _ALONG_OUTPUT.view(view.grid)
+    return pl.concat([along.of_shown(along.means), view.means], how="diagonal")
+
+
 def _exposure_values(view: View) -> str:
     along = _ALONG_OUTPUT.view(view.grid)
     some = f"Lines of {len(along.shown)} of {len(along.arms)} arms are drawn: {along.chosen}."
@@ -110,6 +116,7 @@ exposure_bias = Pictures(
     applies=lambda grid: not error_by_position.of(grid).is_empty(),
     rows=exposure_gap,
     picture=_exposure_picture,
+    shows=_exposure_table,
     most=100,
     title=_exposure_finding,
     about="Above: share of wrong tokens at each output position on the test sequences of {dataset}, the decoder being "

@@ -176,6 +176,10 @@ class Frame(ABC):
     def drawn(self, view: View) -> Figure:
         """Return the figure of a view, under the project's style."""
 
+    def table(self, view: View) -> pl.DataFrame:
+        """Return the numbers that are drawn, a row per mark: what a reader downloads beside the picture."""
+        return view.of_shown(view.means)
+
     def remarks(self, view: View) -> list[str]:  # noqa: ARG002 - for kinds that have some
         """Return what the caption says of how this was drawn."""
         return []
@@ -557,6 +561,10 @@ class Points(_Panelled):
     look: Callable[[View], Mapping[tuple[str, Any], Look]] | None = None
     limits: Callable[[pl.DataFrame], Sequence[tuple[float, float]]] | None = None
 
+    def table(self, view: View) -> pl.DataFrame:
+        """Return the points that are drawn."""
+        return view.of_shown(view.rows)
+
     def drawn(self, view: View) -> Figure:
         """Return the figure of a view, under the project's style."""
         rows = view.of_shown(view.rows).with_columns(hollow=self.hollow)
@@ -603,9 +611,15 @@ class Pictures(Frame):
 
     Attributes:
         picture: From a view to the figure.
+        shows: The numbers that it is of; by default the view's rows of the arms that are drawn.
     """
 
     picture: Callable[[View], Figure]
+    shows: Callable[[View], pl.DataFrame] = lambda view: view.of_shown(view.rows)
+
+    def table(self, view: View) -> pl.DataFrame:
+        """Return the numbers that are drawn."""
+        return self.shows(view)
 
     def drawn(self, view: View) -> Figure:
         """Return the figure of a view, under the project's style."""

@@ -107,6 +107,7 @@ gate_distribution = Pictures(
     rows=quantities.gate_density,
     means=lambda view: view.summary(view.rows, ["stage", "arm", "gate", "position"]),
     picture=_densities,
+    shows=lambda view: view.of_shown(view.means),
     title=_half_life_finding,
     about="Density of each gate on the probe batch of {dataset} (T = {T}), mean over {seeds}: faint at initialisation, "
     "full at the end of training. Last panel: share of values near 0 (left-saturated) and near 1 (right-saturated), a "

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import polars as pl
 import seaborn as sns
+from matplotlib import colormaps, image
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from pipeline.figures.findings import STEADY, Row, by_sign, contrast, ranked, with_arm
@@ -24,6 +27,8 @@ from pipeline.quantities.gradients import recurring
 from pipeline.quantities.quantity import from_log10
 from pipeline.quantities.words import interval, join_first, name_of, number, quoted, with_article
 
+COLOURS = "cividis"
+_NO_SOFTWARE: Any = {"Software": None}  # else another matplotlib would make other bytes
 MAX_DECADES = 16
 """Colours end so many decades below the largest norm."""
 
@@ -123,9 +128,7 @@ def _fading(view: View) -> str:
 def _draw_heat_maps(view: View, *, width: int = 2) -> Figure:
     """Draw a panel per arm and state, `width` in a row, the training step against the timestep, on one colour scale."""
     means = view.of_shown(view.means)
-    panels = sorted(
-        means.select("arm", "state").unique().rows(), key=lambda key: (view.shown.index(key[0]), key[1] != "h")
-    )
+    panels = _panels_of(view, means)
     num_columns = min(width, len(panels))
     num_rows = math.ceil(len(panels) / num_columns)
     figure, axes = canvas(view.title, num_rows, num_columns, 0.9 + 1.75 * num_rows)
@@ -144,11 +147,61 @@ def _draw_heat_maps(view: View, *, width: int = 2) -> Figure:
     return figure
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeatMap:
+    """One panel without axes, a pixel per training step (upwards) and timestep (to the right), and what it shows.
+
+    Attributes:
+        name: Of arm and state.
+        png: The pixels.
+        steps: Training steps, from below.
+        num_timesteps: T.
+        corners: Mean log10 norms at t = 1 and t = T, before training, then at the last step.
+    """
+
+    arm: str
+    name: str
+    png: bytes
+    steps: list[int]
+    num_timesteps: int
+    corners: tuple[float, float, float, float]
+
+
+def heat_maps(grid: Grid) -> tuple[list[HeatMap], tuple[float, float]]:
+    """Return the panels of `gradient_heatmap`, and the log10 norms at the ends of their one colour scale."""
+    view = gradient_heatmap.view(grid)
+    means = view.of_shown(view.means)
+    low, high = ends = reach(means["mean"], MAX_DECADES)
+    panels = []
+    for arm, state in _panels_of(view, means):
+        wide = means.filter(arm=arm, state=state).sort("step", "timestep")
+        cells = wide.pivot(on="timestep", index="step", values="mean")
+        pixels = cells.drop("step").to_numpy().astype(float)
+        buffer = io.BytesIO()
+        kept = np.where(np.isnan(pixels), low, pixels)[::-1]
+        image.imsave(buffer, kept, vmin=low, vmax=high, cmap=COLOURS, format="png", metadata=_NO_SOFTWARE)
+        corners = float(pixels[0, 0]), float(pixels[0, -1]), float(pixels[-1, 0]), float(pixels[-1, -1])
+        found = {"steps": cells["step"].to_list(), "num_timesteps": pixels.shape[1], "png": buffer.getvalue()}
+        panels.append(HeatMap(arm=arm, name=f"{name_of(arm)} {state}", corners=corners, **found))
+    return panels, ends
+
+
+def colour_ramp(num: int = 16) -> list[str]:
+    """Return colours of heat maps, from the lowest value to the highest, as #rrggbb."""
+    return [to_hex(colormaps[COLOURS](place)) for place in np.linspace(0, 1, num)]
+
+
+def _panels_of(view: View, means: pl.DataFrame) -> list[tuple[str, str]]:
+    """Return arm and state of each panel, arms in order, h before c."""
+    keys = means.select("arm", "state").unique().rows()
+    return sorted(keys, key=lambda key: (view.shown.index(key[0]), key[1] != "h"))
+
+
 def draw_heat_map(ax: Axes, rows: pl.DataFrame, ends: tuple[float, float], num_ticks: int) -> None:
     """Draw `mean` by `step` and `timestep`, on colours between two ends."""
     wide = rows.sort("step", "timestep").pivot(on="timestep", index="step", values="mean")
     cells = wide.drop("step").to_pandas().astype(float)
-    style: dict[str, Any] = {"cbar": False, "cmap": "cividis", "rasterized": True}
+    style: dict[str, Any] = {"cbar": False, "cmap": COLOURS, "rasterized": True}
     sns.heatmap(cells, ax=ax, vmin=ends[0], vmax=ends[1], xticklabels=False, yticklabels=False, **style)
     num_rows, num_columns = cells.shape
     ticks = np.unique(np.linspace(1, num_columns, min(num_ticks, num_columns)).round().astype(int))
@@ -165,6 +218,7 @@ gradient_heatmap = Pictures(
     rows=quantities.gradient_over_training,
     means=lambda view: view.summary(view.rows, ["arm", "state", "step", "timestep"]),
     picture=_draw_heat_maps,
+    shows=lambda view: view.of_shown(view.means),
     title=_fading,
     about="log10 of the Frobenius norm over the probe batch of ∂L/∂h and ∂L/∂c at timestep t, against training step, "
     "at T = {T} on {dataset}; mean over {seeds}. A replica that stopped keeps its last measurement. Colours end "

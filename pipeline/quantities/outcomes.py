@@ -128,7 +128,12 @@ def failed(grid: Grid) -> pl.DataFrame:
     return grid.runs.select("arm", "seed", value=pl.col("status") == "error")
 
 
-@quantity(words="share of seeds whose outcome in any setting is {status}", scale="event", facets=("status",))
+@quantity(
+    words="share of seeds whose outcome in any setting is {status}",
+    scale="event",
+    facets=("status",),
+    of_all_settings=True,
+)
 def outcome_of_any_setting(grid: Grid) -> pl.DataFrame:
     """Whether a seed ended with a status in one of its arm's settings: at any learning rate, selected or not."""
     runs = grid.all_runs.filter(pl.col("status") != "error")

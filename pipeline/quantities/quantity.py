@@ -70,6 +70,7 @@ class Quantity:
         facets: Columns that tell several numbers of one seed apart.
         across_lengths: Whether the rows are of all sequence lengths, with a column `length`.
         pools_arms: Whether a number is of all arms together, so that a claim names none.
+        of_all_settings: Whether it is of every setting of an arm, those that the study did not select among them.
         training: What more of it does to the number: `none`, it has no part in it; `improves`, it can only get better,
             being of the best weights so far, or whether something was reached; `changes`, it may go either way.
         effect: In the place of an interval over seeds: the effect of an arm at a level of confidence, where all seeds
@@ -87,6 +88,7 @@ class Quantity:
     facets: tuple[str, ...] = ()
     across_lengths: bool = False
     pools_arms: bool = False
+    of_all_settings: bool = False
     training: Literal["none", "improves", "changes"] = "changes"
     effect: Callable[[Grid, str, float], Effect] | None = None
     ratio: Callable[[Grid, str, str, float], Effect] | None = None

@@ -52,7 +52,8 @@ def settings_table(grid: Grid) -> pl.DataFrame:
     """Return a row per setting of a grid, in the order of the plan.
 
     `test_loss` is a geometric mean. `criterion_step` is the median over seeds, null where the median seed did not reach
-    the criterion. `step_time_s` is the median, `gradient_check_error` the largest over seeds.
+    the criterion. `step_time_s` is the median, `gradient_check_error` the largest over seeds. `num_<status>` seeds
+    ended so, `num_stopped_early` at the criterion, `num_not_converged` still improving.
     """
     runs = grid.all_runs.sort("position", "seed")
     keys = ["position", "label", "arm", "length", "trial_id", "selected"]
@@ -85,7 +86,9 @@ def _plain(runs: pl.DataFrame) -> pl.DataFrame:
     worst = runs.group_by("position").agg(
         status=severity.max(),
         num_seeds=pl.len().cast(pl.Int64),
-        num_ok=(pl.col("status") == "ok").sum().cast(pl.Int64),
+        **{f"num_{status}": (pl.col("status") == status).sum().cast(pl.Int64) for status in STATUSES},
+        num_stopped_early=pl.col("reached_criterion").sum().cast(pl.Int64),
+        num_not_converged=pl.col("converged").not_().sum().cast(pl.Int64),
         num_converged=pl.col("converged").sum().cast(pl.Int64),
         num_beat_untrained=pl.col("beat_untrained").sum().cast(pl.Int64),
         num_exploded=pl.col("exploded_step").count().cast(pl.Int64),
@@ -94,6 +97,7 @@ def _plain(runs: pl.DataFrame) -> pl.DataFrame:
         step_time_s=pl.col("step_time_s").median(),
         gradient_check_error=pl.col("gradient_check_error").max(),
         num_parameters=pl.col("num_parameters").max(),
+        peak_memory_bytes=pl.col("peak_memory_bytes").max(),
         wall_time_s=pl.col("wall_time_s").max(),
     )
     named = pl.col("status").replace_strict(range(len(STATUSES)), STATUSES, return_dtype=pl.String)

@@ -1,4 +1,4 @@
-"""The report: one self-contained page, figures, tables and metrics, all made from result tables."""
+"""The report: a site that opens from disk, figures, tables and metrics, all made from result tables."""
 
 from pipeline.report.build import build_report
 

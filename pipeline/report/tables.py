@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -117,16 +118,42 @@ def provenance(scale: str, grids: Sequence[Grid]) -> list[tuple[str, str]]:
     """Return what a reader needs to find or repeat these trials, as (term, text)."""
     if not grids:
         return [("scale", scale)]
-    columns = ["trial_id", "seed", "wall_time_s", "device", "kernel", "torch_version", "python_version", "git_revision"]
-    rows = pl.concat([grid.all_runs.select(columns) for grid in grids]).unique(maintain_order=True)
+    rows = _replicas(grids)
     by_trial = rows.group_by("trial_id").agg(pl.col("wall_time_s").max())
     return [
         ("scale", scale),
         ("seeds", ", ".join(str(seed) for seed in rows["seed"].unique().sort())),
         ("trials", f"{by_trial.height}, each with all its seeds; {rows.height} replicas"),
         ("training time", f"{number(float(by_trial['wall_time_s'].sum()))} s, summed over trials"),
-        *((name, _distinct(rows[column])) for name, column in _VERSIONS.items()),
+        *((name, ", ".join(map(_short, _distinct(rows[column]))) or "unknown") for name, column in _VERSIONS.items()),
     ]
+
+
+def _short(text: str) -> str:
+    """Return a revision of forty digits with its first twelve, anything else as it is."""
+    return re.sub(r"^([0-9a-f]{12})[0-9a-f]{28}", r"\1", text)
+
+
+def repetition(study: str, scale: str, grids: Sequence[Grid]) -> list[tuple[str, list[str]]]:
+    """Return what makes the numbers of a study again, as (term, texts): commands, code, data and versions."""
+    rows = _replicas(grids)
+    revisions = [revision.removesuffix("-dirty") for revision in _distinct(rows["git_revision"])]
+    checkout = [f"git checkout {revisions[0]}"] if revisions else []
+    data = rows.select("dataset.name", "dataset_digest").unique().sort("dataset.name", "dataset_digest")
+    commands = [*checkout, f"dvc repro sweep@{study}"]
+    return [
+        ("commands", commands),
+        ("scale", [scale]),
+        ("seeds", [", ".join(str(seed) for seed in rows["seed"].unique().sort())]),
+        *((name, _distinct(rows[column])) for name, column in _VERSIONS.items()),
+        ("code digests", _distinct(rows["code_digest"])),
+        ("data digests", [f"{name} {digest}" for name, digest in data.iter_rows()]),
+    ]
+
+
+def _replicas(grids: Sequence[Grid]) -> pl.DataFrame:
+    columns = ["trial_id", "seed", "wall_time_s", *_VERSIONS.values(), "code_digest", "dataset.name", "dataset_digest"]
+    return pl.concat([grid.all_runs.select(columns) for grid in grids]).unique(maintain_order=True)
 
 
 _VERSIONS = {
@@ -138,5 +165,5 @@ _VERSIONS = {
 }
 
 
-def _distinct(values: pl.Series) -> str:
-    return ", ".join(values.drop_nulls().unique().sort().to_list()) or "unknown"
+def _distinct(values: pl.Series) -> list[str]:
+    return values.drop_nulls().unique().sort().to_list()

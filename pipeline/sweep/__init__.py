@@ -3,6 +3,7 @@
 from pipeline.sweep.adopt import adopt
 from pipeline.sweep.executors import cluster_address, executor_named
 from pipeline.sweep.plan import Plan, Setting, plan_study
+from pipeline.sweep.rerun import rerun
 from pipeline.sweep.run import current_plan, describe_plan, run_sweep, train_together
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "describe_plan",
     "executor_named",
     "plan_study",
+    "rerun",
     "run_sweep",
     "train_together",
 ]
