@@ -29,8 +29,8 @@ try: $(READY)  ## Run one study at smoke scale in a workspace of its own, .try/:
 repro: $(READY)  ## Run the pipeline of params.yaml: datasets, sweeps, report; publish it to W&B
 	python stages/check.py
 	dvc repro plan
-	python stages/sweep.py --stale
-	dvc repro
+	nice -n 10 python stages/publish.py --follow & follower=$$!; \
+	python stages/sweep.py --stale && dvc repro; status=$$?; kill $$follower 2>/dev/null; wait $$follower; exit $$status
 	python stages/publish.py
 	@echo "Read reports/site/index.html"
 

@@ -2,12 +2,14 @@
 
     python stages/check.py
 
-The figures and claims that a study names, the grids, quantities and arms that a claim names. Writes nothing.
+The figures and claims that a study names, the grids, quantities and arms that a claim names; W&B's variables of the
+environment. Writes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +23,7 @@ from pipeline.config import Paths, Study, build, check_tree, expand, load_params
 from pipeline.core.training import TrialSpec
 from pipeline.errors import ConfigError, PipelineError, unknown_name
 from pipeline.figures.catalogue import check_study
+from pipeline.publish.mode import asked_mode
 from pipeline.quantities import Grid, grids_of
 from pipeline.results import SCHEMAS
 from pipeline.results.frames import failed_trials_frame
@@ -44,9 +47,10 @@ def check(paths: Paths) -> None:
     """Check the studies of params.yaml, and the claims that they test.
 
     Raises:
-        ConfigError: If one names what does not exist.
+        ConfigError: If one names what does not exist, or `WANDB_MODE` or `WANDB_DISABLED` has an unknown value.
     """
     params = load_params(paths)
+    asked_mode(params.tracking.mode, os.environ)
     studies = {name: load_study(paths, name) for name in params.studies}
     rules = load_rules(paths, studies)
     for name, study in studies.items():

@@ -1,6 +1,7 @@
-"""Publish finished studies to Weights & Biases, from their result tables and with no training.
+"""Publish to Weights & Biases: finished studies from their tables, or what trains now from the trial store.
 
     python stages/publish.py [study ...] [--mode online|offline]
+    python stages/publish.py --follow [study ...]     # a run per setting, live; ends when all of them have
 
 What was published already and has not changed is not sent again.
 """
@@ -10,44 +11,85 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that this file stands in, not an installed one
 
-from pipeline.config import Paths, check_tree, load_params
+from pipeline.config import Params, Paths, check_tree, load_params
 from pipeline.errors import ConfigError, PipelineError, unknown_name
 from pipeline.publish import Publisher
+from pipeline.publish.follow import INTERVAL_S, Followed, Follower, follow
+from pipeline.results.store import TrialStore
+from pipeline.sweep import Plan, plan_study
+from pipeline.sweep.consolidate import settings_frame
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Publish from the project in this folder; return 1 where something was not sent as asked, 2 for a mistake."""
-    parser = argparse.ArgumentParser(description="Publish finished studies to Weights & Biases.")
+    parser = argparse.ArgumentParser(description="Publish studies to Weights & Biases.")
     parser.add_argument("studies", nargs="*", metavar="study", help="default: every study of params.yaml")
     parser.add_argument("--mode", choices=("online", "offline"), help="default: as WANDB_MODE or params.yaml says")
+    parser.add_argument("--follow", action="store_true", help="show what trains while it trains; needs a key")
+    parser.add_argument("--interval", type=float, default=INTERVAL_S, metavar="S", help="seconds between two looks")
     asked = parser.parse_args(arguments)
+    if asked.mode:  # the command line comes before the environment and params.yaml
+        os.environ["WANDB_MODE"] = asked.mode
+        os.environ.pop("WANDB_DISABLED", None)
     try:
         check_tree(__file__)
-        if asked.mode:
-            os.environ["WANDB_MODE"] = asked.mode  # the command line comes before the environment and params.yaml
-        publisher = publish(Paths.at(), asked.studies)
+        paths = Paths.at()
+        params = load_params(paths)
+        for study in asked.studies:
+            if study not in params.studies:
+                raise ConfigError(f"{paths.params.name}: studies: {unknown_name('study', study, params.studies)}")
+        with contextlib.closing(Publisher(paths, params)) as publisher:
+            if asked.follow:
+                follow_all(publisher, paths, params, asked.studies or params.studies, asked.interval)
+            else:
+                publish(publisher, params, asked.studies)
     except PipelineError as error:
         print(f"publish: {error}", file=sys.stderr)
         return 2
-    return 0 if publisher.num_failed == 0 and asked.mode in {None, publisher.mode} else 1
+    return 0 if publisher.is_as_asked else 1
 
 
-def publish(paths: Paths, studies: list[str]) -> Publisher:
-    """Publish `studies`, or all of params.yaml, and return the publisher, which knows what failed."""
-    params = load_params(paths)
-    for study in studies:
-        if study not in params.studies:
-            raise ConfigError(f"{paths.params.name}: studies: {unknown_name('study', study, params.studies)}")
-    with contextlib.closing(Publisher(paths, params)) as publisher:
-        for study in studies or params.studies:
-            publisher.study(study)
-            print(f"{study}: {publisher.mode}, {publisher.num_failed} failed")
-    return publisher
+def publish(publisher: Publisher, params: Params, studies: Sequence[str]) -> None:
+    """Publish `studies`, or all of params.yaml and then the report, and print how it went."""
+    for study in studies or params.studies:
+        publisher.study(study)
+        print(f"{study}: {publisher.mode}, {publisher.num_failed} failed")
+    if not studies:
+        publisher.report(params.studies)
+
+
+def follow_all(publisher: Publisher, paths: Paths, params: Params, studies: Sequence[str], interval_s: float) -> None:
+    """Follow `studies` until every setting has ended, or until SIGINT or SIGTERM."""
+    if publisher.mode != "online":
+        print(f"follow: W&B is {publisher.mode}, so nothing is live; `python stages/publish.py` writes what has ended")
+        return
+    over = threading.Event()
+    before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        store = TrialStore.of(paths, params.trial_store)
+        plans = [followed(plan_study(paths, params, study)) for study in studies]
+        follower = Follower(publisher, paths, store, plans, sys.stdout)
+        print(f"follow: {follower.num_waiting} settings that {store.url} does not have yet", flush=True)
+        with contextlib.closing(follower):
+            follow(follower, publisher.folder, interval_s, over.is_set)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def followed(plan: Plan) -> Followed:
+    """Return what a follower needs to know of a plan."""
+    everything = frozenset(setting.position for setting in plan.settings)
+    return Followed(settings_frame(plan, everything), {it.trial_id: asdict(it.spec) for it in plan.trials})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Weights & Biases as a view of finished studies: made from the tables, never in the way of a trial."""
+"""Weights & Biases as a view of trials and studies: made from tables and the trial store, never in a trial's way."""
 
 from pipeline.publish.publisher import Publisher
 

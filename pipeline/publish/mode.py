@@ -6,36 +6,60 @@ import logging
 import netrc
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pipeline.errors import unknown_name
+from pipeline.errors import ConfigError, unknown_name
 
 Mode = Literal["online", "offline", "disabled"]
+Asked = Literal["auto", "online", "offline", "disabled"]
 
-MODES = ("auto", "online", "offline", "disabled")
+OF_VARIABLE: Mapping[str, Asked] = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+    "auto": "auto",
+}
+"""What each value of `WANDB_MODE` asks for: W&B's own, its older names, and `auto`, which is params.yaml's."""
+
+SWITCHES: Mapping[str, bool] = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+"""What each value of `WANDB_DISABLED` means."""
+
 DEFAULT_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 """Hosts under which `wandb login` keeps the key of the public server, older and newer."""
 
 _log = logging.getLogger(__name__)
 
 
-def resolve_mode(asked: str, environment: Mapping[str, str]) -> Mode:
-    """Return what `WANDB_MODE` says, or else what params.yaml asks; online only with a key.
+def asked_mode(of_params: Asked, environment: Mapping[str, str]) -> Asked:
+    """Return what is asked for: `disabled` by `WANDB_DISABLED`, else by `WANDB_MODE`, else by params.yaml.
 
     Args:
-        asked: `tracking.mode` of params.yaml.
-        environment: Variables of the process.
+        of_params: `tracking.mode` of params.yaml.
+        environment: Variables of the process; an empty one counts as absent.
+
+    Raises:
+        ConfigError: If a variable has a value that W&B does not know: it could be meant to switch it off.
     """
-    source, name = ("WANDB_MODE", environment["WANDB_MODE"]) if environment.get("WANDB_MODE") else ("", asked)
-    if name not in MODES:
-        _log.warning("W&B: %s: %s; writing offline", source, unknown_name("mode", name, MODES))
-        return "offline"
-    if name in {"offline", "disabled"}:
-        return cast(Mode, name)
+    disabled, mode = environment.get("WANDB_DISABLED", "").lower(), environment.get("WANDB_MODE", "").lower()
+    if disabled and disabled not in SWITCHES:
+        raise ConfigError(f"WANDB_DISABLED: {unknown_name('value', disabled, SWITCHES)}")
+    if mode and mode not in OF_VARIABLE:
+        raise ConfigError(f"WANDB_MODE: {unknown_name('mode', mode, OF_VARIABLE)}")
+    if disabled and SWITCHES[disabled]:
+        return "disabled"
+    return OF_VARIABLE[mode] if mode else of_params
+
+
+def resolve_mode(asked: Asked, environment: Mapping[str, str]) -> Mode:
+    """Return what is done where this is asked: online only with a key, of which `online` says so if there is none."""
+    if asked in {"offline", "disabled"}:
+        return asked
     if find_key(environment) is not None:
         return "online"
-    if name == "online":
+    if asked == "online":
         _log.warning("W&B: no API key for %s in WANDB_API_KEY or netrc; writing offline", hosts(environment)[0])
     return "offline"
 

@@ -7,13 +7,14 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.config import Params, Paths, write_digest
-from pipeline.publish.client import Client, is_installed
-from pipeline.publish.mode import Mode, find_key, hosts, resolve_mode
-from pipeline.publish.views import RunView, digest_of, views_of
+from pipeline.publish.client import Client, LiveRun, is_installed
+from pipeline.publish.mode import Mode, asked_mode, find_key, hosts, resolve_mode
+from pipeline.publish.views import RunView, digest_of, view_of_report, views_of
 from pipeline.results import read_table
 
 _log = logging.getLogger(__name__)
@@ -27,23 +28,33 @@ class Publisher:
 
     Args:
         paths: The project; run folders go to `wandb/` in it, or in `WANDB_DIR`.
-        params: Mode, project and entity; `WANDB_MODE` overrides the mode.
+        params: Mode, project and entity; `WANDB_MODE` and `WANDB_DISABLED` override the mode.
 
     Attributes:
+        asked: What was asked for, wherever it was.
         mode: What is done now: `offline` after a failure online.
         num_failed: Settings and studies that could not be published at all.
+
+    Raises:
+        ConfigError: If a variable of W&B's has an unknown value.
     """
 
     def __init__(self, paths: Paths, params: Params) -> None:
         self._paths, self._tracking = paths, params.tracking
-        self.mode: Mode = resolve_mode(params.tracking.mode, os.environ)
+        self.asked = asked_mode(params.tracking.mode, os.environ)
+        self.mode: Mode = resolve_mode(self.asked, os.environ)
         if self.mode != "disabled" and not is_installed():
             _log.warning("W&B: wandb is not installed, nothing is published; `pip install wandb`, or mode: disabled")
             self.mode = "disabled"
-        folder = Path(os.environ.get("WANDB_DIR") or paths.home).resolve() / "wandb"
-        self._records = Records(folder)
-        self._client = Client(folder, params.tracking, find_key(os.environ))
+        self.folder = Path(os.environ.get("WANDB_DIR") or paths.home).resolve() / "wandb"
+        self._records = Records(self.folder)
+        self._client = Client(self.folder, params.tracking, find_key(os.environ))
         self.num_failed = 0
+
+    @property
+    def is_as_asked(self) -> bool:
+        """Whether everything went where it was asked to go, by whatever means it was asked."""
+        return self.num_failed == 0 and self.asked in {"auto", self.mode}
 
     def study(self, study: str) -> None:
         """Publish a run for every finished setting of a study and one for the study, from its result tables.
@@ -55,12 +66,17 @@ class Publisher:
         for view in views_of(self._paths, study) if self.mode != "disabled" else ():
             self.publish(view)
 
+    def report(self, studies: Sequence[str]) -> None:
+        """Publish the run of the report, if there is one, made of the tables of `studies`."""
+        if self.mode != "disabled" and (view := view_of_report(self._paths, studies)) is not None:
+            self.publish(view)
+
     def close(self) -> None:
         """End W&B's service process; the publisher may be used again after."""
         try:
             self._client.close()
         except Exception as error:
-            _log.warning("W&B: did not close: %s", _cause(error))
+            _log.warning("W&B: did not close: %s", cause_of(error))
 
     def publish(self, view: RunView) -> None:
         """Send one run, if it would say anything new; what fails is a warning, and counted."""
@@ -75,7 +91,19 @@ class Publisher:
                 self._records.write(view.run_id, Record(digest, self.mode, complete))
         except Exception as error:
             self.num_failed += 1
-            _log.warning("W&B: %s, %s: not published: %s", view.group, view.name, _cause(error))
+            _log.warning("W&B: %s, %s: not published: %s", view.group, view.name, cause_of(error))
+
+    def send_online(self, view: RunView) -> None:
+        """Send the run of a trial that has ended, whatever else is done offline; raises whatever wandb raises."""
+        pictures = _draw(view)
+        self._client.send(view, pictures, "online", self._records.staging(view.run_id))
+        self._records.remove_folders(view.run_id)
+        complete = len(pictures) == len(view.pictures)
+        self._records.write(view.run_id, Record(self._digest(view), "online", complete))
+
+    def open_live(self, view: RunView) -> LiveRun | None:
+        """Return the run of a trial under way, see `Client.open_live`."""
+        return self._client.open_live(view, self._records.staging(view.run_id))
 
     def _deliver(self, view: RunView, pictures: dict[str, bytes]) -> None:
         staging = self._records.staging(view.run_id)
@@ -88,7 +116,7 @@ class Publisher:
                 _log.warning(
                     "W&B: %s failed: %s; writing offline from here on, `python stages/publish.py` sends it later",
                     hosts(os.environ)[0],
-                    _cause(error),
+                    cause_of(error),
                 )
             else:
                 self._records.remove_folders(view.run_id)
@@ -108,11 +136,11 @@ def _draw(view: RunView) -> dict[str, bytes]:
         try:
             drawn[name] = picture.draw()
         except Exception as error:
-            _log.warning("W&B: %s: published without its picture %r: %s", view.run_id, name, _cause(error))
+            _log.warning("W&B: %s: published without its picture %r: %s", view.run_id, name, cause_of(error))
     return drawn
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """Return type and message of an error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 

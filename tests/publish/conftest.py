@@ -36,7 +36,15 @@ OTHER_VARIANTS = {"optimiser.momentum": None, "optimiser.decay": None, "clipping
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's key or home, nor a server beyond loopback."""
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "NETRC"):
+    for name in (
+        "WANDB_MODE",
+        "WANDB_DISABLED",
+        "WANDB_API_KEY",
+        "WANDB_DIR",
+        "WANDB_DATA_DIR",
+        "WANDB_CACHE_DIR",
+        "NETRC",
+    ):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / "home"
     home.mkdir()

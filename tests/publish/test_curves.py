@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 
 from pipeline.core.clipping import Ledger
-from pipeline.publish.views import MAX_POINTS, history
+from pipeline.publish.media import MAX_STEPS
+from pipeline.publish.views import MAX_POINTS
+from pipeline.publish.views import history as history_of
 from pipeline.quantities.settings import OF_METRIC
 from pipeline.results import SCHEMAS
 from tests.publish.conftest import curve
@@ -21,12 +23,19 @@ def curves(points: list[tuple[int, int, str, float]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SCHEMAS["curves"])
 
 
+def history(curves: pl.DataFrame, max_steps: int = 100, until: int | None = None) -> list[dict[str, float]]:
+    """The history without the lines of single seeds, of which a test of its own is."""
+    training = {"max_steps": max_steps, "evaluate_every": 10}
+    spec = {"training": training, "diagnostics": {"num_traces": 3}, "seeds": curves["seed"].unique().to_list()}
+    rows = history_of(curves, spec, until)
+    return [{name: value for name, value in row.items() if not name.startswith("seeds/")} for row in rows]
+
+
 @pytest.mark.parametrize(
     ("metric", "values", "expected"),
     [
         ("loss", [1.0, 2.0, 4.0, 9.0], geometric),
         ("grad_norm", [1e-3, 2.0, 4.0, 9e3], geometric),
-        ("sigma_max", [0.9, 1.0, 1.1, 8.0], geometric),
         ("local_smoothness", [0.1, 1.0, 3.0, 80.0], geometric),
         ("error", [0.0, 0.0, 0.01, 0.2], shares),
         ("token_error", [0.0, 0.0, 0.0, 0.0], shares),
@@ -87,23 +96,62 @@ def test_what_is_not_finite_is_counted_as_missing(bad: float) -> None:
     assert history(curves([(0, 1, "a", bad)])) == [{"step": 1, "a/num_seeds": 0}]
 
 
-@pytest.mark.parametrize("num_steps", [1, MAX_POINTS, MAX_POINTS + 1, 2 * MAX_POINTS, 1500])
+@pytest.mark.parametrize("num_steps", [1, MAX_POINTS, MAX_POINTS + 1, 2 * MAX_POINTS, 1500, 20_000])
 def test_long_curves_are_thinned_with_first_and_last_kept(num_steps: int) -> None:
-    steps = [row["step"] for row in history(curves([(0, step, "a", 0.0) for step in range(1, num_steps + 1)]))]
-    assert len(steps) == min(num_steps, MAX_POINTS)
+    rows = history(curves([(0, step, "a", 0.0) for step in range(1, num_steps + 1)]), num_steps)
+    steps = [row["step"] for row in rows]
+    assert len(steps) <= 2 * MAX_POINTS + MAX_STEPS + 2
     assert (steps[0], steps[-1]) == (1, num_steps)
-    gaps = {after - before for before, after in zip(steps, steps[1:], strict=False)}
-    assert not gaps or max(gaps) - min(gaps) <= 1
+    gaps = [after - before for before, after in zip(steps, steps[1:], strict=False)]
+    assert max(gaps, default=0) <= math.ceil(num_steps / MAX_POINTS)
 
 
-def test_sparse_metrics_keep_every_point_beside_long_ones() -> None:
+@pytest.mark.parametrize("until", [1, 2, 7, 500, 1499])
+@pytest.mark.parametrize("ended", [1500, 1203])
+def test_what_is_seen_of_a_trial_under_way_is_the_beginning_of_what_is_seen_in_the_end(until: int, ended: int) -> None:
+    """Also where it ends early, at its criterion."""
+    values = [
+        (seed, step, "grad_norm", math.exp(seed - step / 50)) for seed in (2, 0, 1) for step in range(1, ended + 1)
+    ]
+    whole = curves([*values, *((seed, step, "loss", 1.0 + seed) for seed in range(3) for step in range(0, ended, 10))])
+    beginning = history(whole.filter(pl.col("step") < until), 1500, until)
+    in_the_end = history(whole.sort("metric", "seed", "step"), 1500)
+    assert beginning == in_the_end[: len(beginning)]
+    assert [row["step"] for row in in_the_end[len(beginning) :]][0] >= min(until, ended)
+
+
+def test_evaluations_keep_every_point_beside_updates() -> None:
     long = [(0, step, "grad_norm", 0.0) for step in range(1, 1001)]
-    rows = history(curves([*long, *((0, step, "validation_loss", 1.0) for step in range(0, 1001, 100))]))
-    assert [row["step"] for row in rows if "validation_loss/mean" in row] == list(range(0, 1001, 100))
+    rows = history(curves([*long, *((0, step, "validation_loss", 1.0) for step in range(0, 1001, 10))]), 1000)
+    assert [row["step"] for row in rows if "validation_loss/mean" in row] == list(range(0, 1001, 10))
+
+
+def test_each_seed_has_a_line_of_its_validation_loss() -> None:
+    rows = [curve(seed, 10, "loss", 1.0 + seed, split="validation") for seed in (0, 4)]
+    rows += [curve(0, 10, "loss", 1.0, split="train"), curve(0, 10, "grad_norm", math.nan)]
+    frame = pl.DataFrame([{"trial_id": "id"} | row for row in rows], schema=SCHEMAS["curves"])
+    spec = {"training": {"max_steps": 10, "evaluate_every": 10}, "diagnostics": {"num_traces": 2}, "seeds": [0, 4]}
+    (row,) = history_of(frame, spec)
+    lines = {name: value for name, value in row.items() if name.startswith("seeds/")}
+    assert lines == {"seeds/loss/validation/0": 1.0, "seeds/loss/validation/4": 5.0}
+
+
+def test_spectra_have_a_mean_alone_and_gates_no_spectral_radius() -> None:
+    about = {"part": "recurrent", "layer": 0, "direction": "forward"}
+    rows = [curve(seed, 0, name, 2.0**seed, gate=gate, **about) for seed in (0, 2) for name, gate in SPECTRA]
+    (row,) = history(pl.DataFrame([{"trial_id": "id"} | row for row in rows], schema=SCHEMAS["curves"]))
+    assert row == pytest.approx({"step": 0} | {f"sigma_max/recurrent/0/forward/{gate}/mean": 2.0 for gate in "rz"})
+    (row,) = history(pl.DataFrame([{"trial_id": "id"} | rows[2]], schema=SCHEMAS["curves"]))
+    assert row == {"step": 0, "spectral_radius/recurrent/0/forward/r/mean": 1.0}
+
+
+SPECTRA = [(name, gate) for name in ("sigma_max", "spectral_radius") for gate in "rz"]
 
 
 def test_a_chart_is_named_by_all_that_its_rows_say() -> None:
     about = {"part": "recurrent", "layer": 0, "direction": "forward", "gate": "h"}
-    rows = [curve(0, 0, "sigma_max", 1.0, **about), curve(0, 0, "loss", 2.0, split="test", tested_length=200)]
+    rows = [curve(0, 0, "sigma_max", 1.0, **about), curve(0, 0, "loss", 2.0, split="validation", mode="free_running")]
     (row,) = history(pl.DataFrame([{"trial_id": "id"} | row for row in rows], schema=SCHEMAS["curves"]))
-    assert row == pytest.approx({"step": 0, "sigma_max/recurrent/0/forward/h/mean": 1.0, "loss/test/200/mean": 2.0})
+    assert row == pytest.approx(
+        {"step": 0, "sigma_max/recurrent/0/forward/h/mean": 1.0, "loss/validation/free_running/mean": 2.0}
+    )

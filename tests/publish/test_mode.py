@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.publish.mode import find_key, resolve_mode
+from pipeline.errors import ConfigError
+from pipeline.publish.mode import asked_mode, find_key, resolve_mode
 from tests.publish.conftest import warnings_of
 
 KEY = {"WANDB_API_KEY": "a" * 40}
@@ -22,12 +23,17 @@ KEY = {"WANDB_API_KEY": "a" * 40}
         ("offline", KEY | {"WANDB_MODE": "online"}, "online"),
         ("online", KEY | {"WANDB_MODE": "disabled"}, "disabled"),
         ("offline", KEY | {"WANDB_MODE": ""}, "offline"),
+        ("online", KEY | {"WANDB_MODE": "dryrun"}, "offline"),
+        ("offline", KEY | {"WANDB_MODE": "run"}, "online"),
+        ("online", KEY | {"WANDB_DISABLED": "true"}, "disabled"),
+        ("online", KEY | {"WANDB_DISABLED": "1", "WANDB_MODE": "online"}, "disabled"),
+        ("auto", KEY | {"WANDB_DISABLED": "false"}, "online"),
     ],
 )
 def test_environment_over_params_and_online_only_with_a_key(
     asked: str, environment: dict[str, str], mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert resolve_mode(asked, environment) == mode
+    assert resolve_mode(asked_mode(asked, environment), environment) == mode
     assert not warnings_of(caplog)
 
 
@@ -36,10 +42,11 @@ def test_online_without_a_key_says_where_it_looked(caplog: pytest.LogCaptureFixt
     assert warnings_of(caplog) == ["W&B: no API key for api.wandb.ai in WANDB_API_KEY or netrc; writing offline"]
 
 
-def test_an_unknown_mode_is_told_with_the_nearest(caplog: pytest.LogCaptureFixture) -> None:
-    assert resolve_mode("auto", KEY | {"WANDB_MODE": "ofline"}) == "offline"
-    (warning,) = warnings_of(caplog)
-    assert warning.startswith("W&B: WANDB_MODE: unknown mode 'ofline'; did you mean 'offline'?")
+def test_an_unknown_value_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="^WANDB_MODE: unknown mode 'ofline'; did you mean 'offline'?"):
+        asked_mode("auto", KEY | {"WANDB_MODE": "ofline"})
+    with pytest.raises(ConfigError, match="^WANDB_DISABLED: unknown value 'treu'; did you mean 'true'?"):
+        asked_mode("auto", KEY | {"WANDB_DISABLED": "treu"})
 
 
 @pytest.mark.parametrize("name", [".netrc", "_netrc"])

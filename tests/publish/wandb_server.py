@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -25,7 +27,8 @@ class ServerRun:
 class WandbServer:
     """Keeps runs by name, artifacts as they were asked for, and the name of every GraphQL operation.
 
-    Without `takes_history` it greets a run and then falls silent.
+    Without `takes_history` it greets a run and then falls silent. The next requests that bring history get the answers
+    of `failures`, if there are any; each answer comes after `delay_s`. Only `keys` are let in, where there are some.
     """
 
     def __init__(self) -> None:
@@ -33,6 +36,12 @@ class WandbServer:
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.operations: list[str] = []
         self.takes_history = True
+        self.failures: list[int] = []
+        self.delay_s = 0.0
+        self.keys: set[str] = set()
+        self.uploads: list[str] = []
+        self.uses: list[tuple[str, str]] = []
+        self.views: dict[str, dict[str, Any]] = {}
         self._closing = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"wandb": self}))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -42,6 +51,10 @@ class WandbServer:
         self._closing.set()
         self._http.shutdown()
         self._http.server_close()
+
+    def lets_in(self, authorisation: str) -> bool:
+        key = base64.b64decode(authorisation.removeprefix("Basic ")).decode().removeprefix("api:")
+        return not self.keys or key in self.keys
 
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if path.endswith("/file_stream"):
@@ -80,6 +93,7 @@ class WandbServer:
         return {"project": None}
 
     def _on_create_run_files(self, variables: dict[str, Any]) -> dict[str, Any]:
+        self.uploads += variables["files"]
         files = [{"name": name, "uploadUrl": f"{self.url}/upload"} for name in variables["files"]]
         return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
 
@@ -146,9 +160,17 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.headers.get("Content-Encoding") == "gzip":
             data = gzip.decompress(data)
-        answer = {} if self.path == "/upload" else self.wandb.answer(self.path, json.loads(data))
+        time.sleep(self.wandb.delay_s)
+        if self.path == "/upload":
+            status, answer = 200, {}
+        elif not self.wandb.lets_in(self.headers.get("Authorization", "")):
+            status, answer = 401, {"errors": [{"message": "user is not logged in"}]}
+        elif self.path.endswith("/file_stream") and b"wandb-history" in data and self.wandb.failures:
+            status, answer = self.wandb.failures.pop(0), {}
+        else:
+            status, answer = 200, self.wandb.answer(self.path, json.loads(data))
         content = json.dumps(answer).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

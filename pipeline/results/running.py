@@ -1,0 +1,63 @@
+"""What is known of a trial before it has ended, read from the store: nothing that trains knows who looks on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import torch
+
+from pipeline.core.training.rows import MemorySink
+from pipeline.results.frames import long_frame
+from pipeline.results.schema import TRIAL_TABLES
+from pipeline.results.store import TrialStore
+
+
+@dataclass(frozen=True)
+class RunningTrial:
+    """A trial under way.
+
+    Attributes:
+        trial_id: Its id.
+        step: Updates made; what the tables say of every step before that is all that they ever will.
+        code_digest: Of the code that trains it; None while that is not known.
+        tables: All of `TRIAL_TABLES` but `trials`, as far as they are written.
+    """
+
+    trial_id: str
+    step: int
+    code_digest: str | None
+    tables: dict[str, pl.DataFrame]
+
+
+def running_ids(names: Collection[str]) -> frozenset[str]:
+    """Return the trials that have begun and not ended, from one listing of the store's objects."""
+    begun = {name.removesuffix(".checkpoint") for name in names if name.endswith(".checkpoint")}
+    return frozenset(identity for identity in begun if f"{identity}.zip" not in names)
+
+
+def read_running(store: TrialStore, trial_id: str) -> RunningTrial | None:
+    """Return a trial as its last checkpoint has it; None where there is none, or it cannot be read.
+
+    A checkpoint that cannot be read is the business of whoever trains: it says so, and starts anew.
+
+    Raises:
+        StoreError: If the store cannot be reached.
+    """
+    data = store.checkpoint(trial_id).load()
+    if data is None:
+        return None
+    try:
+        content: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        sink = MemorySink()
+        sink.restore(content["rows"])
+        written = sink.tables()
+        tables = {
+            table: long_frame(table, written.get(table, {}), trial_id) for table in TRIAL_TABLES if table != "trials"
+        }
+        return RunningTrial(trial_id, content["progress"]["state"]["step"], content["code"], tables)
+    except Exception:  # torch raises many kinds for a damaged file
+        return None
