@@ -71,6 +71,7 @@ def rerun(
         code_digest=code,
         stored=False,
         duration_s=0.0,
+        memory_bytes=0,
     )
     print(f"rerun: {study}: {label} (trial {identity}), {len(spec.seeds)} seeds", file=shown)
     if setting.trial_id != identity:
