@@ -88,7 +88,7 @@ def test_a_worker_lost_too_often_is_an_error(project: Project, tmp_path: Path) -
     setting = current_plan(*project, "cells", TrialStore(tmp_path)).settings[0]
     watch, trial = Mock(), Mock(config={"trial_id": setting.trial_id})
     trial.get_error.return_value = "The worker died unexpectedly.\nno more is known"
-    executor_ray._Watching(watch, {setting.trial_id: setting}).on_trial_error(1, [], trial)
+    executor_ray._Watching(watch, {setting.trial_id: (setting,)}, TrialStore(tmp_path)).on_trial_error(1, [], trial)
     ((told, outcome), _) = watch.finished.call_args
     assert told is setting
     assert outcome.status == "error"

@@ -18,7 +18,7 @@ from pipeline.errors import DatasetError, SweepError, TableError
 from pipeline.results import read_table
 from pipeline.results.store import StoredTrial, TrialStore
 from pipeline.sweep import current_plan, describe_plan
-from pipeline.sweep.executors import SHORT_S, cluster_address, executor_named, train_inline
+from pipeline.sweep.executors import SHORT_S, cluster_address, executor_named
 from pipeline.sweep.run import git_revision, run_sweep, sweep_lock
 from pipeline.sweep.trial import Job, train_setting
 
@@ -97,7 +97,7 @@ def test_a_trial_that_ran_out_of_time_is_trained_on_under_a_higher_limit(project
 
     def run(train, limit_s: float) -> None:
         limit_time(paths, limit_s)
-        run_sweep(paths, params, "cells", train_inline, train=train, stream=io.StringIO())
+        run_sweep(paths, params, "cells", executor_named("inline", params), train=train, stream=io.StringIO())
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
@@ -123,7 +123,7 @@ def test_a_damaged_checkpoint_starts_the_trial_anew(project: Project, caplog: py
             raise CheckpointError("not a readable checkpoint")
         return FakeTrain()(spec, dataset, sink, checkpoints=checkpoints, **options)
 
-    run_sweep(paths, params, "cells", train_inline, train=train, stream=io.StringIO())
+    run_sweep(paths, params, "cells", executor_named("inline", params), train=train, stream=io.StringIO())
     assert set(read_table("trials", paths.results("cells"))["status"]) == {"ok"}
     assert "not a readable checkpoint; it starts anew" in caplog.text
 
