@@ -222,10 +222,9 @@ def pairs(word: str) -> str:
 def test_a_users_file_that_changes_or_goes_makes_its_dataset_stale(author: Clone, tmp_path: Path) -> None:
     beside, elsewhere = author.folder / "pairs.tsv", tmp_path / "pairs.tsv"
     shares = {"train": 0.6, "validation": 0.2, "test": 0.2}
-    own = {"generator": "parallel_text", "seed": 0, "source_file": None, "target_file": None, "unit": "word"}
-    own |= {"max_length": 9, "min_count": 1, "max_evaluated": None, "shares": shares}
+    own = {"generator": "pairs", "max_length": 9, "shares": shares}
     for name, path in (("beside", "pairs.tsv"), ("elsewhere", str(elsewhere))):
-        author.write(f"configs/datasets/{name}.yaml", own | {"tsv_file": path})
+        author.write(f"configs/datasets/{name}.yaml", own | {"data_file": path})
     for path in (beside, elsewhere):
         path.write_text(pairs("first"))
     author.edit("params.yaml", datasets=[*STUDIES.values(), "beside", "elsewhere"])
@@ -242,9 +241,9 @@ def test_a_users_file_that_changes_or_goes_makes_its_dataset_stale(author: Clone
         elsewhere.unlink()
         printed = author.run("dvc", "repro", check=False)
         assert "failed to reproduce 'request'" in printed
-        assert "digests/files/elsewhere/tsv_file=pairs.tsv" in printed
+        assert "digests/files/elsewhere/data_file=pairs.tsv" in printed
         printed = author.run("python", "stages/request.py", check=False)
-        assert re.search(r"configs/datasets/elsewhere.yaml.tsv_file: .*pairs.tsv: no such file", printed)
+        assert re.search(r"configs/datasets/elsewhere.yaml.data_file: .*pairs.tsv: no such file", printed)
         author.edit("params.yaml", datasets=list(STUDIES.values()))
         author.run("dvc", "repro", "plan")
         assert stale(author) == set()

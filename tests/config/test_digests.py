@@ -112,3 +112,24 @@ def test_a_digest_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Pat
     (tmp_path / "digests").write_text("a file where the folder should be")
     with pytest.raises(PipelineError, match=r"digests/data/adding\.json: cannot be written: "):
         write_digest(Paths.at(tmp_path).dataset_digest("adding"), {})
+
+
+def test_files_of_a_list_and_of_a_folder_are_watched_one_by_one(tmp_path: Path) -> None:
+    paths, params = write_project(tmp_path)
+    for name in ("a.fr", "a.en", "pictures/cats/1.png", "pictures/dogs/1.png"):
+        (paths.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (paths.root / name).write_text(name)
+    write_yaml(paths.dataset_config("adding"), {"data_file": ["a.fr", "a.en"], "image_folder": "pictures"})
+    write_requests(paths, params)
+    links = {
+        str(path.relative_to(paths.watched("adding"))) for path in paths.watched("adding").rglob("*") if path.is_file()
+    }
+    images = {"image_folder/cats/1.png", "image_folder/dogs/1.png"}
+    assert links == {"data_file/0=a.fr", "data_file/1=a.en", *images}
+    before = paths.request("adding").read_bytes()
+    (paths.root / "pictures/dogs/1.png").write_text("other")
+    write_requests(paths, params)
+    assert paths.request("adding").read_bytes() != before
+    (paths.root / "pictures").rename(paths.root / "pics")
+    with pytest.raises(ConfigError, match=r"adding.yaml.image_folder: .*pictures: no such file"):
+        write_requests(paths, params)

@@ -28,7 +28,6 @@ CONFIGS = {
     ),
     "entities": "generator: sentences\nseed: 0\ntask: entities\nshares: {train: 0.7, validation: 0.15, test: 0.15}\n",
     "sentiment": "generator: sentences\nseed: 0\ntask: sentiment\nshares: {train: 0.7, validation: 0.15, test: 0.15}\n",
-    "sunspots": "generator: sunspots\nlengths: [20]\nvalidation_from: 1885\ntest_from: 1947\n",
     "tagging": "generator: tagging\nseed: 0\nlengths: [12]\nnum_symbols: 4\nmax_distance: 3\n",
     "temporal_order": "generator: temporal_order\nseed: 0\nlengths: [20]\nnum_distractors: 4\n",
     "stdlib_text": (

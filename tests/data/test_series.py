@@ -1,169 +1,155 @@
-"""The series is that of statsmodels, cut into windows within one split, scaled by what was to train on."""
+"""A series is that of its table, cut into windows within one piece of a split, scaled by what was to train on."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import math
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.config import InvalidFieldError, Sizes
-from pipeline.data import load_dataset, prepare_dataset
+from pipeline.config import InvalidFieldError, Paths, Sizes
+from pipeline.data import read_generator
 from pipeline.data.dataset import SPLITS
-from pipeline.data.series import Sunspots, cut_windows, persistence_loss
+from pipeline.data.generator import Shares
+from pipeline.data.series import Series, cut_windows, parse_times
 from pipeline.errors import DatasetError
+from tests.test_architecture import ROOT
 
-statsmodels = pytest.importorskip("statsmodels")
-
-SUNSPOTS = Sunspots(lengths=(), validation_from=1885, test_from=1947)
+SHARES = Shares(train=0.6, validation=0.2, test=0.2)
 SIZES = Sizes(1, 1, 1)
+SUNSPOTS = read_generator(Paths.at(ROOT).dataset_config("sunspots"))
 
 
-def test_the_series_is_the_known_one():
-    from statsmodels.datasets import sunspots as original
+@pytest.fixture(autouse=True)
+def _beside_the_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
-    series = SUNSPOTS.values()
-    data = original.load_pandas().data
-    np.testing.assert_array_equal(series, data["SUNACTIVITY"])
-    assert data["YEAR"].iloc[[0, -1]].tolist() == [1700, 2008]
-    assert (series[0], series[1957 - 1700], len(series)) == (5, 190.2, 309)  # the largest, in 1957
+
+def of(content: str, **changes) -> Series:
+    Path("a.csv").write_text(content)
+    fields = {"lengths": (), "data_file": "a.csv", "inputs": ("x",), "targets": ("x",), "shares": SHARES}
+    return Series(**(fields | changes))
+
+
+def column(values, header="x") -> str:
+    return f"{header}\n" + "".join(f"{value}\n" for value in values)
+
+
+def test_sunspots_are_what_they_were_before_they_were_a_series_of_ones_own():
+    dataset = SUNSPOTS.generate(20, SIZES)
+    assert dataset.digest == "6e5c6ace974be793d697639ae0cfbd8dc729a3b0d991ccaf5f6ea2cb291adccf"
+    assert [len(dataset.splits[split].inputs) for split in SPLITS] == [165, 42, 42]
+    assert (dataset.baseline_name, round(dataset.baseline_loss, 6)) == ("persistence", 0.896207)
 
 
 def test_windows_written_out():
-    split = cut_windows(np.arange(5.0), 3)
-    assert split.inputs[..., 0].tolist() == [[0, 1, 2], [1, 2, 3]]
-    assert split.targets[..., 0].tolist() == [[1, 2, 3], [2, 3, 4]]
+    assert cut_windows(np.arange(4.0)[:, None], 3)[..., 0].tolist() == [[0, 1, 2], [1, 2, 3]]
+    made = of(column(range(40)), scaling="none", horizon=2, stride=3).generate(4, SIZES)
+    train = made.splits["train"]
+    assert train.inputs[:3, :, 0].tolist() == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
+    assert train.targets[:3, :, 0].tolist() == [[2, 3, 4, 5], [5, 6, 7, 8], [8, 9, 10, 11]]
+    assert (len(train.inputs), train.targets.max()) == (7, 23)
 
 
 @pytest.mark.parametrize("length", [1, 20, 61])
 def test_the_splits_put_together_are_the_series(length):
-    dataset = SUNSPOTS.generate(length, SIZES)
-    series = SUNSPOTS.values()
-    mean, deviation = series[:185].mean(), series[:185].std()
-    whole = []
+    dataset, series = (
+        SUNSPOTS.generate(length, SIZES),
+        np.loadtxt(SUNSPOTS.paths("data_file")[0], delimiter=",", skiprows=1),
+    )
+    values, whole = series[:, 1], []
     for split in SPLITS:
         inputs, targets = dataset.splits[split].inputs[..., 0], dataset.splits[split].targets[..., 0]
         np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
-        np.testing.assert_array_equal(inputs[1:], targets[:-1])  # a window begins at every year
         whole += [*inputs[0], *targets[:, -1]]
-    np.testing.assert_allclose(np.array(whole) * deviation + mean, series, atol=1e-4)
+    np.testing.assert_allclose(np.array(whole) * values[:185].std() + values[:185].mean(), values, atol=1e-4)
 
 
-def test_no_year_is_in_two_splits():
-    dataset = SUNSPOTS.generate(20, SIZES)
-    assert {split: len(dataset.splits[split].inputs) for split in SPLITS} == {
-        "train": 185 - 20,
-        "validation": 62 - 20,
-        "test": 62 - 20,
+def test_targets_of_other_columns_at_the_last_timestep():
+    content = "x,y\n" + "".join(f"{i},{i * i}\n" for i in range(20))
+    made = of(content, targets=("y",), predict="last", scaling="none").generate(3, SIZES)
+    assert made.splits["train"].targets.tolist() == [[float(i * i)] for i in range(3, 12)]
+    assert (made.target_at, made.baseline_name) == ("last", "training mean")
+    expected = np.mean((made.splits["test"].targets - made.splits["train"].targets.mean()) ** 2)
+    assert made.baseline_loss == pytest.approx(float(expected))
+
+
+def test_only_training_rows_scale():
+    values = [*range(12), *range(100, 108)]
+    for scaling, low, high in (("standard", -5.5, 5.5), ("range", 0, 1)):
+        made = of(column(values), scaling=scaling).generate(1, SIZES)
+        train = made.splits["train"].inputs
+        by = np.std(range(12)) if scaling == "standard" else 1
+        assert (train.min() * by, made.splits["train"].targets.max() * by) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_missing_numbers_are_filled_from_the_past_and_counted():
+    made = of(column([1, "NA", "NaN", 4, 5, 6, 7, 8, 9, 10]), missing="fill", scaling="none")
+    assert made.generate(1, SIZES).splits["train"].inputs.ravel().tolist() == [1, 1, 1, 4, 5]
+    assert made.remarks() == ("a.csv: 2 missing of 10 numbers of 'x' are as the last one before",)
+
+
+def test_gaps_divide_the_series_and_no_window_reaches_over_one():
+    days = [1, 2, 3, 4, 5, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23]
+    content = "day,x\n" + "".join(f"2020-01-{day:02d},{day}\n" for day in days)
+    made = of(content, time="day", gaps="divide", scaling="none")
+    inputs, targets = (getattr(made.generate(2, SIZES).splits["train"], role)[..., 0] for role in ("inputs", "targets"))
+    assert (np.diff(inputs, axis=1) == 1).all()
+    assert (targets - inputs == 1).all()
+    assert made.remarks() == ("a.csv: divided at 1 gaps of time",)
+
+
+def test_months_are_regular_though_they_differ_in_length():
+    content = "month,x\n" + "".join(f"{2000 + i // 12}-{i % 12 + 1:02d},{i}\n" for i in range(24))
+    made = of(content, time="month", shares=None, validation_from="2001-01", test_from="2001-07").generate(2, SIZES)
+    assert [len(split.inputs) for split in made.splits.values()] == [10, 4, 4]
+
+
+def test_groups_are_whole_in_a_split():
+    content = "who,x\n" + "".join(f"{who},{10 * j + i}\n" for j, who in enumerate("abcde") for i in range(6))
+    made = of(content, group="who", split_by="group", scaling="none").generate(2, SIZES)
+    groups = [{*(split.inputs // 10).ravel().tolist()} for split in made.splits.values()]
+    assert [len(some) for some in groups] == [3, 1, 1]
+    assert set.union(*groups) == {0, 1, 2, 3, 4}
+
+
+def test_parquet_and_npz_are_the_csv():
+    polars = pytest.importorskip("polars")
+    values = np.sin(np.arange(30.0))
+    polars.DataFrame({"x": values}).write_parquet("a.parquet")
+    np.savez("a.npz", x=values)
+    digests = {
+        of(column(values.tolist()), data_file=f"a.{kind}").generate(3, SIZES).digest
+        for kind in ("csv", "parquet", "npz")
     }
+    assert len(digests) == 1
 
 
-def test_only_the_training_years_scale_the_series():
-    series = SUNSPOTS.values()
-    dataset = SUNSPOTS.generate(1, SIZES)
-    train = dataset.splits["train"]
-    years = np.append(train.inputs[:, 0, 0], train.targets[-1, 0, 0]).astype(np.float64)
-    assert years.mean() == pytest.approx(0, abs=1e-6)
-    assert years.std() == pytest.approx(1, abs=1e-6)
-    first = dataset.splits["test"].inputs[0, 0, 0]
-    assert first == pytest.approx((series[247] - series[:185].mean()) / series[:185].std(), rel=1e-6)
+def test_times_of_every_kind():
+    assert parse_times(["1", "2.5"])[0].tolist() == [1, 2.5]
+    assert parse_times(["2020-01-01T00:00", "2020-01-01T00:01"])[0].tolist()[1] % 3600 == 60
+    assert parse_times(["2020-01-01", "soon"])[2] == 1
 
 
-def test_the_baseline_is_the_error_of_persistence_on_the_test_split():
-    series = SUNSPOTS.values()
-    changes = np.diff(series[247:])  # from 1947 on
-    dataset = SUNSPOTS.generate(1, SIZES)
-    assert dataset.baseline_loss == pytest.approx(np.mean(changes**2) / series[:185].var(), rel=1e-5)
-    windows = np.array([changes[start : start + 20] for start in range(42)])
-    longer = SUNSPOTS.generate(20, SIZES)
-    assert longer.baseline_loss == pytest.approx(np.mean(windows**2) / series[:185].var(), rel=1e-5)
-    assert longer.baseline_loss == persistence_loss(longer.splits["test"])
-    assert longer.baseline_name == "persistence"
-
-
-def test_the_mean_is_a_worse_answer_than_persistence():
-    test = SUNSPOTS.generate(20, SIZES).splits["test"]
-    assert persistence_loss(test) < np.var(test.targets.astype(np.float64))
-
-
-def test_the_task_says_what_the_arrays_are():
-    dataset = SUNSPOTS.generate(20, SIZES)
-    assert (dataset.input_kind, dataset.input_size) == ("real", 1)
-    assert (dataset.target_kind, dataset.target_at, dataset.output_size) == ("value", "every", 1)
-    assert dataset.num_timesteps == dataset.length == 20
-    for split in dataset.splits.values():
-        assert split.inputs.shape == split.targets.shape == (len(split.inputs), 20, 1)
-        assert split.inputs.dtype == split.targets.dtype == np.float32
-
-
-def test_the_same_again():
-    assert SUNSPOTS.generate(20, SIZES).digest == SUNSPOTS.generate(20, Sizes(9, 9, 9)).digest
-    other = dataclasses.replace(SUNSPOTS, validation_from=1886)
-    assert other.generate(20, SIZES).digest != SUNSPOTS.generate(20, SIZES).digest
-
-
-def test_what_is_loaded_is_what_was_generated(tmp_path, config_path):
-    folder = tmp_path / "data" / "sunspots"
-    prepare_dataset("sunspots", config_path("sunspots"), (), SIZES, folder)
-    made, loaded = SUNSPOTS.generate(20, SIZES), load_dataset(folder, 20)
-    assert (loaded.digest, loaded.baseline_loss) == (made.digest, made.baseline_loss)
-    for split in SPLITS:
-        np.testing.assert_array_equal(loaded.splits[split].targets, made.splits[split].targets)
-
-
-def test_the_source_names_the_version_and_the_file():
-    source = SUNSPOTS.source()
-    path = Path(statsmodels.__file__).parent / source["file"]
-    assert source["statsmodels_version"] == statsmodels.__version__
-    assert source["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": ()}, "inputs: expected at least one column, each once"),
+        ({"horizon": 0}, "horizon: expected an integer of at least 1, got 0"),
+        ({"gaps": "divide"}, "gaps: expected refuse, without a column `time`"),
+        ({"split_by": "group"}, "group: expected the column of groups, as split_by says"),
+        ({"validation_from": 3}, "test_from: expected a time with validation_from"),
+        ({"validation_from": 3, "test_from": 4}, "shares: expected null, as validation_from and test_from divide"),
+        ({"validation_from": 3, "test_from": 4, "shares": None}, "time: expected the column of times"),
+    ],
+)
+def test_fields_that_do_not_go_together(changes, message):
+    with pytest.raises(InvalidFieldError, match=message):
+        dataclasses.replace(of(column(range(9))), **changes)
 
 
 @pytest.mark.parametrize("length", [0, 62])
 def test_a_window_longer_than_a_split(length):
-    with pytest.raises(DatasetError, match=rf"'sunspots': length {length} is impossible; .*from 1 to 61"):
+    with pytest.raises(DatasetError, match=rf"'series': length {length} is impossible; .*from 1 to 61"):
         SUNSPOTS.generate(length, SIZES)
-
-
-@pytest.mark.parametrize(
-    ("field", "year", "message"),
-    [
-        ("validation_from", 1701, "validation_from: expected a year from 1702 to 2005, got 1701"),
-        ("validation_from", 2006, "validation_from: expected a year from 1702 to 2005, got 2006"),
-        ("test_from", 1886, "test_from: expected a year from 1887 to 2007, got 1886"),
-        ("test_from", 2008, "test_from: expected a year from 1887 to 2007, got 2008"),
-    ],
-)
-def test_a_split_without_a_year_to_predict(field, year, message):
-    with pytest.raises(InvalidFieldError, match=message):
-        dataclasses.replace(SUNSPOTS, **{field: year})
-
-
-def test_the_shortest_splits_have_one_window():
-    shortest = Sunspots(lengths=(), validation_from=2005, test_from=2007).generate(1, SIZES)
-    assert len(shortest.splits["validation"].inputs) == len(shortest.splits["test"].inputs) == 1
-    assert math.isfinite(shortest.baseline_loss)
-
-
-def test_without_statsmodels(monkeypatch):
-    monkeypatch.setitem(sys.modules, "statsmodels", None)
-    with pytest.raises(DatasetError, match="comes with statsmodels, which is not installed; pip install statsmodels"):
-        SUNSPOTS.generate(20, SIZES)
-
-
-def test_another_series_than_expected(monkeypatch, tmp_path):
-    path = tmp_path / "sunspots.csv"
-    path.write_text('"YEAR","SUNACTIVITY"\n1700,5\n1701,11\n')
-    monkeypatch.setattr(Sunspots, "path", lambda _: path)
-    with pytest.raises(DatasetError, match="expected the years 1700 to 2008, got 2 from 1700; install the version"):
-        SUNSPOTS.generate(20, SIZES)
-
-
-def test_the_drawing_is_the_numbers():
-    dataset = SUNSPOTS.generate(5, SIZES)
-    inputs, targets = SUNSPOTS.draw(dataset).split("\n\n")[0].splitlines()
-    assert inputs.split() == ["input", *(f"{x:.2f}" for x in dataset.splits["train"].inputs[0, :, 0])]
-    assert targets.split() == ["target", *(f"{x:.2f}" for x in dataset.splits["train"].targets[0, :, 0])]
