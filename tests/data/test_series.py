@@ -45,9 +45,11 @@ def test_sunspots_are_what_they_were_before_they_were_a_series_of_ones_own():
 
 def test_windows_written_out():
     assert cut_windows(np.arange(4.0)[:, None], 3)[..., 0].tolist() == [[0, 1, 2], [1, 2, 3]]
-    made = of(column(range(20)), scaling="none", horizon=2, stride=3).generate(2, SIZES)
-    assert made.splits["train"].inputs[..., 0].tolist() == [[0, 1], [3, 4], [6, 7]]
-    assert made.splits["train"].targets[..., 0].tolist() == [[2, 3], [5, 6], [8, 9]]
+    made = of(column(range(40)), scaling="none", horizon=2, stride=3).generate(4, SIZES)
+    train = made.splits["train"]
+    assert train.inputs[:3, :, 0].tolist() == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
+    assert train.targets[:3, :, 0].tolist() == [[2, 3, 4, 5], [5, 6, 7, 8], [8, 9, 10, 11]]
+    assert (len(train.inputs), train.targets.max()) == (7, 23)
 
 
 @pytest.mark.parametrize("length", [1, 20, 61])
@@ -83,8 +85,7 @@ def test_only_training_rows_scale():
 
 
 def test_missing_numbers_are_filled_from_the_past_and_counted():
-    values = [1, "", "NaN", 4, 5, 6, 7, 8, 9, 10]
-    made = of("t,x\n" + "".join(f"{t},{value}\n" for t, value in enumerate(values)), missing="fill", scaling="none")
+    made = of(column([1, "NA", "NaN", 4, 5, 6, 7, 8, 9, 10]), missing="fill", scaling="none")
     assert made.generate(1, SIZES).splits["train"].inputs.ravel().tolist() == [1, 1, 1, 4, 5]
     assert made.remarks() == ("a.csv: 2 missing of 10 numbers of 'x' are as the last one before",)
 
