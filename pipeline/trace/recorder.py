@@ -140,7 +140,7 @@ class Recorder:
         self._take()
         self.num_steps += 1
         if loss is not None:
-            value = torch.as_tensor(loss).detach().double().reshape(1)
+            value = torch.as_tensor(loss, dtype=torch.float64).detach().reshape(1)
             self._pending.append((self.num_steps, (("loss", ""),), value))
         if len(self._pending) >= PORTION:
             self._gather()
@@ -148,7 +148,7 @@ class Recorder:
 
     def log(self, metric: str, value: Tensor | float, split: str = "validation") -> None:
         """Keep a number at the present step: `loss` or `error` of a split (train, validation, test), or any other."""
-        number = float(torch.as_tensor(value).detach())
+        number = float(value.detach() if isinstance(value, Tensor) else value)
         self._losses.setdefault((metric, split), []).append((self.num_steps, number))
         self._frames["curves"].append(_curves([self.num_steps], [metric], [number], split=[split]))
 
