@@ -53,7 +53,7 @@ def draw_traces(table: pl.DataFrame) -> Figure:
     ends = reach(pl.concat(histories)["log10_norm"], MAX_DECADES)
     for row, (module, call) in enumerate(shown.rows()):
         mine = shown[row]
-        _draw_lines(axes[row, 0], newest.join(mine, on=_CALL), fits.join(mine, on=_CALL))
+        _draw_lines(axes[row, 0], newest.join(mine, on=_CALL), fits.join(mine, on=_CALL), beside=not is_history)
         is_one = calls.filter(module=module).height == 1
         axes[row, 0].set_title(module if is_one else f"{module}, call {call}")
         if is_history:
@@ -75,7 +75,7 @@ def _history(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(pl.col("state") == pl.col("state").min()).sort("backward", "timestep")  # c before h
 
 
-def _draw_lines(ax: Axes, rows: pl.DataFrame, fits: pl.DataFrame) -> None:
+def _draw_lines(ax: Axes, rows: pl.DataFrame, fits: pl.DataFrame, *, beside: bool) -> None:
     for layer, direction, state, slope in fits.select("layer", "direction", "state", "slope").iter_rows():
         line = rows.filter(layer=layer, direction=direction, state=state).sort("lag")
         colour, marker = LAYERS[layer % len(LAYERS)]
@@ -86,7 +86,7 @@ def _draw_lines(ax: Axes, rows: pl.DataFrame, fits: pl.DataFrame) -> None:
         every = max(1, len(known) // 12)
         ax.plot(known["lag"], known["log10_norm"], **look.line, marker=look.marker, markevery=every, label=label)
     decades(ax)
-    ax.legend(loc="best")
+    ax.legend(**({"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if beside else {"loc": "best"}))
     ax.set(xlabel="lag k (timesteps before the last one)", ylabel="gradient norm")
 
 
