@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -145,12 +146,13 @@ class Traced:
         Raises:
             TraceError: If there is no row; it says why.
         """
-        frames = list(self._frames())
-        if not frames:
+        pieces = list(self._columns())
+        if not pieces:
             why = "no backward pass has reached a traced call" if self._sequences else _listed(self.untraced)
             raise TraceError(f"no gradient was traced: {why}")
         columns = [name for name in COLUMNS if self.per_example or name != "example"]
-        return pl.concat(frames).select(columns).sort(columns[:-1])
+        joined = {name: list(chain.from_iterable(piece[name] for piece in pieces)) for name in columns}
+        return pl.DataFrame(joined, schema={name: COLUMNS[name] for name in columns}).sort(columns[:-1])
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Return a figure of the norms against lag, of the newest backward pass; of several, a heat map beside it.
@@ -199,8 +201,8 @@ class Traced:
         kept = logs_TB if self.per_example else torch.logsumexp(2 * math.log(10) * logs_TB, 1) / (2 * math.log(10))
         sequence.pieces.setdefault((number, place, state), []).append(_Piece(first, kept.cpu()))
 
-    def _frames(self) -> Iterator[pl.DataFrame]:
-        """Yield the rows of each state of each sequence and pass."""
+    def _columns(self) -> Iterator[dict[str, list[Any]]]:
+        """Yield the columns of each state of each sequence and pass."""
         calls: dict[tuple[int, str], int] = {}
         for sequence in self._sequences:
             for number in sorted({number for number, *_ in sequence.pieces}):
@@ -217,7 +219,7 @@ class Traced:
                         "state": state,
                     }
                     for piece in pieces:
-                        yield _frame(piece, sequence, num_reached, facts)
+                        yield _columns_of(piece, sequence, num_reached, facts)
 
 
 def trace(model: nn.Module, *, per_example: bool = False, float64: bool = False) -> Traced:
@@ -255,8 +257,8 @@ def trace(model: nn.Module, *, per_example: bool = False, float64: bool = False)
     return Traced(model, per_example=per_example, float64=float64)
 
 
-def _frame(piece: _Piece, sequence: _Sequence, num_reached: int, facts: Mapping[str, Any]) -> pl.DataFrame:
-    """Return the rows of a piece."""
+def _columns_of(piece: _Piece, sequence: _Sequence, num_reached: int, facts: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the columns of a piece."""
     logs_TE = piece.log10_norms.reshape(len(piece.log10_norms), -1)
     T, E = logs_TE.shape
     lag_TE = (num_reached - 1 - piece.first - torch.arange(T))[:, None].expand(T, E)
@@ -267,8 +269,8 @@ def _frame(piece: _Piece, sequence: _Sequence, num_reached: int, facts: Mapping[
     if of_example:
         columns["example"] = (torch.arange(E) if sequence.examples is None else sequence.examples.cpu()).expand(T, E)
     is_there = lag_TE < ends
-    frame = pl.DataFrame({name: values[is_there].numpy() for name, values in columns.items()})
-    return frame.with_columns(pl.lit(value, COLUMNS[name]).alias(name) for name, value in facts.items())
+    listed = {name: values[is_there].tolist() for name, values in columns.items()}
+    return listed | {name: [value] * len(listed["lag"]) for name, value in facts.items()}
 
 
 def _log10_norm(grad_TBH: Tensor) -> Tensor:
