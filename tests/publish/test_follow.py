@@ -213,7 +213,7 @@ def test_a_slow_server_that_fails_for_a_while_gets_every_row_once(
     project: tuple[Paths, Params], server: WandbServer
 ) -> None:
     paths, params = project
-    server.failures, server.delay_s = [500, 429], 0.02
+    server.failures, server.delay_s = [429], 0.02
     follower = follower_of(paths, params)
     sweep(paths, params, train_and(follower.look))
     follower.look()
@@ -250,8 +250,10 @@ def test_a_refused_key_ends_it(
     server.keys = {"another"}
     with pytest.raises(Killed):
         sweep(paths, params, train_and(_die_after(3)))
+    follower = follower_of(paths, params)
     with pytest.raises(PublishError, match="refuses the API key"):
-        follower_of(paths, params).look()
+        follower.look()
+    follower.close()
     assert not server.runs
 
 

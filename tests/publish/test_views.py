@@ -7,8 +7,9 @@ import pytest
 
 from pipeline.config import Paths
 from pipeline.errors import TableError
-from pipeline.publish.views import views_of
-from pipeline.results import read_table, write_table
+from pipeline.publish.media import Histogram, media_of
+from pipeline.publish.views import run_id_of, short, views_of
+from pipeline.results import SCHEMAS, read_table, write_table
 from tests.publish.conftest import SPEC, TRIAL_IDS, make_trial, settings_of, write_study
 from tests.quantities.conftest import geometric
 
@@ -44,3 +45,44 @@ def test_a_trial_that_ended_in_an_error_is_left_out(paths: Paths) -> None:
 def test_a_study_without_results_is_an_error(paths: Paths) -> None:
     with pytest.raises(TableError, match="trials.parquet: no such table"):
         next(views_of(paths, "cells"))
+
+
+def test_names_of_any_length_are_valid_in_wandb_and_apart() -> None:
+    wandb = pytest.importorskip("wandb")
+    studies = [f"{'long_' * 40}{end}" for end in "ab"]
+    ids = {run_id_of(study, "grid" * 30, TRIAL_IDS[0]) for study in studies}
+    assert len(ids) == 2
+    assert all(len(name) <= 64 and name.endswith(TRIAL_IDS[0]) for name in ids)
+    assert len({short(study) for study in studies}) == 2
+    for study in studies:
+        assert len(short(study, 64)) <= 64
+        wandb.Artifact(f"results-{short(study)}", "result")
+    assert short("cells") == "cells"
+
+
+def test_traced_steps_have_charts_maps_and_histograms() -> None:
+    tables = make_trial().tables
+    place = {"trial_id": TRIAL_IDS[0], "seed": 0, "step": 0, "part": "recurrent", "layer": 0, "direction": "forward"}
+    bins = [
+        place | {"gate": "f", "quantity": "density", "position": at, "value": it}
+        for at, it in ((0.25, 0.5), (0.75, 1.5))
+    ]
+    attention = {"trial_id": TRIAL_IDS[0], "step": 0, "example": 0, "aligned": False}
+    weights = [
+        attention | {"seed": seed, "output_position": 1, "source_position": at, "weight": 0.5}
+        for seed in (0, 1)
+        for at in (1, 2)
+    ]
+    tables |= {"gates": pl.DataFrame(bins, schema=SCHEMAS["gates"])}
+    tables |= {"attention": pl.DataFrame(weights, schema=SCHEMAS["attention"])}
+    media = media_of(tables, [0, 5, 10])
+    assert {step: list(shown) for step, shown in media.items()} == {
+        0: ["gradient_by_lag", "gradient_map", "attention_map", "gates/recurrent/0/forward/f"],
+        10: ["gradient_by_lag", "gradient_map"],
+    }
+    assert media[0]["gates/recurrent/0/forward/f"] == Histogram((0.25, 0.75), (0.0, 0.5, 1.0))
+    rows = media[10]["gradient_by_lag"].rows  # norms are 10^-t, and 0 at t = 1
+    assert rows.rows() == [(lag, float(lag), "recurrent/0/forward/h") for lag in range(9)]
+    for name in ("gradient_map", "attention_map"):
+        for _, draw in media[0][name].pictures:
+            assert draw().startswith(b"\x89PNG")
