@@ -16,7 +16,7 @@ import polars as pl
 
 from pipeline.core.training.rows import FACTS
 from pipeline.errors import TableError
-from pipeline.results.schema import SCHEMAS, TRIALS, check
+from pipeline.results.schema import SCHEMAS, TRIAL_TABLES, TRIALS, check
 
 
 class SpecColumn(NamedTuple):
@@ -61,6 +61,15 @@ def long_frame(table: str, columns: Mapping[str, Any], trial_id: str) -> pl.Data
     if table == "curves":
         frame = frame.with_columns(pl.when(pl.col(fact) != nothing).then(fact) for fact, nothing in FACTS.items())
     return check(table, frame, where)
+
+
+def long_frames(tables: Mapping[str, Mapping[str, Any]], trial_id: str) -> dict[str, pl.DataFrame]:
+    """Return `long_frame` of each of `TRIAL_TABLES` but `trials`; of what is not among `tables` an empty one.
+
+    Raises:
+        TableError: As `long_frame`.
+    """
+    return {table: long_frame(table, tables.get(table, {}), trial_id) for table in TRIAL_TABLES if table != "trials"}
 
 
 def trials_frame(

@@ -11,8 +11,7 @@ import polars as pl
 import torch
 
 from pipeline.core.training.rows import MemorySink
-from pipeline.results.frames import long_frame
-from pipeline.results.schema import TRIAL_TABLES
+from pipeline.results.frames import long_frames
 from pipeline.results.store import TrialStore
 
 
@@ -54,10 +53,7 @@ def read_running(store: TrialStore, trial_id: str) -> RunningTrial | None:
         content: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         sink = MemorySink()
         sink.restore(content["rows"])
-        written = sink.tables()
-        tables = {
-            table: long_frame(table, written.get(table, {}), trial_id) for table in TRIAL_TABLES if table != "trials"
-        }
+        tables = long_frames(sink.tables(), trial_id)
         return RunningTrial(trial_id, content["progress"]["state"]["step"], content["code"], tables)
     except Exception:  # torch raises many kinds for a damaged file
         return None

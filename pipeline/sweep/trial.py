@@ -23,8 +23,7 @@ from pipeline.core.training import ALONE, CheckpointError, MemorySink, Program, 
 from pipeline.core.training.pack import train_pack
 from pipeline.data import Dataset
 from pipeline.errors import DatasetError, SweepError
-from pipeline.results import TRIAL_TABLES
-from pipeline.results.frames import long_frame, trials_frame
+from pipeline.results.frames import long_frames, trials_frame
 from pipeline.results.store import CheckpointSlot, StoredTrial, TrialStore
 from pipeline.sweep.estimate import Pack
 from pipeline.sweep.plan import Setting
@@ -174,7 +173,7 @@ def stored_trial(setting: Setting, result: TrialResult, tables: dict[str, Any], 
         "platform": platform.platform(),
         "num_cpus": os.cpu_count(),
     }
-    frames = {table: long_frame(table, tables.get(table, {}), identity) for table in TRIAL_TABLES if table != "trials"}
+    frames = long_frames(tables, identity)
     frames["trials"] = trials_frame(
         result.rows, setting.spec, trial_id=identity, dataset_digest=digest, code_digest=code, facts=facts
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -168,6 +169,7 @@ class _Pack(Generic[Result]):
         self.members: list[_Member[Result]] = []
         self.back = threading.Semaphore(0)
         self.is_stopping = False
+        self._largest = sys.maxsize  # calls of one pass, once there was not the memory for more
         self._on_device: dict[Hashable, tuple[Split, Sequences]] = {}
 
     def on_device(self, split: Split, interface: Interface, device: torch.device) -> Sequences:
@@ -208,10 +210,14 @@ class _Pack(Generic[Result]):
             else:
                 group.append(member)
         for group in groups:
-            self._run(group)
+            self._pass(group)
 
-    def _run(self, group: Sequence[_Member[Result]]) -> None:
+    def _pass(self, group: Sequence[_Member[Result]]) -> None:
         """Make one pass of a group's calls; in halves where there is not the memory for it, alone where it fails."""
+        if len(group) > self._largest:
+            self._pass(group[: self._largest])
+            self._pass(group[self._largest :])
+            return
         calls, started = [_call_of(member) for member in group], time.perf_counter()
         try:
             answers = _together(calls)
@@ -219,21 +225,17 @@ class _Pack(Generic[Result]):
             if len(group) == 1:
                 group[0].refusal = error
                 return
-            memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-            if memory:
-                _warn_once(len(group))
-            middle = len(group) // 2 if memory else 1
-            self._run(group[:middle])
-            self._run(group[middle:])
+            middle = 1
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                self._largest = middle = len(group) // 2
+                _log.warning("%d trials together do not fit into memory; from now on at most %d", len(group), middle)
+            self._pass(group[:middle])
+            self._pass(group[middle:])
             return
         seconds = (time.perf_counter() - started) / sum(call.num_replicas for call in calls)
         for member, call, answer in zip(group, calls, answers, strict=True):
             member.answer, member.call = answer, None
             member.seconds += seconds * call.num_replicas
-
-
-def _warn_once(num_trials: int) -> None:
-    _log.warning("%d trials together do not fit into memory; passes are made of half as many", num_trials)
 
 
 def _call_of(member: _Member[Any]) -> _Call:
@@ -264,9 +266,8 @@ class _SharedReplicas(Replicas):
         targets: Tensor,
         options: RunOptions = NO_OPTIONS,
         *,
-        coverage_weight: float = 0.0,
-        trace: bool = False,
         shared: bool = False,
+        **said: Any,
     ) -> Pass:
         plain = dataclasses.replace(options, initial=())
 
@@ -275,14 +276,13 @@ class _SharedReplicas(Replicas):
             together.flat_RP, initial, *data = own
             inputs, targets = same if shared else data
             options = dataclasses.replace(plain, initial=initial)
-            said = {"coverage_weight": coverage_weight, "trace": trace, "shared": shared}
-            return Replicas.backpropagate(together, together.flat_RP, inputs, targets, options, **said)  # type: ignore[arg-type]
+            return Replicas.backpropagate(together, together.flat_RP, inputs, targets, options, shared=shared, **said)
 
         own, data = (flat_RP, list(options.initial)), (inputs, targets)
         if not (shared or self._has_trained):
             self._has_trained = True
             return run((*own, *data), ())  # in this thread, which counts the activations that the first update keeps
-        fixed = (repr(plain), coverage_weight, trace)
+        fixed = (repr(plain), *sorted(said.items()))
         found: Pass = self._ask(run, own if shared else (*own, *data), data if shared else (), *fixed)
         return found
 

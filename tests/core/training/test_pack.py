@@ -169,6 +169,7 @@ def test_what_does_not_fit_into_memory_together_is_done_in_halves(
         assert all(same(mine, its) for mine, its in zip(packed(specs, adding), expected, strict=True))
     assert max(most) == 2
     assert "4 trials together do not fit into memory" in caplog.text
+    assert len(caplog.records) == 1  # what does not fit is not tried again
 
 
 def test_an_interrupt_ends_every_trial_where_it_was_checkpointed(
