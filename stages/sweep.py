@@ -1,6 +1,6 @@
 """Train every setting of a study that the trial store lacks, then write results/<study>/.
 
-    python stages/sweep.py cells [--dry-run] [--executor auto|ray|inline]
+    python stages/sweep.py cells [--dry-run] [--wait] [--executor auto|ray|inline]
     python stages/sweep.py cells gates       # several studies as one list: no core waits for the end of each
     python stages/sweep.py --stale           # train only, what DVC would sweep next; `make repro` runs it before DVC
 
@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("studies", nargs="*", metavar="study", help="a name under configs/studies, of params.yaml")
     parser.add_argument("--stale", action="store_true", help="train what DVC would sweep, write no results")
     parser.add_argument("--dry-run", action="store_true", help="print every setting and what it would cost, train none")
+    parser.add_argument("--wait", action="store_true", help="take over from another driver when it ends or is dead")
     parser.add_argument("--executor", choices=("auto", "ray", "inline"), default="auto", help=EXECUTORS)
     try:
         check_tree(__file__)
@@ -59,9 +60,9 @@ def _sweep(asked: argparse.Namespace) -> None:
         print(f"sweep: trial_store is {store.url}: every node of the cluster must see that folder", file=sys.stderr)
     executor = sweep.executor_named(asked.executor, params)
     if asked.stale or len(studies) > 1:
-        sweep.train_together(paths, params, studies, executor)
+        sweep.train_together(paths, params, studies, executor, wait=asked.wait)
     for study in () if asked.stale else studies:
-        sweep.run_sweep(paths, params, study, executor)
+        sweep.run_sweep(paths, params, study, executor, wait=asked.wait)
         write_digest(paths.results_digest(study), digest_tables(paths.results(study)))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def name_of(item: pytest.Item) -> str:
     """Return the file of a test, from this folder on."""
     return item.path.relative_to(TESTS).as_posix()
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a trial store in a fresh bucket on an S3 server that runs in this process, on loopback."""
+    import boto3
+    from moto.server import ThreadedMotoServer  # here, since the core is tested without it
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket=name)
+    yield f"s3://{name}/trials?scheme=http&endpoint_override={host}:{port}&region=us-east-1"
+    server.stop()

@@ -51,10 +51,6 @@ class Paths:
                 return exps.parents[2] / self.root.relative_to(folder)
         return self.root
 
-    def lock(self, study: str) -> Path:
-        """Return the file that the sweep of `study` into this folder's results locks."""
-        return self.root / ".trials" / f"{_plain(study, 'study')}.lock"
-
     def dataset_config(self, name: str) -> Path:
         """Return the file that describes dataset `name`."""
         return self.root / "configs" / "datasets" / f"{_plain(name, 'dataset')}.yaml"

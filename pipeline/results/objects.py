@@ -7,12 +7,14 @@ visible only when its upload is complete.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from pipeline.config import write_whole
 from pipeline.errors import StoreError
@@ -47,6 +49,23 @@ class FolderObjects:
         """Make or replace an object; an older one survives a failure."""
         write_whole(self.folder / name, data, StoreError)
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Make an object and return whether it was not there before; of two that try, one succeeds."""
+        temporary = f".{name}.{uuid.uuid4().hex}.tmp"
+        self.write(temporary, data)
+        with _store_errors(f"{self.where}/{name}", "written"):
+            try:
+                os.link(self.folder / temporary, self.folder / name)
+            except FileExistsError:
+                return False
+            finally:
+                (self.folder / temporary).unlink(missing_ok=True)
+        return True
+
+    def below(self, folder: str) -> FolderObjects:
+        """Return the objects of a folder of this one."""
+        return FolderObjects(self.folder / folder)
+
     def rename(self, name: str, new_name: str) -> None:
         """Give an object another name, replacing what had it."""
         with _store_errors(f"{self.where}/{name}", "renamed"):
@@ -68,8 +87,8 @@ class FolderObjects:
 class FilesystemObjects:
     """Objects below a prefix of a `pyarrow.fs.FileSystem`, which must show only complete uploads (S3 does)."""
 
-    def __init__(self, filesystem: Any, prefix: str, where: str) -> None:
-        self.filesystem, self.prefix, self.where = filesystem, prefix.rstrip("/"), where
+    def __init__(self, filesystem: Any, prefix: str, where: str, url: str = "") -> None:
+        self.filesystem, self.prefix, self.where, self.url = filesystem, prefix.rstrip("/"), where, url
 
     def names(self) -> list[str]:
         """Return the name of every object, sorted."""
@@ -96,6 +115,35 @@ class FilesystemObjects:
             self.filesystem.open_output_stream(self._path(name)) as stream,
         ):
             stream.write(data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Make an object and return whether it was not there before; of two that try, one succeeds.
+
+        Arrow has no conditional write, so S3 is asked by boto3.
+
+        Raises:
+            StoreError: If it cannot be written, or the store is not S3.
+        """
+        if urlsplit(self.url).scheme != "s3":
+            raise StoreError(f"{self.where}: expected a folder or s3://, where one driver alone can take a lease")
+        bucket, _, key = self._path(name).partition("/")
+        try:
+            from botocore.exceptions import BotoCoreError, ClientError
+        except ImportError as error:
+            raise StoreError(f"{self.where}: the lease of a study on S3 needs boto3: pip install boto3") from error
+        try:
+            _s3_client(self.url).put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in {409, 412}:  # there, or being made by another
+                return False
+            raise StoreError(f"{self.where}/{name}: cannot be written: {error}") from None
+        except BotoCoreError as error:
+            raise StoreError(f"{self.where}/{name}: cannot be written: {error}") from None
+        return True
+
+    def below(self, folder: str) -> FilesystemObjects:
+        """Return the objects of a folder of this one."""
+        return FilesystemObjects(self.filesystem, f"{self.prefix}/{folder}", f"{self.where}/{folder}", self.url)
 
     def rename(self, name: str, new_name: str) -> None:
         """Give an object another name, replacing what had it."""
@@ -130,8 +178,34 @@ def open_objects(url: str) -> Objects:
     try:
         filesystem, prefix = FileSystem.from_uri(_in_single_requests(url))
     except (ArrowException, OSError, ValueError) as error:
-        raise StoreError(f"{url}: expected a folder or a URL such as s3://bucket/folder: {error}") from error
-    return FilesystemObjects(filesystem, prefix, url.split("?", maxsplit=1)[0])
+        shown = without_secrets(url)
+        what = str(error).replace(_in_single_requests(url), shown).replace(url, shown)
+        raise StoreError(f"{shown}: expected a folder or a URL such as s3://bucket/folder: {what}") from None
+    return FilesystemObjects(filesystem, prefix, without_secrets(url).split("?", maxsplit=1)[0], url)
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without the key and secret that `s3://key:secret@bucket` holds."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
+
+
+@functools.cache
+def _s3_client(url: str) -> Any:
+    """Return boto3's client for the server, the region and the keys that Arrow takes from a URL."""
+    import boto3
+    from botocore.config import Config
+
+    parts, options = urlsplit(url), dict(parse_qsl(urlsplit(url).query))
+    endpoint = options.get("endpoint_override")
+    return boto3.client(
+        "s3",
+        endpoint_url=f"{options.get('scheme', 'https')}://{endpoint}" if endpoint else None,
+        region_name=options.get("region"),
+        aws_access_key_id=unquote(parts.username) if parts.username else None,
+        aws_secret_access_key=unquote(parts.password) if parts.password else None,
+        config=Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 5}),
+    )
 
 
 def _in_single_requests(url: str) -> str:

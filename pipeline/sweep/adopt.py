@@ -24,9 +24,10 @@ from pipeline.results.frames import spec_columns
 from pipeline.results.schema import IDENTITY_COLUMNS
 from pipeline.results.store import StoredTrial, TrialStore
 from pipeline.sweep.executors import Executor
+from pipeline.sweep.lease import sweep_lease
 from pipeline.sweep.plan import Plan, Setting
 from pipeline.sweep.progress import duration_text, follow, title
-from pipeline.sweep.run import current_plan, job_of, loader_of, sweep_lock
+from pipeline.sweep.run import current_plan, job_of, loader_of
 from pipeline.sweep.trial import Train
 
 
@@ -78,9 +79,9 @@ def adopt(
         StoreError: If the trial store cannot be read or written.
     """
     shown, store = stream or sys.stdout, TrialStore.of(paths, params.trial_store)
-    with contextlib.ExitStack() as locks:
-        for study in studies:
-            locks.enter_context(sweep_lock(paths.lock(study), study))
+    with contextlib.ExitStack() as leases:
+        for study in sorted(set(studies)):
+            leases.enter_context(sweep_lease(store, study))
         settings = {s.trial_id: s for study in studies for s in current_plan(paths, params, study, store).trials}
         missing = {identity: setting for identity, setting in settings.items() if not setting.stored}
         candidates = find_candidates(store, list(missing.values()))

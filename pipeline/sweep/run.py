@@ -7,13 +7,9 @@ their checkpoints, and the tables come out the same to the bit.
 from __future__ import annotations
 
 import contextlib
-import datetime
-import fcntl
-import os
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
@@ -28,6 +24,7 @@ from pipeline.results.store import TrialStore
 from pipeline.sweep.consolidate import consolidate
 from pipeline.sweep.estimate import available_memory_bytes
 from pipeline.sweep.executors import Executor, LoadData, cluster_address
+from pipeline.sweep.lease import sweep_lease
 from pipeline.sweep.plan import Plan, plan_study
 from pipeline.sweep.progress import duration_text, follow, title
 from pipeline.sweep.trial import Job, Outcome, Train
@@ -41,6 +38,7 @@ def run_sweep(
     *,
     stream: TextIO | None = None,
     train: Train = run_trial,
+    wait: bool = False,
 ) -> None:
     """Train what is missing of a study and write results/<study>/.
 
@@ -51,10 +49,11 @@ def run_sweep(
         executor: Who trains: `executor_named`.
         stream: Where the progress is shown; None is standard output.
         train: The training function.
+        wait: Whether to wait for another driver of the study, and take over from it; else it is an error.
 
     Raises:
-        SweepError: If another sweep of the study runs, if settings are missing after an interrupt, or if settings
-            failed; the results of all others are written then.
+        SweepError: If another driver sweeps the study into this store, if settings are missing after an interrupt, or
+            if settings failed; the results of all others are written then.
         StoreError: If the trial store cannot be written.
         TableError: If the results folder cannot be written. This and the store are tried before any training.
     """
@@ -62,7 +61,7 @@ def run_sweep(
     store.probe_writable()
     probe_writable(paths.results(study))
     job = job_of(paths, params, store, train)
-    with sweep_lock(paths.lock(study), study):
+    with sweep_lease(store, study, wait=wait):
         plan = current_plan(paths, params, study, store)
         progress = follow(plan, stream or sys.stdout)
         with contextlib.closing(progress), contextlib.suppress(KeyboardInterrupt):  # Ray Tune returns normally after it
@@ -83,6 +82,7 @@ def train_together(
     *,
     stream: TextIO | None = None,
     train: Train = run_trial,
+    wait: bool = False,
 ) -> None:
     """Train what is missing of several studies as one list, longest first; their own sweeps then find it stored.
 
@@ -90,14 +90,14 @@ def train_together(
     its study, which says so. The arguments are those of `run_sweep`.
 
     Raises:
-        SweepError: If one of them is being swept already.
+        SweepError: If another driver sweeps one of them into this store, and is not waited for.
         StoreError: If the trial store cannot be written.
     """
     store = TrialStore.of(paths, params.trial_store)
     store.probe_writable()
-    with contextlib.ExitStack() as locks:
-        for study in studies:
-            locks.enter_context(sweep_lock(paths.lock(study), study))
+    with contextlib.ExitStack() as leases:
+        for study in sorted(set(studies)):  # in one order, lest two drivers wait for each other
+            leases.enter_context(sweep_lease(store, study, wait=wait))
         plans = [current_plan(paths, params, study, store) for study in studies]
         settings = tuple(setting for plan in plans for setting in plan.settings)
         if not any(plan.missing for plan in plans):
@@ -156,39 +156,6 @@ def describe_plan(plan: Plan) -> str:
     trials = f"{len(plan.settings)} settings, {len(plan.trials)} trials, {len(missing)} to train"
     lines.append(f"{trials}: {replica_steps} replica-steps, very roughly {duration_text(total_s)} on one core")
     return "\n".join(lines)
-
-
-@contextlib.contextmanager
-def sweep_lock(path: Path, study: str) -> Iterator[None]:
-    """Hold the lock file while the body runs; it is free again when this process ends, however it ends.
-
-    `kill -9` of `dvc repro` leaves its sweep running: the next `dvc repro` must not start a second one beside it.
-
-    Args:
-        path: The lock file; it stays, only the lock on it goes.
-        study: For the message.
-
-    Raises:
-        SweepError: If another process holds it, or the file cannot be made.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise SweepError(f"{path}: the lock of study {study!r} cannot be made: {error.strerror}") from error
-    with os.fdopen(descriptor, "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SweepError(
-                f"study {study!r} is being swept already by {file.read().strip() or 'another process'} (lock {path}); "
-                "wait for it or end it, then run again: finished trials are kept"
-            ) from None
-        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()} since {started}\n")
-        file.flush()
-        yield
 
 
 RECORDED = ("pipeline", "stages", "configs", "params.yaml", "constraints.txt")

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import logging
-import uuid
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -67,22 +65,6 @@ def test_a_folder_keeps_trials_and_checkpoints(tmp_path: Path) -> None:
     store = TrialStore(tmp_path / "deep" / "store")
     assert store.is_local
     use_it(store)
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A URL of a fresh bucket on an S3 server that runs in this process."""
-    moto = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    name = f"bucket-{uuid.uuid4().hex[:8]}"
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket=name)
-    yield f"s3://{name}/trials?scheme=http&endpoint_override={host}:{port}&region=us-east-1"
-    server.stop()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -19,7 +19,8 @@ from pipeline.results import read_table
 from pipeline.results.store import StoredTrial, TrialStore
 from pipeline.sweep import current_plan, describe_plan
 from pipeline.sweep.executors import SHORT_S, cluster_address, executor_named
-from pipeline.sweep.run import git_revision, run_sweep, sweep_lock
+from pipeline.sweep.lease import sweep_lease
+from pipeline.sweep.run import git_revision, run_sweep
 from pipeline.sweep.trial import Job, train_setting
 
 from .fakes import NUM_STEPS, STUDY, FakeResult, FakeTrain, grid, limit_time, sweep, write_yaml
@@ -217,8 +218,8 @@ def test_a_full_disk_is_the_trials_error_and_costs_no_training(
 
 
 def test_a_study_that_is_being_swept_is_refused(project: Project) -> None:
-    lock = project[0].default_store / "cells.lock"
-    with sweep_lock(lock, "cells"), pytest.raises(SweepError, match="'cells' is being swept already by pid"):
+    store = TrialStore(project[0].default_store)
+    with sweep_lease(store, "cells"), pytest.raises(SweepError, match="'cells' is being swept already by pid"):
         sweep(*project, FakeTrain())
 
 
