@@ -144,7 +144,8 @@ def build(cls: Any, value: object, where: str) -> Any:
 
 def _build_dataclass(cls: Any, value: object, where: str) -> Any:
     if isinstance(value, cls):
-        conform(value, f"{where}.")
+        if not isinstance(value, Checked):  # those were checked as they were made
+            conform(value, f"{where}.")
         return value
     fields = dataclasses.fields(cls)
     names = [field.name for field in fields]

@@ -11,7 +11,6 @@ empty need not be written.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -164,7 +163,7 @@ def expand(study: Study, scale: str, where: str) -> list[RawSetting]:
                 f"grids.{name}.variants.{label}": {} if label is None else grid.variants[label],
                 f"grids.{name}.axes": {axis: value for axis, value in point.items() if axis != VARIANT},
             }
-            spec = copy.deepcopy(dict(study.base))
+            spec = dict(study.base)
             for source, changed in changes.items():
                 for key, value in changed.items():
                     _assign(spec, key, value, f"{where}.{source}")
@@ -220,15 +219,18 @@ def _check_override(study: Study, override: ScaleOverride, where: str) -> None:
 def _require_values(axes: Mapping[str, tuple[Any, ...]], where: str) -> None:
     for axis, values in axes.items():
         require(len(values) > 0, f"{where}.{axis}", "at least one value", list(values))
-        distinct = [value for i, value in enumerate(values) if value not in values[:i]]
-        require(len(distinct) == len(values), f"{where}.{axis}", "each value once", list(values))
+        plain = [value for value in values if isinstance(value, str | float | int | None)]
+        others = [value for value in values if not isinstance(value, str | float | int | None)]
+        distinct = len({*plain}) == len(plain) and all(value not in others[:i] for i, value in enumerate(others))
+        require(distinct, f"{where}.{axis}", "each value once", list(values))
 
 
 def _assign(spec: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a dotted key; what holds it is copied on the way, since settings share all that they do not change."""
     *parents, last = key.split(".")
-    node: Any = spec
+    node = spec
     for parent in parents:
-        if not isinstance(node.setdefault(parent, {}), dict):
+        if not isinstance(held := node.get(parent, {}), Mapping):
             raise ConfigError(f"{where}: {key!r} runs through {parent!r}, which is not a mapping")
-        node = node[parent]
-    node[last] = copy.deepcopy(value)
+        node[parent] = node = dict(held)
+    node[last] = value

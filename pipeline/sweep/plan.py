@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, get_type_hints
 
 import polars as pl
 
@@ -134,27 +134,31 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
     manifests: dict[str, Manifest] = {}
     settings: list[Setting] = []
     names: dict[tuple[str, str], Setting] = {}
+    parts, costs = _Parts(), _Costs()
     for raw in expand(study, params.scale, where):
-        spec: TrialSpec = build(TrialSpec, {**raw.spec, "seeds": list(seeds)}, raw.where)
+        spec = parts.spec({**raw.spec, "seeds": seeds}, raw.where)
         manifest = _manifest(paths, params, spec.dataset.name, raw.where, manifests)
         variant = _variant(manifest, spec.dataset.length, f"{raw.where}.dataset.length")
         unseen = [
             _variant(manifest, length, f"{raw.where}.dataset.unseen_lengths") for length in spec.dataset.unseen_lengths
         ]
-        work = _check_fit(spec, variant, raw.where, memory_limit_bytes)
+        _check_fit(spec, variant, raw.where)
+        cost = costs.of(spec, variant)
+        _check_memory(spec, cost.memory_bytes, memory_limit_bytes, raw.where)
         digest = combined_digest([variant.digest, *(other.digest for other in unseen)])
+        code = code_digest(spec)
         setting = Setting(
             grid=raw.grid,
             position=len(settings),
             axes=raw.axes,
             label=label_of(raw),
             spec=spec,
-            trial_id=trial_id(spec, digest),
+            trial_id=trial_id(spec, digest, code),
             dataset_digest=digest,
-            code_digest=code_digest(spec),
+            code_digest=code,
             stored=False,
-            duration_s=duration_s(spec, work),
-            memory_bytes=memory_bytes(spec, work),
+            duration_s=cost.duration_s,
+            memory_bytes=cost.memory_bytes,
         )
         if (other := names.setdefault((raw.grid, setting.trial_id), setting)) is not setting:
             what = f"expected settings that differ, {other.label!r} and {setting.label!r} are one trial"
@@ -211,26 +215,77 @@ def _variant(manifest: Manifest, length: int | None, where: str) -> Variant:
         raise DatasetError(f"{where}: {error}; `dvc repro prepare@{manifest.name}`") from None
 
 
-def _check_fit(spec: TrialSpec, variant: Variant, where: str, memory_limit_bytes: int | None) -> Workload:
-    """Check a spec against its data and the machine, and return the sizes that its cost follows from.
+def _check_fit(spec: TrialSpec, variant: Variant, where: str) -> None:
+    """Check a spec against its data.
 
     Raises:
-        ConfigError: If the data cannot feed such a trial, or the machine not hold it.
+        ConfigError: If the data cannot feed such a trial.
     """
-    name, interface = spec.dataset.name, interface_of(variant)
     try:
-        check_fit(spec, variant.num_sequences, interface)
+        check_fit(spec, variant.num_sequences, interface_of(variant))
     except InvalidFieldError as error:
         raise ConfigError(
-            f"{where}.{error.field}: expected {error.expected} (dataset {name!r}); got {error.got!r}"
+            f"{where}.{error.field}: expected {error.expected} (dataset {spec.dataset.name!r}); got {error.got!r}"
         ) from None
-    num_timesteps = variant.num_timesteps + variant.num_written
-    work = Workload(num_timesteps, interface, variant.num_bytes, variant.num_written)
-    needed = memory_bytes(spec, work)
-    if memory_limit_bytes is not None and needed > memory_limit_bytes:
+
+
+def _check_memory(spec: TrialSpec, needed: int, limit: int | None, where: str) -> None:
+    """Check what a trial needs against what there is.
+
+    Raises:
+        ConfigError: If the machine cannot hold it.
+    """
+    if limit is not None and needed > limit:
         raise ConfigError(
-            f"{where}.model.hidden_size: expected a trial that fits into the {memory_limit_bytes / 2**30:.1f} GiB "
+            f"{where}.model.hidden_size: expected a trial that fits into the {limit / 2**30:.1f} GiB "
             f"of memory that are free; {len(spec.seeds)} replicas with {spec.model.hidden_size} hidden units "
             f"need about {needed / 2**30:.1f} GiB"
         )
-    return work
+
+
+class _Parts:
+    """Specs whose equal parts are one object: ten thousand settings have few models, and each is checked once."""
+
+    def __init__(self) -> None:
+        self._hints = get_type_hints(TrialSpec)
+        self._built: dict[tuple[str, str], Any] = {}
+
+    def spec(self, raw: Mapping[str, Any], where: str) -> TrialSpec:
+        """Return the checked spec of a setting.
+
+        Raises:
+            ConfigError: If it is none.
+        """
+        spec: TrialSpec = build(TrialSpec, {name: self._part(name, raw[name], where) for name in raw}, where)
+        return spec
+
+    def _part(self, name: str, raw: Any, where: str) -> Any:
+        if name not in self._hints or not isinstance(raw, Mapping):
+            return raw
+        key = (name, repr(raw))
+        if key not in self._built:
+            self._built[key] = build(self._hints[name], raw, f"{where}.{name}")
+        return self._built[key]
+
+
+class _Cost(NamedTuple):
+    memory_bytes: int
+    duration_s: float
+
+
+class _Costs:
+    """What settings cost, for settings of the same model, data and training once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], tuple[_Cost, Any]] = {}
+
+    def of(self, spec: TrialSpec, variant: Variant) -> _Cost:
+        """Return what a trial needs of memory and of time."""
+        parts = (spec.model, spec.training, spec.diagnostics, variant)
+        key = tuple(map(id, parts))
+        if key not in self._known:
+            num_timesteps = variant.num_timesteps + variant.num_written
+            work = Workload(num_timesteps, interface_of(variant), variant.num_bytes, variant.num_written)
+            cost = _Cost(memory_bytes(spec, work), duration_s(spec, work))
+            self._known[key] = cost, parts  # which are kept, so that no other object gets their ids
+        return self._known[key][0]

@@ -204,12 +204,17 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
         require(once, "training.truncation.update_every", expected, truncation.update_every)
 
 
-def trial_id(spec: TrialSpec, dataset_digest: str) -> str:
+def trial_id(spec: TrialSpec, dataset_digest: str, code: str | None = None) -> str:
     """Return 16 hexadecimal digits: the same for the same spec, data and code that the spec uses, on any machine.
+
+    Args:
+        spec: What is trained.
+        dataset_digest: Of the data.
+        code: `code_digest(spec)`, where it is known already.
 
     Raises:
         PipelineError: If a class of the spec has no source file.
     """
-    meaning = {"spec": dataclasses.asdict(spec), "dataset": dataset_digest, "code": code_digest(spec)}
+    meaning = {"spec": dataclasses.asdict(spec), "dataset": dataset_digest, "code": code or code_digest(spec)}
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
