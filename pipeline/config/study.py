@@ -226,7 +226,11 @@ def _require_values(axes: Mapping[str, tuple[Any, ...]], where: str) -> None:
 
 
 def _assign(spec: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Set a dotted key; what holds it is copied on the way, since settings share all that they do not change."""
+    """Set a dotted key; what holds it is copied on the way, since settings share all that they do not change.
+
+    Raises:
+        ConfigError: If the key runs through what is no mapping.
+    """
     *parents, last = key.split(".")
     node = spec
     for parent in parents:

@@ -6,6 +6,7 @@ A trial knows numpy and plain numbers only; polars, the trial's id and the facts
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,8 @@ def spec_columns(spec: Any) -> dict[str, SpecColumn]:
     The dtype is that of the declaration, so that a study in which every `embedding_size` is null still has an
     integer column. A part that is null as a whole, or a mapping without keys, has no columns.
     """
-    hints = get_type_hints(type(spec))
+    cls: Any = type(spec)
+    hints = _hints_of(cls)
     found: dict[str, SpecColumn] = {}
     for field in dataclasses.fields(spec):
         found |= _columns(field.name, hints[field.name], getattr(spec, field.name))
@@ -128,6 +130,11 @@ def _columns(name: str, hint: Any, value: Any) -> dict[str, SpecColumn]:
         return {inner: column for part in parts for inner, column in part.items()}
     dtypes = [dtype for option in _options(hint) if (dtype := _dtype(option)) is not None]
     return {name: SpecColumn(value, dtypes[0])} if dtypes else {}
+
+
+@functools.cache
+def _hints_of(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

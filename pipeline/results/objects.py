@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from pipeline.config import write_whole
@@ -21,6 +21,13 @@ from pipeline.errors import StoreError
 
 STALE_TEMPORARY_S = 86_400.0
 """A temporary file this old was left by a killed writer."""
+
+
+class Entry(NamedTuple):
+    """What a listing says of an object: its size, and when it was written by the clock of the store."""
+
+    size: int
+    modified_ns: int
 
 
 class FolderObjects:
@@ -36,6 +43,16 @@ class FolderObjects:
             if not self.folder.exists():
                 return []
             return sorted(entry.name for entry in os.scandir(self.folder) if not entry.name.startswith("."))
+
+    def listing(self) -> dict[str, Entry]:
+        """Return every object by name, sorted."""
+        found = {}
+        with _store_errors(self.where, "read"):
+            for name in self.names():
+                with contextlib.suppress(FileNotFoundError):  # removed since
+                    status = (self.folder / name).stat()
+                    found[name] = Entry(status.st_size, status.st_mtime_ns)
+        return found
 
     def read(self, name: str) -> bytes | None:
         """Return an object's bytes, or None where there is no such object."""
@@ -92,11 +109,16 @@ class FilesystemObjects:
 
     def names(self) -> list[str]:
         """Return the name of every object, sorted."""
+        return list(self.listing())
+
+    def listing(self) -> dict[str, Entry]:
+        """Return every object by name, sorted."""
         from pyarrow.fs import FileSelector
 
         with _store_errors(self.where, "read"):
             infos = self.filesystem.get_file_info(FileSelector(self.prefix, allow_not_found=True))
-        return sorted(info.base_name for info in infos if info.is_file)
+        files = sorted((info for info in infos if info.is_file), key=lambda info: info.base_name)
+        return {info.base_name: Entry(info.size, info.mtime_ns) for info in files}
 
     def read(self, name: str) -> bytes | None:
         """Return an object's bytes, or None where there is no such object."""

@@ -233,12 +233,15 @@ def check(table: str, frame: pl.DataFrame, where: str) -> pl.DataFrame:
         TableError: If a column is missing, undeclared or of another type.
     """
     declared: Mapping[str, pl.DataType] = SCHEMAS[table]
+    found = dict(frame.schema)
+    if found == declared and list(found) == list(declared):
+        return frame
     for column, dtype in declared.items():
-        if column not in frame.columns:
+        if column not in found:
             raise TableError(f"{where}: table {table!r} lacks column {column!r} ({dtype})")
-        if frame.schema[column] != dtype:
-            raise TableError(f"{where}: {table}.{column}: expected {dtype}, got {frame.schema[column]}")
-    extra = [column for column in frame.columns if column not in declared]
+        if found[column] != dtype:
+            raise TableError(f"{where}: {table}.{column}: expected {dtype}, got {found[column]}")
+    extra = [column for column in found if column not in declared]
     undeclared = [column for column in extra if table not in OPEN_TABLES or "." not in column]
     if undeclared:
         raise TableError(f"{where}: table {table!r} has undeclared column {undeclared[0]!r}")

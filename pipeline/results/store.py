@@ -2,9 +2,10 @@
 
 The id says what a trial means, so a trial that is there never needs training again, whichever study asks.
 
-    <trial_id>.zip            a finished trial: `trial.json` and one Parquet file per table
+    <trial_id>.zip            a finished trial: `trial.json` and one Parquet file per table with rows
     <trial_id>.zip.damaged    one that could not be read, quarantined
     <trial_id>.checkpoint     where an unfinished trial goes on from
+    .catalogue/, .leases/     summaries of finished trials; who sweeps which study
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import json
 import logging
 import uuid
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import polars as pl
 from pipeline.config import Paths
 from pipeline.errors import StoreError, TableError
 from pipeline.results import SCHEMAS, TRIAL_TABLES, check
+from pipeline.results.catalogue import Catalogue, Summary, summarise
 from pipeline.results.files import parquet_bytes
 from pipeline.results.objects import FolderObjects, Objects, open_objects
 
@@ -53,10 +54,20 @@ class StoredTrial:
     facts: dict[str, Any]
     tables: dict[str, pl.DataFrame]
 
-    def is_final(self, max_wall_time_s: float) -> bool:
-        """Return whether it would end the same under this time limit: not if it ran out of a shorter one."""
-        ran_out = (self.tables["trials"]["status"] == "timed_out").any()
-        return not ran_out or self.facts["max_wall_time_s"] >= max_wall_time_s
+    @property
+    def summary(self) -> Summary:
+        """The trial in a few words, as the catalogue has it."""
+        return summarise(self._head, self.tables["trials"])
+
+    @property
+    def _head(self) -> dict[str, Any]:
+        return {
+            "trial_id": self.trial_id,
+            "spec": self.spec,
+            "dataset_digest": self.dataset_digest,
+            "code_digest": self.code_digest,
+            "facts": self.facts,
+        }
 
     def to_bytes(self) -> bytes:
         """Return the trial as the bytes of one zip.
@@ -64,19 +75,13 @@ class StoredTrial:
         Raises:
             TableError: If a table is not what its schema declares.
         """
-        head = {
-            "trial_id": self.trial_id,
-            "spec": self.spec,
-            "dataset_digest": self.dataset_digest,
-            "code_digest": self.code_digest,
-            "facts": self.facts,
-        }
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr(zipfile.ZipInfo("trial.json", _EPOCH), json.dumps(head, indent=1, sort_keys=True))
+            archive.writestr(zipfile.ZipInfo("trial.json", _EPOCH), json.dumps(self._head, indent=1, sort_keys=True))
             for table in TRIAL_TABLES:
                 frame = check(table, self.tables[table], f"trial {self.trial_id}")
-                archive.writestr(zipfile.ZipInfo(f"{table}.parquet", _EPOCH), parquet_bytes(frame))
+                if table == "trials" or len(frame):
+                    archive.writestr(zipfile.ZipInfo(f"{table}.parquet", _EPOCH), parquet_bytes(frame))
         return buffer.getvalue()
 
     @classmethod
@@ -93,9 +98,7 @@ class StoredTrial:
                 tables = {
                     table: pl.read_parquet(archive.read(f"{table}.parquet"))
                     if table in written or table == "trials"
-                    else pl.DataFrame(
-                        schema=SCHEMAS[table]
-                    )  # of a measure that came after the trial, so not of its spec
+                    else pl.DataFrame(schema=SCHEMAS[table])  # without rows, or of a measure that came after the trial
                     for table in TRIAL_TABLES
                 }
             if head["trial_id"] != trial_id:
@@ -149,6 +152,7 @@ class TrialStore:
     def __init__(self, url: str | Path) -> None:
         self.url = str(url)
         self.objects = open_objects(self.url)
+        self.catalogue = Catalogue(self.objects)
 
     @classmethod
     def of(cls, paths: Paths, trial_store: str | None) -> TrialStore:
@@ -189,16 +193,16 @@ class TrialStore:
             _log.warning("%s; quarantined as %s.damaged, the trial counts as missing", error, name)
             return None
 
-    def heads(self) -> Iterator[dict[str, Any]]:
-        """Yield what every finished trial says of itself besides its tables; damaged objects are passed over."""
-        for identity in sorted(self.ids()):
-            try:
-                with zipfile.ZipFile(io.BytesIO(self.objects.read(f"{identity}.zip") or b"")) as archive:
-                    head: dict[str, Any] = json.loads(archive.read("trial.json"))
-            except (zipfile.BadZipFile, KeyError, ValueError, OSError):
-                continue
-            if "code_digest" in head:  # trials of before say nothing of their code
-                yield head
+    def summaries(self) -> dict[str, Summary]:
+        """Return every finished trial in a few words, by id; those that are damaged are quarantined.
+
+        Raises:
+            StoreError: If the store cannot be read.
+        """
+        summaries, unreadable = self.catalogue.read()
+        for trial_id in unreadable:
+            self.get(trial_id)
+        return summaries
 
     def put(self, stored: StoredTrial) -> None:
         """Keep a finished trial; nobody ever sees a part of it.

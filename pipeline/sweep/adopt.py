@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 import polars as pl
@@ -120,13 +120,13 @@ def find_candidates(store: TrialStore, wanted: Sequence[Setting]) -> list[Candid
 
     A trial that ran out of time is none: where it stopped says nothing about the code.
     """
-    settings = {_meaning(asdict(setting.spec), setting.dataset_digest): setting for setting in wanted}
-    older: dict[str, list[StoredTrial]] = {}
-    for head in store.heads():
-        meaning = _meaning(head["spec"], head["dataset_digest"])
-        known = meaning in settings and head["trial_id"] != settings[meaning].trial_id
-        trial = store.get(head["trial_id"], quarantines=False) if known else None
-        if trial is not None and not (trial.tables["trials"]["status"] == "timed_out").any():
+    settings = {(json.dumps(asdict(s.spec), sort_keys=True), s.dataset_digest): s for s in wanted}
+    older: dict[tuple[str, str], list[StoredTrial]] = {}
+    for identity, summary in sorted(store.summaries().items()):
+        meaning = (summary.spec, summary.dataset_digest)
+        known = meaning in settings and identity != settings[meaning].trial_id and "timed_out" not in summary.statuses
+        trial = store.get(identity, quarantines=False) if known else None
+        if trial is not None:
             older.setdefault(meaning, []).append(trial)
     found = [
         Candidate(settings[meaning], trials[0])
@@ -220,10 +220,6 @@ def _check(
                 f"{title(setting)}: trial {candidate.older.trial_id} of older code and {setting.trial_id} of today's "
                 f"differ, {difference}; nothing was adopted, `dvc repro` trains what is missing"
             )
-
-
-def _meaning(spec: dict[str, Any], dataset_digest: str) -> str:
-    return json.dumps([spec, dataset_digest], sort_keys=True)
 
 
 def _bits(series: pl.Series) -> pl.Series:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import statistics
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from pipeline.config.study import VARIANT
-from pipeline.errors import StoreError
-from pipeline.results import SCHEMAS, TRIAL_TABLES, write_table
-from pipeline.results.frames import failed_trials_frame, spec_columns
+from pipeline.errors import StoreError, TableError
+from pipeline.results import SCHEMAS, TRIAL_TABLES, check, write_table
+from pipeline.results.frames import SpecColumn, failed_trials_frame, spec_columns
 from pipeline.results.store import TrialStore
 from pipeline.sweep.plan import Plan, Setting
+
+ROWS_AT_ONCE = 2**18
+"""Of a table: so many are gathered before they are written, as one row group."""
 
 
 def consolidate(
@@ -33,32 +40,113 @@ def consolidate(
     Raises:
         StoreError: If a trial of the plan is not in the store.
     """
-    parts: dict[str, list[pl.DataFrame]] = {table: [pl.DataFrame(schema=SCHEMAS[table])] for table in TRIAL_TABLES}
-    parts["trials"] = []
-    for setting in plan.trials:
-        if setting.trial_id in errors:
-            failed = failed_trials_frame(
-                setting.spec,
-                trial_id=setting.trial_id,
-                dataset_digest=setting.dataset_digest,
-                code_digest=setting.code_digest,
-                message=errors[setting.trial_id],
-                git_revision=git_revision,
-            )
-            parts["trials"].append(failed)
-            continue
-        stored = store.get(setting.trial_id)
-        if stored is None:
-            raise StoreError(f"{store.objects.where}: trial {setting.trial_id} ({setting.label}) is gone; run again")
-        for table in TRIAL_TABLES:
-            parts[table].append(_in_order(stored.tables[table], table))
-    tables = {table: pl.concat(frames, how="diagonal").rechunk() for table, frames in parts.items()}
-    tables["settings"] = settings_frame(plan, selected_positions(plan, tables["trials"]))
-    for table, frame in tables.items():
-        write_table(table, frame, folder)
+    scores: dict[str, float] = {}
+    listed, summaries = store.catalogue.listed(), []
+    metric = None if plan.select is None else plan.select.metric
+    with contextlib.ExitStack() as stack:
+        columns = {"trials": _columns(SCHEMAS["trials"], [spec_columns(setting.spec) for setting in plan.trials])}
+        tables = {name: stack.enter_context(_Table(name, folder, columns.get(name))) for name in TRIAL_TABLES}
+        for setting in plan.trials:
+            if setting.trial_id in errors:
+                failed = failed_trials_frame(
+                    setting.spec,
+                    trial_id=setting.trial_id,
+                    dataset_digest=setting.dataset_digest,
+                    code_digest=setting.code_digest,
+                    message=errors[setting.trial_id],
+                    git_revision=git_revision,
+                )
+                rows = {"trials": failed}
+            else:
+                stored = store.get(setting.trial_id)
+                if stored is None:
+                    where = f"{store.objects.where}: trial {setting.trial_id} ({setting.label})"
+                    raise StoreError(f"{where} is gone; run again")
+                rows = stored.tables
+                if not setting.stored:  # by the plan; the others are in the catalogue
+                    summaries.append(stored.summary)
+            for name, frame in rows.items():
+                if len(frame):
+                    tables[name].add(_in_order(frame, name))
+            if metric is not None:
+                scores |= median_scores(rows["trials"], metric)
+        for table in tables.values():
+            table.close()
+    write_table("settings", settings_frame(plan, selected_positions(plan, scores)), folder)
+    store.catalogue.keep([summary for summary in summaries if summary.trial_id in listed], listed)
     for path in folder.glob("*.parquet"):
-        if path.stem not in tables:
+        if path.stem not in SCHEMAS:
             path.unlink()
+
+
+class _Table:
+    """A table that is written part by part, so that no more than some parts are in memory; nobody sees half a file.
+
+    Args:
+        name: A key of `SCHEMAS`.
+        folder: Where `<name>.parquet` is to lie.
+        schema: With the further columns of an open table; a part without one of them has nulls there.
+
+    Raises:
+        TableError: If the folder cannot be written.
+    """
+
+    def __init__(self, name: str, folder: Path, schema: Mapping[str, pl.DataType] | None) -> None:
+        self._name, self._path, self._schema = name, folder / f"{name}.parquet", schema or SCHEMAS[name]
+        self._waiting: list[pl.DataFrame] = []
+        self._num_waiting = 0
+        self._temporary = folder / f".{name}.parquet.{uuid.uuid4().hex}.tmp"
+        with self._errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            arrow = pl.DataFrame(schema=self._schema).to_arrow().schema
+            self._writer = pq.ParquetWriter(self._temporary, arrow, compression="zstd", write_statistics=False)
+
+    def __enter__(self) -> _Table:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(OSError):
+            self._writer.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Write rows after those before; the same parts make the same file.
+
+        Raises:
+            TableError: If they are not what the schema declares, or cannot be written.
+        """
+        frame = check(self._name, frame, str(self._path))
+        lacking = [pl.lit(None, dtype).alias(name) for name, dtype in self._schema.items() if name not in frame.columns]
+        self._waiting.append(frame.with_columns(lacking).select(*self._schema))
+        self._num_waiting += len(frame)
+        if self._num_waiting >= ROWS_AT_ONCE:
+            self._flush()
+
+    def close(self) -> None:
+        """Move the finished file into its place.
+
+        Raises:
+            TableError: If it cannot be written.
+        """
+        self._flush()
+        with self._errors():
+            self._writer.close()
+            with self._temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            self._temporary.replace(self._path)
+
+    def _flush(self) -> None:
+        with self._errors():
+            if self._num_waiting:
+                self._writer.write_table(pl.concat(self._waiting).to_arrow())
+        self._waiting, self._num_waiting = [], 0
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TableError(f"{self._path}: cannot be written: {error.strerror or error}") from error
 
 
 def settings_frame(plan: Plan, selected: frozenset[int]) -> pl.DataFrame:
@@ -66,9 +154,14 @@ def settings_frame(plan: Plan, selected: frozenset[int]) -> pl.DataFrame:
 
     What a variant changes is no axis: it is among the spec's columns of `trials`.
     """
-    frames = []
+    rows, axes = [], []
     for setting in plan.settings:
-        row: dict[str, Any] = {
+        found = {
+            name: column
+            for name, column in spec_columns(setting.spec).items()
+            if any(f"{name}.".startswith(f"{axis}.") for axis in setting.axes)
+        }
+        row = {
             "study": plan.study,
             "grid": setting.grid,
             "position": setting.position,
@@ -77,18 +170,26 @@ def settings_frame(plan: Plan, selected: frozenset[int]) -> pl.DataFrame:
             "variant": setting.axes.get(VARIANT),
             "selected": setting.position in selected,
         }
-        axes = {
-            name: column
-            for name, column in spec_columns(setting.spec).items()
-            if any(f"{name}.".startswith(f"{axis}.") for axis in setting.axes)
-        }
-        row |= {name: column.value for name, column in axes.items()}
-        frames.append(pl.DataFrame([row], schema=SCHEMAS["settings"] | {n: c.dtype for n, c in axes.items()}))
-    return pl.concat(frames, how="diagonal").rechunk()
+        rows.append(row | {name: column.value for name, column in found.items()})
+        axes.append(found)
+    return pl.DataFrame(rows, schema=_columns(SCHEMAS["settings"], axes))
 
 
-def selected_positions(plan: Plan, trials: pl.DataFrame) -> frozenset[int]:
+def _columns(declared: Mapping[str, pl.DataType], found: Iterable[Mapping[str, SpecColumn]]) -> dict[str, pl.DataType]:
+    """Return the declared columns and after them those of specs, in the order in which they first occur."""
+    schema = dict(declared)
+    for columns in found:
+        for name, column in columns.items():
+            schema.setdefault(name, column.dtype)
+    return schema
+
+
+def selected_positions(plan: Plan, medians: Mapping[str, float]) -> frozenset[int]:
     """Return the positions of the settings that a study's selection chooses; all of them where it has none.
+
+    Args:
+        plan: Of the study.
+        medians: By trial, of what it selects by: `median_scores`.
 
     An arm is what agrees on every axis but those selected over, whose fields in an axis of whole objects do not count
     either. Its lowest median over seeds wins, where a seed that did not end `ok`, or has no number, counts as infinite;
@@ -96,7 +197,6 @@ def selected_positions(plan: Plan, trials: pl.DataFrame) -> frozenset[int]:
     """
     if plan.select is None:
         return frozenset(setting.position for setting in plan.settings)
-    medians = median_scores(trials, plan.select.metric)
     best: dict[tuple[str, str], Setting] = {}
     for setting in plan.settings:
         key = (setting.grid, repr(_without(setting.axes, plan.select.over)))

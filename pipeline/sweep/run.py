@@ -136,11 +136,8 @@ def current_plan(paths: Paths, params: Params, study: str, store: TrialStore) ->
     """
     trains_here = cluster_address() is None and not params.resources.gpus_per_trial
     plan = plan_study(paths, params, study, available_memory_bytes() if trains_here else None)
-    ids = store.ids() & {setting.trial_id for setting in plan.trials}
-    stored = {identity: store.get(identity) for identity in ids}
-    limit_s = plan.max_wall_time_s
-    final = {identity for identity, trial in stored.items() if trial is not None and trial.is_final(limit_s)}
-    return plan.with_stored(final)
+    trials = store.summaries().items()
+    return plan.with_stored({identity for identity, trial in trials if trial.is_final(plan.max_wall_time_s)})
 
 
 def describe_plan(plan: Plan) -> str:

@@ -74,7 +74,7 @@ def train_packed(job: Job, pack: Pack, dataset: Dataset, ended: Callable[[Settin
     store, missing = TrialStore(job.store_url), []
     for setting in pack:
         stored = store.get(setting.trial_id)
-        if stored is None or not stored.is_final(job.max_wall_time_s):
+        if stored is None or not stored.summary.is_final(job.max_wall_time_s):
             missing.append(setting)
         else:
             ended(setting, outcome_of(stored))

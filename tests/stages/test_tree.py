@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -54,7 +55,8 @@ def test_a_queued_experiment_trains_with_its_own_code_and_keeps_its_trials(works
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "edited meanwhile" not in ran.stdout + ran.stderr
-    specs = [build(TrialSpec, head["spec"], "stored") for head in TrialStore(workspace / ".trials").heads()]
+    stored = TrialStore(workspace / ".trials").summaries()
+    specs = [build(TrialSpec, json.loads(trial.spec), "stored") for trial in stored.values()]
     assert len(specs) == 4
     digests = {Code(queued / "pipeline").digest(spec) for spec in specs}
     assert digests.isdisjoint(Code(workspace / "pipeline").digest(spec) for spec in specs)

@@ -120,7 +120,7 @@ def test_fields_of_whole_objects_are_selected_over_too(tmp_path: Path) -> None:
     grids = {"rates": grid(optimiser__learning_rate=[0.3, 0.4])["cells"], "objects": grid(optimiser=objects)["cells"]}
     plan = plan_study(*write_project(tmp_path, grids=grids), "cells")
     rows = [(setting.trial_id, "ok", 1.0 - setting.position) for setting in plan.settings]
-    assert selected_positions(plan, scores(*rows)) == {1, 3, 4}
+    assert selected_positions(plan, median_scores(scores(*rows), "best_validation_loss")) == {1, 3, 4}
 
 
 def test_a_failed_setting_has_rows_that_say_so(project: tuple[Paths, Params], tmp_path: Path) -> None:
@@ -165,11 +165,11 @@ def test_each_arm_selects_its_lowest_median(
     plan = plan_study(*project, "cells")
     rows = [(setting.trial_id, "ok", loss) for setting, loss in zip(plan.settings, losses, strict=True)]
     assert plan.select == Selection(("optimiser.learning_rate",), "best_validation_loss")
-    assert selected_positions(plan, scores(*rows)) == selected
+    assert selected_positions(plan, median_scores(scores(*rows), "best_validation_loss")) == selected
 
 
 def test_grids_select_apart(tmp_path: Path) -> None:
     axes = grid(optimiser__learning_rate=[0.1, 0.2])["cells"]
     plan = plan_study(*write_project(tmp_path, grids={"a": axes, "b": axes}), "cells")
     rows = [(setting.trial_id, "ok", 1.0 - setting.position) for setting in plan.trials]
-    assert selected_positions(plan, scores(*rows)) == {1, 3}
+    assert selected_positions(plan, median_scores(scores(*rows), "best_validation_loss")) == {1, 3}

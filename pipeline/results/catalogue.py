@@ -1,0 +1,218 @@
+"""What every finished trial says of itself in a few words, so that a plan need not read ten thousand trials.
+
+    .catalogue/<digest>.parquet     a row a trial: its summary, and size and time of the object that it was taken from
+
+A row counts while the store's listing has the trial with that size and that time. Whatever no row counts for is read
+from the trial itself and written as one more file, so a catalogue that is lost, damaged or old costs time and nothing
+else. Files are added and never changed; many small ones become one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from pipeline.errors import StoreError
+from pipeline.results.objects import Entry, Objects
+
+_log = logging.getLogger(__name__)
+
+FOLDER = ".catalogue"
+MOST_FILES = 16
+"""More are made into one."""
+
+NUM_READERS = 16
+"""Trials that are read at a time: a store behind a network answers each after a while."""
+
+_READ = ["status", "wall_time_s", "adopted_from"]
+"""Columns of a trial's table `trials` that its summary is made of."""
+
+_SCHEMA: dict[str, Any] = {
+    "trial_id": pl.String(),
+    "size": pl.Int64(),
+    "modified_ns": pl.Int64(),
+    "statuses": pl.List(pl.String()),
+    "wall_time_s": pl.Float64(),
+    "dataset_digest": pl.String(),
+    "code_digest": pl.String(),
+    "adopted_from": pl.String(),
+    "spec": pl.String(),
+    "facts": pl.String(),
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A finished trial in a few words.
+
+    Attributes:
+        trial_id: Under which the store has it.
+        statuses: How its replicas ended, by seed.
+        wall_time_s: How long it took.
+        dataset_digest: Of the data that it was trained on.
+        code_digest: Of the code under whose identity it stands.
+        adopted_from: Of the code that ran, if that is another.
+        spec: What was asked, as JSON.
+        facts: Where and how it ran: see `StoredTrial`.
+    """
+
+    trial_id: str
+    statuses: tuple[str, ...]
+    wall_time_s: float | None
+    dataset_digest: str
+    code_digest: str
+    adopted_from: str | None
+    spec: str
+    facts: Mapping[str, Any]
+
+    def is_final(self, max_wall_time_s: float) -> bool:
+        """Return whether it would end the same under this time limit: not if it ran out of a shorter one."""
+        return "timed_out" not in self.statuses or self.facts["max_wall_time_s"] >= max_wall_time_s
+
+
+def summarise(head: Mapping[str, Any], trials: pl.DataFrame) -> Summary:
+    """Return the summary of a trial.
+
+    Args:
+        head: Its `trial.json`.
+        trials: Its table `trials`.
+
+    Raises:
+        KeyError: If the head lacks what a summary has.
+        pl.exceptions.PolarsError: If the table does.
+    """
+    return Summary(
+        trial_id=head["trial_id"],
+        statuses=tuple(trials["status"]),
+        wall_time_s=trials["wall_time_s"].max(),  # type: ignore[arg-type]
+        dataset_digest=head["dataset_digest"],
+        code_digest=head["code_digest"],
+        adopted_from=next(iter(trials["adopted_from"]), None),
+        spec=json.dumps(head["spec"], sort_keys=True),
+        facts=head["facts"],
+    )
+
+
+class Catalogue:
+    """The summaries of a store's finished trials.
+
+    Args:
+        objects: Of the store.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._trials, self._files = objects, objects.below(FOLDER)
+
+    def read(self) -> tuple[dict[str, Summary], list[str]]:
+        """Return every finished trial's summary by id, and the ids of trials that cannot be read.
+
+        What was not known before is kept.
+
+        Raises:
+            StoreError: If the store cannot be read. Where it cannot be written, the catalogue stays as it is.
+        """
+        listed = self.listed()
+        files = self._files.names()
+        frames = [frame for name in files if (frame := self._read_file(name)) is not None]
+        known = pl.concat([pl.DataFrame(schema=_SCHEMA), *frames]).unique("trial_id", keep="last", maintain_order=True)
+        place = {name: _SCHEMA[name] for name in ("trial_id", *Entry._fields)}
+        there = pl.DataFrame([(name, *entry) for name, entry in listed.items()], schema=place, orient="row")
+        current = known.join(there, on=list(place), how="semi")
+        unknown = sorted(listed.keys() - set(current["trial_id"]))
+        found = _frame(self._summaries(unknown), listed)
+        if len(found):
+            self._add(pl.concat([current, found]) if len(files) >= MOST_FILES else found, files)
+        summaries = {summary.trial_id: summary for summary in _summaries(pl.concat([current, found]))}
+        return summaries, [identity for identity in unknown if identity not in summaries]
+
+    def listed(self) -> dict[str, Entry]:
+        """Return what the store's listing says of every finished trial, by id."""
+        objects = self._trials.listing().items()
+        return {name.removesuffix(".zip"): entry for name, entry in objects if name.endswith(".zip")}
+
+    def keep(self, summaries: Iterable[Summary], listed: Mapping[str, Entry]) -> None:
+        """Add the summaries of trials that were read whole.
+
+        Args:
+            summaries: Of trials.
+            listed: By trial, what the store's listing said before it was read.
+        """
+        if len(rows := _frame(summaries, listed)):
+            self._add(rows, [])
+
+    def _add(self, rows: pl.DataFrame, replaced: list[str]) -> None:
+        buffer = io.BytesIO()
+        rows.write_parquet(buffer, compression="zstd", statistics=False)
+        name = f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:16]}.parquet"
+        try:
+            self._files.write(name, buffer.getvalue())
+            for old in replaced if len(replaced) >= MOST_FILES else ():
+                if old != name:
+                    self._files.delete(old)
+        except StoreError as error:
+            _log.debug("the catalogue stays as it is: %s", error)  # a store that may only be read
+
+    def _read_file(self, name: str) -> pl.DataFrame | None:
+        data = self._files.read(name)
+        if data is None:  # made into one with others since
+            return None
+        try:
+            frame = pl.read_parquet(io.BytesIO(data))
+            if frame.schema == pl.Schema(_SCHEMA):
+                return frame
+            what = "has other columns"
+        except (pl.exceptions.PolarsError, OSError) as error:
+            what = str(error)
+        _log.warning("%s/%s: not a file of the catalogue: %s; it is made again", self._files.where, name, what)
+        with contextlib.suppress(StoreError):
+            self._files.delete(name)
+        return None
+
+    def _summaries(self, trial_ids: list[str]) -> Iterator[Summary]:
+        with ThreadPoolExecutor(NUM_READERS) as readers:
+            yield from (found for found in readers.map(self._summary, trial_ids) if found is not None)
+
+    def _summary(self, trial_id: str) -> Summary | None:
+        """Return what a trial says of itself; None of one that is damaged, or of before trials said of what code."""
+        try:
+            with zipfile.ZipFile(io.BytesIO(self._trials.read(f"{trial_id}.zip") or b"")) as archive:
+                if archive.testzip() is not None:
+                    return None
+                head = json.loads(archive.read("trial.json"))
+                trials = pl.read_parquet(archive.read("trials.parquet"), columns=_READ)
+            return summarise(head, trials) if head["trial_id"] == trial_id else None
+        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError, EOFError, pl.exceptions.PolarsError):
+            return None
+
+
+def _frame(summaries: Iterable[Summary], listed: Mapping[str, Entry]) -> pl.DataFrame:
+    rows = [
+        {
+            "trial_id": summary.trial_id,
+            **listed[summary.trial_id]._asdict(),
+            "statuses": list(summary.statuses),
+            "wall_time_s": summary.wall_time_s,
+            "dataset_digest": summary.dataset_digest,
+            "code_digest": summary.code_digest,
+            "adopted_from": summary.adopted_from,
+            "spec": summary.spec,
+            "facts": json.dumps(summary.facts, sort_keys=True),
+        }
+        for summary in summaries
+    ]
+    return pl.DataFrame(rows, schema=_SCHEMA)
+
+
+def _summaries(frame: pl.DataFrame) -> Iterator[Summary]:
+    for row in frame.drop("size", "modified_ns").iter_rows(named=True):
+        yield Summary(**row | {"statuses": tuple(row["statuses"]), "facts": json.loads(row["facts"])})
