@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, PipelineError, unknown_name
+
+if TYPE_CHECKING:
+    from pipeline.results.store import TrialStore
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,6 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
     adopt.add_argument("--executor", choices=("auto", "ray", "inline"), default="auto", help="as of stages/sweep.py")
     again = add("rerun", "train a trial of the result tables again, and compare its rows to the bit", _rerun)
     again.add_argument("trial", help="its id, as the report and the tables have it")
+    status = add("status", "say how far the studies are that are swept into a trial store", _status)
+    status.add_argument("studies", nargs="*", metavar="study", help="default: all that the store has been told of")
+    store_help = "a folder or URL (default: that of params.yaml); then no project is needed"
+    status.add_argument("--store", metavar="URL", help=store_help)
+    status.add_argument("--watch", action="store_true", help="again every few seconds, until nobody sweeps them")
+    status.add_argument("--json", action="store_true", help="one line of JSON for each study")
     chosen = parser.parse_args(arguments)
     try:
         return int(chosen.run(chosen))
@@ -84,6 +94,24 @@ def _rerun(chosen: argparse.Namespace) -> int:
 
     paths = Paths.at()
     return 0 if sweep.rerun(paths, load_params(paths), chosen.trial) else 1
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    from pipeline.sweep import status
+
+    status.show(_store(chosen.store), chosen.studies, watches=chosen.watch, as_json=chosen.json)
+    return 0
+
+
+def _store(url: str | None) -> TrialStore:
+    """Return the trial store of a URL, or else that of the project in the current folder."""
+    from pipeline.config import Paths, load_params
+    from pipeline.results.store import TrialStore
+
+    if url is not None:
+        return TrialStore(url)
+    paths = Paths.at()
+    return TrialStore.of(paths, load_params(paths).trial_store)
 
 
 if __name__ == "__main__":

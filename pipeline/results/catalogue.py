@@ -24,6 +24,7 @@ import polars as pl
 
 from pipeline.errors import StoreError
 from pipeline.results.objects import Entry, Objects
+from pipeline.results.schema import STATUSES
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +75,11 @@ class Summary:
     adopted_from: str | None
     spec: str
     facts: Mapping[str, Any]
+
+    @property
+    def status(self) -> str:
+        """How it ended: the worst of its replicas."""
+        return max(self.statuses, key=STATUSES.index)
 
     def is_final(self, max_wall_time_s: float) -> bool:
         """Return whether it would end the same under this time limit: not if it ran out of a shorter one."""

@@ -181,6 +181,22 @@ class FilesystemObjects:
         return f"{self.prefix}/{name}"
 
 
+def now_ns(objects: FolderObjects | FilesystemObjects) -> int:
+    """Return the time by the clock of the store itself: of an object that is written for it, or else the newest one.
+
+    Raises:
+        StoreError: If the store cannot be read.
+    """
+    name = f"clock-{uuid.uuid4().hex}"
+    try:
+        objects.write(name, b"now")
+        found = objects.listing()
+        objects.delete(name)
+    except StoreError:  # one that may only be read
+        found = objects.listing()
+    return found[name].modified_ns if name in found else max((e.modified_ns for e in found.values()), default=0)
+
+
 Objects = FolderObjects | FilesystemObjects
 """What holds a trial store; every failure is a `StoreError` that names the place, `where`."""
 

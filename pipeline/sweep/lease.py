@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,26 @@ def sweep_lease(
         lease.ended.set()
         beating.join(HEARTBEAT_S)
         lease.release()
+
+
+def driver_of(objects: Objects, study: str, now_ns: int) -> str | None:
+    """Return who sweeps a study; None where nobody does, or shows no sign of life.
+
+    Args:
+        objects: Of the trial store.
+        study: Its name.
+        now_ns: By the clock of the store.
+
+    Raises:
+        StoreError: If the store cannot be read.
+    """
+    leases = objects.below(FOLDER)
+    found = {name: entry for name, entry in leases.listing().items() if name.rpartition(".")[0] == study}
+    newest = max(found, default=None)  # generations have as many digits each
+    content = None if newest is None else leases.read(newest)
+    if newest is None or content is None or _has_ended(_read(content)):
+        return None
+    return describe(content) if now_ns - found[newest].modified_ns < DEAD_AFTER_S * 1e9 else None
 
 
 class Lease:
@@ -146,11 +166,8 @@ class Lease:
         """Return whether its holder has ended: says so, is gone from this machine, or has been silent for long."""
         if (generation, content) != (self.generation, self._seen) or self._silent_since is None:
             self.generation, self._seen, self._silent_since = generation, content, time.monotonic()
-        found = _read(content)
-        if found.get("released"):
-            return True
-        if found.get("machine") == this_machine() and isinstance(found.get("pid"), int):
-            return process_started(found["pid"]) != found.get("started")
+        if (ended := _has_ended(_read(content))) is not None:
+            return ended
         return time.monotonic() - self._silent_since >= DEAD_AFTER_S
 
     def _newest(self) -> int:
@@ -180,6 +197,15 @@ class Lease:
             "released": released,
         }
         return json.dumps(holder).encode()
+
+
+def _has_ended(found: Mapping[str, Any]) -> bool | None:
+    """Return whether a holder says so or is gone from this machine; None where another machine's says nothing."""
+    if found.get("released"):
+        return True
+    if found.get("machine") == this_machine() and isinstance(found.get("pid"), int):
+        return process_started(found["pid"]) != found.get("started")
+    return None
 
 
 def describe(content: bytes) -> str:

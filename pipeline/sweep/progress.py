@@ -6,14 +6,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from pipeline.sweep.plan import Plan, Setting
-from pipeline.sweep.trial import Outcome
+
+if TYPE_CHECKING:
+    from pipeline.sweep.trial import Outcome
 
 QUIET_S = 5.0
 """Between two plain lines that only say that something started."""

@@ -27,6 +27,7 @@ from pipeline.sweep.executors import Executor, LoadData, cluster_address
 from pipeline.sweep.lease import sweep_lease
 from pipeline.sweep.plan import Plan, plan_study
 from pipeline.sweep.progress import duration_text, follow, title
+from pipeline.sweep.status import told
 from pipeline.sweep.trial import Job, Outcome, Train
 
 
@@ -64,7 +65,8 @@ def run_sweep(
     with sweep_lease(store, study, wait=wait):
         plan = current_plan(paths, params, study, store)
         progress = follow(plan, stream or sys.stdout)
-        with contextlib.closing(progress), contextlib.suppress(KeyboardInterrupt):  # Ray Tune returns normally after it
+        interrupted = contextlib.suppress(KeyboardInterrupt)  # Ray Tune returns normally after it
+        with contextlib.closing(progress), interrupted, told(store, [plan], progress.tally):
             if plan.missing:
                 executor(plan.missing, job, loader_of(paths), progress)
         outcomes = progress.tally.outcomes
@@ -104,7 +106,8 @@ def train_together(
             return  # of no study, too
         together = replace(plans[0], study=", ".join(studies), settings=settings, select=None)
         progress = follow(together, stream or sys.stdout)
-        with contextlib.closing(progress), contextlib.suppress(KeyboardInterrupt):
+        interrupted = contextlib.suppress(KeyboardInterrupt)
+        with contextlib.closing(progress), interrupted, told(store, plans, progress.tally):
             executor(together.missing, job_of(paths, params, store, train), loader_of(paths), progress)
 
 

@@ -27,6 +27,7 @@ from pipeline.results.frames import long_frames, trials_frame
 from pipeline.results.store import CheckpointSlot, StoredTrial, TrialStore
 from pipeline.sweep.estimate import Pack
 from pipeline.sweep.plan import Setting
+from pipeline.sweep.status import seen
 
 _log = logging.getLogger(__name__)
 
@@ -68,10 +69,18 @@ def train_packed(job: Job, pack: Pack, dataset: Dataset, ended: Callable[[Settin
         dataset: Their data.
         ended: Told how each ended, as soon as it did.
     """
-    if len(pack) == 1:
-        ended(pack[0], train_setting(job, pack[0], dataset))
-        return
-    store, missing = TrialStore(job.store_url), []
+    store = TrialStore(job.store_url)
+    with seen(store, pack):
+        if len(pack) == 1:
+            ended(pack[0], train_setting(job, pack[0], dataset))
+        else:
+            _train_together(job, pack, dataset, ended, store)
+
+
+def _train_together(
+    job: Job, pack: Pack, dataset: Dataset, ended: Callable[[Setting, Outcome], None], store: TrialStore
+) -> None:
+    missing = []
     for setting in pack:
         stored = store.get(setting.trial_id)
         if stored is None or not stored.summary.is_final(job.max_wall_time_s):

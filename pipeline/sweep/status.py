@@ -1,0 +1,380 @@
+"""How far a study is, told through the trial store: by whoever trains, to any machine that sees the store.
+
+    .status/<study>.plan.json    by the driver, once: what is planned
+    .status/<study>.json         by the driver, when it changes: what failed, whether it has ended
+    .status/<worker>.worker      by each worker, as long as it trains: what, where, since when
+
+What is done is in the store itself, and how far a running trial is in its checkpoint. Ages are told by the clock of
+the store alone: the clocks of two machines are never compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TextIO
+
+import polars as pl
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from pipeline.errors import StoreError, SweepError, unknown_name
+from pipeline.results.objects import now_ns as now_ns_of
+from pipeline.results.running import read_running
+from pipeline.results.store import TrialStore
+from pipeline.sweep.lease import DEAD_AFTER_S, driver_of
+from pipeline.sweep.plan import Plan, Setting
+from pipeline.sweep.progress import Tally, duration_text, title
+
+FOLDER = ".status"
+
+BEAT_S = 5.0
+"""Between two words of a driver or a worker."""
+
+SILENT_S = 2.0
+"""A worker that is done by then has said nothing: of short trials only the driver tells."""
+
+WINDOW_S = 600.0
+"""The rate is of so long, up to now."""
+
+SHOWN = 20
+"""Running trials that are listed one by one."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that trains now.
+
+    Attributes:
+        trial_id: Its id.
+        title: Its setting, for people.
+        host: The machine.
+        pid: The process there.
+        since: When the worker took it up, by the clock of its machine.
+        step: Updates made, as of its last checkpoint; None before that, and where it is one of many.
+        max_steps: Of how many.
+        validation_loss: The last one, the median over seeds; None where none is known.
+    """
+
+    trial_id: str
+    title: str
+    host: str
+    pid: int
+    since: str
+    step: int | None
+    max_steps: int
+    validation_loss: float | None
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """How far a study is.
+
+    Attributes:
+        study: Its name.
+        num_planned: Trials of the study.
+        statuses: How many ended in which way; `error` are those that failed, and have no results.
+        failed: Their messages, by setting.
+        running: Those that train now.
+        num_halted: Trials with a checkpoint that nobody trains: they go on from there.
+        driver: Who sweeps the study now; None where nobody does.
+        trials_per_minute: Ended in the last minutes; None where nothing is known.
+        left_s: About how long the rest takes; None where nothing is known.
+    """
+
+    study: str
+    num_planned: int
+    statuses: Mapping[str, int]
+    failed: Mapping[str, str]
+    running: Sequence[Running]
+    num_halted: int
+    driver: str | None
+    trials_per_minute: float | None
+    left_s: float | None
+
+    @property
+    def num_done(self) -> int:
+        """Trials that need nothing more: all that ended but those that failed."""
+        return sum(number for status, number in self.statuses.items() if status != "error")
+
+    def to_json(self) -> str:
+        """Return all of it as one line of JSON."""
+        return json.dumps(asdict(self) | {"num_done": self.num_done})
+
+
+@contextlib.contextmanager
+def told(store: TrialStore, plans: Sequence[Plan], tally: Tally) -> Iterator[None]:
+    """Tell the store how a sweep goes while the body runs; a store that is away makes no difference to the sweep.
+
+    Args:
+        store: Of the sweep.
+        plans: What is swept.
+        tally: What has become of it.
+    """
+    objects, ended = store.objects.below(FOLDER), threading.Event()
+    said: dict[str, bytes] = {}
+
+    def tell() -> None:
+        for plan in plans:
+            failed = {
+                title(setting): tally.outcomes[setting.trial_id].message
+                for setting in plan.trials
+                if setting.trial_id in tally.outcomes and tally.outcomes[setting.trial_id].status == "error"
+            }
+            content = json.dumps({"failed": failed}).encode()
+            if said.get(plan.study) != content:
+                objects.write(f"{plan.study}.json", content)
+                said[plan.study] = content
+
+    def keep_telling() -> None:
+        while not ended.wait(BEAT_S):
+            with contextlib.suppress(StoreError):
+                tell()
+
+    _forget_dead_workers(store)
+    for plan in plans:
+        objects.write(f"{plan.study}.plan.json", _plan_bytes(plan))
+    tell()
+    thread = threading.Thread(target=keep_telling, name="status", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(BEAT_S)
+        with contextlib.suppress(StoreError):
+            tell()
+
+
+@contextlib.contextmanager
+def seen(store: TrialStore, settings: Sequence[Setting]) -> Iterator[None]:
+    """Tell the store what this worker trains while the body runs, unless that is over in a moment."""
+    objects, ended = store.objects.below(FOLDER), threading.Event()
+    name = f"{uuid.uuid4().hex}.worker"
+    worker = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "trials": [setting.trial_id for setting in settings],
+    }
+
+    def keep_telling() -> None:
+        wait_s = SILENT_S
+        while not ended.wait(wait_s):
+            wait_s = BEAT_S
+            with contextlib.suppress(StoreError):
+                objects.write(name, json.dumps(worker).encode())  # the same again: its time is the sign of life
+        if wait_s == BEAT_S:
+            with contextlib.suppress(StoreError):
+                objects.delete(name)
+
+    thread = threading.Thread(target=keep_telling, name="status", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(BEAT_S)
+
+
+def studies_in(store: TrialStore) -> list[str]:
+    """Return the studies that a store has been told of.
+
+    Raises:
+        StoreError: If the store cannot be read.
+    """
+    names = store.objects.below(FOLDER).names()
+    return [name.removesuffix(".plan.json") for name in names if name.endswith(".plan.json")]
+
+
+def read_status(store: TrialStore, study: str) -> StudyStatus:
+    """Return how far a study is.
+
+    Args:
+        store: That it is swept into.
+        study: Its name.
+
+    Raises:
+        SweepError: If nobody has swept that study into this store.
+        StoreError: If the store cannot be read.
+    """
+    objects = store.objects.below(FOLDER)
+    plan, told = _read(objects.read(f"{study}.plan.json")), _read(objects.read(f"{study}.json"))
+    if plan is None:
+        known = studies_in(store)
+        raise SweepError(f"{store.objects.where}: {unknown_name('study', study, known)}")
+    now_ns = now_ns_of(objects)
+    listing, trials = store.objects.listing(), plan["trials"]
+    names = {setting["title"]: identity for identity, setting in trials.items()}
+    failed = {name: message for name, message in (told or {}).get("failed", {}).items() if name in names}
+    summaries = {identity: found for identity, found in store.catalogue.read()[0].items() if identity in trials}
+    done = {identity for identity, found in summaries.items() if found.is_final(plan["max_wall_time_s"])}
+    failed = {name: message for name, message in failed.items() if names[name] not in done}
+    statuses = Counter(summaries[identity].status for identity in done)
+    if failed:
+        statuses["error"] = len(failed)
+    workers = list(_workers(store, now_ns))
+    open_ids = trials.keys() - done - {names[name] for name in failed}
+    running = [
+        _running(store, trials[identity], identity, worker, is_read=place < SHOWN)
+        for place, (identity, worker) in enumerate(_trained(workers, open_ids))
+    ]
+    halted = {name.removesuffix(".checkpoint") for name in listing if name.endswith(".checkpoint")}
+    begun_ns = objects.listing()[f"{study}.plan.json"].modified_ns
+    window_s = min(WINDOW_S, (now_ns - begun_ns) / 1e9)
+    recent = [i for i in done if now_ns - listing[f"{i}.zip"].modified_ns <= window_s * 1e9]
+    recent_s = sum(trials[identity]["duration_s"] for identity in recent)
+    open_s = sum(trials[identity]["duration_s"] for identity in open_ids)
+    return StudyStatus(
+        study=study,
+        num_planned=len(trials),
+        statuses=dict(statuses),
+        failed=failed,
+        running=running,
+        num_halted=len(halted & open_ids - {found.trial_id for found in running}),
+        driver=driver_of(store.objects, study, now_ns),
+        trials_per_minute=60 * len(recent) / window_s if recent and window_s > 0 else None,
+        left_s=window_s * open_s / recent_s if recent_s else None,
+    )
+
+
+def describe(status: StudyStatus) -> str:
+    """Return the status for people: a line of counts, who drives, and a line for each running and failed trial."""
+    running, num_failed = len(status.running), status.statuses.get("error", 0)
+    others = sorted(status.statuses.items() - {("ok", status.statuses.get("ok")), ("error", num_failed)})
+    how = f" ({', '.join(f'{number} {name}' for name, number in others)})" if others else ""
+    open_ = status.num_planned - status.num_done - num_failed
+    halted = [f"{status.num_halted} begun and halted"] if status.num_halted else []
+    counts = [f"{status.num_done} of {status.num_planned} done{how}", f"{running} running", *halted]
+    counts += [f"{open_ - running - status.num_halted} to go", f"{num_failed} failed"]
+    if open_ and status.driver is not None and status.trials_per_minute is not None:
+        rate = status.trials_per_minute
+        counts.append(f"{rate:.0f} a minute" if rate >= 10 else f"{rate:.1f} a minute")
+        counts += [f"about {duration_text(status.left_s)} left"] if status.left_s else []
+    if open_ or status.driver is not None:
+        counts.append(f"driver {status.driver}" if status.driver else "nobody sweeps it now")
+    lines = [f"{status.study}: {', '.join(counts)}"]
+    for found in status.running[:SHOWN]:
+        step = "" if found.step is None else f", step {found.step} of {found.max_steps}"
+        loss = "" if found.validation_loss is None else f", validation loss {found.validation_loss:.4g}"
+        where = f"{found.host} (pid {found.pid}) since {found.since}"
+        lines.append(f"  running  {found.trial_id}  {found.title}{step}{loss}  on {where}")
+    if running > SHOWN:
+        lines.append(f"  running  and {running - SHOWN} more")
+    lines += [f"  failed   {name}: {message}" for name, message in list(status.failed.items())[:SHOWN]]
+    if len(status.failed) > SHOWN:
+        lines.append(f"  failed   and {len(status.failed) - SHOWN} more")
+    return "\n".join(lines)
+
+
+def show(
+    store: TrialStore, studies: Sequence[str], *, watches: bool, as_json: bool, stream: TextIO | None = None
+) -> None:
+    """Write how far studies are; again and again if asked to, in place on a terminal, until nobody sweeps them.
+
+    Args:
+        store: That they are swept into.
+        studies: Their names; none are all that the store has been told of.
+        watches: Whether to go on.
+        as_json: Whether to write a line of JSON for each study, else what `describe` says.
+        stream: Where to; None is standard output.
+
+    Raises:
+        SweepError: If a study is unknown there.
+        StoreError: If the store cannot be read.
+    """
+    console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+    if not (chosen := list(studies) or studies_in(store)):
+        console.print(f"{store.objects.where}: nothing has been swept into this trial store")
+        return
+    in_place = watches and console.is_terminal and not as_json
+    with Live(console=console, auto_refresh=False) if in_place else contextlib.nullcontext() as live:
+        while True:
+            found = [read_status(store, study) for study in chosen]
+            text = "\n".join(status.to_json() if as_json else describe(status) for status in found)
+            if live is None:
+                print(text, file=console.file, flush=True)
+            else:
+                live.update(Text(text), refresh=True)
+            if not watches or all(status.driver is None for status in found):
+                return
+            time.sleep(BEAT_S)
+
+
+def _plan_bytes(plan: Plan) -> bytes:
+    trials = {
+        setting.trial_id: {
+            "title": title(setting),
+            "duration_s": setting.duration_s,
+            "max_steps": setting.spec.training.max_steps,
+        }
+        for setting in plan.trials
+    }
+    return json.dumps({"max_wall_time_s": plan.max_wall_time_s, "trials": trials}).encode()
+
+
+def _workers(store: TrialStore, now_ns: int) -> Iterator[dict[str, Any]]:
+    """Yield what the workers say that have shown a sign of life."""
+    objects = store.objects.below(FOLDER)
+    for name, entry in objects.listing().items():
+        if name.endswith(".worker") and now_ns - entry.modified_ns < DEAD_AFTER_S * 1e9:
+            worker = _read(objects.read(name))
+            if worker is not None:
+                yield worker
+
+
+def _forget_dead_workers(store: TrialStore) -> None:
+    objects = store.objects.below(FOLDER)
+    now_ns = now_ns_of(objects)
+    for name, entry in objects.listing().items():
+        if name.endswith(".worker") and now_ns - entry.modified_ns > 2 * DEAD_AFTER_S * 1e9:
+            objects.delete(name)
+
+
+def _trained(workers: Sequence[dict[str, Any]], wanted: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the trials that are wanted, and who trains them: the last to begin, where an earlier worker was lost."""
+    found: dict[str, dict[str, Any]] = {}
+    for worker in sorted(workers, key=lambda each: each["since"]):
+        found |= {identity: worker for identity in worker["trials"] if identity in wanted}
+    yield from found.items()
+
+
+def _running(
+    store: TrialStore, setting: Mapping[str, Any], identity: str, worker: Mapping[str, Any], *, is_read: bool
+) -> Running:
+    trial = read_running(store, identity) if is_read else None
+    curves = pl.DataFrame() if trial is None else trial.tables["curves"]
+    if len(curves):
+        curves = curves.filter(pl.col("metric") == "loss", pl.col("split") == "validation")
+        curves = curves.filter(pl.col("step") == pl.col("step").max())
+    loss: Any = curves["value"].median() if len(curves) else None
+    return Running(
+        trial_id=identity,
+        title=setting["title"],
+        host=worker["host"],
+        pid=worker["pid"],
+        since=worker["since"],
+        step=None if trial is None else trial.step,
+        max_steps=setting["max_steps"],
+        validation_loss=loss,
+    )
+
+
+def _read(data: bytes | None) -> dict[str, Any] | None:
+    """Return what a word says; None where there is none, or it is damaged: the next one comes soon."""
+    try:
+        found = json.loads(data or b"")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
