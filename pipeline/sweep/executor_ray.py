@@ -176,10 +176,10 @@ def _join(address: str, options: dict[str, Any]) -> None:
         _probe(address)
     try:
         ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         raise SweepError(
-            f"RAY_ADDRESS={address}: Ray cannot be joined: {error}; is a cluster running (`ray status`), "
-            "and does it want RAY_AUTH_MODE=token? unset RAY_ADDRESS to run on this machine"
+            f"RAY_ADDRESS={address}: Ray cannot be joined: {error}; is a cluster running (`ray status`), and does it "
+            "want RAY_AUTH_MODE=token and its ~/.ray/auth_token? unset RAY_ADDRESS to run on this machine"
         ) from error
 
 

@@ -209,14 +209,19 @@ def test_rays_own_server_answers_the_probe() -> None:
     executor_ray._probe(executor_ray.ray.get_runtime_context().gcs_address)
 
 
-def test_a_port_that_is_not_rays_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionError("no Ray there"), executor_ray.ray.exceptions.AuthenticationError("no Ray there")],
+    ids=["another server", "a token"],
+)
+def test_a_cluster_that_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def refuse(**options: object) -> None:
-        raise ConnectionError("no Ray there")
+        raise error
 
     monkeypatch.setattr(executor_ray.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(executor_ray.ray, "init", refuse)
     with (
-        pytest.raises(SweepError, match=r"RAY_ADDRESS=auto: Ray cannot be joined: no Ray there"),
+        pytest.raises(SweepError, match=r"RAY_ADDRESS=auto: Ray cannot be joined: no Ray there.*RAY_AUTH_MODE=token"),
         executor_ray.connected("auto"),
     ):
         pass
