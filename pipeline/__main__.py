@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, PipelineError, unknown_name
@@ -42,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     status.add_argument("--store", metavar="URL", help=store_help)
     status.add_argument("--watch", action="store_true", help="again every few seconds, until nobody sweeps them")
     status.add_argument("--json", action="store_true", help="one line of JSON for each study")
+    _add_store_commands(
+        add("store", "look after a trial store: what lies there, whether it is sound, what may go", _store)
+    )
     chosen = parser.parse_args(arguments)
     try:
         return int(chosen.run(chosen))
@@ -99,11 +103,60 @@ def _rerun(chosen: argparse.Namespace) -> int:
 def _status(chosen: argparse.Namespace) -> int:
     from pipeline.sweep import status
 
-    status.show(_store(chosen.store), chosen.studies, watches=chosen.watch, as_json=chosen.json)
+    status.show(_store_at(chosen.store), chosen.studies, watches=chosen.watch, as_json=chosen.json)
     return 0
 
 
-def _store(url: str | None) -> TrialStore:
+def _add_store_commands(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="kind", required=True)
+
+    def add(name: str, summary: str, studies: str = "") -> argparse.ArgumentParser:
+        command = kinds.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        command.add_argument("--store", metavar="URL", help="a folder or URL (default: that of params.yaml)")
+        if studies:
+            command.add_argument("--study", metavar="NAME", action="append", default=[], dest="studies", help=studies)
+        return command
+
+    add("list", "list the finished trials", "only of this study; again for another")
+    add("verify", "read every trial and checkpoint; exit status 1 if one is damaged")
+    prune = add("prune", "remove trials and checkpoints; without --delete only say which", "of this study and no other")
+    prune.add_argument("--older-than", metavar="DAYS", type=_at_least(0), help="trials that were written longer ago")
+    prune.add_argument("--other-code", action="store_true", help="trials that no plan of today's code asks for")
+    orphans = "checkpoints that nothing goes on from, and quarantined trials"
+    prune.add_argument("--orphans", action="store_true", help=orphans)
+    prune.add_argument("--delete", action="store_true", help="remove them")
+    export = add("export", "write finished trials into one file", "only of this study; again for another")
+    export.add_argument("file", type=Path)
+    add("import", "put the trials of an export into the store").add_argument("file", type=Path)
+
+
+def _store(chosen: argparse.Namespace) -> int:
+    from pipeline.sweep import upkeep
+
+    store = _store_at(chosen.store)
+    if chosen.kind == "list":
+        print(upkeep.list_trials(store, chosen.studies))
+    elif chosen.kind == "verify":
+        return 1 if upkeep.verify(store, print) else 0
+    elif chosen.kind == "export":
+        print(f"{upkeep.export_trials(store, chosen.file, chosen.studies)} trials in {chosen.file}")
+    elif chosen.kind == "import":
+        new, known = upkeep.import_trials(store, chosen.file)
+        print(f"{new} trials imported, {known} were there")
+    else:
+        upkeep.prune(
+            store,
+            print,
+            deletes=chosen.delete,
+            studies=chosen.studies,
+            older_than_days=chosen.older_than,
+            of_other_code=chosen.other_code,
+            orphans=chosen.orphans,
+        )
+    return 0
+
+
+def _store_at(url: str | None) -> TrialStore:
     """Return the trial store of a URL, or else that of the project in the current folder."""
     from pipeline.config import Paths, load_params
     from pipeline.results.store import TrialStore

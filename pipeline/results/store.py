@@ -182,16 +182,24 @@ class TrialStore:
         """
         name = f"{trial_id}.zip"
         data = self.objects.read(name)
-        if data is None:
-            return None
         try:
-            return StoredTrial.from_bytes(data, trial_id, f"{self.objects.where}/{name}")
+            return None if data is None else StoredTrial.from_bytes(data, trial_id, f"{self.objects.where}/{name}")
         except StoreError as error:
             if not quarantines:
                 return None
             self.objects.rename(name, f"{name}.damaged")
             _log.warning("%s; quarantined as %s.damaged, the trial counts as missing", error, name)
             return None
+
+    def read(self, trial_id: str) -> StoredTrial | None:
+        """Return a finished trial, or None where there is none.
+
+        Raises:
+            StoreError: If it is damaged, or the store cannot be read.
+        """
+        name = f"{trial_id}.zip"
+        data = self.objects.read(name)
+        return None if data is None else StoredTrial.from_bytes(data, trial_id, f"{self.objects.where}/{name}")
 
     def summaries(self) -> dict[str, Summary]:
         """Return every finished trial in a few words, by id; those that are damaged are quarantined.

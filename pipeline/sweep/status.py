@@ -198,6 +198,16 @@ def studies_in(store: TrialStore) -> list[str]:
     return [name.removesuffix(".plan.json") for name in names if name.endswith(".plan.json")]
 
 
+def planned_ids(store: TrialStore, study: str) -> frozenset[str]:
+    """Return the trials of a study, as its last driver planned them; none where the store has not been told of it.
+
+    Raises:
+        StoreError: If the store cannot be read.
+    """
+    plan = _read(store.objects.below(FOLDER).read(f"{study}.plan.json"))
+    return frozenset(plan["trials"] if plan else ())
+
+
 def read_status(store: TrialStore, study: str) -> StudyStatus:
     """Return how far a study is.
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.config.params import MAX_SEEDS, MAX_START
 from pipeline.config.strict import Checked, require, require_names
@@ -215,6 +215,11 @@ def trial_id(spec: TrialSpec, dataset_digest: str, code: str | None = None) -> s
     Raises:
         PipelineError: If a class of the spec has no source file.
     """
-    meaning = {"spec": dataclasses.asdict(spec), "dataset": dataset_digest, "code": code or code_digest(spec)}
+    return identity_of(dataclasses.asdict(spec), dataset_digest, code or code_digest(spec))
+
+
+def identity_of(spec: Mapping[str, Any], dataset_digest: str, code: str) -> str:
+    """Return the id of a trial from its spec as plain mappings, and the digests of its data and code."""
+    meaning = {"spec": spec, "dataset": dataset_digest, "code": code}
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
