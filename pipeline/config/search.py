@@ -1,4 +1,4 @@
-"""A search in place of a grid's axes: the space that is declared, and the points that are drawn from it.
+"""A search: the space that is declared, the points that are drawn from it, and how long each is trained.
 
 A point is a value for each key of the space. It follows from the declaration alone, by a hash of seed, number of the
 draw and key: the same file has the same points on any machine, more points leave the earlier ones as they were, and one
@@ -138,6 +138,31 @@ class RandomSearch(Checked):
             if found.setdefault(repr(point), point) is point:
                 last = draw
         return list(found.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halving(Checked):
+    """Successive halving: settings are stopped at rungs where they are clearly worse than the best they compete with.
+
+    Rungs stand after `first` steps, and `factor` times as many each. One in `factor` goes on in any case. The rule
+    stands at the head of `pipeline.sweep.halving`.
+    """
+
+    metric: Literal["best_validation_loss", "best_validation_error", "final_validation_loss"]
+    first: int
+    factor: int
+
+    def __post_init__(self) -> None:
+        require(self.first >= 1, "first", "a number of steps of at least 1", self.first)
+        require(self.factor >= 2, "factor", "an integer of at least 2", self.factor)
+
+    def rungs(self, max_steps: int) -> list[int]:
+        """Return the steps of the rungs of a training of so many steps."""
+        steps, step = [], self.first
+        while step < max_steps:
+            steps.append(step)
+            step *= self.factor
+        return steps
 
 
 def require_values(values: tuple[Any, ...], field: str) -> None:

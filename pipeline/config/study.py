@@ -14,10 +14,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.config.paths import Paths
-from pipeline.config.search import RandomSearch, require_values
+from pipeline.config.search import Halving, RandomSearch, require_values
 from pipeline.config.strict import (
     Checked,
     InvalidFieldError,
@@ -30,6 +30,8 @@ from pipeline.config.strict import (
 )
 from pipeline.errors import ConfigError, unknown_name
 
+Declared = TypeVar("Declared", RandomSearch, Halving)
+
 VARIANT = "variant"
 """The axis that a grid's variants make; every other axis is a dotted key."""
 
@@ -39,7 +41,7 @@ class Grid(Checked):
     """Settings that differ in their variant, along `axes` and by the points of `search`, all with `set` applied.
 
     A variant is a label, and what it changes by dotted key. `figures` are those of the report in their order; null is
-    every one that applies.
+    every one that applies. With `halving`, what is clearly worse than its rivals is stopped early.
     """
 
     figures: tuple[str, ...] | None = None
@@ -47,6 +49,7 @@ class Grid(Checked):
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     search: RandomSearch | None = None
+    halving: Halving | None = None
 
     def __post_init__(self) -> None:
         for label, changes in self.variants.items():
@@ -76,15 +79,16 @@ class Grid(Checked):
 
 @dataclass(frozen=True)
 class ScaleOverride(Checked):
-    """What a scale changes: `set` in every grid, `grids` in one, whole `axes` of one, keys of the `search` of one.
+    """What a scale changes: `set` in every grid, `grids` in one, whole `axes` of one; `skip` names grids left out.
 
-    `skip` names grids that are left out.
+    `search` and `halving` have, by grid, keys of its search and halving.
     """
 
     set: Mapping[str, Any] = field(default_factory=dict)
     grids: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     axes: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
     search: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    halving: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -128,13 +132,14 @@ class Study(Checked):
 class RawSetting:
     """One point of a grid: the values of its axes, and the whole spec as plain mappings (seeds not in it).
 
-    Where the grid has variants, `axes` begins with `variant`, the label.
+    Where the grid has variants, `axes` begins with `variant`, the label. `halving` is the grid's.
     """
 
     grid: str
     axes: Mapping[str, Any]
     spec: Mapping[str, Any]
     where: str
+    halving: Halving | None = None
 
 
 def load_study(paths: Paths, name: str) -> Study:
@@ -157,9 +162,14 @@ def load_study(paths: Paths, name: str) -> Study:
             raise ConfigError(f"{where}.scales: {unknown_file('scale', paths.scale_config(scale))}")
         _check_override(study, override, f"{where}.scales.{scale}")
     axes = {axis for grid in study.grids.values() for axis in grid.varied}
-    for axis in study.select.over if study.select else ():
+    over = study.select.over if study.select else ()
+    for axis in over:
         if axis not in axes:
             raise ConfigError(f"{where}.select.over: {unknown_name('axis', axis, axes)}")
+    for name, grid in study.grids.items():
+        if grid.halving and not {*over} & {*grid.varied}:
+            expected = "an axis or a searched key of the grid under select.over: settings compete with those"
+            raise ConfigError(f"{where}.grids.{name}.halving: expected {expected}; got {list(over)}")
     return study
 
 
@@ -174,6 +184,7 @@ def expand(study: Study, scale: str, where: str) -> list[RawSetting]:
     for name, grid in study.grids.items():
         if name in override.skip:
             continue
+        halving = grid.halving and _changed(grid.halving, override.halving.get(name, {}), where)
         for point in _points(name, grid, override, where):
             label = point.get(VARIANT)
             changes = {
@@ -191,7 +202,8 @@ def expand(study: Study, scale: str, where: str) -> list[RawSetting]:
             if "seeds" in spec:
                 raise ConfigError(f"{where}.grids.{name}: key 'seeds': seeds are those of params.yaml, for every study")
             place = name if label is None else f"{name}[{label}]"
-            settings.append(RawSetting(grid=name, axes=point, spec=spec, where=f"{where}.grids.{place}"))
+            place = f"{where}.grids.{place}"
+            settings.append(RawSetting(grid=name, axes=point, spec=spec, where=place, halving=halving))
     return settings
 
 
@@ -213,9 +225,9 @@ def _points(name: str, grid: Grid, override: ScaleOverride, where: str) -> Itera
             yield dict(zip(axes, values, strict=True)) | found
 
 
-def _changed(declared: RandomSearch, changes: Mapping[str, Any], where: str) -> RandomSearch:
-    """Return a search with the keys that a scale changes."""
-    changed: RandomSearch = build(type(declared), {**vars(declared), **changes}, where)
+def _changed(declared: Declared, changes: Mapping[str, Any], where: str) -> Declared:
+    """Return a search, or a halving, with the keys that a scale changes."""
+    changed: Declared = build(type(declared), {**vars(declared), **changes}, where)
     return changed
 
 
@@ -243,19 +255,20 @@ def _check_override(study: Study, override: ScaleOverride, where: str) -> None:
     Raises:
         ConfigError: If a grid, axis or variant is unknown, a skipped grid is changed, or no grid is left.
     """
-    for part in ("grids", "axes", "search", "skip"):
+    for part in ("grids", "axes", "search", "halving", "skip"):
         for name in getattr(override, part):
             if name not in study.grids:
                 raise ConfigError(f"{where}.{part}: {unknown_name('grid', name, study.grids)}")
             if name in override.skip and part != "skip":
                 raise ConfigError(f"{where}.{part}: expected no changes to {name!r}, which this scale skips")
-    for name, changes in override.search.items():
-        if (search := study.grids[name].search) is None:
-            raise ConfigError(f"{where}.search.{name}: expected a grid with a search; got one without")
-        changed = _changed(search, changes, f"{where}.search.{name}")
-        for key in changed.space:
-            if key not in search.space:
-                raise ConfigError(f"{where}.search.{name}.space: {unknown_name('key', key, search.space)}")
+    for part in ("search", "halving"):
+        for name, changes in getattr(override, part).items():
+            if (declared := getattr(study.grids[name], part)) is None:
+                raise ConfigError(f"{where}.{part}.{name}: expected a grid with a {part}; got one without")
+            changed = _changed(declared, changes, f"{where}.{part}.{name}")
+            for key in changed.space if part == "search" else ():
+                if key not in declared.space:
+                    raise ConfigError(f"{where}.search.{name}.space: {unknown_name('key', key, declared.space)}")
     if len(override.skip) == len(study.grids):
         raise ConfigError(f"{where}.skip: expected at least one grid to be left, got all: {', '.join(override.skip)}")
     for name, axes in override.axes.items():
