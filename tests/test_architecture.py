@@ -23,7 +23,7 @@ LAYERS = {
     "figures": {"errors", "results", "quantities"},
     "claims": {"errors", "config", "results", "quantities"},
     "report": {"errors", "config", "core", "results", "quantities", "figures", "claims"},
-    "sweep": {"errors", "config", "data", "core", "results"},
+    "sweep": {"errors", "config", "data", "core", "results", "quantities"},
     "publish": {"errors", "config", "core", "results", "quantities", "figures"},
     "trace": {"errors", "config", "core", "results", "figures"},
 }
@@ -75,6 +75,13 @@ def test_arrows_point_one_way(part: str) -> None:
             continue
         used = {name.split(".")[1] for name in imports(path) if name.startswith("pipeline.")}
         assert used - {part} <= LAYERS[part], path.relative_to(ROOT)
+
+
+def test_a_sweep_sees_of_quantities_the_intervals_alone() -> None:
+    """Of which `dvc.yaml` makes it stale: an edit of any other quantity does not."""
+    seen = {name for path in modules() if part_of(path) == "sweep" for name in imports(path)}
+    quantities = {name for name in seen if name.startswith("pipeline.quantities")}
+    assert {".".join(name.split(".")[:3]) for name in quantities} == {"pipeline.quantities.intervals"}
 
 
 @pytest.mark.parametrize("library", ["ray", "wandb"])

@@ -159,16 +159,19 @@ def test_the_initialisation_of_the_example_is_antisymmetric() -> None:
     assert block.any()
 
 
-def test_the_study_of_the_example_is_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "num_settings"), [("study", {"smoke": 2, "laptop": 9}), ("search", {"smoke": 4, "laptop": 80})]
+)
+def test_the_studies_of_the_examples_are_some(name: str, num_settings: dict[str, int], tmp_path: Path) -> None:
     project = Paths.at(tmp_path)
     (tmp_path / "configs" / "studies").mkdir(parents=True)
     for part in ("base.yaml", "scales", "claims.yaml"):
         (tmp_path / "configs" / part).symlink_to(ROOT / "configs" / part)
-    project.study_config("example").write_text(text_of(DOCS / "examples" / "study.yaml"))
+    project.study_config("example").write_text(text_of(DOCS / "examples" / f"{name}.yaml"))
     study = load_study(project, "example")
-    for scale in ("smoke", "laptop"):
+    for scale, expected in num_settings.items():
         settings = expand(study, scale, "example")
-        assert [build(TrialSpec, {**s.spec, "seeds": [0]}, s.where) for s in settings]
+        assert len({repr(build(TrialSpec, {**s.spec, "seeds": [0]}, s.where)) for s in settings}) == expected
 
 
 # The science

@@ -1,24 +1,36 @@
 """A study file: one question, the settings that answer it, and how to choose between learning rates.
 
 Every setting begins with configs/base.yaml. A study changes it (`set`) and has grids; a grid changes it further, names
-arms that differ in several fields together (`variants`), and spans the product of variants and `axes`. Keys are dotted
-paths into the spec, such as `model.cell`. A scale may override all of it, so that the same study runs as a smoke test
-on a laptop and as published on a cluster. The later wins: base, the study's `set`, the grid's, the scale's, the
-scale's changes to that grid, the variant, the axes. In one of these, a key and a part of it (`optimiser` and
-`optimiser.learning_rate`) are refused, in any order, and so are two settings of a grid that are one trial. What is
-empty need not be written.
+arms that differ in several fields together (`variants`), and spans the product of variants, `axes` and the points of a
+`search`. Keys are dotted paths into the spec, such as `model.cell`. A scale may override all of it, so that the same
+study runs as a smoke test on a laptop and as published on a cluster. The later wins: base, the study's `set`, the
+grid's, the scale's, the scale's changes to that grid, the variant, the axes and the search. In one of these, a key and
+a part of it (`optimiser` and `optimiser.learning_rate`) are refused, in any order, and so are two settings of a grid
+that are one trial. What is empty need not be written.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.config.paths import Paths
-from pipeline.config.strict import Checked, build, read_yaml, require, require_apart, require_names, unknown_file
+from pipeline.config.search import Halving, RandomSearch, require_values
+from pipeline.config.strict import (
+    Checked,
+    InvalidFieldError,
+    build,
+    read_yaml,
+    require,
+    require_apart,
+    require_names,
+    unknown_file,
+)
 from pipeline.errors import ConfigError, unknown_name
+
+Declared = TypeVar("Declared", RandomSearch, Halving)
 
 VARIANT = "variant"
 """The axis that a grid's variants make; every other axis is a dotted key."""
@@ -26,16 +38,18 @@ VARIANT = "variant"
 
 @dataclass(frozen=True)
 class Grid(Checked):
-    """Settings that differ in their variant and along `axes`, all with `set` applied to the base.
+    """Settings that differ in their variant, along `axes` and by the points of `search`, all with `set` applied.
 
     A variant is a label, and what it changes by dotted key. `figures` are those of the report in their order; null is
-    every one that applies.
+    every one that applies. With `halving`, what is clearly worse than its rivals is stopped early.
     """
 
     figures: tuple[str, ...] | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    search: RandomSearch | None = None
+    halving: Halving | None = None
 
     def __post_init__(self) -> None:
         for label, changes in self.variants.items():
@@ -47,6 +61,9 @@ class Grid(Checked):
         require(len({*figures}) == len(figures), "figures", "each figure once", list(figures))
         require(VARIANT not in self.axes, "axes", "dotted keys of the spec; labels belong under `variants`", VARIANT)
         _require_values(self.axes, "axes")
+        for key in self.search.space if self.search else ():
+            require(key not in {VARIANT, *self.axes}, "search.space", "dotted keys of the spec that are no axis", key)
+        require_apart(self.varied, "search.space")
 
     @property
     def all_axes(self) -> dict[str, tuple[Any, ...]]:
@@ -54,14 +71,24 @@ class Grid(Checked):
         labels = {VARIANT: tuple(self.variants)} if self.variants else {}
         return {**labels, **self.axes}
 
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The keys of every axis, and of the space that is searched."""
+        return (*self.all_axes, *(self.search.space if self.search else ()))
+
 
 @dataclass(frozen=True)
 class ScaleOverride(Checked):
-    """What a scale changes: `set` in every grid, `grids` in one, whole `axes` of one; `skip` names grids left out."""
+    """What a scale changes: `set` in every grid, `grids` in one, whole `axes` of one; `skip` names grids left out.
+
+    `search` and `halving` have, by grid, keys of its search and halving.
+    """
 
     set: Mapping[str, Any] = field(default_factory=dict)
     grids: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     axes: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
+    search: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    halving: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -105,13 +132,14 @@ class Study(Checked):
 class RawSetting:
     """One point of a grid: the values of its axes, and the whole spec as plain mappings (seeds not in it).
 
-    Where the grid has variants, `axes` begins with `variant`, the label.
+    Where the grid has variants, `axes` begins with `variant`, the label. `halving` is the grid's.
     """
 
     grid: str
     axes: Mapping[str, Any]
     spec: Mapping[str, Any]
     where: str
+    halving: Halving | None = None
 
 
 def load_study(paths: Paths, name: str) -> Study:
@@ -133,10 +161,15 @@ def load_study(paths: Paths, name: str) -> Study:
         if not paths.scale_config(scale).is_file():
             raise ConfigError(f"{where}.scales: {unknown_file('scale', paths.scale_config(scale))}")
         _check_override(study, override, f"{where}.scales.{scale}")
-    axes = {axis for grid in study.grids.values() for axis in grid.all_axes}
-    for axis in study.select.over if study.select else ():
+    axes = {axis for grid in study.grids.values() for axis in grid.varied}
+    over = study.select.over if study.select else ()
+    for axis in over:
         if axis not in axes:
             raise ConfigError(f"{where}.select.over: {unknown_name('axis', axis, axes)}")
+    for name, grid in study.grids.items():
+        if grid.halving and not {*over} & {*grid.varied}:
+            expected = "an axis or a searched key of the grid under select.over: settings compete with those"
+            raise ConfigError(f"{where}.grids.{name}.halving: expected {expected}; got {list(over)}")
     return study
 
 
@@ -144,16 +177,15 @@ def expand(study: Study, scale: str, where: str) -> list[RawSetting]:
     """Return every setting of `study` at `scale`, in the order of the file.
 
     Raises:
-        ConfigError: If a dotted key runs through something that is not a mapping.
+        ConfigError: If a dotted key runs through something that is not a mapping, or a space has too few points.
     """
     override = study.scales.get(scale, ScaleOverride())
     settings = []
     for name, grid in study.grids.items():
         if name in override.skip:
             continue
-        axes = {**grid.all_axes, **override.axes.get(name, {})}
-        for values in itertools.product(*axes.values()):
-            point = dict(zip(axes, values, strict=True))
+        halving = grid.halving and _changed(grid.halving, override.halving.get(name, {}), where)
+        for point in _points(name, grid, override, where):
             label = point.get(VARIANT)
             changes = {
                 "set": study.set,
@@ -170,8 +202,33 @@ def expand(study: Study, scale: str, where: str) -> list[RawSetting]:
             if "seeds" in spec:
                 raise ConfigError(f"{where}.grids.{name}: key 'seeds': seeds are those of params.yaml, for every study")
             place = name if label is None else f"{name}[{label}]"
-            settings.append(RawSetting(grid=name, axes=point, spec=spec, where=f"{where}.grids.{place}"))
+            place = f"{where}.grids.{place}"
+            settings.append(RawSetting(grid=name, axes=point, spec=spec, where=place, halving=halving))
     return settings
+
+
+def _points(name: str, grid: Grid, override: ScaleOverride, where: str) -> Iterator[dict[str, Any]]:
+    """Yield the values of a grid's axes, and with each of them every point of its search.
+
+    Raises:
+        ConfigError: If the space that is searched has too few points.
+    """
+    axes = {**grid.all_axes, **override.axes.get(name, {})}
+    search = grid.search and _changed(grid.search, override.search.get(name, {}), where)
+    try:
+        searched = search.points() if search else [{}]
+    except InvalidFieldError as error:
+        place = f"{where}.grids.{name}.search.{error.field}"
+        raise ConfigError(f"{place}: expected {error.expected}, got {error.got}") from None
+    for values in itertools.product(*axes.values()):
+        for found in searched:
+            yield dict(zip(axes, values, strict=True)) | found
+
+
+def _changed(declared: Declared, changes: Mapping[str, Any], where: str) -> Declared:
+    """Return a search, or a halving, with the keys that a scale changes."""
+    changed: Declared = build(type(declared), {**vars(declared), **changes}, where)
+    return changed
 
 
 def lengths_of(studies: Mapping[str, Study], scale: str, dataset: str) -> tuple[int, ...]:
@@ -198,12 +255,20 @@ def _check_override(study: Study, override: ScaleOverride, where: str) -> None:
     Raises:
         ConfigError: If a grid, axis or variant is unknown, a skipped grid is changed, or no grid is left.
     """
-    for part, names in (("grids", override.grids), ("axes", override.axes), ("skip", override.skip)):
-        for name in names:
+    for part in ("grids", "axes", "search", "halving", "skip"):
+        for name in getattr(override, part):
             if name not in study.grids:
                 raise ConfigError(f"{where}.{part}: {unknown_name('grid', name, study.grids)}")
             if name in override.skip and part != "skip":
                 raise ConfigError(f"{where}.{part}: expected no changes to {name!r}, which this scale skips")
+    for part in ("search", "halving"):
+        for name, changes in getattr(override, part).items():
+            if (declared := getattr(study.grids[name], part)) is None:
+                raise ConfigError(f"{where}.{part}.{name}: expected a grid with a {part}; got one without")
+            changed = _changed(declared, changes, f"{where}.{part}.{name}")
+            for key in changed.space if part == "search" else ():
+                if key not in declared.space:
+                    raise ConfigError(f"{where}.search.{name}.space: {unknown_name('key', key, declared.space)}")
     if len(override.skip) == len(study.grids):
         raise ConfigError(f"{where}.skip: expected at least one grid to be left, got all: {', '.join(override.skip)}")
     for name, axes in override.axes.items():
@@ -218,11 +283,7 @@ def _check_override(study: Study, override: ScaleOverride, where: str) -> None:
 
 def _require_values(axes: Mapping[str, tuple[Any, ...]], where: str) -> None:
     for axis, values in axes.items():
-        require(len(values) > 0, f"{where}.{axis}", "at least one value", list(values))
-        plain = [value for value in values if isinstance(value, str | float | int | None)]
-        others = [value for value in values if not isinstance(value, str | float | int | None)]
-        distinct = len({*plain}) == len(plain) and all(value not in others[:i] for i, value in enumerate(others))
-        require(distinct, f"{where}.{axis}", "each value once", list(values))
+        require_values(values, f"{where}.{axis}")
 
 
 def _assign(spec: dict[str, Any], key: str, value: Any, where: str) -> None:

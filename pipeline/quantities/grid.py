@@ -125,7 +125,10 @@ def grids_of(study: str, tables: Mapping[str, pl.DataFrame], over: Sequence[str]
 
 
 def finished(value: str | pl.Expr) -> pl.Expr:
-    """Return a value, or null where a replica diverged or failed: its seed is in no mean, and is counted as missing."""
+    """Return a value, or null where a replica diverged, failed or was stopped by a search.
+
+    Its seed is in no mean, and is counted as missing.
+    """
     known = pl.col(value) if isinstance(value, str) else value
     return pl.when(pl.col("status").is_in(FINISHED)).then(known.cast(pl.Float64))
 

@@ -67,7 +67,8 @@ def criterion_step(grid: Grid) -> pl.DataFrame:
 def median_criterion_step() -> pl.Expr:
     """Return the median over seeds of the step at which the criterion was reached; infinite where that seed never did.
 
-    A seed that diverged or ran out of time never did; one whose program failed says nothing about its arm.
+    A seed that diverged, ran out of time or was stopped by a search never did; one whose program failed says nothing
+    about its arm.
     """
     answered = pl.col("criterion_step").filter(pl.col("status") != "error")
     return answered.cast(pl.Float64).fill_null(math.inf).median()
@@ -81,22 +82,34 @@ def median_criterion_step() -> pl.Expr:
     across_lengths=True,
 )
 def solved(grid: Grid) -> pl.DataFrame:
-    """Whether a seed reached the criterion; one whose program failed says nothing about its arm and has no row."""
+    """Whether a seed reached the criterion; null where a search stopped it before, since it might yet have.
+
+    One whose program failed says nothing about its arm and has no row.
+    """
     runs = grid.runs
     if "training.stop_below" in runs.columns and not has_criterion(runs):
         runs = runs.clear()  # nothing could be reached
     answered = runs.filter(pl.col("status") != "error").sort("length", maintain_order=True)
-    return answered.select("arm", "length", "seed", value=pl.col("reached_criterion").fill_null(value=False))
+    reached = pl.col("reached_criterion").fill_null(value=False)
+    return answered.select("arm", "length", "seed", value=pl.when(reached | ~_CENSORED).then(reached))
+
+
+_CENSORED = pl.col("status") == "censored"
+
+_ENDS = ("ok", "diverged", "timed_out")
+"""How a training can end that says something about its arm: one whose program failed does not."""
+
+
+def _ended(status: str) -> pl.Expr:
+    """Return whether a seed ended with a status; null where a search stopped it: nobody knows how it would have."""
+    return pl.when(~_CENSORED).then(pl.col("status") == status)
 
 
 @quantity(words="share of seeds whose outcome is {status}", scale="event", facets=("status",))
 def outcome(grid: Grid) -> pl.DataFrame:
     """Whether a seed ended with a status: a row per status but `error`, whose seeds say nothing about their arm."""
     runs = grid.runs.filter(pl.col("status") != "error")
-    rows = [
-        runs.select("arm", "seed", status=pl.lit(status), value=pl.col("status") == status)
-        for status in ("ok", "diverged", "timed_out")
-    ]
+    rows = [runs.select("arm", "seed", status=pl.lit(status), value=_ended(status)) for status in _ENDS]
     return pl.concat(rows)
 
 
@@ -107,8 +120,12 @@ def _answer(grid: Grid, value: str | pl.Expr) -> pl.DataFrame:
 
 @quantity(words="share of seeds that explode, recovering or not", scale="event", better="lower")
 def exploded(grid: Grid) -> pl.DataFrame:
-    """Whether a validation loss was ever far above the untrained network's (`training.explodes_above`), or diverged."""
-    return _answer(grid, pl.col("exploded_step").is_not_null() | (pl.col("status") == "diverged"))
+    """Whether a validation loss was ever far above the untrained network's (`training.explodes_above`), or diverged.
+
+    Null where a search stopped a seed that had not.
+    """
+    has = pl.col("exploded_step").is_not_null() | (pl.col("status") == "diverged")
+    return _answer(grid, pl.when(has | ~_CENSORED).then(has))
 
 
 @quantity(
@@ -118,8 +135,12 @@ def exploded(grid: Grid) -> pl.DataFrame:
     training="improves",
 )
 def never_improved(grid: Grid) -> pl.DataFrame:
-    """Whether a seed trained to its end and no evaluation was better than that of its untrained network."""
-    return _answer(grid, pl.col("status").is_in(FINISHED) & ~pl.col("beat_untrained"))
+    """Whether a seed trained to its end and no evaluation was better than that of its untrained network.
+
+    Null where a search stopped a seed before one was.
+    """
+    never = pl.col("status").is_in(FINISHED) & ~pl.col("beat_untrained")
+    return _answer(grid, pl.when(~_CENSORED | pl.col("beat_untrained")).then(never))
 
 
 @quantity(words="share of seeds whose program failed", scale="event", better="lower")
@@ -135,13 +156,16 @@ def failed(grid: Grid) -> pl.DataFrame:
     of_all_settings=True,
 )
 def outcome_of_any_setting(grid: Grid) -> pl.DataFrame:
-    """Whether a seed ended with a status in one of its arm's settings: at any learning rate, selected or not."""
+    """Whether a seed ended with a status in one of its arm's settings: at any learning rate, selected or not.
+
+    Null where in none that is known, and a search stopped one of them.
+    """
     runs = grid.all_runs.filter(pl.col("status") != "error")
     ends = [
         runs.group_by("arm", "seed", maintain_order=True)
-        .agg(value=(pl.col("status") == status).any())
+        .agg(value=_ended(status).any(ignore_nulls=False))
         .with_columns(status=pl.lit(status))
-        for status in ("ok", "diverged", "timed_out")
+        for status in _ENDS
     ]
     return pl.concat(ends)
 

@@ -18,8 +18,8 @@ STAGES: dict[str, str] = {"initialisation": "at initialisation", "end": "after t
 def staged(frame: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of the first and the last measurement of every replica, with their `stage` beside them.
 
-    Training ends at the last measured step of a replica. One that diverged or failed has no end: the numbers of its
-    rows there are null, so that its seed is counted as missing.
+    Training ends at the last measured step of a replica. One that diverged, failed or was stopped by a search has no
+    end: the numbers of its rows there are null, so that its seed is counted as missing.
 
     Args:
         frame: Columns `arm`, `length`, `seed`, `step` and `status`.

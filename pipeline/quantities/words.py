@@ -32,7 +32,12 @@ _NAMES = {
     "unicornn": "UnICORNN",
     "lem": "LEM",
 }
-_ENDED = {"diverged": "diverged", "timed_out": "ran out of time", "error": "failed with an error"}
+_ENDED = {
+    "diverged": "diverged",
+    "censored": "stopped by the search",
+    "timed_out": "ran out of time",
+    "error": "failed with an error",
+}
 INTERVAL = "95 % interval"
 
 

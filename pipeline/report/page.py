@@ -190,6 +190,7 @@ ENDINGS = {
     "seeds": "replicas",
     "ok": "ok",
     "diverged": "exploded",
+    "censored": "stopped by the search",
     "timed_out": "timed out",
     "error": "failed",
     "stopped_early": "stopped early",

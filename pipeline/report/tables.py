@@ -30,8 +30,11 @@ _METRICS = ("test_loss", "test_error", "solved_share", "criterion_step", "gradie
 
 
 def failures(grid: Grid) -> pl.DataFrame:
-    """Return what did not end `ok`: a row per setting, status and place, with its seeds and the message."""
-    bad = grid.all_runs.filter(pl.col("status") != "ok").sort("position", "seed")
+    """Return what ended badly: a row per setting, status and place, with its seeds and the message.
+
+    What a search stopped did not.
+    """
+    bad = grid.all_runs.filter(~pl.col("status").is_in(["ok", "censored"])).sort("position", "seed")
     place = ["diverged_step", "diverged_timestep", "diverged_quantity"]
     keys = ["position", "label", "selected", "status", *place, "status_message"]
     return bad.group_by(keys, maintain_order=True).agg(pl.col("seed"))

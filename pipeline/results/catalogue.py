@@ -81,9 +81,11 @@ class Summary:
         """How it ended: the worst of its replicas."""
         return max(self.statuses, key=STATUSES.index)
 
-    def is_final(self, max_wall_time_s: float) -> bool:
-        """Return whether it would end the same under this time limit: not if it ran out of a shorter one."""
-        return "timed_out" not in self.statuses or self.facts["max_wall_time_s"] >= max_wall_time_s
+    def is_final(self, max_wall_time_s: float, stop_at: int | None = None) -> bool:
+        """Return whether it would end the same under these limits: not if it ran out of less time or fewer steps."""
+        if "timed_out" in self.statuses and self.facts["max_wall_time_s"] < max_wall_time_s:
+            return False
+        return "censored" not in self.statuses or (stop_at is not None and self.facts["stop_at"] >= stop_at)
 
 
 def summarise(head: Mapping[str, Any], trials: pl.DataFrame) -> Summary:

@@ -12,11 +12,14 @@ import polars as pl
 
 from pipeline.errors import TableError
 
-STATUSES = ("ok", "timed_out", "diverged", "error")
+STATUSES = ("ok", "censored", "timed_out", "diverged", "error")
 """How a replica can end, mildest first, as the core has it: of several seeds the worst one speaks for a setting."""
 
+RESUMABLE = ("censored", "timed_out")
+"""Statuses of replicas that a limit stopped: given more steps or more time, they go on from their checkpoint."""
+
 FINISHED = ("ok", "timed_out")
-"""Statuses of replicas whose last weights are the end of a training."""
+"""Statuses of replicas whose last weights are the end of a training; of one that a search stopped nobody knows it."""
 
 HOST_COLUMNS: dict[str, pl.DataType] = {
     "wall_time_s": pl.Float64(),

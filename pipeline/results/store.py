@@ -43,7 +43,7 @@ class StoredTrial:
         spec: The spec as nested plain mappings, with `seeds`.
         dataset_digest: Of the data it was trained on.
         code_digest: Of the code under whose identity it stands; that which ran is in the table, if it is another.
-        facts: Where and how it ran: `hostname`, `git_revision`, `platform`, `num_cpus`, `max_wall_time_s`.
+        facts: Where and how it ran: `hostname`, `git_revision`, `platform`, `num_cpus`, `max_wall_time_s`, `stop_at`.
         tables: Frames by name, see `TRIAL_TABLES`, each as `pipeline.results` declares it.
     """
 

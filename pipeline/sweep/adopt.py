@@ -19,7 +19,7 @@ import polars as pl
 from pipeline.config import Params, Paths
 from pipeline.core.training import run_trial
 from pipeline.errors import SweepError
-from pipeline.results import HOST_COLUMNS, TRIAL_TABLES
+from pipeline.results import HOST_COLUMNS, RESUMABLE, TRIAL_TABLES
 from pipeline.results.frames import spec_columns
 from pipeline.results.schema import IDENTITY_COLUMNS
 from pipeline.results.store import StoredTrial, TrialStore
@@ -118,13 +118,14 @@ def kinds_that_agree(store: TrialStore, settings: Sequence[Setting]) -> frozense
 def find_candidates(store: TrialStore, wanted: Sequence[Setting]) -> list[Candidate]:
     """Return the settings of which older code has trials that agree with each other, cheapest first.
 
-    A trial that ran out of time is none: where it stopped says nothing about the code.
+    A trial that ran out of time, or that a search stopped, is none: where it stopped says nothing about the code.
     """
     settings = {(json.dumps(asdict(s.spec), sort_keys=True), s.dataset_digest): s for s in wanted}
     older: dict[tuple[str, str], list[StoredTrial]] = {}
     for identity, summary in sorted(store.summaries().items()):
         meaning = (summary.spec, summary.dataset_digest)
-        known = meaning in settings and identity != settings[meaning].trial_id and "timed_out" not in summary.statuses
+        ended = not {*summary.statuses} & {*RESUMABLE}
+        known = ended and meaning in settings and identity != settings[meaning].trial_id
         trial = store.get(identity, quarantines=False) if known else None
         if trial is not None:
             older.setdefault(meaning, []).append(trial)
@@ -202,7 +203,7 @@ def _check(
     Raises:
         SweepError: If a trial is not finished, or a row differs.
     """
-    settings = tuple(candidate.setting for candidate in checked)
+    settings = tuple(replace(candidate.setting, stop_at=None) for candidate in checked)
     job = job_of(paths, params, store, train)
     plan = Plan(study="adopt", settings=settings, select=None, max_wall_time_s=job.max_wall_time_s)
     progress = follow(plan, stream)

@@ -191,18 +191,26 @@ def selected_positions(plan: Plan, medians: Mapping[str, float]) -> frozenset[in
         plan: Of the study.
         medians: By trial, of what it selects by: `median_scores`.
 
-    An arm is what agrees on every axis but those selected over, whose fields in an axis of whole objects do not count
-    either. Its lowest median over seeds wins, where a seed that did not end `ok`, or has no number, counts as infinite;
-    of equals the first in the study's file.
+    Of each arm (`arm_of`) the lowest median over seeds wins, where a seed that did not end `ok`, as one that a search
+    stopped, or has no number, counts as infinite; of equals the first in the study's file.
     """
     if plan.select is None:
         return frozenset(setting.position for setting in plan.settings)
     best: dict[tuple[str, str], Setting] = {}
     for setting in plan.settings:
-        key = (setting.grid, repr(_without(setting.axes, plan.select.over)))
+        key = arm_of(setting, plan.select.over)
         if key not in best or medians[setting.trial_id] < medians[best[key].trial_id]:
             best[key] = setting
     return frozenset(setting.position for setting in best.values())
+
+
+def arm_of(setting: Setting, over: Sequence[str]) -> tuple[str, str]:
+    """Return what the settings have in common among which a study selects.
+
+    That is their grid and every axis but those selected over, whose fields in an axis of whole objects do not count
+    either.
+    """
+    return setting.grid, repr(_without(setting.axes, over))
 
 
 def median_scores(trials: pl.DataFrame, metric: str) -> dict[str, float]:

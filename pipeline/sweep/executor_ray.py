@@ -75,7 +75,7 @@ class RayExecutor:
                     name="sweep",
                     storage_path=folder,
                     failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                    callbacks=[_Watching(watch, by_id, TrialStore(job.store_url))],
+                    callbacks=[_Watching(watch, by_id, job)],
                     verbose=0,
                 ),
             )
@@ -92,8 +92,8 @@ def _work(config: dict[str, Any], job: Job, by_id: dict[str, Pack], refs: dict[A
 class _Watching(tune.Callback):
     """Passes on what Tune says; a pack goes by the trial id of its first setting, since Tune's order is not ours."""
 
-    def __init__(self, watch: Watch, by_id: dict[str, Pack], store: TrialStore) -> None:
-        self.watch, self.by_id, self.store = watch, by_id, store
+    def __init__(self, watch: Watch, by_id: dict[str, Pack], job: Job) -> None:
+        self.watch, self.by_id, self.job = watch, by_id, job
         self.started_at: dict[str, float] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class _Watching(tune.Callback):
         identity = trial.config["trial_id"]
         reason = str(trial.get_error() or "no reason given").strip()
         message = f"given up after {MAX_FAILURES + 1} attempts: {reason.splitlines()[0]}"
-        now = time.perf_counter()
+        now, store = time.perf_counter(), TrialStore(self.job.store_url)
         for setting in self.by_id[identity]:
             outcome = Outcome(
                 trial_id=setting.trial_id,
@@ -132,8 +132,9 @@ class _Watching(tune.Callback):
                 traceback=reason,
                 wall_time_s=now - self.started_at.get(identity, now),
             )
-            stored = self.store.get(setting.trial_id) if len(self.by_id[identity]) > 1 else None
-            self.watch.finished(setting, outcome if stored is None else outcome_of(stored))
+            stored = store.get(setting.trial_id) if len(self.by_id[identity]) > 1 else None
+            ended = stored is not None and stored.summary.is_final(self.job.max_wall_time_s, setting.stop_at)
+            self.watch.finished(setting, outcome_of(stored) if stored is not None and ended else outcome)
 
 
 @contextlib.contextmanager

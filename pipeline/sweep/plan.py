@@ -23,6 +23,7 @@ from pipeline.config import (
     load_study,
     seeds_of,
 )
+from pipeline.config.search import Halving
 from pipeline.config.strict import InvalidFieldError, unknown_file
 from pipeline.config.study import VARIANT
 from pipeline.core.identity import code_digest
@@ -53,6 +54,8 @@ class Setting:
         stored: Whether the trial store has it.
         duration_s: A rough guess of the training time on one core.
         memory_bytes: About what it needs.
+        halving: Of its grid; None where every setting trains to its end.
+        stop_at: Steps after which it stops to be judged, or was stopped for good; None is its end.
     """
 
     grid: str
@@ -66,6 +69,8 @@ class Setting:
     stored: bool
     duration_s: float
     memory_bytes: int
+    halving: Halving | None = None
+    stop_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ class Plan:
                     "trial_id": setting.trial_id,
                     "dataset_digest": setting.dataset_digest,
                     "spec": asdict(setting.spec),
+                    **({"halving": asdict(setting.halving)} if setting.halving else {}),
                 }
                 for setting in self.settings
             ],
@@ -145,6 +151,7 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
         _check_fit(spec, variant, raw.where)
         cost = costs.of(spec, variant)
         _check_memory(spec, cost.memory_bytes, memory_limit_bytes, raw.where)
+        _check_halving(spec, variant, raw)
         digest = combined_digest([variant.digest, *(other.digest for other in unseen)])
         code = code_digest(spec)
         setting = Setting(
@@ -159,12 +166,35 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
             stored=False,
             duration_s=cost.duration_s,
             memory_bytes=cost.memory_bytes,
+            halving=raw.halving,
         )
         if (other := names.setdefault((raw.grid, setting.trial_id), setting)) is not setting:
             what = f"expected settings that differ, {other.label!r} and {setting.label!r} are one trial"
             raise ConfigError(f"{raw.where}: {what}: what sets them apart is set again by something later")
         settings.append(setting)
     return Plan(study=name, settings=tuple(settings), select=study.select, max_wall_time_s=scale.max_wall_time_s)
+
+
+def _check_halving(spec: TrialSpec, variant: Variant, raw: RawSetting) -> None:
+    """Check that a setting which is halved has rungs, at which it is evaluated, and seeds to judge it by.
+
+    Raises:
+        ConfigError: If not.
+    """
+    if (halving := raw.halving) is None:
+        return
+    where, training = f"{raw.where}.halving", spec.training
+    if halving.first >= training.max_steps:
+        expected = f"fewer steps than training.max_steps ({training.max_steps})"
+        raise ConfigError(f"{where}.first: expected {expected}; got {halving.first}")
+    if halving.first % training.evaluate_every:
+        expected = f"a multiple of training.evaluate_every ({training.evaluate_every})"
+        raise ConfigError(f"{where}.first: expected {expected}; got {halving.first}")
+    if halving.metric == "best_validation_error" and interface_of(variant).target_kind != "class":
+        expected = "a metric of losses: the targets are real, so there is no error"
+        raise ConfigError(f"{where}.metric: expected {expected} (dataset {spec.dataset.name!r}); got {halving.metric}")
+    if len(spec.seeds) < 2:
+        raise ConfigError(f"{where}: expected at least 2 seeds, of which there is an interval; got {len(spec.seeds)}")
 
 
 def label_of(raw: RawSetting) -> str:

@@ -86,7 +86,8 @@ class Tally:
     def summary(self) -> str:
         """Return «24 settings: 5 from the store, 18 trained, 1 diverged, 0 failed, 141 s»."""
         ended = self.statuses
-        others = [f"{ended['timed_out']} out of time"] if ended["timed_out"] else []
+        words = {"censored": "at a rung", "timed_out": "out of time"}
+        others = [f"{ended[status]} {text}" for status, text in words.items() if ended[status]]
         counts = [f"{self.num_stored} from the store", f"{ended['ok']} trained"]
         counts += [f"{ended['diverged']} diverged", *others, f"{ended['error']} failed"]
         return f"{self.num_settings} settings: {', '.join(counts)}, {duration_text(self.elapsed_s)}"

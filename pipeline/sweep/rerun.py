@@ -15,7 +15,7 @@ from pipeline.core.training import run_trial
 from pipeline.core.training.spec import TrialSpec, trial_id
 from pipeline.data import load_dataset
 from pipeline.errors import SweepError, unknown_name
-from pipeline.results import TRIAL_TABLES, read_table
+from pipeline.results import RESUMABLE, TRIAL_TABLES, read_table
 from pipeline.results.store import StoredTrial, TrialStore
 from pipeline.sweep.adopt import first_difference
 from pipeline.sweep.plan import Setting
@@ -50,7 +50,7 @@ def rerun(
     study, label, older = _found(paths, params, identity)
     row = older.tables["trials"].row(0, named=True)
     statuses = set(older.tables["trials"]["status"])
-    if found := statuses & {"error", "timed_out"}:
+    if found := statuses & {"error", *RESUMABLE}:
         raise SweepError(
             f"trial {identity}: expected replicas that ended ok or diverged; got {', '.join(sorted(found))}"
         )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
@@ -24,8 +25,9 @@ from pipeline.results.store import TrialStore
 from pipeline.sweep.consolidate import consolidate
 from pipeline.sweep.estimate import available_memory_bytes
 from pipeline.sweep.executors import Executor, LoadData, cluster_address
+from pipeline.sweep.halving import Judge, furthest
 from pipeline.sweep.lease import sweep_lease
-from pipeline.sweep.plan import Plan, plan_study
+from pipeline.sweep.plan import Plan, Setting, plan_study
 from pipeline.sweep.progress import duration_text, follow, title
 from pipeline.sweep.status import told
 from pipeline.sweep.trial import Job, Outcome, Train
@@ -64,14 +66,10 @@ def run_sweep(
     job = job_of(paths, params, store, train)
     with sweep_lease(store, study, wait=wait):
         plan = current_plan(paths, params, study, store)
-        progress = follow(plan, stream or sys.stdout)
-        interrupted = contextlib.suppress(KeyboardInterrupt)  # Ray Tune returns normally after it
-        with contextlib.closing(progress), interrupted, told(store, [plan], progress.tally):
-            if plan.missing:
-                executor(plan.missing, job, loader_of(paths), progress)
-        outcomes = progress.tally.outcomes
+        (plan,), outcomes = _train_rounds([plan], store, executor, job, loader_of(paths), stream or sys.stdout)
         _check_complete(plan, outcomes)
         errors = {identity: outcome.message for identity, outcome in outcomes.items() if outcome.status == "error"}
+        plan = plan.with_stored({setting.trial_id for setting in plan.trials} - outcomes.keys())
         consolidate(plan, store, paths.results(study), errors, job.git_revision)
         _check_failed(plan, outcomes)
 
@@ -101,14 +99,57 @@ def train_together(
         for study in sorted(set(studies)):  # in one order, lest two drivers wait for each other
             leases.enter_context(sweep_lease(store, study, wait=wait))
         plans = [current_plan(paths, params, study, store) for study in studies]
-        settings = tuple(setting for plan in plans for setting in plan.settings)
-        if not any(plan.missing for plan in plans):
-            return  # of no study, too
-        together = replace(plans[0], study=", ".join(studies), settings=settings, select=None)
-        progress = follow(together, stream or sys.stdout)
-        interrupted = contextlib.suppress(KeyboardInterrupt)
-        with contextlib.closing(progress), interrupted, told(store, plans, progress.tally):
-            executor(together.missing, job_of(paths, params, store, train), loader_of(paths), progress)
+        if any(plan.missing for plan in plans):
+            job = job_of(paths, params, store, train)
+            _train_rounds(plans, store, executor, job, loader_of(paths), stream or sys.stdout)
+
+
+def _train_rounds(
+    plans: Sequence[Plan], store: TrialStore, executor: Executor, job: Job, load: LoadData, stream: TextIO
+) -> tuple[list[Plan], dict[str, Outcome]]:
+    """Train what is missing of several plans as one list, and on after each rung what is not stopped there.
+
+    Returns:
+        The plans as they are at the end, and the last outcome of each setting that was trained. After an interrupt, the
+        settings that are still missing have none.
+    """
+    judge, now = Judge(store), list(plans)
+    outcomes, done = dict[str, Outcome](), set[tuple[str, int | None]]()
+    while True:
+        settings = tuple(furthest(setting for plan in now for setting in plan.settings))
+        together = replace(now[0], study=", ".join(plan.study for plan in now), settings=settings, select=None)
+        missing = together.missing
+        if any(setting.stop_at is not None for setting in missing):
+            print(_round_text(missing), file=stream, flush=True)
+        progress = follow(together, stream)
+        interrupted = contextlib.suppress(KeyboardInterrupt)  # Ray Tune returns normally after it
+        with contextlib.closing(progress), interrupted, told(store, now, progress.tally):
+            if missing:
+                executor(missing, job, load, progress)
+        for setting in missing:
+            outcomes.pop(setting.trial_id, None)
+        outcomes |= progress.tally.outcomes
+        if any(setting.trial_id not in outcomes for setting in missing):
+            return now, outcomes
+        done |= {(setting.trial_id, setting.stop_at) for setting in missing}
+        failed = {identity for identity, outcome in outcomes.items() if outcome.status == "error"}
+        now = [_without_done(judge.advance(plan, failed), done, failed) for plan in now]
+        if not any(plan.missing for plan in now):
+            return now, outcomes
+
+
+def _without_done(plan: Plan, done: Collection[tuple[str, int | None]], failed: Collection[str]) -> Plan:
+    """Return the plan with nothing missing that was trained as far as this, or failed."""
+    is_done = [(s.trial_id, s.stop_at) in done or s.trial_id in failed for s in plan.settings]
+    settings = zip(plan.settings, is_done, strict=True)
+    return replace(plan, settings=tuple(replace(s, stored=s.stored or found) for s, found in settings))
+
+
+def _round_text(settings: Sequence[Setting]) -> str:
+    """Return «halving: 40 settings to step 200, 2 to their end»."""
+    steps = Counter(setting.stop_at for setting in settings)
+    parts = [f"{steps[step]} to step {step}" for step in sorted(step for step in steps if step is not None)]
+    return f"halving: {', '.join([*parts, *([f'{steps[None]} to their end'] if steps[None] else [])])}"
 
 
 def job_of(paths: Paths, params: Params, store: TrialStore, train: Train) -> Job:
@@ -135,25 +176,29 @@ def loader_of(paths: Paths) -> LoadData:
 def current_plan(paths: Paths, params: Params, study: str, store: TrialStore) -> Plan:
     """Return the plan of a study against what the store has, and against this machine's memory if it trains here.
 
-    A stored trial that ran out of a shorter time limit than the plan's counts as missing, as a damaged one does.
+    A stored trial that ran out of a shorter time limit than the plan's counts as missing, as a damaged one does, and
+    one that a search has stopped earlier than this plan would.
     """
     trains_here = cluster_address() is None and not params.resources.gpus_per_trial
     plan = plan_study(paths, params, study, available_memory_bytes() if trains_here else None)
     trials = store.summaries().items()
-    return plan.with_stored({identity for identity, trial in trials if trial.is_final(plan.max_wall_time_s)})
+    final = {identity for identity, trial in trials if trial.is_final(plan.max_wall_time_s)}
+    return Judge(store).advance(plan.with_stored(final))
 
 
 def describe_plan(plan: Plan) -> str:
     """Return what a sweep would do, one line for each setting, without doing it."""
     lines = []
     for setting in plan.settings:
-        steps = setting.spec.training.max_steps
-        state = "stored " if setting.stored else "missing"
+        steps = setting.stop_at or setting.spec.training.max_steps
+        state = ("stored " if setting.stop_at is None else "stopped") if setting.stored else "missing"
         lines.append(f"{setting.trial_id}  {state}  {steps:>7} steps  {title(setting)}")
     missing = plan.missing
-    replica_steps = sum(s.spec.training.max_steps * len(s.spec.seeds) for s in missing)
+    replica_steps = sum((s.stop_at or s.spec.training.max_steps) * len(s.spec.seeds) for s in missing)
     total_s = sum(setting.duration_s for setting in missing)
     trials = f"{len(plan.settings)} settings, {len(plan.trials)} trials, {len(missing)} to train"
+    if rungs := sorted({s.stop_at for s in missing if s.stop_at is not None}):
+        trials += f" to the next rung, step {', '.join(map(str, rungs))}"
     lines.append(f"{trials}: {replica_steps} replica-steps, very roughly {duration_text(total_s)} on one core")
     return "\n".join(lines)
 

@@ -229,7 +229,8 @@ def read_status(store: TrialStore, study: str) -> StudyStatus:
     names = {setting["title"]: identity for identity, setting in trials.items()}
     failed = {name: message for name, message in (told or {}).get("failed", {}).items() if name in names}
     summaries = {identity: found for identity, found in store.catalogue.read()[0].items() if identity in trials}
-    done = {identity for identity, found in summaries.items() if found.is_final(plan["max_wall_time_s"])}
+    limit_s = plan["max_wall_time_s"]
+    done = {i for i, found in summaries.items() if found.is_final(limit_s, trials[i]["stop_at"])}
     failed = {name: message for name, message in failed.items() if names[name] not in done}
     statuses = Counter(summaries[identity].status for identity in done)
     if failed:
@@ -328,6 +329,7 @@ def _plan_bytes(plan: Plan) -> bytes:
             "title": title(setting),
             "duration_s": setting.duration_s,
             "max_steps": setting.spec.training.max_steps,
+            "stop_at": setting.stop_at,
         }
         for setting in plan.trials
     }

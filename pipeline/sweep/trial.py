@@ -19,10 +19,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.core.identity import TREE, code_digest
-from pipeline.core.training import ALONE, CheckpointError, MemorySink, Program, Status, TrialResult, run_trial
+from pipeline.core.training import ALONE, CheckpointError, MemorySink, Program, TrialResult, run_trial
 from pipeline.core.training.pack import train_pack
 from pipeline.data import Dataset
 from pipeline.errors import DatasetError, SweepError
+from pipeline.results import RESUMABLE
 from pipeline.results.frames import long_frames, trials_frame
 from pipeline.results.store import CheckpointSlot, StoredTrial, TrialStore
 from pipeline.sweep.estimate import Pack
@@ -83,7 +84,7 @@ def _train_together(
     missing = []
     for setting in pack:
         stored = store.get(setting.trial_id)
-        if stored is None or not stored.summary.is_final(job.max_wall_time_s):
+        if stored is None or not stored.summary.is_final(job.max_wall_time_s, setting.stop_at):
             missing.append(setting)
         else:
             ended(setting, outcome_of(stored))
@@ -150,7 +151,9 @@ def _train_and_store(job: Job, setting: Setting, dataset: Dataset, program: Prog
         checkpoint.clear()
         result, sink = _train(job, setting, dataset, checkpoint, program)
     store.put(stored_trial(setting, result, sink.tables(), job))
-    if all(row["status"] != Status.TIMED_OUT for row in result.rows):  # else it goes on from there, given more time
+    if not any(
+        row["status"] in RESUMABLE for row in result.rows
+    ):  # else it goes on from there, given more time or steps
         checkpoint.clear()
     return {"status": str(result.status), "validation_loss": _median_loss(result)}
 
@@ -167,6 +170,7 @@ def _train(
         device=job.device,
         num_threads=job.num_threads,
         max_wall_time_s=job.max_wall_time_s,
+        stop_at=setting.stop_at,
         program=program,
     )
     return result, sink
@@ -179,6 +183,7 @@ def stored_trial(setting: Setting, result: TrialResult, tables: dict[str, Any], 
         "hostname": socket.gethostname(),
         "git_revision": job.git_revision,
         "max_wall_time_s": job.max_wall_time_s,
+        "stop_at": setting.stop_at,
         "platform": platform.platform(),
         "num_cpus": os.cpu_count(),
     }

@@ -15,6 +15,7 @@ from pipeline.config import build
 from pipeline.core.identity import code_digest
 from pipeline.core.training.spec import TrialSpec, identity_of
 from pipeline.errors import ConfigError, PipelineError, StoreError, SweepError, unknown_name
+from pipeline.results import RESUMABLE
 from pipeline.results.catalogue import Summary
 from pipeline.results.objects import Entry, now_ns
 from pipeline.results.running import read_running
@@ -249,7 +250,7 @@ def _orphans(
         if kind == "zip.damaged":
             yield name, "quarantined"
         elif kind == "checkpoint" and identity in summaries:
-            if summaries[identity].status != "timed_out":  # which goes on from it, given more time
+            if summaries[identity].status not in RESUMABLE:
                 yield name, "of a trial that has ended"
         elif kind == "checkpoint" and planned and identity not in planned:
             yield name, "no study that the store has been told of asks for it"

@@ -4,13 +4,14 @@ import ast
 from pathlib import Path
 
 from pipeline.core.training.rows import FACTS
-from pipeline.results import CURVE_FACTS, FINISHED, STATUSES
+from pipeline.results import CURVE_FACTS, FINISHED, RESUMABLE, STATUSES
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_finished_replicas_have_known_statuses() -> None:
-    assert set(FINISHED) == set(STATUSES) - {"diverged", "error"}
+    assert set(FINISHED) == set(STATUSES) - {"censored", "diverged", "error"}
+    assert set(RESUMABLE) == {"censored", "timed_out"}
 
 
 def test_facts_of_curves_are_those_that_training_writes() -> None:

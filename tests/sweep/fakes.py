@@ -124,7 +124,9 @@ class FakeTrain:
     kills: int = 1
     journal: Path | None = None
 
-    def __call__(self, spec: TrialSpec, dataset, sink, *, checkpoints, device, num_threads, max_wall_time_s, program):
+    def __call__(
+        self, spec: TrialSpec, dataset, sink, *, checkpoints, device, num_threads, max_wall_time_s, stop_at, program
+    ):
         if spec.model.cell == self.fails_on:
             raise RuntimeError(f"no kernel for {spec.model.cell}")
         step, state = 0, f"{spec.model.cell} {spec.optimiser.learning_rate} {dataset.digest}"

@@ -21,6 +21,7 @@ from pipeline.errors import SweepError
 from pipeline.results import HOST_COLUMNS, SCHEMAS, read_table
 from pipeline.results.store import TrialStore
 from pipeline.sweep import current_plan
+from pipeline.sweep.trial import Job
 
 from . import fakes
 from .fakes import NUM_STEPS, STUDY, FakeTrain, grid, sweep, write_project, write_yaml
@@ -86,9 +87,9 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(project: Project, undisturb
 
 def test_a_worker_lost_too_often_is_an_error(project: Project, tmp_path: Path) -> None:
     setting = current_plan(*project, "cells", TrialStore(tmp_path)).settings[0]
-    watch, trial = Mock(), Mock(config={"trial_id": setting.trial_id})
+    watch, trial, job = Mock(), Mock(config={"trial_id": setting.trial_id}), Job(str(tmp_path), None, "cpu", 1, 60.0)
     trial.get_error.return_value = "The worker died unexpectedly.\nno more is known"
-    executor_ray._Watching(watch, {setting.trial_id: (setting,)}, TrialStore(tmp_path)).on_trial_error(1, [], trial)
+    executor_ray._Watching(watch, {setting.trial_id: (setting,)}, job).on_trial_error(1, [], trial)
     ((told, outcome), _) = watch.finished.call_args
     assert told is setting
     assert outcome.status == "error"

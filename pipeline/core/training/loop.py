@@ -53,16 +53,16 @@ def train(trial: Trial) -> TrialResult:
     """Train to the end and return one row per seed; a trial that is taken up again starts with an evaluation, too."""
     reset_peak_memory(trial.device)
     while True:
-        out_of_time = trial.is_out_of_time()
-        if out_of_time or trial.is_checkpoint_due():
+        limit = trial.reached_limit()
+        if limit or trial.is_checkpoint_due():
             trial.checkpoint()
         training = trial.progress.active()
         if trial.spec.training.evaluates_at(trial.progress.step):
             trial.evaluate(training)  # freezes those that reached the criterion or are not finite
         if trial.spec.training.is_last(trial.progress.step):
             trial.end()
-        elif out_of_time:
-            trial.time_out()
+        elif limit:
+            trial.stop(*limit)
         trial.measure(training)
         if not trial.progress.active():
             return trial.finish()
@@ -78,6 +78,7 @@ def run_trial(
     device: str = "cpu",
     num_threads: int = 1,
     max_wall_time_s: float | None = None,
+    stop_at: int | None = None,
     checkpoint_interval_s: float = 10.0,
     program: Program = ALONE,
 ) -> TrialResult:
@@ -94,6 +95,7 @@ def run_trial(
         device: A torch device, "cpu" or "cuda".
         num_threads: Torch threads on the CPU.
         max_wall_time_s: Seconds after which unfinished replicas end as `timed_out`; None for no limit.
+        stop_at: Updates after which unfinished replicas end as `censored`; None for no limit but the spec's.
         checkpoint_interval_s: Least seconds between checkpoints.
         program: What it is part of, if other trials are trained beside it.
 
@@ -111,6 +113,7 @@ def run_trial(
             checkpoints=checkpoints,
             device=torch.device(device),
             max_wall_time_s=max_wall_time_s,
+            stop_at=stop_at,
             checkpoint_interval_s=checkpoint_interval_s,
             program=program,
         )
@@ -144,11 +147,13 @@ class Trial:
         checkpoints: CheckpointSlot | None = None,
         device: torch.device,
         max_wall_time_s: float | None = None,
+        stop_at: int | None = None,
         checkpoint_interval_s: float = 10.0,
         program: Program = ALONE,
     ) -> None:
         self.spec, self.dataset, self.sink, self.checkpoints, self.device = spec, dataset, sink, checkpoints, device
-        self.max_wall_time_s, self.checkpoint_interval_s = max_wall_time_s, checkpoint_interval_s
+        self.max_wall_time_s, self.stop_at = max_wall_time_s, stop_at
+        self.checkpoint_interval_s = checkpoint_interval_s
         self.clock = program.clock
         interface, splits = interface_of(dataset), dataset.splits
         try:
@@ -187,6 +192,14 @@ class Trial:
     def wall_time_s(self) -> float:
         """Return the seconds spent, over every time that the trial was taken up."""
         return self.clock() - self.started
+
+    def reached_limit(self) -> tuple[Status, str] | None:
+        """Return how unfinished replicas end now, and why; None where they train on."""
+        if self.stop_at is not None and self.progress.step >= self.stop_at:
+            return Status.CENSORED, f"stopped by the search after {self.progress.step} steps"
+        if self.is_out_of_time():
+            return Status.TIMED_OUT, "stopped by the time limit"
+        return None
 
     def is_out_of_time(self) -> bool:
         """Return whether the trial has run longer than it may."""
@@ -231,14 +244,18 @@ class Trial:
             self.progress.outcomes[r].end(self.spec.training)
         self.progress.freeze(active)
 
-    def time_out(self) -> None:
-        """End the replicas that still train before their time."""
-        for r in self.progress.active():
+    def stop(self, status: Status, reason: str) -> None:
+        """End the replicas that still train before their time; an exploded one that is censored might yet recover."""
+        limit = f" (limit {self.max_wall_time_s:g} s)" if status == Status.TIMED_OUT else ""
+        active = self.progress.active()
+        for r in active:
             outcome = self.progress.outcomes[r]
-            outcome.status, outcome.num_steps = Status.TIMED_OUT, self.progress.step
-            limit = f"(limit {self.max_wall_time_s:g} s)"
-            outcome.status_message = f"stopped by the time limit; results are of its best step {limit}"
-        self.end()
+            outcome.status, outcome.num_steps = status, self.progress.step
+            outcome.status_message = f"{reason}; results are of its best step{limit}"
+        if status == Status.CENSORED:
+            self.progress.freeze(active)
+        else:
+            self.end()
 
     def measure(self, which: list[int]) -> None:
         """Measure each replica at the scheduled steps and where it ends; what costs more at step 0 and where it ends.

@@ -23,6 +23,8 @@ class Status(StrEnum):
 
     OK = "ok"
     """Trained to its last step, or to the criterion; results are of its best step."""
+    CENSORED = "censored"
+    """Stopped by a search before its last step; results are of its best step, and what would follow is not known."""
     TIMED_OUT = "timed_out"
     """Stopped by the time limit; results are of its best step."""
     DIVERGED = "diverged"
