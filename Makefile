@@ -58,8 +58,9 @@ replicate: $(READY)  ## Train the published protocols at their published size (a
 bench: $(READY)  ## Time the recurrences against torch.nn and a hand-unrolled loop, and what a seed costs
 	python -m benchmarks
 
-bench-sweep: $(READY)  ## Time a small study against plain Ray Tune with torch.nn, a trial per seed
+bench-sweep: $(READY)  ## Time a small study against plain Ray Tune with torch.nn, and a study of 10 000 settings
 	python -m benchmarks.sweep
+	python -m benchmarks.many
 
 docs: $(READY)  ## Build the documentation into site/; a broken link is an error
 	mkdocs build --strict

@@ -207,6 +207,44 @@ def sweeps(latest: Latest) -> str:
     return f"{table(header, rows)}\n\n{study(latest)}\n\n{said}"
 
 
+def many(latest: Latest) -> str:
+    """Return what ten thousand settings cost, as a table and sentences."""
+    found, ray = latest["many"], latest["many"]["ray"]
+    header = [
+        "",
+        "settings",
+        "whole, s",
+        "core-seconds a setting",
+        "driver, MiB",
+        "more of it per 1000 settings, MiB",
+        "files in the store",
+        "MB there",
+    ]
+    rows = [
+        [
+            name,
+            run["num_settings"],
+            f"{run['total_s']:.0f}",
+            f"{run['cpu_s_per_setting']:.3f}",
+            f"{run['driver_mib']:.0f}",
+            f"{run['driver_mib_per_1000']:.1f}",
+            run["num_files"],
+            f"{run['num_bytes'] / 1e6:.0f}",
+        ]
+        for name, run in (("packed", found["packed"]), ("one setting a program", found["unpacked"]))
+    ]
+    published = (ray["total_s"] - ray["floor_s"]) * ray["num_cpus"] / ray["num_trials"]
+    said = (
+        f"{found['num_settings']} settings are planned in {found['plan_s']:.1f} s, with all of them in the store in "
+        f"{found['plan_stored_s']:.1f} s ({found['plan_without_catalogue_s']:.1f} s where the catalogue was lost), and "
+        f"a sweep that finds nothing to train writes its tables again in {found['nothing_to_do_s']:.0f} s, Python's "
+        f"start included. {machine(found)}; all cores, {found['num_seeds']} seeds a setting, measured once. Ray's own "
+        f"release test has {ray['num_trials']} trials that only sleep: {ray['total_s']:.0f} s on {ray['num_cpus']} "
+        f"CPUs where {ray['floor_s']:.0f} s are slept, {published:.3f} core-seconds a trial."
+    )
+    return f"{table(header, rows)}\n\n{said}"
+
+
 def others(latest: Latest) -> str:
     """Return what truncation, translation, diagnostics and length cost."""
     one, many = latest["translation"]["rows"][0], latest["translation"]["rows"][-1]
@@ -246,7 +284,7 @@ def tracing(latest: Latest) -> str:
 
 
 TEXTS: dict[str, Callable[[Latest], str]] = {
-    text.__name__: text for text in (ratios, milliseconds, tracing, seeds, one_more_seed, study, sweeps, others)
+    text.__name__: text for text in (ratios, milliseconds, tracing, seeds, one_more_seed, study, sweeps, many, others)
 }
 """What can stand in a place, by its name there."""
 

@@ -166,7 +166,7 @@ def _num_run(spec: TrialSpec, work: Workload) -> int:
 def available_memory_bytes() -> int:
     """Return how much memory this machine could still give; all that it has, where psutil is not installed."""
     try:
-        import psutil  # type: ignore[import-untyped, unused-ignore]
+        import psutil
     except ImportError:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # free pages leave out what caches would give
     return int(psutil.virtual_memory().available)
