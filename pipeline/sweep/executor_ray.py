@@ -1,16 +1,19 @@
 """The executor on Ray Tune: embedded in this process, or on the cluster that RAY_ADDRESS names.
 
 The only module that imports ray. Ray decides where a setting runs and starts it again when its worker is lost; what
-is finished is decided by the trial store alone, since `Tuner.fit` also returns normally after an interrupt.
+is finished is decided by the trial store alone, since `Tuner.fit` returns normally after SIGUSR1 as well.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,9 +21,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray import tune
 
+from pipeline import stopping
 from pipeline.config import Resources
 from pipeline.core.identity import TREE
 from pipeline.errors import SweepError
@@ -39,7 +44,15 @@ PROBE_TIMEOUT_S = 3.0
 MAX_SOCKET_FOLDER = 30
 """Characters of the temporary folder: Ray's socket paths below it must stay under 107 bytes."""
 
-_QUIET = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+KILL_TIMEOUT_S = 3.0
+"""For a killed process to be gone."""
+
+_QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would finish what runs; here the last checkpoints are enough
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
 class RayExecutor:
@@ -59,13 +72,14 @@ class RayExecutor:
         Raises:
             SweepError: If the cluster cannot be reached or has no room for even one trial.
         """
-        with connected(self.address) as embedded, tempfile.TemporaryDirectory(prefix="tune-") as folder:
+        with connected(self.address) as (embedded, folder):
             _check_room(self.resources, embedded)
             memory = available_memory_bytes() if embedded and not self.resources.gpus_per_trial else None
             packs = packs_of(settings, self.resources.settings_per_program, _num_workers(self.resources), memory)
             by_id = {pack[0].trial_id: pack for pack in packs}
             variants = {variant_of(setting) for setting in settings}
             refs = {variant: ray.put(load(*variant)) for variant in sorted(variants, key=str)}
+            _leave_wandb_out()
             work = tune.with_parameters(_work, job=job, by_id=by_id, refs=refs)
             tuner = tune.Tuner(
                 tune.with_resources(work, {"cpu": self.resources.cpus_per_trial, "gpu": self.resources.gpus_per_trial}),
@@ -73,7 +87,7 @@ class RayExecutor:
                 tune_config=tune.TuneConfig(reuse_actors=True),
                 run_config=tune.RunConfig(
                     name="sweep",
-                    storage_path=folder,
+                    storage_path=str(folder / "tune"),
                     failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                     callbacks=[_Watching(watch, by_id, job)],
                     verbose=0,
@@ -138,8 +152,11 @@ class _Watching(tune.Callback):
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[bool]:
-    """Connect to Ray for the body, or use the connection that there is; yields whether Ray runs on this machine only.
+def connected(address: str | None) -> Iterator[tuple[bool, Path]]:
+    """Connect to Ray for the body, or use the connection that there is.
+
+    Yields:
+        Whether Ray runs on this machine only, and a temporary folder; in its end neither is left.
 
     Raises:
         SweepError: If nothing answers at `address`.
@@ -147,21 +164,51 @@ def connected(address: str | None) -> Iterator[bool]:
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     own = {"PYTHONPATH": os.pathsep.join(filter(None, (str(TREE), os.environ.get("PYTHONPATH"))))}
     options = {**_SILENT, "runtime_env": {"env_vars": own}}  # workers import the code of the driver, where they see it
-    embedded = address is None
-    if ray.is_initialized():
-        yield embedded
-        return
-    folder = tempfile.mkdtemp(prefix="ray-", dir=_short_folder()) if embedded else None
-    try:
-        if folder is not None:
-            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **options)
-        else:
+    embedded, is_ours = address is None, not ray.is_initialized()
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir=_short_folder()))
+    with stopping.finally_once_more(functools.partial(_leave, folder, is_ours)):
+        if is_ours and embedded:
+            ray.init(address="local", include_dashboard=False, _temp_dir=str(folder), **options)
+        elif is_ours:
             _join(str(address), options)
-        yield embedded
-    finally:
+        yield embedded, folder
+
+
+def _leave(folder: Path, is_ours: bool) -> None:
+    """Disconnect from Ray, end what runs of it in `folder`, and remove that.
+
+    A process that was asked to end does not wait: a cluster notices that its driver is gone.
+    """
+    if is_ours and not stopping.is_asked():
         ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+    started = [process for process in psutil.Process().children() if _is_below(folder, process)]
+    processes = started + [child for process in started for child in process.children(recursive=True)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=KILL_TIMEOUT_S)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _leave_wandb_out() -> None:
+    """Import Tune's logger for W&B, which is not used, as where W&B is not installed.
+
+    Tune imports it to count who uses it, and W&B then makes temporary folders, which a stopped driver would leave.
+    """
+    if "wandb" not in sys.modules:
+        sys.modules["wandb"] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("ray.air.integrations.wandb")
+        finally:
+            del sys.modules["wandb"]
+
+
+def _is_below(folder: Path, process: psutil.Process) -> bool:
+    """Return whether a process is one of Ray's, started for this folder."""
+    try:
+        return any(str(folder) in part for part in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 _SILENT: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
