@@ -259,8 +259,9 @@ def _check_complete(plan: Plan, outcomes: Mapping[str, Outcome]) -> None:
 def _check_failed(plan: Plan, outcomes: Mapping[str, Outcome]) -> None:
     failed = [s for s in plan.trials if s.trial_id in outcomes and outcomes[s.trial_id].status == "error"]
     if failed:
+        first = outcomes[failed[0].trial_id]
+        why = f"\n{first.traceback.rstrip()}" if first.traceback else f" {first.message}"
         raise SweepError(
             f"study {plan.study!r}: {len(failed)} of {len(plan.trials)} settings failed, the others are kept; "
-            f"first {title(failed[0])} (trial {failed[0].trial_id}):\n"
-            f"{outcomes[failed[0].trial_id].traceback.rstrip()}"
+            f"first {title(failed[0])} (trial {failed[0].trial_id}):{why}"
         )

@@ -218,7 +218,7 @@ def test_a_full_disk_is_the_trials_error_and_costs_no_training(
 
     monkeypatch.setattr(TrialStore, "put", full)
     with pytest.raises(
-        SweepError, match=r"2 of 4 settings failed(.*\n)+.*StoreError: .*\.zip: cannot be written: No space"
+        SweepError, match=r"2 of 4 settings failed.*\): StoreError: .*\.zip: cannot be written: No space left$"
     ):
         sweep(*project, FakeTrain(journal=tmp_path / "journal"))
     assert len(list(project[0].default_store.glob("*.zip"))) == 2
