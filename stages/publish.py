@@ -11,14 +11,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that this file stands in, not an installed one
+
+from pipeline import stopping
+
+if __name__ == "__main__":  # what follows takes seconds to import
+    stopping.HANDLER.install("publish", "what has ended is published, the rest when it is run again")
 
 from pipeline.config import Params, Paths, check_tree, load_params
 from pipeline.errors import ConfigError, PipelineError, unknown_name
@@ -30,7 +33,11 @@ from pipeline.sweep.consolidate import settings_frame
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Publish from the project in this folder; return 1 where something was not sent as asked, 2 for a mistake."""
+    """Publish from the project in this folder.
+
+    Returns:
+        0, or 1 where something was not sent as asked, 2 for a mistake, 130 or 143 after SIGINT or SIGTERM.
+    """
     parser = argparse.ArgumentParser(description="Publish studies to Weights & Biases.")
     parser.add_argument("studies", nargs="*", metavar="study", help="default: every study of params.yaml")
     parser.add_argument("--mode", choices=("online", "offline"), help="default: as WANDB_MODE or params.yaml says")
@@ -47,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         for study in asked.studies:
             if study not in params.studies:
                 raise ConfigError(f"{paths.params.name}: studies: {unknown_name('study', study, params.studies)}")
+        stopping.HANDLER.ends_at_once = False  # from here on W&B has a process of its own, which is to end as well
         with contextlib.closing(Publisher(paths, params)) as publisher:
             if asked.follow:
                 follow_all(publisher, paths, params, asked.studies or params.studies, asked.interval)
@@ -55,12 +63,16 @@ def main(arguments: list[str] | None = None) -> int:
     except PipelineError as error:
         print(f"publish: {error}", file=sys.stderr)
         return 2
+    if stopping.HANDLER.number is not None:
+        return 128 + stopping.HANDLER.number
     return 0 if publisher.is_as_asked else 1
 
 
 def publish(publisher: Publisher, params: Params, studies: Sequence[str]) -> None:
     """Publish `studies`, or all of params.yaml and then the report, and print how it went."""
     for study in studies or params.studies:
+        if stopping.HANDLER.number is not None:
+            return
         publisher.study(study)
         print(f"{study}: {publisher.mode}, {publisher.num_failed} failed")
     if not studies:
@@ -68,22 +80,16 @@ def publish(publisher: Publisher, params: Params, studies: Sequence[str]) -> Non
 
 
 def follow_all(publisher: Publisher, paths: Paths, params: Params, studies: Sequence[str], interval_s: float) -> None:
-    """Follow `studies` until every setting has ended, or until SIGINT or SIGTERM."""
+    """Follow `studies` until every setting has ended, or until SIGINT or SIGTERM, and then look once more."""
     if publisher.mode != "online":
         print(f"follow: W&B is {publisher.mode}, so nothing is live; `python stages/publish.py` writes what has ended")
         return
-    over = threading.Event()
-    before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        store = TrialStore.of(paths, params.trial_store)
-        plans = [followed(plan_study(paths, params, study)) for study in studies]
-        follower = Follower(publisher, paths, store, plans, sys.stdout)
-        print(f"follow: {follower.num_waiting} settings that {store.url} does not have yet", flush=True)
-        with contextlib.closing(follower):
-            follow(follower, publisher.folder, interval_s, over.is_set)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    store = TrialStore.of(paths, params.trial_store)
+    plans = [followed(plan_study(paths, params, study)) for study in studies if stopping.HANDLER.number is None]
+    follower = Follower(publisher, paths, store, plans, sys.stdout)
+    print(f"follow: {follower.num_waiting} settings that {store.url} does not have yet", flush=True)
+    with contextlib.closing(follower):
+        follow(follower, publisher.folder, interval_s, lambda: stopping.HANDLER.number is not None)
 
 
 def followed(plan: Plan) -> Followed:

@@ -18,6 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that this file stands in, not an installed one
 
+from pipeline import stopping
+
+if __name__ == "__main__":  # what follows takes seconds to import
+    stopping.watch("sweep", "finished trials are kept, others go on from their checkpoints: run again")
+
 from pipeline import sweep
 from pipeline.config import Paths, check_tree, load_params, write_digest
 from pipeline.errors import PipelineError, SweepError
@@ -80,4 +85,4 @@ def _stale(studies: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.run(main)

@@ -23,7 +23,8 @@ LAYERS = {
     "figures": {"errors", "results", "quantities"},
     "claims": {"errors", "config", "results", "quantities"},
     "report": {"errors", "config", "core", "results", "quantities", "figures", "claims"},
-    "sweep": {"errors", "config", "data", "core", "results", "quantities"},
+    "stopping": set(),
+    "sweep": {"errors", "config", "data", "core", "results", "quantities", "stopping"},
     "publish": {"errors", "config", "core", "results", "quantities", "figures"},
     "trace": {"errors", "config", "core", "results", "figures"},
 }

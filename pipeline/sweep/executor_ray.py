@@ -1,26 +1,38 @@
 """The executor on Ray Tune: embedded in this process, or on the cluster that RAY_ADDRESS names.
 
 The only module that imports ray. Ray decides where a setting runs and starts it again when its worker is lost; what
-is finished is decided by the trial store alone, since `Tuner.fit` also returns normally after an interrupt.
+is finished is decided by the trial store alone, since `Tuner.fit` returns normally after SIGUSR1 as well.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
+import logging
 import os
 import re
+import secrets
 import shutil
 import socket
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray import tune
+from ray._private import worker as ray_worker
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import RayError
+from ray.tune.error import TuneError
 
+from pipeline import stopping
 from pipeline.config import Resources
 from pipeline.core.identity import TREE
 from pipeline.errors import SweepError
@@ -33,13 +45,32 @@ from pipeline.sweep.trial import Job, Outcome, outcome_of, train_packed
 MAX_FAILURES = 3
 """So often a setting starts again after its worker was lost; it goes on from its checkpoint in the trial store."""
 
-PROBE_TIMEOUT_S = 3.0
-"""For a cluster's port to answer; `ray.init` itself would wait more than 100 s."""
+PORT_TIMEOUT_S = 3.0
+"""For a cluster's port to take a connection."""
+
+PROBE_TIMEOUT_S = 8.0
+"""For Ray to answer there; `ray.init` itself would wait more than 100 s."""
+
+LOOK_S = 1.0
+"""Between two looks at whether Ray still runs."""
+
+HEAD_GONE_AFTER_S = 40.0
+"""Without a cluster's head for so long a sweep ends; a head that starts anew has been waited for by then."""
+
+AGAIN = "run again, finished trials are kept"
 
 MAX_SOCKET_FOLDER = 30
 """Characters of the temporary folder: Ray's socket paths below it must stay under 107 bytes."""
 
-_QUIET = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+KILL_TIMEOUT_S = 3.0
+"""For a killed process to be gone."""
+
+_QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would finish what runs; here the last checkpoints are enough
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
 class RayExecutor:
@@ -57,15 +88,17 @@ class RayExecutor:
         """Train `settings`, in this order as far as there is room, and return when none is running.
 
         Raises:
-            SweepError: If the cluster cannot be reached or has no room for even one trial.
+            SweepError: If the cluster cannot be reached or has no room for even one trial, or if Ray itself fails.
         """
-        with connected(self.address) as embedded, tempfile.TemporaryDirectory(prefix="tune-") as folder:
+        with connected(self.address) as (embedded, folder), _errors_in_a_line():
             _check_room(self.resources, embedded)
             memory = available_memory_bytes() if embedded and not self.resources.gpus_per_trial else None
             packs = packs_of(settings, self.resources.settings_per_program, _num_workers(self.resources), memory)
             by_id = {pack[0].trial_id: pack for pack in packs}
             variants = {variant_of(setting) for setting in settings}
             refs = {variant: ray.put(load(*variant)) for variant in sorted(variants, key=str)}
+            _leave_wandb_out()
+            logging.getLogger("ray.tune.execution").setLevel(logging.CRITICAL)  # of lost workers our own line says
             work = tune.with_parameters(_work, job=job, by_id=by_id, refs=refs)
             tuner = tune.Tuner(
                 tune.with_resources(work, {"cpu": self.resources.cpus_per_trial, "gpu": self.resources.gpus_per_trial}),
@@ -73,7 +106,7 @@ class RayExecutor:
                 tune_config=tune.TuneConfig(reuse_actors=True),
                 run_config=tune.RunConfig(
                     name="sweep",
-                    storage_path=folder,
+                    storage_path=str(folder / "tune"),
                     failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                     callbacks=[_Watching(watch, by_id, job)],
                     verbose=0,
@@ -107,6 +140,11 @@ class _Watching(tune.Callback):
         for setting in self.by_id[identity]:
             self.watch.started(setting)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Pass on that a worker was lost, and with it settings that start again when there is room."""
+        for setting in self.by_id[trial.config["trial_id"]]:
+            self.watch.lost(setting)
+
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
@@ -138,8 +176,11 @@ class _Watching(tune.Callback):
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[bool]:
-    """Connect to Ray for the body, or use the connection that there is; yields whether Ray runs on this machine only.
+def connected(address: str | None) -> Iterator[tuple[bool, Path]]:
+    """Connect to Ray for the body, or use the connection that there is.
+
+    Yields:
+        Whether Ray runs on this machine only, and a temporary folder; in its end neither is left.
 
     Raises:
         SweepError: If nothing answers at `address`.
@@ -147,21 +188,118 @@ def connected(address: str | None) -> Iterator[bool]:
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     own = {"PYTHONPATH": os.pathsep.join(filter(None, (str(TREE), os.environ.get("PYTHONPATH"))))}
     options = {**_SILENT, "runtime_env": {"env_vars": own}}  # workers import the code of the driver, where they see it
-    embedded = address is None
-    if ray.is_initialized():
-        yield embedded
-        return
-    folder = tempfile.mkdtemp(prefix="ray-", dir=_short_folder()) if embedded else None
-    try:
-        if folder is not None:
-            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **options)
-        else:
+    ray_worker.print_to_stdstream = _print_nothing  # events of lost workers and nodes: the sweep has a line for each
+    embedded, is_ours = address is None, not ray.is_initialized()
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir=_short_folder()))
+    with stopping.finally_once_more(functools.partial(_leave, folder, is_ours)):
+        if is_ours and embedded:
+            _need_no_home()
+            with _errors_in_a_line():
+                ray.init(address="local", include_dashboard=False, _temp_dir=str(folder), **options)
+        elif is_ours:
             _join(str(address), options)
-        yield embedded
+        with _watched(folder, address) if is_ours else contextlib.nullcontext():
+            yield embedded, folder
+
+
+def _print_nothing(*_: object, **__: object) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _errors_in_a_line() -> Iterator[None]:
+    try:
+        yield
+    except (RayError, TuneError, OSError, RuntimeError, TimeoutError) as error:
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        raise SweepError(f"Ray failed: {type(error).__name__}: {lines[0]}; {AGAIN}") from error
+
+
+@contextlib.contextmanager
+def _watched(folder: Path, address: str | None) -> Iterator[None]:
+    """Interrupt the body when Ray itself is gone: its libraries would wait for long, and then end this process.
+
+    Raises:
+        SweepError: If it was.
+        KeyboardInterrupt: If something else interrupted the body.
+    """
+    lost, ended = list[str](), threading.Event()
+    agents = [process for process in psutil.Process().children() if _is_below(folder, process)]
+    if address is not None:  # one of the cluster's runs on this machine
+        raylet = str(getattr(ray_worker.global_worker.node, "raylet_socket_name", folder))
+        agents = [process for process in psutil.process_iter() if _is_below(Path(raylet), process)]
+    head = ray.get_runtime_context().gcs_address if address is not None else ""
+    seen = time.monotonic()
+
+    def look() -> None:
+        nonlocal seen
+        while not ended.wait(LOOK_S):
+            gone = next((agent for agent in agents if not _runs(agent)), None)
+            if gone is not None:
+                lost.append(f"Ray's {gone_names[gone.pid]} on this machine has ended; {AGAIN}")
+            elif head:
+                if _answers(head):
+                    seen = time.monotonic()
+                elif time.monotonic() - seen > HEAD_GONE_AFTER_S:
+                    lost.append(f"RAY_ADDRESS={address}: no answer from {head} for {HEAD_GONE_AFTER_S:.0f} s; {AGAIN}")
+            if lost:
+                stopping.interrupt(lost[0])
+                return
+
+    gone_names = {agent.pid: agent.name() for agent in agents}
+    threading.Thread(target=look, name="ray's processes", daemon=True).start()
+    try:
+        yield
+    except (KeyboardInterrupt, SweepError):
+        if not lost:
+            raise
+        raise SweepError(lost[0]) from None
     finally:
+        ended.set()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _leave(folder: Path, is_ours: bool) -> None:
+    """Disconnect from Ray, end what runs of it in `folder`, and remove that.
+
+    A process that was asked to end does not wait: a cluster notices that its driver is gone.
+    """
+    if is_ours and not stopping.is_asked():
         ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+    started = [process for process in psutil.process_iter() if _is_below(folder, process)]
+    processes = started + [child for process in started for child in process.children(recursive=True)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=KILL_TIMEOUT_S)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _leave_wandb_out() -> None:
+    """Import Tune's logger for W&B, which is not used, as where W&B is not installed.
+
+    Tune imports it to count who uses it, and W&B then makes temporary folders, which a stopped driver would leave.
+    """
+    if "wandb" not in sys.modules:
+        sys.modules["wandb"] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("ray.air.integrations.wandb")
+        finally:
+            del sys.modules["wandb"]
+
+
+def _is_below(folder: Path, process: psutil.Process) -> bool:
+    """Return whether a process is one of Ray's for this folder: its command names it, or as a worker it runs there."""
+    try:
+        return any(str(folder) in part for part in (*process.cmdline(), process.cwd()))
+    except psutil.Error:
+        return False
 
 
 _SILENT: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
@@ -185,57 +323,85 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
 
 def _probe(address: str) -> None:
-    """Wait, for a bounded time, until a server of the kind that Ray's is answers at `host:port`.
-
-    A port may accept a connection and say nothing, and `ray.init` would wait for it without end. Ray's server speaks
-    gRPC, which is HTTP/2: to a client's preface it answers with a SETTINGS frame of its own (RFC 9113, 3.4).
+    """Wait, for a bounded time, until Ray answers at `host:port`; `ray.init` would wait for minutes.
 
     Raises:
-        SweepError: If the address is none, or nothing of the kind answers there.
+        SweepError: If the address is none, or Ray does not answer there.
     """
-    found = re.fullmatch(r"(?P<host>[^:\[\]]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):(?P<port>\d{1,5})", address)
-    if found is None or not 0 < int(found["port"]) < 2**16:
+    if not _ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) < 2**16:
         raise SweepError(f"RAY_ADDRESS={address}: expected host:port, such as 10.0.0.1:6379 or [::1]:6379, or auto")
     remedy = "start the cluster, or unset RAY_ADDRESS to run on this machine"
-    end = time.monotonic() + PROBE_TIMEOUT_S
+    if not _answers(address):
+        raise SweepError(f"RAY_ADDRESS={address}: nothing answers there within {PORT_TIMEOUT_S:.0f} s; {remedy}")
+    asking = threading.Thread(target=_ask, args=(address,), daemon=True)
+    asking.start()
+    asking.join(PROBE_TIMEOUT_S)
+    if asking.is_alive():
+        raise SweepError(f"RAY_ADDRESS={address}: what listens there does not answer as Ray does; {remedy}")
+
+
+_ADDRESS = re.compile(r"([^:\[\]]+|\[[0-9A-Fa-f:.]+(%\w+)?\]):\d{1,5}")
+
+
+def _answers(address: str) -> bool:
+    """Return whether a port takes connections."""
+    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((found["host"].strip("[]"), int(found["port"])), PROBE_TIMEOUT_S) as connection:
-            if os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}:
-                return  # the answer would be to a TLS handshake with the cluster's certificates
-            connection.sendall(_PREFACE)
-            answer = b""
-            while len(answer) < _FRAME_HEADER:
-                connection.settimeout(max(0.01, end - time.monotonic()))
-                if not (part := connection.recv(_FRAME_HEADER)):
-                    break
-                answer += part
-    except OSError as error:
-        within = f"nothing answers there within {PROBE_TIMEOUT_S:.0f} s ({error})"
-        raise SweepError(f"RAY_ADDRESS={address}: {within}; {remedy}") from error
-    if answer[3:4] != _SETTINGS:
-        raise SweepError(f"RAY_ADDRESS={address}: what answers there is not Ray ({answer!r}); {remedy}")
+        socket.create_connection((host.strip("[]"), int(port)), PORT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
-_FRAME_HEADER, _SETTINGS = 9, b"\x04"
-"""Bytes before the payload of a frame of HTTP/2, of which the fourth is its type; the type of SETTINGS."""
+def _ask(address: str) -> None:
+    """Return when Ray has answered, be it that it refuses."""
+    with contextlib.suppress(Exception):
+        GcsClient(address=address)
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + _SETTINGS + b"\x00" * 5
-"""What a client of HTTP/2 says first: the preface and empty SETTINGS."""
+
+def _need_no_home() -> None:
+    """Give Ray a token of its own, which it would keep in a home folder that cannot be written: in a container."""
+    if {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        return
+    folder = Path.home() / ".ray"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _check_room(resources: Resources, embedded: bool) -> None:
-    """Refuse what Ray would wait for without end; a cluster may still grow, this machine does not.
+    """Refuse what Ray would wait for without end; a cluster that may grow is waited for, with a line that says so.
 
     Raises:
-        SweepError: If this machine has no room for even one trial.
+        SweepError: If this machine, or every node of a cluster that does not grow, lacks what one trial asks for.
     """
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    for key, kind, asked in (
-        ("cpus_per_trial", "CPU", resources.cpus_per_trial),
-        ("gpus_per_trial", "GPU", resources.gpus_per_trial),
-    ):
-        if embedded:
-            check_share(key, kind, asked, there.get(kind, 0))
+    asked = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
+    if embedded:
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        for kind, amount in asked.items():
+            check_share(f"{kind.lower()}s_per_trial", kind, amount, there.get(kind, 0))
+        return
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if any(all(node.get(kind, 0) >= amount for kind, amount in asked.items()) for node in nodes):
+        return
+    short = [kind for kind, amount in asked.items() if all(node.get(kind, 0) < amount for node in nodes)]
+    has = "; ".join(_amounts({kind: node.get(kind, 0) for kind in asked}) for node in nodes) or "no node"
+    key = f"resources.{(short or ['GPU'])[0].lower()}s_per_trial"
+    line = f"params.yaml: {key}: no node of the cluster has the {_amounts(asked)} of one trial; it has {has}"
+    if not _may_grow():
+        raise SweepError(f"{line}; nothing adds nodes by itself: add one, or ask for less")
+    print(f"sweep: {line}; waiting for the cluster to grow", file=sys.stderr, flush=True)
+
+
+def _amounts(resources: dict[str, float]) -> str:
+    return ", ".join(f"{amount:g} {kind}" for kind, amount in resources.items())
+
+
+def _may_grow() -> bool:
+    """Return whether a cluster may have an autoscaler: `ray up` leaves its configuration, KubeRay a name."""
+    return Path("~/ray_bootstrap_config.yaml").expanduser().exists() or "RAY_CLUSTER_NAME" in os.environ
 
 
 def _num_workers(resources: Resources) -> int:

@@ -1,7 +1,7 @@
 """Who trains: in this process, or on Ray; what both are given, and how `auto` chooses.
 
-An executor is a function that trains settings and notifies a watcher when each starts and ends. It returns normally
-also when interrupted, with settings that never finished: what is finished is decided by the trial store alone.
+An executor is a function that trains settings and notifies a watcher when each starts and ends. It may return with
+settings that never finished: what is finished is decided by the trial store alone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ class Watch(Protocol):
 
     def started(self, setting: Setting) -> None:
         """Note that a setting trains from now on; again when the setting of a lost worker starts anew."""
+
+    def lost(self, setting: Setting) -> None:
+        """Note that the worker of a setting was lost; it starts anew when there is room."""
 
     def finished(self, setting: Setting, outcome: Outcome) -> None:
         """Note how a setting ended."""

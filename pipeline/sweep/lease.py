@@ -14,7 +14,6 @@ import contextlib
 import datetime
 import json
 import os
-import signal
 import socket
 import sys
 import threading
@@ -23,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import stopping
 from pipeline.errors import PipelineError, StoreError, SweepError
 from pipeline.results.objects import Objects
 from pipeline.results.store import TrialStore
@@ -70,10 +70,7 @@ def sweep_lease(
     except (KeyboardInterrupt, PipelineError):
         if lease.lost_to is None:
             raise
-        raise SweepError(
-            f"study {study!r} was taken over by {lease.lost_to}, since this driver showed no sign of life for "
-            f"{DEAD_AFTER_S:.0f} s; finished trials are kept"
-        ) from None
+        raise SweepError(_taken_over(study, lease.lost_to)) from None
     finally:
         lease.ended.set()
         beating.join(HEARTBEAT_S)
@@ -151,7 +148,7 @@ class Lease:
                 if (newest := self._newest()) > self.generation:
                     self.lost_to = describe(self._objects.read(self._name(newest)) or b"")
                     if not self.ended.is_set():
-                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                        stopping.interrupt(_taken_over(self._study, self.lost_to))
                     return
                 self._counter += 1
                 self._objects.write(self._name(self.generation), self._content())
@@ -243,6 +240,11 @@ def _read(content: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _taken_over(study: str, by: str) -> str:
+    silent = f"since this driver showed no sign of life for {DEAD_AFTER_S:.0f} s"
+    return f"study {study!r} was taken over by {by}, {silent}; finished trials are kept"
 
 
 def _say(line: str) -> None:

@@ -50,6 +50,10 @@ class Tally:
         self.running[setting.trial_id] = now = self._clock()
         self._first_started = now if self._first_started is None else self._first_started
 
+    def lost(self, setting: Setting) -> None:
+        """Count a setting as waiting again."""
+        self.running.pop(setting.trial_id, None)
+
     def finished(self, setting: Setting, outcome: Outcome) -> None:
         """Count a setting as finished, and keep how it ended."""
         self.outcomes[setting.trial_id] = outcome
@@ -107,6 +111,11 @@ class LineProgress:
         if self.tally.elapsed_s - self._last_s >= QUIET_S:
             self._say(f"[{self.tally.place()}] training {title(setting)} | {self.tally.counts()}")
 
+    def lost(self, setting: Setting) -> None:
+        """Write that a setting's worker was lost."""
+        self.tally.lost(setting)
+        self._say(f"[{self.tally.place()}] lost the worker of {title(setting)}: starts again | {self.tally.counts()}")
+
     def finished(self, setting: Setting, outcome: Outcome) -> None:
         """Write how a setting ended."""
         self.tally.finished(setting, outcome)
@@ -132,7 +141,7 @@ class LiveProgress:
 
     def __init__(self, tally: Tally, console: Console) -> None:
         self.tally, self._console = tally, console
-        self.started, self.finished = tally.started, tally.finished
+        self.started, self.lost, self.finished = tally.started, tally.lost, tally.finished
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2)
         self._live.start()
 

@@ -55,8 +55,8 @@ def run_sweep(
         wait: Whether to wait for another driver of the study, and take over from it; else it is an error.
 
     Raises:
-        SweepError: If another driver sweeps the study into this store, if settings are missing after an interrupt, or
-            if settings failed; the results of all others are written then.
+        SweepError: If another driver sweeps the study into this store, if the executor ended early, or if settings
+            failed; the results of all others are written then.
         StoreError: If the trial store cannot be written.
         TableError: If the results folder cannot be written. This and the store are tried before any training.
     """
@@ -110,8 +110,8 @@ def _train_rounds(
     """Train what is missing of several plans as one list, and on after each rung what is not stopped there.
 
     Returns:
-        The plans as they are at the end, and the last outcome of each setting that was trained. After an interrupt, the
-        settings that are still missing have none.
+        The plans as they are at the end, and the last outcome of each setting that was trained. Where the
+        executor ended early, the settings that are still missing have none.
     """
     judge, now = Judge(store), list(plans)
     outcomes, done = dict[str, Outcome](), set[tuple[str, int | None]]()
@@ -122,8 +122,7 @@ def _train_rounds(
         if any(setting.stop_at is not None for setting in missing):
             print(_round_text(missing), file=stream, flush=True)
         progress = follow(together, stream)
-        interrupted = contextlib.suppress(KeyboardInterrupt)  # Ray Tune returns normally after it
-        with contextlib.closing(progress), interrupted, told(store, now, progress.tally):
+        with contextlib.closing(progress), told(store, now, progress.tally):
             if missing:
                 executor(missing, job, load, progress)
         for setting in missing:
@@ -260,8 +259,9 @@ def _check_complete(plan: Plan, outcomes: Mapping[str, Outcome]) -> None:
 def _check_failed(plan: Plan, outcomes: Mapping[str, Outcome]) -> None:
     failed = [s for s in plan.trials if s.trial_id in outcomes and outcomes[s.trial_id].status == "error"]
     if failed:
+        first = outcomes[failed[0].trial_id]
+        why = f"\n{first.traceback.rstrip()}" if first.traceback else f" {first.message}"
         raise SweepError(
             f"study {plan.study!r}: {len(failed)} of {len(plan.trials)} settings failed, the others are kept; "
-            f"first {title(failed[0])} (trial {failed[0].trial_id}):\n"
-            f"{outcomes[failed[0].trial_id].traceback.rstrip()}"
+            f"first {title(failed[0])} (trial {failed[0].trial_id}):{why}"
         )

@@ -22,7 +22,7 @@ from pipeline.core.identity import TREE, code_digest
 from pipeline.core.training import ALONE, CheckpointError, MemorySink, Program, TrialResult, run_trial
 from pipeline.core.training.pack import train_pack
 from pipeline.data import Dataset
-from pipeline.errors import DatasetError, SweepError
+from pipeline.errors import DatasetError, PipelineError, SweepError
 from pipeline.results import RESUMABLE
 from pipeline.results.frames import long_frames, trials_frame
 from pipeline.results.store import CheckpointSlot, StoredTrial, TrialStore
@@ -122,6 +122,8 @@ def train_setting(job: Job, setting: Setting, dataset: Dataset, program: Program
     started = time.perf_counter()
     try:
         found = _train_and_store(job, setting, dataset, program)
+    except PipelineError as error:  # its message says all, of a full disk for instance
+        found = {"status": "error", "message": f"{type(error).__name__}: {error}"}
     except Exception as error:  # noqa: BLE001 - whatever it is, the sweep reports it and goes on
         trace = "".join(traceback.format_exception(error))
         found = {"status": "error", "message": f"{type(error).__name__}: {error}", "traceback": trace}

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
+from unittest.mock import Mock
+
 import pytest
 
+from pipeline import stopping
 from pipeline.config import Paths
+from stages import publish
 from stages.publish import main
 from tests.publish.conftest import TRIAL_IDS, make_trial, warnings_of, write_study
 from tests.publish.offline_run import offline_folders
@@ -62,3 +68,28 @@ def test_an_unknown_study_is_told_with_the_nearest(capsys: pytest.CaptureFixture
     assert main(["cell"]) == 2
     expected = "publish: params.yaml: studies: unknown study 'cell'; did you mean 'cells'? known: cells\n"
     assert capsys.readouterr().err == expected
+
+
+def test_a_signal_ends_a_follower_after_another_look(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def follow(follower: object, folder: object, interval_s: float, is_over: Callable[[], bool]) -> None:
+        assert not is_over()
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+        assert is_over()
+
+    monkeypatch.setattr(stopping, "HANDLER", stopping.Handler())
+    monkeypatch.setattr(publish, "follow", follow)
+    monkeypatch.setattr(publish, "Publisher", Mock(return_value=Mock(mode="online")))
+    monkeypatch.setattr(publish, "plan_study", Mock(return_value=Mock()))
+    monkeypatch.setattr(publish, "followed", Mock())
+    monkeypatch.setattr(publish, "Follower", Mock())
+    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    try:
+        stopping.HANDLER.install("publish", "run again")
+        assert main(["--follow"]) == 143
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err == "publish: stopped by SIGTERM; run again\n"

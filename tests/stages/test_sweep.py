@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from pipeline.config import Paths, Sizes
 from pipeline.data import prepare_dataset
 from pipeline.results import HOST_COLUMNS, SCHEMAS, digest_tables, read_table
+from pipeline.results.store import TrialStore
+from pipeline.sweep.lease import sweep_lease
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"num_train": 16, "num_validation": 8, "num_test": 8}
@@ -156,6 +163,42 @@ def test_an_error_is_a_sentence_and_status_2(project: Paths, stage: Stage, capsy
     assert capsys.readouterr().err == (
         "sweep: params.yaml: studies: unknown study 'cell'; did you mean 'cells'? known: cells\n"
     )
+
+
+@pytest.mark.parametrize(("executor", "number"), [("inline", signal.SIGINT), ("ray", signal.SIGTERM)])
+def test_a_signal_is_one_line_and_leaves_no_process_and_no_folder(
+    project: Paths, executor: str, number: signal.Signals
+) -> None:
+    """Sent three times to all processes, as a terminal and Slurm do, while it trains."""
+    study = project.study_config("cells")
+    edit(study, study, set=yaml.safe_load(study.read_text())["set"] | {"training.max_steps": 10**8})
+    with tempfile.TemporaryDirectory(prefix="sweep-", dir="/tmp") as folder:  # short enough for Ray's sockets
+        command = [sys.executable, str(ROOT / "stages" / "sweep.py"), "cells", "--executor", executor]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        environment = {**os.environ, "TMPDIR": folder}
+        with subprocess.Popen(command, env=environment, process_group=0, **pipes) as process:
+            assert "training adding: " in process.stdout.readline()
+            for _ in range(3):
+                os.killpg(process.pid, number)
+                time.sleep(0.1)
+            _, said = process.communicate(timeout=60)
+        assert said.splitlines()[0].startswith(f"sweep: stopped by {number.name}; finished trials are kept")
+        assert len(said.splitlines()) == 1
+        assert process.returncode == 128 + number
+        assert not [path for path in Path(folder).iterdir() if path.name.startswith(("ray-", "tmp"))]
+        assert not processes_of(folder)
+    with sweep_lease(TrialStore(project.default_store), "cells"):
+        pass
+
+
+def processes_of(folder: str) -> list[psutil.Process]:
+    """Return the processes of Ray that have this temporary folder in their command or environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and folder in " ".join([*process.cmdline(), *process.environ().values()]):
+                found.append(process)
+    return found
 
 
 def test_a_cluster_with_a_local_store_is_warned_and_probed(

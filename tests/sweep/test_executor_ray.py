@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import signal
 import socket
@@ -81,6 +83,8 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(project: Project, undisturb
     shown = sweep(*project, FakeTrain(kill_at=3, journal=journal), "ray")
     assert (tmp_path / "death-0").exists()
     assert "4 trained, 0 diverged, 0 failed" in shown
+    assert "] lost the worker of cells: " in shown
+    assert {"1 running", "2 running"} >= set(re.findall(r"[1-9] running", shown))
     assert len(steps_made(journal)) == len(set(steps_made(journal))) == 4 * NUM_STEPS
     assert_same_tables(project[0].results("cells"), undisturbed)
 
@@ -140,6 +144,11 @@ def test_what_the_machine_has_not_is_refused(resources: Resources, message: str)
         executor_ray.RayExecutor(resources, None)([], None, None, None)
 
 
+@pytest.mark.usefixtures("ray_cluster")
+def test_rays_own_server_answers_the_probe() -> None:
+    executor_ray._probe(executor_ray.ray.get_runtime_context().gcs_address)
+
+
 def closed_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -151,9 +160,9 @@ def closed_port() -> int:
     [
         (
             f"127.0.0.1:{closed_port()}",
-            r"RAY_ADDRESS=127.0.0.1:\d+: nothing answers there within 3 s .*unset RAY_ADDRESS",
+            r"RAY_ADDRESS=127.0.0.1:\d+: nothing answers there within 3 s; .*unset RAY_ADDRESS",
         ),
-        (f"[::1]:{closed_port()}", r"RAY_ADDRESS=\[::1\]:\d+: nothing answers there within 3 s .*unset RAY_ADDRESS"),
+        (f"[::1]:{closed_port()}", r"RAY_ADDRESS=\[::1\]:\d+: nothing answers there within 3 s; .*unset RAY_ADDRESS"),
         ("somewhere", r"RAY_ADDRESS=somewhere: expected host:port, such as 10.0.0.1:6379 or \[::1\]:6379, or auto"),
         ("::1:6379", r"RAY_ADDRESS=::1:6379: expected host:port"),
         ("head:0", r"RAY_ADDRESS=head:0: expected host:port"),
@@ -180,34 +189,108 @@ def test_an_address_without_a_cluster_is_refused_at_once(
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize(
-    ("says", "message"),
-    [
-        (b"", r"nothing answers there within 3 s \(timed out\)"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"what answers there is not Ray \(b'HTTP/1\.1 '\)"),
-        (None, r"what answers there is not Ray \(b''\)"),
-    ],
-)
-def test_a_port_that_accepts_and_is_not_rays_is_refused_in_bounded_time(says: bytes | None, message: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as held:
+@pytest.mark.parametrize("says", [b"", b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"], ids=["nothing", "HTTP/2 settings"])
+def test_a_port_that_accepts_and_is_not_rays_is_refused_in_bounded_time(
+    says: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_ray, "PROBE_TIMEOUT_S", 0.7)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken: list[socket.socket] = []
 
         def accept() -> None:
-            connection = held.enter_context(server.accept()[0])
-            connection.recv(24 + 9)
-            connection.sendall(says or b"")
-            if says is None:
-                connection.close()
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(server.accept()[0])
+                    taken[-1].sendall(says)
 
-        threading.Thread(target=accept, daemon=True).start()
+        accepting = threading.Thread(target=accept)
+        accepting.start()
         started = time.monotonic()
-        with pytest.raises(SweepError, match=message):
-            executor_ray._probe(f"127.0.0.1:{server.getsockname()[1]}")
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(SweepError, match=f"RAY_ADDRESS={address}: what listens there does not answer as Ray does"):
+            executor_ray._probe(address)
         assert time.monotonic() - started < 5
+        server.shutdown(socket.SHUT_RDWR)
+        accepting.join()
+        for connection in taken:
+            connection.close()
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_rays_own_server_answers_the_probe() -> None:
-    executor_ray._probe(executor_ray.ray.get_runtime_context().gcs_address)
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_a_sweep_ends_in_a_line_when_ray_itself_is_gone(
+    is_elsewhere: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_ray, "LOOK_S", 0.05)
+    monkeypatch.setattr(executor_ray, "HEAD_GONE_AFTER_S", 0.3)
+    head = f"127.0.0.1:{closed_port()}"
+    monkeypatch.setattr(executor_ray.ray, "get_runtime_context", lambda: Mock(gcs_address=head))
+    agent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(tmp_path)])
+    message = (
+        rf"RAY_ADDRESS=auto: no answer from {head} for 0 s; run" if is_elsewhere else r"Ray's python\S* on this ma"
+    )
+
+    def work() -> None:
+        with executor_ray._watched(tmp_path, "auto" if is_elsewhere else None):
+            time.sleep(0.2)
+            if not is_elsewhere:
+                agent.kill()
+            time.sleep(20)
+
+    try:
+        with pytest.raises(SweepError, match=f"{message}.* again, finished trials are kept"):
+            work()
+        executor_ray._leave(tmp_path, is_ours=False)
+        assert not tmp_path.exists()
+    finally:
+        agent.kill()
+        agent.wait()
+
+
+def test_what_ray_fails_with_is_a_line() -> None:
+    message = r"Ray failed: OSError: \[Errno 28\] No space left; run again, finished trials are kept"
+    with pytest.raises(SweepError, match=message), executor_ray._errors_in_a_line():
+        raise OSError(errno.ENOSPC, "No space left\nand more")
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_ray_keeps_its_token_to_itself_where_home_cannot_be_written(
+    is_writable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path if is_writable else tmp_path / "file"))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "to be put back")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    executor_ray._need_no_home()
+    assert ("RAY_AUTH_TOKEN" in os.environ) is not is_writable
+
+
+@pytest.mark.parametrize(("grows", "nodes"), [(False, [(4, 0), (1, 1)]), (True, [(4, 0)]), (False, [(4, 0), (2, 1)])])
+def test_a_cluster_without_room_is_refused_or_waited_for_by_name(
+    grows: bool,
+    nodes: list[tuple[int, int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_CLUSTER_NAME", "x") if grows else monkeypatch.delenv("RAY_CLUSTER_NAME", raising=False)
+    there = [{"Alive": True, "Resources": {"CPU": cpus, "GPU": gpus}} for cpus, gpus in nodes]
+    there.append({"Alive": False, "Resources": {"CPU": 64, "GPU": 8}})
+    monkeypatch.setattr(executor_ray.ray, "nodes", lambda: there)
+    line = "params.yaml: resources.gpus_per_trial: no node of the cluster has the 2 CPU, 0.5 GPU of one trial; it has "
+    if nodes[-1] == (2, 1):
+        executor_ray._check_room(Resources(2.0, 0.5), embedded=False)
+        line = ""
+    elif grows:
+        executor_ray._check_room(Resources(2.0, 0.5), embedded=False)
+        line = f"sweep: {line}4 CPU, 0 GPU; waiting for the cluster to grow\n"
+    else:
+        with pytest.raises(SweepError, match=f"{line}4 CPU, 0 GPU; 1 CPU, 1 GPU; nothing adds nodes by itself"):
+            executor_ray._check_room(Resources(2.0, 0.5), embedded=False)
+        line = ""
+    assert capsys.readouterr().err == line
 
 
 @pytest.mark.parametrize(

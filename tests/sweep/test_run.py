@@ -106,7 +106,7 @@ def test_a_trial_that_ran_out_of_time_is_trained_on_under_a_higher_limit(project
     run(timed_out, limit_s=10.0)
     assert set(read_table("trials", paths.results("cells"))["status"]) == {"timed_out"}
     run(FakeTrain(fails_on="elman"), limit_s=10.0)  # the same limit: it would end the same, so nothing trains
-    with pytest.raises(SweepError, match="interrupted: 4 of 4 settings are missing"):
+    with pytest.raises(KeyboardInterrupt):
         run(interrupted, limit_s=20.0)
     run(FakeTrain(journal=tmp_path / "journal"), limit_s=20.0)
     assert set(read_table("trials", paths.results("cells"))["status"]) == {"ok"}
@@ -174,13 +174,24 @@ def test_an_interrupt_keeps_what_is_finished(project: Project, tmp_path: Path) -
                 raise KeyboardInterrupt
             return super().__call__(spec, *arguments, **options)
 
-    message = (
-        "interrupted: 2 of 4 settings are missing, cells: elman, lr=0.1 among them; run again, finished ones are kept"
-    )
-    with pytest.raises(SweepError, match=message):
+    with pytest.raises(KeyboardInterrupt):
         sweep(*project, Impatient())
     assert list(project[0].results("cells").iterdir()) == []
     assert "2 from the store, 2 trained" in sweep(*project, FakeTrain())
+
+
+def test_an_executor_that_ends_early_is_an_error(project: Project) -> None:
+    """As Ray Tune does after SIGUSR1."""
+    inline = executor_named("inline", project[1])
+    message = "interrupted: 2 of 4 settings are missing, cells: elman, lr=0.1 among them; run again, finished ones are"
+    with pytest.raises(SweepError, match=message):
+        run_sweep(
+            *project,
+            "cells",
+            lambda settings, *more: inline(settings[:2], *more),
+            train=FakeTrain(),
+            stream=io.StringIO(),
+        )
 
 
 def test_a_damaged_trial_trains_again(project: Project, caplog: pytest.LogCaptureFixture) -> None:
@@ -207,7 +218,7 @@ def test_a_full_disk_is_the_trials_error_and_costs_no_training(
 
     monkeypatch.setattr(TrialStore, "put", full)
     with pytest.raises(
-        SweepError, match=r"2 of 4 settings failed(.*\n)+.*StoreError: .*\.zip: cannot be written: No space"
+        SweepError, match=r"2 of 4 settings failed.*\): StoreError: .*\.zip: cannot be written: No space left$"
     ):
         sweep(*project, FakeTrain(journal=tmp_path / "journal"))
     assert len(list(project[0].default_store.glob("*.zip"))) == 2

@@ -1,0 +1,130 @@
+"""Each program here is a process of its own, to which signals are sent."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = """
+import functools, hashlib, signal, sys, threading, time
+from pathlib import Path
+from pipeline import stopping
+stopping.FORCE_S = 0.5
+what, journal = sys.argv[1], Path(sys.argv[2])
+
+def note(word, seconds=0.0):
+    with journal.open("a") as file:
+        file.write(word + "\\n")
+    if seconds:
+        print("ready", flush=True)
+        time.sleep(seconds)
+
+def main():
+    if what == "other handlers":  # as Ray and Ray Tune replace them
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    slow = [30.0] if what == "tidying" else []
+    with stopping.finally_once_more(lambda: note("tidied", slow.pop() if slow else 0.0)):
+        if what == "tidying":
+            return 0
+        if what == "lost":
+            threading.Timer(0.2, stopping.interrupt, ["the agent has ended"]).start()
+        print("ready", flush=True)
+        try:
+            hashlib.pbkdf2_hmac("sha512", b"", b"", 10**9) if what == "in C" else time.sleep(30)
+        except KeyboardInterrupt:
+            note("interrupted")
+            time.sleep(0.2)  # a second signal comes in here
+            if what == "lost":
+                return 2
+            raise
+    return 0
+
+stopping.watch("sweep", "run again")
+if what == "importing":
+    note("imports", 30.0)
+stopping.run(main)
+"""
+
+
+def started(what: str, journal: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, what, str(journal)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    ("what", "number", "steps"),
+    [
+        ("importing", signal.SIGINT, ["imports"]),
+        ("sleeping", signal.SIGINT, ["interrupted", "tidied"]),
+        ("sleeping", signal.SIGTERM, ["interrupted", "tidied"]),
+        ("other handlers", signal.SIGINT, ["interrupted", "tidied"]),
+        ("other handlers", signal.SIGTERM, ["interrupted", "tidied"]),
+        ("in C", signal.SIGTERM, ["tidied"]),
+        ("tidying", signal.SIGINT, ["tidied", "tidied"]),
+    ],
+)
+def test_a_signal_is_one_line_and_leaves_nothing_however_often_it_comes(
+    what: str, number: signal.Signals, steps: list[str], tmp_path: Path
+) -> None:
+    with started(what, tmp_path / "journal") as process:
+        for _ in range(3):
+            process.send_signal(number)
+            time.sleep(0.03)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (128 + number, "", f"sweep: stopped by {number.name}; run again\n")
+    assert (tmp_path / "journal").read_text().split() == steps
+
+
+def test_a_thread_that_knows_why_interrupts_the_main_one(tmp_path: Path) -> None:
+    with started("lost", tmp_path / "journal") as process:
+        assert process.communicate(timeout=20) == ("", "")  # main says why
+    assert process.returncode == 2
+    assert (tmp_path / "journal").read_text().split() == ["interrupted", "tidied"]
+
+
+def test_a_program_without_a_watch_is_interrupted_as_by_ctrl_c() -> None:
+    program = "import threading, time; from pipeline import stopping\n"
+    program += "threading.Timer(0.2, stopping.interrupt, ['']).start(); time.sleep(30)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+
+
+HANDLED = """
+import time
+from pipeline import stopping
+stopping.HANDLER.install("publish", "run again")
+stopping.HANDLER.ends_at_once = {at_once}
+print("ready", flush=True)
+while stopping.HANDLER.number is None:
+    time.sleep(0.02)
+time.sleep(0.2)  # more signals come in here
+raise SystemExit(128 + stopping.HANDLER.number)
+"""
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_handler_writes_the_line_once_and_lets_the_program_end(at_once: bool) -> None:
+    command = [sys.executable, "-c", HANDLED.format(at_once=at_once)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.03)
+        assert process.communicate(timeout=20)[1] == "publish: stopped by SIGTERM; run again\n"
+    assert process.returncode == 143
