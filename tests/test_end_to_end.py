@@ -84,12 +84,14 @@ def test_one_more_length_trains_only_its_settings(first_run: str, clone: Clone) 
     lengths = study["scales"]["smoke"]["axes"]["adding"]["dataset.length"]
     study["scales"]["smoke"]["axes"]["adding"]["dataset.length"] = [*lengths, 12]
     path.write_text(yaml.safe_dump(study))
-    printed = clone.run("dvc", "repro")
+    printed = clone.run("dvc", "repro", "sweep@cells")
     after = tables(clone)[1]
     fresh = set(after["trial_id"]) - set(before["trial_id"])
     assert set(after.filter(pl.col("trial_id").is_in(list(fresh)))["dataset.length"]) == {12}
     assert f"{before.height} from the store, {len(fresh)} trained" in printed
-    assert printed.count(" settings: ") == 1  # no other study was swept
+    stale = json.loads(clone.run("dvc", "status", "--json"))
+    assert not [stage for stage in stale if stage.startswith(("prepare@", "sweep@"))]  # no other study is to be swept
+    assert "report" in stale
 
 
 def test_a_misspelt_key_stops_before_training_with_one_clear_line(clone: Clone) -> None:

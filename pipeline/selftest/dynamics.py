@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from pipeline.core.models import initialisation as init
 from pipeline.selftest.check import EXACT, ROUNDING, Number, Tolerance, experiment, printed
 from pipeline.selftest.networks import (
     F64,
+    REAL,
     answer_gradient,
     draw,
     first_unit,
@@ -226,24 +228,28 @@ def curse_of_memory() -> Iterator[Number]:
         E[(dh/dλ)²]  = [(1 + λ²)(1 - λ²ρ²) + 2 (1 - λ²) λρ] / [(1 - λ²)³ (1 - λρ)²]
 
     Nothing is sampled: h_T and dh_T/dλ are linear in the inputs, so what they make of a unit impulse at each timestep,
-    r, gives rᵀ C r with C_ij = ρ^|i-j|. One replica per impulse.
+    r, gives rᵀ C r with C_ij = ρ^|i-j|. One unit per impulse, each with its own λ on the diagonal of W_hh.
     """
     texts = {(0.99, 0.0): ("50.25", "2.513e5"), (0.99, 0.9): ("871.8", "4.738e6")}
     cut = Tolerance("relative", 1e-6, "earlier timesteps, which are cut off where λ^2T = 1e-14")
-    one = torch.ones(1, 1, dtype=F64)
+    num_units = 16
+    one, all_units = torch.eye(num_units, dtype=F64), torch.ones(1, num_units, dtype=F64)
+    network = replicas_of("elman_linear", num_units, interface=replace(REAL, input_size=num_units)).model
     for memory in (0.99, 0.9):
-        num_timesteps = math.ceil(math.log(1e-14) / (2 * math.log(memory)))
-        replicas = Replicas([replicas_of("elman_linear", 1).model] * num_timesteps)
-        flat_RP = parameters(replicas, W_hh=memory * one, W_ih=one, readout=one)
-        impulses_R1TD = torch.eye(num_timesteps, dtype=F64)[:, None, :, None]
+        num_replicas = math.ceil(math.log(1e-14) / (2 * math.log(memory)) / num_units)
+        num_timesteps = num_replicas * num_units
+        replicas = Replicas([network] * num_replicas)
+        flat_RP = parameters(replicas, W_hh=memory * one, W_ih=one, readout=all_units)
+        impulses_R1TD = torch.eye(num_timesteps, dtype=F64).unflatten(0, (num_replicas, 1, num_units)).mT
         (h_R1H,) = replicas.advance(replicas.named(flat_RP), impulses_R1TD)
-        grad_R11 = replicas.named(answer_gradient(replicas, flat_RP, impulses_R1TD))["recurrent.weight_hh_l0"]
+        grad_RHH = replicas.named(answer_gradient(replicas, flat_RP, impulses_R1TD))["recurrent.weight_hh_l0"]
+        responses = {"E[h²]": h_R1H.flatten(), "E[(dh/dλ)²]": grad_RHH.diagonal(dim1=1, dim2=2).flatten()}
         index, left = torch.arange(num_timesteps), 1 - memory**2
         for rho in (0.0, 0.9):
             product, covariance = memory * rho, torch.tensor(rho, dtype=F64) ** (index[:, None] - index).abs()
             numerator = (1 + memory**2) * (1 - product**2) + 2 * left * product
             closed = (1 + product) / ((1 - product) * left), numerator / (left**3 * (1 - product) ** 2)
-            for m, (label, response) in enumerate((("E[h²]", h_R1H[:, 0, 0]), ("E[(dh/dλ)²]", grad_R11[:, 0, 0]))):
+            for m, (label, response) in enumerate(responses.items()):
                 name, moment = f"{label}, λ={memory:g}, ρ={rho:g}", (response @ covariance @ response).item()
                 yield Number(name, expected=closed[m], measured=moment, within=cut)
                 if (memory, rho) in texts:

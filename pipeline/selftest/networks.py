@@ -76,13 +76,15 @@ def log10_norms(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, targets: Te
 
 
 def answer_gradient(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, initial: Sequence[Tensor] = ()) -> Tensor:
-    """Return the gradient of the last answer itself, (R, P), of networks that answer with `first_unit`.
+    """Return the gradient of the last answer itself, (R, P).
 
     The squared error has the slope 1 in an answer that is ½ above its target. The inputs are one sequence for each
     replica, (R, 1, T, D), the initial states (1, 1, H) each, none for zeros.
     """
-    (h_R1H,) = replicas.advance(replicas.named(flat_RP), inputs, initial)
-    return replicas.backpropagate(flat_RP, inputs, h_R1H[:, :, :1] - 0.5, RunOptions(initial=initial)).grad_RP
+    named = replicas.named(flat_RP)
+    (h_R1H,) = replicas.advance(named, inputs, initial)
+    answer_R11 = h_R1H @ named["readout.weight"].mT + named["readout.bias"][:, None]
+    return replicas.backpropagate(flat_RP, inputs, answer_R11 - 0.5, RunOptions(initial=initial)).grad_RP
 
 
 def jacobians_of(replicas: Replicas, flat_RP: Tensor, inputs: Tensor) -> Tensor:
