@@ -124,7 +124,7 @@ Measure = Callable[[Replicas, Tensor, Sequences], None]
 
 
 def run(
-    make: Callable[[], SmallDataset], num_updates: int = 2, measures: Sequence[Measure] = (), **changes: Any
+    make: Callable[[], SmallDataset], num_updates: int = 1, measures: Sequence[Measure] = (), **changes: Any
 ) -> Case:
     """Return a case: some updates, and evaluations and measures besides."""
 
@@ -205,17 +205,18 @@ CASES: dict[str, Case] = {}
 for _name in CELLS:
     CASES[f"cell {_name}"] = run(adding, model__cell=_name, model__num_layers=2)
 for _kind in variants(ClippingRule):
-    CASES[f"clipping {_kind.name}"] = run(adding, clipping=raw(_kind))  # type: ignore[attr-defined]
+    CASES[f"clipping {_kind.name}"] = run(adding, 2, clipping=raw(_kind))  # type: ignore[attr-defined]
 for _kind in variants(Optimiser):
-    CASES[f"optimiser {_kind.name}"] = run(adding, optimiser=raw(_kind))
+    CASES[f"optimiser {_kind.name}"] = run(adding, 2, optimiser=raw(_kind))
 for _kind in variants(AttentionSpec):
     _fields = {field.name for field in dataclasses.fields(_kind)}
     for _feeds in typing.get_args(Feeding) if "feeds" in _fields else ("",):
         _attention = raw(_kind, **({"feeds": _feeds} if _feeds else {}))
         _make = adding if _kind.name == "self" else reversal
         CASES[f"attention {_kind.name} {_feeds}".strip()] = run(_make, model__attention=_attention)
+_coins = typing.get_args(typing.get_type_hints(Forcing)["coin"])
 for _kind in variants(Schedule):
-    for _coin in typing.get_args(typing.get_type_hints(Forcing)["coin"]):
+    for _coin in _coins if _kind is variants(Schedule)[0] else _coins[:1]:  # coins are tossed after the schedule
         _forcing = {"schedule": raw(_kind), "coin": _coin}
         CASES[f"forcing {_kind.name} {_coin}"] = run(reversal, training__forcing=_forcing)
 for _kind in variants(Regularisation):
