@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.config.paths import Paths
@@ -73,7 +73,7 @@ class Params(Checked):
     seeds: SeedRange
     datasets: tuple[str, ...]
     studies: tuple[str, ...]
-    trial_store: str | None
+    trial_store: str | None = field(repr=False)  # may hold a key
     resources: Resources
     tracking: Tracking
 

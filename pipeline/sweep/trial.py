@@ -15,7 +15,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.core.identity import TREE, code_digest
@@ -41,7 +41,7 @@ Train = Callable[..., TrialResult]
 class Job:
     """What every trial of a sweep has in common; travels to the workers."""
 
-    store_url: str
+    store_url: str = field(repr=False)  # may hold a key
     git_revision: str | None
     device: str
     num_threads: int
