@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config.paths import Paths
@@ -73,7 +74,7 @@ class Params(Checked):
     seeds: SeedRange
     datasets: tuple[str, ...]
     studies: tuple[str, ...]
-    trial_store: str | None = field(repr=False)  # may hold a key
+    trial_store: str | None = dataclasses.field(repr=False)  # may hold a key
     resources: Resources
     tracking: Tracking
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray._private import ray_constants
 
 from pipeline.config import Resources
 from pipeline.core.identity import TREE
@@ -154,7 +155,8 @@ def connected(address: str | None) -> Iterator[bool]:
     folder = tempfile.mkdtemp(prefix="ray-", dir=_short_folder()) if embedded else None
     try:
         if folder is not None:
-            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **options)
+            with _own_machine_alone():
+                ray.init(address="local", include_dashboard=False, _temp_dir=folder, **options)
         else:
             _join(str(address), options)
         yield embedded
@@ -162,6 +164,23 @@ def connected(address: str | None) -> Iterator[bool]:
         ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _own_machine_alone() -> Iterator[None]:
+    """Let Ray start where no other machine and no other user reaches it: ports on loopback, a token that nobody reads.
+
+    Ray listens on all interfaces, unless it is told that there are no clusters, as on a Mac; and it makes the file of
+    its token readable for everybody.
+    """
+    allowed = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = allowed
+        with contextlib.suppress(OSError, RuntimeError):  # no home, or another's file
+            (Path.home() / ".ray" / "auth_token").chmod(0o600)
 
 
 _SILENT: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
