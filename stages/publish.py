@@ -87,7 +87,7 @@ def follow_all(publisher: Publisher, paths: Paths, params: Params, studies: Sequ
     store = TrialStore.of(paths, params.trial_store)
     plans = [followed(plan_study(paths, params, study)) for study in studies if stopping.HANDLER.number is None]
     follower = Follower(publisher, paths, store, plans, sys.stdout)
-    print(f"follow: {follower.num_waiting} settings that {store.url} does not have yet", flush=True)
+    print(f"follow: {follower.num_waiting} settings that {store.objects.where} does not have yet", flush=True)
     with contextlib.closing(follower):
         follow(follower, publisher.folder, interval_s, lambda: stopping.HANDLER.number is not None)
 

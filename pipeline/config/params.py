@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,7 +74,7 @@ class Params(Checked):
     seeds: SeedRange
     datasets: tuple[str, ...]
     studies: tuple[str, ...]
-    trial_store: str | None
+    trial_store: str | None = dataclasses.field(repr=False)  # may hold a key
     resources: Resources
     tracking: Tracking
 

@@ -23,6 +23,12 @@ from pipeline.errors import ConfigError, unknown_name
 
 T = TypeVar("T")
 
+MAX_NAME = 100
+"""Letters of a name: file systems allow 255 to a file's, and more is added."""
+
+MAX_NODES = 1_000_000
+"""Values of a YAML file, aliases counted where they stand: a few lines of aliases of aliases can stand for billions."""
+
 
 class InvalidFieldError(ConfigError, ValueError):
     """Raised by a dataclass's `__post_init__` when one field is out of its range."""
@@ -56,6 +62,7 @@ def require_names(names: Iterable[str], field: str) -> None:
         plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
         hint = f" (such as {plain!r})" if plain else ""
         require(re.fullmatch(r"[A-Za-z0-9_]+", name) is not None, field, f"letters, digits and _ only{hint}", name)
+        require(len(name) <= MAX_NAME, field, f"at most {MAX_NAME} letters and digits", name)
         other = seen.setdefault(name.lower(), name)
         require(other == name, field, f"names that differ in more than capitals from {other!r}", name)
 
@@ -87,7 +94,7 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except ValueError as error:  # a date or a tagged number that is none
+    except (ValueError, LookupError, AttributeError, TypeError) as error:  # a date or a tagged number that is none
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -257,7 +264,33 @@ class Checked:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that refuses a mapping with the same key twice."""
+    """A safe loader that refuses a mapping with the same key twice, and a file of more than `MAX_NODES` values."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Return what a document's nodes stand for."""
+        _num_nodes(node, {})
+        return super().construct_document(node)
+
+
+def _num_nodes(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """Return how many values a node stands for, itself among them.
+
+    Args:
+        node: A node.
+        known: Those that have been counted.
+
+    Raises:
+        yaml.constructor.ConstructorError: If there are more than `MAX_NODES`; without end, if it holds itself.
+    """
+    if node not in known:
+        known[node] = MAX_NODES + 1  # while it is being counted
+        below = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for entry in below for part in (entry if isinstance(entry, tuple) else [entry])]
+        known[node] = 1 + sum(_num_nodes(part, known) for part in parts)
+    if known[node] > MAX_NODES:
+        problem = f"expected at most {MAX_NODES} values, aliases counted where they stand, got more"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return known[node]
 
 
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:

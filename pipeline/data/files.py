@@ -35,6 +35,8 @@ from pipeline.errors import DatasetError, unknown_name
 
 MAX_BYTES = 2_000_000_000
 """The most that is downloaded, and the largest array of an NPZ archive."""
+MAX_ROWS = MAX_BYTES // 8
+"""The most rows of a Parquet file, of which a few bytes can stand for any number."""
 CHUNK = 2**20
 TIMEOUT_S = 30.0
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
@@ -333,9 +335,11 @@ def _read_parquet(path: Path, names: Sequence[str]) -> Table:
         if name not in known:
             raise DatasetError(f"{path}: {unknown_name('column', name, known)}")
     try:
-        frame = polars.read_parquet(path, columns=list(names))
-    except Exception as error:  # noqa: BLE001
+        frame = polars.read_parquet(path, columns=list(names), n_rows=MAX_ROWS + 1)
+    except (Exception, polars.exceptions.PanicException) as error:  # noqa: BLE001
         raise DatasetError(f"{path}: a damaged Parquet file ({str(error).splitlines()[0]})") from None
+    if len(frame) > MAX_ROWS:
+        raise DatasetError(f"{path}: expected at most {MAX_ROWS} rows, got more; divide it into smaller files")
     columns: dict[str, Sequence[str] | np.ndarray] = {}
     for name in names:
         column = frame[name]

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -309,7 +310,10 @@ def _load_split(folder: Path, variant: Variant, split: str) -> Split:
             raise DatasetError(f"{path}: truncated to {num_bytes} of {expected.num_bytes} bytes; {mend(folder)}")
         if digest_of_file(path) != expected.sha256:
             raise DatasetError(f"{path}: damaged, its sha256 is not that of the manifest; {mend(folder)}")
-        array = arrays[role] = np.load(path, allow_pickle=False)
+        try:
+            array = arrays[role] = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError, MemoryError, SyntaxError, TokenError) as error:
+            raise DatasetError(f"{path}: not an array ({str(error).splitlines()[0]}); {mend(folder)}") from None
         for what, wanted, got in (("dtype", expected.dtype, str(array.dtype)), ("shape", expected.shape, array.shape)):
             if wanted != got:
                 raise DatasetError(f"{path}: expected {what} {wanted}, got {got}; {mend(folder)}")

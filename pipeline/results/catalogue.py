@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import logging
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, TableError
+from pipeline.results.files import members_of, parquet_frame
 from pipeline.results.objects import Entry, Objects
 from pipeline.results.schema import STATUSES
 
@@ -75,6 +75,22 @@ class Summary:
     adopted_from: str | None
     spec: str
     facts: Mapping[str, Any]
+
+    def check(self) -> None:
+        """Check the types of what is said, which whoever wrote it may have got wrong.
+
+        Raises:
+            ValueError: If one is another.
+        """
+        if not isinstance(self.facts, Mapping):
+            raise ValueError("expected the facts of where it was trained")
+        texts = (self.trial_id, self.dataset_digest, self.code_digest, self.spec, *self.statuses)
+        if not (self.statuses and all(isinstance(text, str) for text in texts) and {*self.statuses} <= {*STATUSES}):
+            raise ValueError("expected digests, and how at least one replica ended")
+        limits = {"timed_out": "max_wall_time_s", "censored": "stop_at"}
+        reached = [self.facts.get(limit) for status, limit in limits.items() if status in self.statuses]
+        if not (all(isinstance(limit, int | float) for limit in reached) and isinstance(json.loads(self.spec), dict)):
+            raise ValueError("expected a spec, and the limits of what ran out of them")
 
     @property
     def status(self) -> str:
@@ -175,11 +191,13 @@ class Catalogue:
         if data is None:  # made into one with others since
             return None
         try:
-            frame = pl.read_parquet(io.BytesIO(data))
+            frame = parquet_frame(data, name)
             if frame.schema == pl.Schema(_SCHEMA):
+                for summary in _summaries(frame):
+                    summary.check()
                 return frame
             what = "has other columns"
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (TableError, TypeError, ValueError, RecursionError) as error:
             what = str(error)
         _log.warning("%s/%s: not a file of the catalogue: %s; it is made again", self._files.where, name, what)
         with contextlib.suppress(StoreError):
@@ -193,13 +211,12 @@ class Catalogue:
     def _summary(self, trial_id: str) -> Summary | None:
         """Return what a trial says of itself; None of one that is damaged, or of before trials said of what code."""
         try:
-            with zipfile.ZipFile(io.BytesIO(self._trials.read(f"{trial_id}.zip") or b"")) as archive:
-                if archive.testzip() is not None:
-                    return None
-                head = json.loads(archive.read("trial.json"))
-                trials = pl.read_parquet(archive.read("trials.parquet"), columns=_READ)
-            return summarise(head, trials) if head["trial_id"] == trial_id else None
-        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError, EOFError, pl.exceptions.PolarsError):
+            members = members_of(self._trials.read(f"{trial_id}.zip") or b"")
+            head = json.loads(members["trial.json"])
+            summary = summarise(head, parquet_frame(members["trials.parquet"], trial_id, _READ))
+            summary.check()
+            return summary if summary.trial_id == trial_id else None
+        except (KeyError, TypeError, ValueError, RecursionError, TableError, pl.exceptions.PolarsError):
             return None
 
 

@@ -46,7 +46,7 @@ def read_running(store: TrialStore, trial_id: str) -> RunningTrial | None:
     Raises:
         StoreError: If the store cannot be reached.
     """
-    data = store.checkpoint(trial_id).load()
+    data = store.checkpoint(trial_id).load(quarantines=False)
     if data is None:
         return None
     try:

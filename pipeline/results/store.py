@@ -4,7 +4,7 @@ The id says what a trial means, so a trial that is there never needs training ag
 
     <trial_id>.zip            a finished trial: `trial.json` and one Parquet file per table with rows
     <trial_id>.zip.damaged    one that could not be read, quarantined
-    <trial_id>.checkpoint     where an unfinished trial goes on from
+    <trial_id>.checkpoint     where an unfinished trial goes on from; `.damaged` as above
     .catalogue/, .leases/     summaries of finished trials; who sweeps which study
 """
 
@@ -26,7 +26,7 @@ from pipeline.config import Paths
 from pipeline.errors import StoreError, TableError
 from pipeline.results import SCHEMAS, TRIAL_TABLES, check
 from pipeline.results.catalogue import Catalogue, Summary, summarise
-from pipeline.results.files import parquet_bytes
+from pipeline.results.files import members_of, parquet_bytes, parquet_frame
 from pipeline.results.objects import FolderObjects, Objects, open_objects
 
 _log = logging.getLogger(__name__)
@@ -92,18 +92,16 @@ class StoredTrial:
             StoreError: If the bytes are not such a zip, or hold another trial or other tables.
         """
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                head = json.loads(archive.read("trial.json"))
-                written = {name.removesuffix(".parquet") for name in archive.namelist()}
-                tables = {
-                    table: pl.read_parquet(archive.read(f"{table}.parquet"))
-                    if table in written or table == "trials"
-                    else pl.DataFrame(schema=SCHEMAS[table])  # without rows, or of a measure that came after the trial
-                    for table in TRIAL_TABLES
-                }
+            members = members_of(data)
+            head = json.loads(members.pop("trial.json"))
+            tables = {table: pl.DataFrame(schema=SCHEMAS[table]) for table in TRIAL_TABLES}  # those without rows
+            if unknown := members.keys() - {f"{table}.parquet" for table in TRIAL_TABLES}:
+                raise StoreError(f"{where}: not a stored trial: expected tables, got {sorted(unknown)[0]!r}")
+            for name, content in {"trials.parquet": members["trials.parquet"], **members}.items():
+                tables[name.removesuffix(".parquet")] = parquet_frame(content, name)
             if head["trial_id"] != trial_id:
                 raise StoreError(f"{where}: holds trial {head['trial_id']}, expected {trial_id}")
-            return cls(
+            stored = cls(
                 trial_id=trial_id,
                 spec=head["spec"],
                 dataset_digest=head["dataset_digest"],
@@ -111,31 +109,52 @@ class StoredTrial:
                 facts=head["facts"],
                 tables={table: check(table, frame, where) for table, frame in tables.items()},
             )
-        except (
-            zipfile.BadZipFile,
-            KeyError,
-            ValueError,
-            OSError,
-            EOFError,
-            TableError,
-            pl.exceptions.PolarsError,
-        ) as error:
+            stored.summary.check()
+        except (KeyError, TypeError, ValueError, RecursionError, TableError, pl.exceptions.PolarsError) as error:
             raise StoreError(f"{where}: not a stored trial: {error}") from error
+        return stored
 
 
 class CheckpointSlot:
-    """The one checkpoint of an unfinished trial; a new one replaces the old in one move."""
+    """The one checkpoint of an unfinished trial; a new one replaces the old in one move.
+
+    Attributes:
+        is_taken_up: Whether it was loaded, and none has been saved since.
+    """
 
     def __init__(self, objects: Objects, name: str) -> None:
-        self._objects, self._name = objects, name
+        self._objects, self._name, self.is_taken_up = objects, name, False
 
-    def load(self) -> bytes | None:
-        """Return what `save` was last given, or None."""
-        return self._objects.read(self._name)
+    def load(self, *, quarantines: bool = True) -> bytes | None:
+        """Return what `save` was last given, or None.
+
+        Training begins anew where it can make nothing of it. What it would not see is found here: bits that have
+        changed, and files that are packed. Then it is quarantined with a warning, unless it is only looked at.
+        """
+        data = self._objects.read(self._name)
+        try:
+            if data is not None and zipfile.is_zipfile(io.BytesIO(data)):
+                members_of(data)
+        except TableError as error:
+            if quarantines:
+                self.quarantine(str(error))
+            return None
+        self.is_taken_up = data is not None
+        return data
+
+    def quarantine(self, why: str) -> None:
+        """Put the checkpoint aside, with a warning: its trial starts anew."""
+        self.is_taken_up = False
+        self._objects.rename(self._name, f"{self._name}.damaged")
+        where = f"{self._objects.where}/{self._name}"
+        _log.warning(
+            "%s: not a checkpoint: %s; quarantined as %s.damaged, the trial starts anew", where, why, self._name
+        )
 
     def save(self, data: bytes) -> None:
         """Keep `data` in place of the older checkpoint."""
         self._objects.write(self._name, data)
+        self.is_taken_up = False
 
     def clear(self) -> None:
         """Forget the checkpoint: the trial is finished."""

@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 import ray
 from ray import tune
+from ray._private import ray_constants
 from ray._private import worker as ray_worker
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import RayError
@@ -194,7 +195,7 @@ def connected(address: str | None) -> Iterator[tuple[bool, Path]]:
     with stopping.finally_once_more(functools.partial(_leave, folder, is_ours)):
         if is_ours and embedded:
             _need_no_home()
-            with _errors_in_a_line():
+            with _own_machine_alone(), _errors_in_a_line():
                 ray.init(address="local", include_dashboard=False, _temp_dir=str(folder), **options)
         elif is_ours:
             _join(str(address), options)
@@ -300,6 +301,23 @@ def _is_below(folder: Path, process: psutil.Process) -> bool:
         return any(str(folder) in part for part in (*process.cmdline(), process.cwd()))
     except psutil.Error:
         return False
+
+
+@contextlib.contextmanager
+def _own_machine_alone() -> Iterator[None]:
+    """Let Ray start where no other machine and no other user reaches it: ports on loopback, a token that nobody reads.
+
+    Ray listens on all interfaces, unless it is told that there are no clusters, as on a Mac; and it makes the file of
+    its token readable for everybody.
+    """
+    allowed = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = allowed
+        with contextlib.suppress(OSError, RuntimeError):  # no home, or another's file
+            (Path.home() / ".ray" / "auth_token").chmod(0o600)
 
 
 _SILENT: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}

@@ -15,14 +15,16 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import torch
 
 from pipeline.core.identity import TREE, code_digest
 from pipeline.core.training import ALONE, CheckpointError, MemorySink, Program, TrialResult, run_trial
 from pipeline.core.training.pack import train_pack
 from pipeline.data import Dataset
-from pipeline.errors import DatasetError, PipelineError, SweepError
+from pipeline.errors import DatasetError, PipelineError, StoreError, SweepError
 from pipeline.results import RESUMABLE
 from pipeline.results.frames import long_frames, trials_frame
 from pipeline.results.store import CheckpointSlot, StoredTrial, TrialStore
@@ -41,7 +43,7 @@ Train = Callable[..., TrialResult]
 class Job:
     """What every trial of a sweep has in common; travels to the workers."""
 
-    store_url: str
+    store_url: str = field(repr=False)  # may hold a key
     git_revision: str | None
     device: str
     num_threads: int
@@ -147,22 +149,33 @@ def _train_and_store(job: Job, setting: Setting, dataset: Dataset, program: Prog
     store = TrialStore(job.store_url)
     checkpoint = store.checkpoint(setting.trial_id)
     try:
-        result, sink = _train(job, setting, dataset, checkpoint, program)
+        result, stored = _train(job, setting, dataset, checkpoint, program)
     except CheckpointError as error:
-        _log.warning("trial %s: %s; it starts anew", setting.trial_id, error)
+        first = (
+            str(error).partition("\n")[0].partition(". ")[0]
+        )  # torch goes on to advise that it be loaded all the same
+        _log.warning("trial %s: %s; it starts anew", setting.trial_id, first)
         checkpoint.clear()
-        result, sink = _train(job, setting, dataset, checkpoint, program)
-    store.put(stored_trial(setting, result, sink.tables(), job))
-    if not any(
-        row["status"] in RESUMABLE for row in result.rows
-    ):  # else it goes on from there, given more time or steps
+        result, stored = _train(job, setting, dataset, checkpoint, program)
+    except Exception as error:
+        if not checkpoint.is_taken_up or isinstance(error, _OF_THE_MACHINE):
+            raise
+        checkpoint.quarantine(f"{type(error).__name__}: {error}")
+        result, stored = _train(job, setting, dataset, checkpoint, program)
+    store.put(stored)
+    if not {*stored.summary.statuses} & {*RESUMABLE}:  # else it goes on from there, given more time or steps
         checkpoint.clear()
     return {"status": str(result.status), "validation_loss": _median_loss(result)}
 
 
+_OF_THE_MACHINE = (DatasetError, StoreError, MemoryError, OSError, torch.OutOfMemoryError)
+"""Failures that no checkpoint brings about, however soon after one was taken up."""
+
+
 def _train(
     job: Job, setting: Setting, dataset: Dataset, checkpoint: CheckpointSlot, program: Program
-) -> tuple[TrialResult, MemorySink]:
+) -> tuple[TrialResult, StoredTrial]:
+    """Return how a trial went, and as it is to be stored, its tables checked."""
     sink = MemorySink()
     result = job.train(
         setting.spec,
@@ -175,7 +188,9 @@ def _train(
         stop_at=setting.stop_at,
         program=program,
     )
-    return result, sink
+    stored = stored_trial(setting, result, sink.tables(), job)
+    stored.summary.check()
+    return result, stored
 
 
 def stored_trial(setting: Setting, result: TrialResult, tables: dict[str, Any], job: Job) -> StoredTrial:

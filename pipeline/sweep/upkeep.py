@@ -247,7 +247,7 @@ def _orphans(
 ) -> Iterator[tuple[str, str]]:
     for name in listing:
         identity, _, kind = name.partition(".")
-        if kind == "zip.damaged":
+        if kind in {"zip.damaged", "checkpoint.damaged"}:
             yield name, "quarantined"
         elif kind == "checkpoint" and identity in summaries:
             if summaries[identity].status not in RESUMABLE:

@@ -19,6 +19,8 @@ def finished_trial(identity: str = IDENTITY) -> StoredTrial:
     tables = {name: pl.DataFrame(schema=SCHEMAS[name]) for name in TRIAL_TABLES}
     curve = {"trial_id": identity, "seed": 0, "step": 1, "metric": "loss", "split": "train", "value": 0.5}
     tables["curves"] = pl.DataFrame([curve], schema=SCHEMAS["curves"])
+    row = {**dict.fromkeys(SCHEMAS["trials"]), "trial_id": identity, "seed": 0, "status": "ok"}
+    tables["trials"] = pl.DataFrame([row], schema=SCHEMAS["trials"])
     return StoredTrial(
         trial_id=identity,
         spec={"model": {"cell": "gru"}, "seeds": [0]},

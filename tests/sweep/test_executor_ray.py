@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
+import psutil
 import pytest
 
 from pipeline.config import Params, Paths, Resources
@@ -106,8 +108,13 @@ def test_a_killed_driver_is_run_again(project: Project, undisturbed: Path, tmp_p
     program = f"import sys; from {fakes.__name__} import drive; drive(*sys.argv[1:])"
     command = [sys.executable, "-c", program, str(project[0].root), str(journal)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(short_folder)}
+    environment |= {"HOME": str(short_folder)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
         wait_until(lambda: len(steps_made(journal)) >= 3)
+        heard = addresses_listened_at(driver.pid)
+        assert len(heard) >= 4  # of the driver, of Ray's servers, of workers
+        assert {address for address in heard if not address.removeprefix("::ffff:").startswith("127.")} == set()
+        assert stat.S_IMODE((short_folder / ".ray" / "auth_token").stat().st_mode) == 0o600
         driver.send_signal(signal.SIGKILL)
     wait_until(lambda: is_still(journal))
     assert list(project[0].default_store.glob("*.checkpoint"))
@@ -115,6 +122,13 @@ def test_a_killed_driver_is_run_again(project: Project, undisturbed: Path, tmp_p
     assert len(steps_made(journal)) == len(set(steps_made(journal)))
     assert not list(project[0].default_store.glob("*.checkpoint"))
     assert_same_tables(project[0].results("cells"), undisturbed)
+
+
+def addresses_listened_at(pid: int) -> list[str]:
+    """Return the addresses at which a process and all that it started wait for connections."""
+    driver = psutil.Process(pid)
+    sockets = [found for process in (driver, *driver.children(recursive=True)) for found in process.net_connections()]
+    return [found.laddr.ip for found in sockets if found.status == psutil.CONN_LISTEN]
 
 
 def wait_until(condition, limit_s: float = 60.0) -> None:
