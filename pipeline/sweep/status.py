@@ -1,6 +1,6 @@
 """How far a study is, told through the trial store: by whoever trains, to any machine that sees the store.
 
-    .status/<study>.plan.json    by the driver, once: what is planned
+    .status/<study>.plan.json    by the driver, for each round of it: what is planned
     .status/<study>.json         by the driver, when it changes: what failed, whether it has ended
     .status/<worker>.worker      by each worker, as long as it trains: what, where, since when
 

@@ -141,7 +141,7 @@ def test_tables_are_the_same_however_often_the_sweep_was_interrupted(tmp_path: P
     sweep(*calm, Learner(tmp_path / "a" / "journal"))
     learner = Learner(tmp_path / "journal", dies_at=(2, 3, 5, 9))
     for _ in learner.dies_at:
-        with pytest.raises(SweepError, match="interrupted: "):
+        with pytest.raises(KeyboardInterrupt):
             sweep(*torn, learner)
     sweep(*torn, learner)
     assert len(learner.steps()) == len({*learner.steps()}) == 2 * sum(STEPS.values())
@@ -218,7 +218,7 @@ def test_a_dry_run_says_what_is_stopped_and_which_rung_is_next(tmp_path: Path) -
     store = TrialStore(paths.default_store)
     text = describe_plan(current_plan(paths, params, "cells", store))
     assert "8 settings, 8 trials, 8 to train to the next rung, step 3: 96 replica-steps" in text
-    with pytest.raises(SweepError, match="interrupted"):
+    with pytest.raises(KeyboardInterrupt):
         sweep(paths, params, Learner(tmp_path / "journal", dies_at=(5,)))
     text = describe_plan(current_plan(paths, params, "cells", store))
     assert "stopped        3 steps  cells: elman, lr=0.01" in text

@@ -138,7 +138,7 @@ def test_a_search_that_was_interrupted_goes_on_to_the_same_points(tmp_path: Path
     sweep(*calm, Valley(tmp_path / "a" / "journal"))
     learner = Valley(tmp_path / "journal", dies_at=(4, 12, 18))
     for _ in learner.dies_at:
-        with pytest.raises(SweepError, match="interrupted: "):
+        with pytest.raises(KeyboardInterrupt):
             sweep(*torn, learner)
     assert "missing" in dry_run(*torn)
     sweep(*torn, learner)
