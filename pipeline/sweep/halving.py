@@ -71,6 +71,8 @@ class Judge:
                 arm = arm_of(setting, over)
                 rules[arm] = setting.halving
                 groups.setdefault(arm, []).append(setting)
+        if not groups:
+            return plan
         for setting in plan.missing:
             self.seen.pop(setting.trial_id, None)
         stop_at: dict[int, int | None] = {}

@@ -22,6 +22,7 @@ from pipeline.results import HOST_COLUMNS, RESUMABLE, TRIAL_TABLES, read_table
 from pipeline.results.store import TrialStore
 from pipeline.sweep import current_plan, describe_plan, executor_named, plan_study, train_together
 from pipeline.sweep.halving import scores_at, stopped
+from pipeline.sweep.upkeep import find_doomed
 
 from .fakes import SCALE, STUDY, FakeResult, sweep, trial_row, write_project, write_yaml
 
@@ -187,6 +188,7 @@ def test_what_half_of_the_seeds_lose_is_stopped_and_a_lost_seed_stays_lost(tmp_p
     project = project_of(tmp_path / "project", **study())
     learner = Learner(tmp_path / "journal", lost=(0.4, 2))
     sweep(*project, learner)
+    assert find_doomed(TrialStore(project[0].default_store), orphans=True) == []  # two seeds of it can go on
     found = trained_steps(project[0])
     assert found[0.4, "censored"] == {3}
     assert found[0.2, "ok"] == {12}
