@@ -28,7 +28,7 @@ LAYERS = {
     "publish": {"errors", "config", "core", "results", "quantities", "figures"},
     "trace": {"errors", "config", "core", "results", "figures"},
 }
-LIBRARIES = {"ray", "wandb", "dvc", "polars", "seaborn", "matplotlib", "pandas", "pyarrow"}
+LIBRARIES = {"ray", "wandb", "optuna", "dvc", "polars", "seaborn", "matplotlib", "pandas", "pyarrow"}
 
 
 @cache
@@ -85,8 +85,8 @@ def test_a_sweep_sees_of_quantities_the_intervals_alone() -> None:
     assert {".".join(name.split(".")[:3]) for name in quantities} == {"pipeline.quantities.intervals"}
 
 
-@pytest.mark.parametrize("library", ["ray", "wandb"])
-def test_ray_and_wandb_are_each_imported_in_one_module(library: str) -> None:
+@pytest.mark.parametrize("library", ["ray", "wandb", "optuna"])
+def test_some_libraries_are_each_imported_in_one_module(library: str) -> None:
     users = [path for path in modules() if any(name.split(".")[0] == library for name in imports(path))]
     assert len(users) == 1, [str(path.relative_to(ROOT)) for path in users]
 

@@ -160,7 +160,13 @@ def test_the_initialisation_of_the_example_is_antisymmetric() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "num_settings"), [("study", {"smoke": 2, "laptop": 9}), ("search", {"smoke": 4, "laptop": 80})]
+    ("name", "num_settings"),
+    [
+        ("study", {"smoke": 2, "laptop": 9}),
+        ("search", {"smoke": 4, "laptop": 80}),
+        ("halving", {"smoke": 3, "laptop": 30}),
+        ("tpe", {"smoke": 4, "laptop": 16}),
+    ],
 )
 def test_the_studies_of_the_examples_are_some(name: str, num_settings: dict[str, int], tmp_path: Path) -> None:
     project = Paths.at(tmp_path)

@@ -1,8 +1,9 @@
 """A search: the space that is declared, the points that are drawn from it, and how long each is trained.
 
-A point is a value for each key of the space. It follows from the declaration alone, by a hash of seed, number of the
-draw and key: the same file has the same points on any machine, more points leave the earlier ones as they were, and one
-more key leaves the values of the others. Numbers have few digits, so that they can be copied from a table into a file.
+A point is a value for each key of the space. One that is drawn follows from the declaration alone, by a hash of seed,
+number of the draw and key: the same file has the same points on any machine, more points leave the earlier ones as they
+were, and one more key leaves the values of the others. Numbers have few digits, so that they can be copied from a table
+into a file.
 """
 
 from __future__ import annotations
@@ -37,8 +38,11 @@ class Uniform(Checked):
 
     def at(self, share: float) -> float:
         """Return the value below which `share` of all draws lie."""
-        places = NUM_DIGITS - _exponent(self.high - self.low)
-        return _clip(round(self.low + share * (self.high - self.low), places), self.low, self.high)
+        return self.clean(self.low + share * (self.high - self.low))
+
+    def clean(self, value: float) -> float:
+        """Return a value with few digits."""
+        return _clip(round(value, NUM_DIGITS - _exponent(self.high - self.low)), self.low, self.high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,10 @@ class LogUniform(Checked):
 
     def at(self, share: float) -> float:
         """Return the value below which `share` of all draws lie."""
-        value = _on_log_scale(self.low, self.high, share)
+        return self.clean(_on_log_scale(self.low, self.high, share))
+
+    def clean(self, value: float) -> float:
+        """Return a value with few digits."""
         return _clip(float(f"{value:.{NUM_DIGITS}g}"), self.low, self.high)
 
 
@@ -109,10 +116,9 @@ Domain: TypeAlias = Uniform | LogUniform | Integer | LogInteger | Choice
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomSearch(Checked):
-    """So many different points, drawn from the domain of each dotted key."""
+class _Declared(Checked):
+    """What every search declares: how many points, which draws, and a domain for each dotted key."""
 
-    name: Literal["random"] = "random"
     number: int
     seed: int
     space: Mapping[str, Domain]
@@ -122,8 +128,8 @@ class RandomSearch(Checked):
         require(len(self.space) > 0, "space", "at least one dotted key of the spec", dict(self.space))
         require_apart(self.space, "space")
 
-    def points(self) -> list[dict[str, Any]]:
-        """Return the points in the order in which they are drawn.
+    def drawn(self) -> list[dict[str, Any]]:
+        """Return as many different points as asked, in the order in which they are drawn.
 
         Raises:
             InvalidFieldError: If the space does not have so many.
@@ -138,6 +144,44 @@ class RandomSearch(Checked):
             if found.setdefault(repr(point), point) is point:
                 last = draw
         return list(found.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomSearch(_Declared):
+    """So many different points, drawn from the domain of each dotted key."""
+
+    name: Literal["random"] = "random"
+
+    def points(self) -> list[dict[str, Any]]:
+        """Return all points."""
+        return self.drawn()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TpeSearch(_Declared):
+    """Points in generations: the first is drawn, each later one proposed from the results of those before it.
+
+    By a tree-structured Parzen estimator, of the median over seeds of what the study selects by, for each arm apart.
+
+    Source: Bergstra et al. (2011), "Algorithms for hyper-parameter optimization", as optuna has it.
+    """
+
+    name: Literal["tpe"] = "tpe"
+    generation: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.generation >= 1, "generation", "a number of points of at least 1", self.generation)
+        expected = "keys of another part: data are prepared before it is known what is proposed"
+        for key in self.space:
+            require(key.partition(".")[0] != "dataset", "space", expected, key)
+
+    def points(self) -> list[dict[str, Any]]:
+        """Return the first generation."""
+        return self.drawn()[: self.generation]
+
+
+Search: TypeAlias = RandomSearch | TpeSearch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ that are one trial. What is empty need not be written.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pipeline.config.paths import Paths
-from pipeline.config.search import Halving, RandomSearch, require_values
+from pipeline.config.search import Halving, Search, TpeSearch, require_values
 from pipeline.config.strict import (
     Checked,
     InvalidFieldError,
@@ -30,7 +30,10 @@ from pipeline.config.strict import (
 )
 from pipeline.errors import ConfigError, unknown_name
 
-Declared = TypeVar("Declared", RandomSearch, Halving)
+Declared = TypeVar("Declared", bound=Search | Halving)
+
+Proposed = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
+"""The points known so far of each arm that a search proposes points for: by grid, and the values of its axes."""
 
 VARIANT = "variant"
 """The axis that a grid's variants make; every other axis is a dotted key."""
@@ -48,7 +51,7 @@ class Grid(Checked):
     set: Mapping[str, Any] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    search: RandomSearch | None = None
+    search: Search | None = None
     halving: Halving | None = None
 
     def __post_init__(self) -> None:
@@ -64,6 +67,8 @@ class Grid(Checked):
         for key in self.search.space if self.search else ():
             require(key not in {VARIANT, *self.axes}, "search.space", "dotted keys of the spec that are no axis", key)
         require_apart(self.varied, "search.space")
+        both = isinstance(self.search, TpeSearch) and self.halving is not None
+        require(not both, "halving", "no halving beside a search that waits for whole results", "tpe")
 
     @property
     def all_axes(self) -> dict[str, tuple[Any, ...]]:
@@ -167,14 +172,20 @@ def load_study(paths: Paths, name: str) -> Study:
         if axis not in axes:
             raise ConfigError(f"{where}.select.over: {unknown_name('axis', axis, axes)}")
     for name, grid in study.grids.items():
+        for key in grid.search.space if isinstance(grid.search, TpeSearch) else ():
+            if key not in over:
+                expected = f"{key!r} under select.over, and a metric there: points are proposed by it"
+                raise ConfigError(f"{where}.grids.{name}.search: expected {expected}; got {list(over)}")
         if grid.halving and not {*over} & {*grid.varied}:
             expected = "an axis or a searched key of the grid under select.over: settings compete with those"
             raise ConfigError(f"{where}.grids.{name}.halving: expected {expected}; got {list(over)}")
     return study
 
 
-def expand(study: Study, scale: str, where: str) -> list[RawSetting]:
+def expand(study: Study, scale: str, where: str, proposed: Proposed | None = None) -> list[RawSetting]:
     """Return every setting of `study` at `scale`, in the order of the file.
+
+    Of a search that proposes points from results those of `proposed`, or else its first generation.
 
     Raises:
         ConfigError: If a dotted key runs through something that is not a mapping, or a space has too few points.
@@ -185,7 +196,7 @@ def expand(study: Study, scale: str, where: str) -> list[RawSetting]:
         if name in override.skip:
             continue
         halving = grid.halving and _changed(grid.halving, override.halving.get(name, {}), where)
-        for point in _points(name, grid, override, where):
+        for point in _points(name, grid, override, where, proposed or {}):
             label = point.get(VARIANT)
             changes = {
                 "set": study.set,
@@ -207,7 +218,22 @@ def expand(study: Study, scale: str, where: str) -> list[RawSetting]:
     return settings
 
 
-def _points(name: str, grid: Grid, override: ScaleOverride, where: str) -> Iterator[dict[str, Any]]:
+def searches_of(study: Study, scale: str) -> dict[str, TpeSearch]:
+    """Return the searches of a study that propose points from results, by grid, as they are at a scale."""
+    override = study.scales.get(scale, ScaleOverride())
+    return {
+        name: _changed(grid.search, override.search.get(name, {}), name)
+        for name, grid in study.grids.items()
+        if isinstance(grid.search, TpeSearch) and name not in override.skip
+    }
+
+
+def arm_key(grid: str, axes: Mapping[str, Any], search: Search) -> tuple[str, str]:
+    """Return the key of `Proposed` for a point of a grid: what is searched is no part of it."""
+    return grid, repr({axis: value for axis, value in axes.items() if axis not in search.space})
+
+
+def _points(name: str, grid: Grid, override: ScaleOverride, where: str, proposed: Proposed) -> Iterator[dict[str, Any]]:
     """Yield the values of a grid's axes, and with each of them every point of its search.
 
     Raises:
@@ -221,8 +247,10 @@ def _points(name: str, grid: Grid, override: ScaleOverride, where: str) -> Itera
         place = f"{where}.grids.{name}.search.{error.field}"
         raise ConfigError(f"{place}: expected {error.expected}, got {error.got}") from None
     for values in itertools.product(*axes.values()):
-        for found in searched:
-            yield dict(zip(axes, values, strict=True)) | found
+        point = dict(zip(axes, values, strict=True))
+        known = proposed.get(arm_key(name, point, search), searched) if search else searched
+        for found in known:
+            yield {**point, **found}
 
 
 def _changed(declared: Declared, changes: Mapping[str, Any], where: str) -> Declared:

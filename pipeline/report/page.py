@@ -182,8 +182,12 @@ def _keyed(cells: Sequence[str], row: Mapping[str, Any], cited: Mapping[str, Seq
 
 
 def _ended(settings: pl.DataFrame) -> dict[str, int]:
-    """Return how many replicas of all settings of a grid ended how; some count twice."""
-    return {words: int(settings[f"num_{ending}"].sum()) for ending, words in ENDINGS.items()}
+    """Return how many replicas of all settings of a grid ended how; some count twice.
+
+    Where no search stopped any, nothing is said of it.
+    """
+    ended = {ending: int(settings[f"num_{ending}"].sum()) for ending in ENDINGS}
+    return {ENDINGS[ending]: number for ending, number in ended.items() if number or ending != "censored"}
 
 
 ENDINGS = {

@@ -71,6 +71,8 @@ class Judge:
                 arm = arm_of(setting, over)
                 rules[arm] = setting.halving
                 groups.setdefault(arm, []).append(setting)
+        if not groups:
+            return plan
         for setting in plan.missing:
             self.seen.pop(setting.trial_id, None)
         stop_at: dict[int, int | None] = {}
@@ -115,11 +117,7 @@ class Judge:
         """Return what is needed of a stored trial, read once."""
         if identity not in self.seen:
             if (found := self.store.get(identity)) is not None:
-                curves = found.tables["curves"].filter(
-                    pl.col("metric").is_in(["loss", "error"]),
-                    *(pl.col(fact).is_null() for fact in ("mode", "group", "tested_length")),
-                    split="validation",
-                )
+                curves = found.tables["curves"].filter(_JUDGED)
                 found = replace(found, tables={"trials": found.tables["trials"], "curves": curves})
             self.seen[identity] = found
         return self.seen[identity]
@@ -134,7 +132,7 @@ def scores_at(trial: StoredTrial, training: TrainingSpec, step: int, metric: str
         step: The rung.
         metric: A column of `trials` that follows from validation losses and errors.
     """
-    curves = trial.tables["curves"].filter(pl.col("step") <= step).sort("step")
+    curves = trial.tables["curves"].filter(_JUDGED, pl.col("step") <= step).sort("step")
     evaluated = {(seed, at, name): value for seed, at, name, value in curves.select(_EVALUATED).iter_rows()}
     scores = {}
     for row in trial.tables["trials"].iter_rows(named=True):
@@ -149,6 +147,13 @@ def scores_at(trial: StoredTrial, training: TrainingSpec, step: int, metric: str
 
 
 _EVALUATED = ("seed", "step", "metric", "value")
+
+_JUDGED = pl.all_horizontal(
+    pl.col("metric").is_in(["loss", "error"]),
+    pl.col("split") == "validation",
+    *(pl.col(fact).is_null() for fact in ("mode", "group", "tested_length")),
+)
+"""Which rows of `curves` are the validation loss and error by which a replica is judged."""
 
 
 def stopped(scores: Mapping[str, Scores], halving: Halving) -> frozenset[str]:

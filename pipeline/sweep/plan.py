@@ -6,7 +6,7 @@ Everything that can be wrong is found here, before a second of training.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, get_type_hints
 
 import polars as pl
@@ -23,9 +23,9 @@ from pipeline.config import (
     load_study,
     seeds_of,
 )
-from pipeline.config.search import Halving
+from pipeline.config.search import Halving, TpeSearch
 from pipeline.config.strict import InvalidFieldError, unknown_file
-from pipeline.config.study import VARIANT
+from pipeline.config.study import VARIANT, Proposed, searches_of
 from pipeline.core.identity import code_digest
 from pipeline.core.training.data import interface_of
 from pipeline.core.training.spec import TrialSpec, check_fit, trial_id
@@ -75,12 +75,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every setting of a study in the order of its file, how the study selects among them, and a trial's time limit."""
+    """Every setting of a study in the order of its file, how the study selects among them, and a trial's time limit.
+
+    `searches` has, by grid, those that propose further settings once these are finished.
+    """
 
     study: str
     settings: tuple[Setting, ...]
     select: Selection | None
     max_wall_time_s: float
+    searches: Mapping[str, TpeSearch] = field(default_factory=dict)
 
     @property
     def trials(self) -> tuple[Setting, ...]:
@@ -103,6 +107,7 @@ class Plan:
             "study": self.study,
             "select": None if self.select is None else asdict(self.select),
             "max_wall_time_s": self.max_wall_time_s,
+            **({"searches": {grid: asdict(search) for grid, search in self.searches.items()}} if self.searches else {}),
             "settings": [
                 {
                     "grid": setting.grid,
@@ -117,7 +122,13 @@ class Plan:
         }
 
 
-def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int | None = None) -> Plan:
+def plan_study(
+    paths: Paths,
+    params: Params,
+    name: str,
+    memory_limit_bytes: int | None = None,
+    proposed: Proposed | None = None,
+) -> Plan:
     """Return the plan of study `name` at the scale of `params`, as if nothing were stored.
 
     Args:
@@ -125,6 +136,7 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
         params: What to run; must list the study and its datasets.
         name: The study.
         memory_limit_bytes: Refuse a trial that needs more; None where the memory is another machine's.
+        proposed: The points known so far of searches that propose them from results; None is their first generation.
 
     Raises:
         ConfigError: If the study or one of its settings is impossible, two settings of a grid are one trial, or a
@@ -141,7 +153,7 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
     settings: list[Setting] = []
     names: dict[tuple[str, str], Setting] = {}
     parts, costs = _Parts(), _Costs()
-    for raw in expand(study, params.scale, where):
+    for raw in expand(study, params.scale, where, proposed):
         spec = parts.spec({**raw.spec, "seeds": seeds}, raw.where)
         manifest = _manifest(paths, params, spec.dataset.name, raw.where, manifests)
         variant = _variant(manifest, spec.dataset.length, f"{raw.where}.dataset.length")
@@ -172,7 +184,13 @@ def plan_study(paths: Paths, params: Params, name: str, memory_limit_bytes: int 
             what = f"expected settings that differ, {other.label!r} and {setting.label!r} are one trial"
             raise ConfigError(f"{raw.where}: {what}: what sets them apart is set again by something later")
         settings.append(setting)
-    return Plan(study=name, settings=tuple(settings), select=study.select, max_wall_time_s=scale.max_wall_time_s)
+    return Plan(
+        study=name,
+        settings=tuple(settings),
+        select=study.select,
+        max_wall_time_s=scale.max_wall_time_s,
+        searches=searches_of(study, params.scale),
+    )
 
 
 def _check_halving(spec: TrialSpec, variant: Variant, raw: RawSetting) -> None:

@@ -7,10 +7,11 @@ their checkpoints, and the tables come out the same to the bit.
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
@@ -30,6 +31,7 @@ from pipeline.sweep.lease import sweep_lease
 from pipeline.sweep.plan import Plan, Setting, plan_study
 from pipeline.sweep.progress import duration_text, follow, title
 from pipeline.sweep.status import told
+from pipeline.sweep.tpe import Point, next_points
 from pipeline.sweep.trial import Job, Outcome, Train
 
 
@@ -66,7 +68,8 @@ def run_sweep(
     job = job_of(paths, params, store, train)
     with sweep_lease(store, study, wait=wait):
         plan = current_plan(paths, params, study, store)
-        (plan,), outcomes = _train_rounds([plan], store, executor, job, loader_of(paths), stream or sys.stdout)
+        load, replan = loader_of(paths), functools.partial(current_plan, paths, params, store=store)
+        (plan,), outcomes = _train_rounds([plan], store, executor, job, load, stream or sys.stdout, replan)
         _check_complete(plan, outcomes)
         errors = {identity: outcome.message for identity, outcome in outcomes.items() if outcome.status == "error"}
         plan = plan.with_stored({setting.trial_id for setting in plan.trials} - outcomes.keys())
@@ -100,14 +103,21 @@ def train_together(
             leases.enter_context(sweep_lease(store, study, wait=wait))
         plans = [current_plan(paths, params, study, store) for study in studies]
         if any(plan.missing for plan in plans):
-            job = job_of(paths, params, store, train)
-            _train_rounds(plans, store, executor, job, loader_of(paths), stream or sys.stdout)
+            job, load = job_of(paths, params, store, train), loader_of(paths)
+            replan = functools.partial(current_plan, paths, params, store=store)
+            _train_rounds(plans, store, executor, job, load, stream or sys.stdout, replan)
 
 
 def _train_rounds(
-    plans: Sequence[Plan], store: TrialStore, executor: Executor, job: Job, load: LoadData, stream: TextIO
+    plans: Sequence[Plan],
+    store: TrialStore,
+    executor: Executor,
+    job: Job,
+    load: LoadData,
+    stream: TextIO,
+    replan: Callable[[str], Plan],
 ) -> tuple[list[Plan], dict[str, Outcome]]:
-    """Train what is missing of several plans as one list, and on after each rung what is not stopped there.
+    """Train what is missing of several plans as one list; then what is not stopped at a rung, or has been proposed.
 
     Returns:
         The plans as they are at the end, and the last outcome of each setting that was trained. Where the
@@ -132,9 +142,12 @@ def _train_rounds(
             return now, outcomes
         done |= {(setting.trial_id, setting.stop_at) for setting in missing}
         failed = {identity for identity, outcome in outcomes.items() if outcome.status == "error"}
+        now = [replan(plan.study) if plan.searches else plan for plan in now]
         now = [_without_done(judge.advance(plan, failed), done, failed) for plan in now]
         if not any(plan.missing for plan in now):
             return now, outcomes
+        if any(plan.searches for plan in now):
+            print("tpe: the next generation is proposed", file=stream, flush=True)
 
 
 def _without_done(plan: Plan, done: Collection[tuple[str, int | None]], failed: Collection[str]) -> Plan:
@@ -175,14 +188,20 @@ def loader_of(paths: Paths) -> LoadData:
 def current_plan(paths: Paths, params: Params, study: str, store: TrialStore) -> Plan:
     """Return the plan of a study against what the store has, and against this machine's memory if it trains here.
 
+    Of a search that proposes points it has those that follow from what is stored, as far as one generation further.
     A stored trial that ran out of a shorter time limit than the plan's counts as missing, as a damaged one does, and
     one that a search has stopped earlier than this plan would.
     """
     trains_here = cluster_address() is None and not params.resources.gpus_per_trial
-    plan = plan_study(paths, params, study, available_memory_bytes() if trains_here else None)
-    trials = store.summaries().items()
+    memory = available_memory_bytes() if trains_here else None
+    plan, trials = plan_study(paths, params, study, memory), store.summaries().items()
     final = {identity for identity, trial in trials if trial.is_final(plan.max_wall_time_s)}
-    return Judge(store).advance(plan.with_stored(final))
+    plan = plan.with_stored(final)
+    proposed, scores = dict[tuple[str, str], list[Point]](), dict[str, float]()
+    while grown := next_points(plan, store, scores):
+        proposed |= grown
+        plan = plan_study(paths, params, study, memory, proposed).with_stored(final)
+    return Judge(store).advance(plan)
 
 
 def describe_plan(plan: Plan) -> str:
@@ -198,6 +217,8 @@ def describe_plan(plan: Plan) -> str:
     trials = f"{len(plan.settings)} settings, {len(plan.trials)} trials, {len(missing)} to train"
     if rungs := sorted({s.stop_at for s in missing if s.stop_at is not None}):
         trials += f" to the next rung, step {', '.join(map(str, rungs))}"
+    for grid, search in plan.searches.items():
+        lines.append(f"tpe in grid {grid}: {search.number} points of each arm; what is not listed follows from results")
     lines.append(f"{trials}: {replica_steps} replica-steps, very roughly {duration_text(total_s)} on one core")
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 """How far a study is, told through the trial store: by whoever trains, to any machine that sees the store.
 
-    .status/<study>.plan.json    by the driver, once: what is planned
+    .status/<study>.plan.json    by the driver, for each round of it: what is planned
     .status/<study>.json         by the driver, when it changes: what failed, whether it has ended
     .status/<worker>.worker      by each worker, as long as it trains: what, where, since when
 
@@ -63,7 +63,7 @@ class Running:
         pid: The process there.
         since: When the worker took it up, by the clock of its machine.
         step: Updates made, as of its last checkpoint; None before that, and where it is one of many.
-        max_steps: Of how many.
+        max_steps: Of how many, up to the next rung where it is to be judged.
         validation_loss: The last one, the median over seeds; None where none is known.
     """
 
@@ -328,7 +328,7 @@ def _plan_bytes(plan: Plan) -> bytes:
         setting.trial_id: {
             "title": title(setting),
             "duration_s": setting.duration_s,
-            "max_steps": setting.spec.training.max_steps,
+            "max_steps": setting.stop_at or setting.spec.training.max_steps,
             "stop_at": setting.stop_at,
         }
         for setting in plan.trials

@@ -250,7 +250,9 @@ def _orphans(
         if kind in {"zip.damaged", "checkpoint.damaged"}:
             yield name, "quarantined"
         elif kind == "checkpoint" and identity in summaries:
-            if summaries[identity].status not in RESUMABLE:
+            if not {*summaries[identity].statuses} & {
+                *RESUMABLE
+            }:  # whose seeds go on from it, given more time or steps
                 yield name, "of a trial that has ended"
         elif kind == "checkpoint" and planned and identity not in planned:
             yield name, "no study that the store has been told of asks for it"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -94,6 +95,34 @@ def test_only_what_trained_to_its_end_was_never_better_than_untrained() -> None:
     broken = {("clip", 2): "timed_out", ("clip", 3): "diverged", ("clip", 4): "error"}
     found = grid(runs("beat_untrained", beat, broken=broken))
     assert_effect(value(found, quantity="never_improved", arm="clip"), midp(2, 4), 4)
+
+
+STOPPED = {("lstm", seed): "censored" for seed in (1, 2)} | {("lstm", 3): "diverged"}
+"""Of four seeds one ended, two were stopped by a search, one diverged."""
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "of", "events"),
+    [
+        ("reached_criterion", [True, False, True, False], {"quantity": "solved"}, (2, 3)),  # seed 1 might yet have
+        ("exploded_step", [None, None, 100, None], {"quantity": "exploded"}, (2, 3)),  # seed 1 might yet
+        ("beat_untrained", [False, False, True, False], {"quantity": "never_improved"}, (1, 3)),  # seed 1 might yet be
+        ("test_loss", [1.0] * 4, {"quantity": "outcome", "status": "diverged"}, (1, 2)),
+        ("test_loss", [1.0] * 4, {"quantity": "outcome", "status": "ok"}, (1, 2)),
+        ("test_loss", [1.0] * 4, {"quantity": "outcome_of_any_setting", "status": "diverged"}, (1, 2)),
+    ],
+)
+def test_of_what_a_search_stopped_only_what_happened_before_is_known(
+    column: str, values: list[Any], of: dict[str, str], events: tuple[int, int]
+) -> None:
+    found = grid(runs(column, {"lstm": values}, broken=STOPPED))
+    assert_effect(value(found, arm="lstm", **of), midp(*events), events[1], num_left_out=4 - events[1])
+
+
+def test_what_a_search_stopped_is_no_end_of_a_training() -> None:
+    found = grid(runs("test_loss", {"lstm": [1.0, 100.0, 100.0, 100.0], "gru": [2.0] * 4}, broken=STOPPED))
+    one = value(found, quantity="test_loss", arm="lstm")
+    assert (one.value, one.num_seeds, one.num_left_out) == (pytest.approx(1.0), 1, 3)
 
 
 def test_a_column_is_averaged_over_the_seeds_that_did_not_diverge() -> None:

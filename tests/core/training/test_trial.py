@@ -197,6 +197,28 @@ def test_a_trial_that_ran_out_of_time_goes_on_under_a_higher_limit(
         assert sorted_rows(continued, table) == sorted_rows(whole, table)
 
 
+def test_a_trial_that_was_stopped_by_steps_goes_on_rung_by_rung(adding: Any, spec_of: Any) -> None:
+    continued, slot, (expected, whole) = MemorySink(), Slot(), finished(spec_of(), adding)
+    for stop_at in (10, 13, 20):  # an evaluation, none, an evaluation
+        rung = run_trial(spec_of(), adding, MemorySink(), checkpoints=slot, stop_at=stop_at, max_wall_time_s=60.0)
+        assert {(row["status"], row["num_steps"]) for row in rung.rows} == {("censored", stop_at)}
+        assert rung.rows[0]["status_message"] == f"stopped by the search after {stop_at} steps; {OF_BEST}"
+        assert math.isfinite(rung.rows[0]["test_loss"])
+    result = run_trial(spec_of(), adding, continued, checkpoints=slot, stop_at=spec_of().training.max_steps)
+    assert rows_of(result) == rows_of(expected)
+    for table in ("curves", "traces", "eigenvalues"):
+        assert sorted_rows(continued, table) == sorted_rows(whole, table)
+
+
+OF_BEST = "results are of its best step"
+
+
+def test_what_has_exploded_at_a_rung_is_censored_since_it_might_recover(adding: Any, spec_of: Any) -> None:
+    rows = run_trial(spec_of(optimiser=RATE_100), adding, MemorySink(), stop_at=25).rows
+    assert {(row["status"], row["num_steps"]) for row in rows} == {("censored", 25)}
+    assert all(row["exploded_step"] is not None for row in rows)
+
+
 def test_parameters_that_overflow_in_an_update_are_said_to(adding: Any, spec_of: Any) -> None:
     spec = spec_of(optimiser={"name": "sgd", "learning_rate": 3.0e38}, clipping={"name": "none"})
     rows = run_trial(spec, adding, MemorySink()).rows
