@@ -15,8 +15,8 @@ PROGRAM = """
 import functools, hashlib, signal, sys, threading, time
 from pathlib import Path
 from pipeline import stopping
-stopping.FORCE_S = 0.5
 what, journal = sys.argv[1], Path(sys.argv[2])
+stopping.FORCE_S = 15.0 if what in {"sleeping", "other handlers", "lost"} else 0.5  # else the main thread cannot end
 
 def note(word, seconds=0.0):
     with journal.open("a") as file:
