@@ -22,13 +22,13 @@ import pytest
 
 from pipeline.config import Params, Paths, Resources
 from pipeline.errors import SweepError
-from pipeline.results import HOST_COLUMNS, SCHEMAS, read_table
+from pipeline.results import read_table
 from pipeline.results.store import TrialStore
 from pipeline.sweep import current_plan
 from pipeline.sweep.trial import Job
 
 from . import fakes
-from .fakes import NUM_STEPS, STUDY, FakeTrain, grid, sweep, write_project, write_yaml
+from .fakes import NUM_STEPS, STUDY, FakeTrain, assert_same_tables, grid, sweep, write_project, write_yaml
 
 executor_ray = pytest.importorskip("pipeline.sweep.executor_ray")
 
@@ -49,14 +49,6 @@ def short_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="driver-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def assert_same_tables(first: Path, second: Path) -> None:
-    for table in SCHEMAS:
-        frames = [read_table(table, folder) for folder in (first, second)]
-        if table == "trials":
-            frames = [frame.drop(list(HOST_COLUMNS)) for frame in frames]
-        assert frames[0].equals(frames[1]), table
 
 
 def steps_made(journal: Path) -> list[str]:
