@@ -1,7 +1,9 @@
-"""What the weather does to a sweep: the store is away for a while."""
+"""What a week does to a sweep: the store is away for a while, the clock is set."""
 
 from __future__ import annotations
 
+import itertools
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +11,16 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from pipeline.config import Params, Paths
 from pipeline.errors import StoreError
 from pipeline.results import objects
 from pipeline.results.store import TrialStore
+from pipeline.sweep import lease
 from tests.s3_proxy import Proxy
 
 from .fakes import NUM_STEPS, FakeTrain, assert_same_tables, grid, sweep, write_project
 
+Project = tuple[Paths, Params]
 MOTO_WARNS = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
@@ -59,3 +64,21 @@ def test_a_store_that_stays_away_is_an_error_in_bounded_time(bucket: str, monkey
         with pytest.raises(StoreError, match=r"s3://bucket-\w+/trials/probe-\w+: cannot be written: "):
             TrialStore(url).probe_writable()
         assert time.monotonic() - begun < 10
+
+
+def test_a_clock_that_jumps_by_an_hour_changes_nothing(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To and fro at every look, in the driver: leases and times count on clocks that cannot be set."""
+    other, params = write_project(tmp_path / "undisturbed")
+    sweep(other, params, FakeTrain())
+    real, jumps = time.time, itertools.cycle([3600.0, -3600.0])
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.02)
+    paths, params = project
+    begun = time.monotonic()
+    shown = sweep(paths, params, FakeTrain(delay_s=0.01))
+    took_s = time.monotonic() - begun
+    assert "4 trained, 0 diverged, 0 failed" in shown
+    assert_same_tables(other.results("cells"), paths.results("cells"))
+    assert float(re.findall(r"([\d.]+) s$", shown)[-1]) <= took_s + 0.1  # «4 settings: ..., 0.5 s»
