@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup try repro replicate test check selftest coverage format bench bench-sweep docs site clean
+.PHONY: help setup try repro replicate test check selftest coverage format bench bench-sweep soak docs site clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -61,6 +61,10 @@ bench: $(READY)  ## Time the recurrences against torch.nn and a hand-unrolled lo
 bench-sweep: $(READY)  ## Time a small study against plain Ray Tune with torch.nn, and a study of 10 000 settings
 	python -m benchmarks.sweep
 	python -m benchmarks.many
+
+SECONDS := 600
+soak: $(READY)  ## Kill a sweep on an emulated cluster for ten minutes (SECONDS=90: shorter), compare what comes out
+	python -m benchmarks.soak $(SECONDS)
 
 docs: $(READY)  ## Build the documentation into site/; a broken link is an error
 	mkdocs build --strict

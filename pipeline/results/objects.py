@@ -30,6 +30,13 @@ class Entry(NamedTuple):
     modified_ns: int
 
 
+ATTEMPTS = 10
+"""At each request to S3, the waits in between twice as long each time, up to 20 s: a minute in the mean."""
+
+HASTY_ATTEMPTS = 4
+"""Where another try comes anyway, or somebody waits: some seconds."""
+
+
 class FolderObjects:
     """Objects that are files of one folder, on this machine or on a shared file system."""
 
@@ -82,6 +89,10 @@ class FolderObjects:
     def below(self, folder: str) -> FolderObjects:
         """Return the objects of a folder of this one."""
         return FolderObjects(self.folder / folder)
+
+    def hasty(self) -> FolderObjects:
+        """Return the same objects; a folder is not tried again."""
+        return self
 
     def rename(self, name: str, new_name: str) -> None:
         """Give an object another name, replacing what had it."""
@@ -167,6 +178,12 @@ class FilesystemObjects:
         """Return the objects of a folder of this one."""
         return FilesystemObjects(self.filesystem, f"{self.prefix}/{folder}", f"{self.where}/{folder}", self.url)
 
+    def hasty(self) -> FilesystemObjects:
+        """Return the same objects, for requests that do not outlast a server that is away for a while."""
+        if not self.url:
+            return self
+        return FilesystemObjects(_filesystem(self.url, HASTY_ATTEMPTS)[0], self.prefix, self.where, self.url)
+
     def rename(self, name: str, new_name: str) -> None:
         """Give an object another name, replacing what had it."""
         with _store_errors(f"{self.where}/{name}", "renamed"):
@@ -210,8 +227,21 @@ def open_objects(url: str) -> Objects:
     scheme = urlsplit(url).scheme
     if scheme in ("", "file"):
         return FolderObjects(Path(unquote(urlsplit(url).path) if scheme else url))
+    filesystem, prefix = _filesystem(url, ATTEMPTS)
+    return FilesystemObjects(filesystem, prefix, without_secrets(url).split("?", maxsplit=1)[0], url)
+
+
+def _filesystem(url: str, attempts: int) -> tuple[Any, str]:
+    """Return Arrow's file system for a URL, and the path that it has there.
+
+    Arrow tries again what an S3 server refused for a while (503, a lost or refused connection), three times unless it
+    is told otherwise, which a URL cannot do.
+
+    Raises:
+        StoreError: If nothing understands the URL.
+    """
     from pyarrow import ArrowException
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import AwsStandardS3RetryStrategy, FileSystem
 
     try:
         filesystem, prefix = FileSystem.from_uri(_in_single_requests(url))
@@ -219,7 +249,10 @@ def open_objects(url: str) -> Objects:
         shown = without_secrets(url)
         what = str(error).replace(_in_single_requests(url), shown).replace(url, shown)
         raise StoreError(f"{shown}: expected a folder or a URL such as s3://bucket/folder: {what}") from None
-    return FilesystemObjects(filesystem, prefix, without_secrets(url).split("?", maxsplit=1)[0], url)
+    if filesystem.type_name == "s3":
+        make, (options,) = filesystem.__reduce__()
+        filesystem = make({**options, "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=attempts)})
+    return filesystem, prefix
 
 
 def without_secrets(url: str) -> str:

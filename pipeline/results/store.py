@@ -250,8 +250,8 @@ class TrialStore:
         Raises:
             StoreError: If the store cannot be reached or written.
         """
-        name = f"probe-{uuid.uuid4().hex}"
-        self.objects.write(name, b"writable")
-        self.objects.delete(name)
+        name, objects = f"probe-{uuid.uuid4().hex}", self.objects.hasty()
+        objects.write(name, b"writable")
+        objects.delete(name)
         if isinstance(self.objects, FolderObjects):
             self.objects.remove_stale_temporaries()

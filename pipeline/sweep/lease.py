@@ -54,7 +54,7 @@ def sweep_lease(
         KeyboardInterrupt: As an error of the package, if the body raises it.
         PipelineError: The same.
     """
-    lease = Lease(store.objects.below(FOLDER), study)
+    lease = Lease(store.objects.below(FOLDER).hasty(), study)  # the next beat comes anyway
     while (holder := lease.acquire()) is not None:
         if not wait:
             raise SweepError(

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -175,9 +176,15 @@ def test_a_signal_is_one_line_and_leaves_no_process_and_no_folder(
     with tempfile.TemporaryDirectory(prefix="sweep-", dir="/tmp") as folder:  # short enough for Ray's sockets
         command = [sys.executable, str(ROOT / "stages" / "sweep.py"), "cells", "--executor", executor]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        environment = {**os.environ, "TMPDIR": folder}
+        environment = {**os.environ, "TMPDIR": folder, "HOME": folder}
+        environment.setdefault("XDG_CACHE_HOME", str(Path("~/.cache").expanduser()))  # of compiled loops
         with subprocess.Popen(command, env=environment, process_group=0, **pipes) as process:
             assert "training adding: " in process.stdout.readline()
+            if executor == "ray":
+                heard = addresses_listened_at(process.pid)
+                assert len(heard) >= 4  # of the driver, of Ray's servers, of workers
+                assert {ip for ip in heard if not ip.removeprefix("::ffff:").startswith("127.")} == set()
+                assert stat.S_IMODE((Path(folder) / ".ray" / "auth_token").stat().st_mode) == 0o600
             for _ in range(3):
                 os.killpg(process.pid, number)
                 time.sleep(0.1)
@@ -189,6 +196,13 @@ def test_a_signal_is_one_line_and_leaves_no_process_and_no_folder(
         assert not processes_of(folder)
     with sweep_lease(TrialStore(project.default_store), "cells"):
         pass
+
+
+def addresses_listened_at(pid: int) -> list[str]:
+    """Return the addresses at which a process and all that it started wait for connections."""
+    driver = psutil.Process(pid)
+    sockets = [found for process in (driver, *driver.children(recursive=True)) for found in process.net_connections()]
+    return [found.laddr.ip for found in sockets if found.status == psutil.CONN_LISTEN]
 
 
 def processes_of(folder: str) -> list[psutil.Process]:

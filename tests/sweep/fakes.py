@@ -21,7 +21,7 @@ from pipeline.config import Params, Paths, Sizes, load_params
 from pipeline.core.training import TrialSpec
 from pipeline.core.training.rows import FACTS
 from pipeline.data import prepare_dataset
-from pipeline.results import SCHEMAS
+from pipeline.results import HOST_COLUMNS, SCHEMAS, read_table
 from pipeline.results.schema import IDENTITY_COLUMNS
 from pipeline.sweep import executor_named, run_sweep
 
@@ -186,9 +186,9 @@ def sweep(paths: Paths, params: Params, train: object, executor: str = "inline",
     return shown.getvalue()
 
 
-def drive(root: str, journal: str) -> None:
-    """Sweep slowly with Ray, showing progress on standard output: the driver that a test kills."""
-    paths = Paths.at(root)
-    params = load_params(paths)
-    train = FakeTrain(delay_s=1.0, journal=Path(journal))
-    run_sweep(paths, params, "cells", executor_named("ray", params), train=train)
+def assert_same_tables(first: Path, second: Path) -> None:
+    for table in SCHEMAS:
+        frames = [read_table(table, folder) for folder in (first, second)]
+        if table == "trials":
+            frames = [frame.drop(list(HOST_COLUMNS)) for frame in frames]
+        assert frames[0].equals(frames[1]), table

@@ -4,31 +4,24 @@ import contextlib
 import errno
 import os
 import re
-import shutil
-import signal
 import socket
-import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
-import psutil
 import pytest
 
 from pipeline.config import Params, Paths, Resources
 from pipeline.errors import SweepError
-from pipeline.results import HOST_COLUMNS, SCHEMAS, read_table
+from pipeline.results import read_table
 from pipeline.results.store import TrialStore
 from pipeline.sweep import current_plan
 from pipeline.sweep.trial import Job
 
-from . import fakes
-from .fakes import NUM_STEPS, STUDY, FakeTrain, grid, sweep, write_project, write_yaml
+from .fakes import NUM_STEPS, STUDY, FakeTrain, assert_same_tables, grid, sweep, write_project, write_yaml
 
 executor_ray = pytest.importorskip("pipeline.sweep.executor_ray")
 
@@ -41,22 +34,6 @@ def undisturbed(tmp_path: Path) -> Path:
     project = write_project(tmp_path / "undisturbed")
     sweep(*project, FakeTrain())
     return project[0].results("cells")
-
-
-@pytest.fixture
-def short_folder() -> Iterator[Path]:
-    """A temporary folder for a driver that cannot tidy up; short enough for Ray's sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="driver-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def assert_same_tables(first: Path, second: Path) -> None:
-    for table in SCHEMAS:
-        frames = [read_table(table, folder) for folder in (first, second)]
-        if table == "trials":
-            frames = [frame.drop(list(HOST_COLUMNS)) for frame in frames]
-        assert frames[0].equals(frames[1]), table
 
 
 def steps_made(journal: Path) -> list[str]:
@@ -100,49 +77,6 @@ def test_a_worker_lost_too_often_is_an_error(project: Project, tmp_path: Path) -
     assert told is setting
     assert outcome.status == "error"
     assert outcome.message == "given up after 4 attempts: The worker died unexpectedly."
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_killed_driver_is_run_again(project: Project, undisturbed: Path, tmp_path: Path, short_folder: Path) -> None:
-    journal = tmp_path / "journal"
-    program = f"import sys; from {fakes.__name__} import drive; drive(*sys.argv[1:])"
-    command = [sys.executable, "-c", program, str(project[0].root), str(journal)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(short_folder)}
-    environment |= {"HOME": str(short_folder)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
-        wait_until(lambda: len(steps_made(journal)) >= 3)
-        heard = addresses_listened_at(driver.pid)
-        assert len(heard) >= 4  # of the driver, of Ray's servers, of workers
-        assert {address for address in heard if not address.removeprefix("::ffff:").startswith("127.")} == set()
-        assert stat.S_IMODE((short_folder / ".ray" / "auth_token").stat().st_mode) == 0o600
-        driver.send_signal(signal.SIGKILL)
-    wait_until(lambda: is_still(journal))
-    assert list(project[0].default_store.glob("*.checkpoint"))
-    sweep(*project, FakeTrain(journal=journal), "ray")
-    assert len(steps_made(journal)) == len(set(steps_made(journal)))
-    assert not list(project[0].default_store.glob("*.checkpoint"))
-    assert_same_tables(project[0].results("cells"), undisturbed)
-
-
-def addresses_listened_at(pid: int) -> list[str]:
-    """Return the addresses at which a process and all that it started wait for connections."""
-    driver = psutil.Process(pid)
-    sockets = [found for process in (driver, *driver.children(recursive=True)) for found in process.net_connections()]
-    return [found.laddr.ip for found in sockets if found.status == psutil.CONN_LISTEN]
-
-
-def wait_until(condition, limit_s: float = 60.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
-
-
-def is_still(journal: Path) -> bool:
-    """Return whether nobody writes the journal: Ray's processes end soon after their driver."""
-    before = steps_made(journal)
-    time.sleep(1.0)
-    return steps_made(journal) == before
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from benchmarks import soak
+from pipeline.results.store import TrialStore
+
+KINDS = ["worker", "raylet", "driver"]
+
+
+def test_a_sweep_survives_the_death_of_its_worker_its_only_node_and_its_driver(capsys: pytest.CaptureFixture) -> None:
+    """`make soak` in short: every trial and table is, to the bit, that of the same sweep left alone in one process."""
+    short = ["0", "--nodes", "1", "--pace", "0.5", "--settings", "3", "--steps", "1500", "--seed", "7"]
+    assert soak.main([*short, "--kinds", *KINDS]) == 0, capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith("soak: seed 7, 0 s\n")
+    assert "soak: 3 kills survived (1 driver, 1 raylet, 1 worker); the study was finished 1 times" in out
+
+
+def test_the_first_item_that_differs_is_named(tmp_path: Path) -> None:
+    asked = argparse.Namespace(settings=3, steps=2)
+    undisturbed, paths = (soak.lay_out(tmp_path / name, asked) for name in ("undisturbed", "project"))
+    with (tmp_path / "shown").open("w") as shown:
+        soak.sweep(undisturbed, "inline", shown)
+    for folder in (undisturbed.default_store, undisturbed.results(soak.STUDY)):
+        shutil.copytree(folder, paths.root / folder.relative_to(undisturbed.root))
+    store = TrialStore(paths.default_store)
+    assert soak.divergence(undisturbed, paths) is None
+    store.checkpoint("0" * 16).save(b"forgotten")
+    found = soak.divergence(undisturbed, paths)
+    assert found is not None
+    assert found.startswith(f"the store is not in order; {'0' * 16}.checkpoint")
+    store.checkpoint("0" * 16).clear()
+    identity = min(store.ids())
+    trial = store.get(identity)
+    assert trial is not None
+    curves = trial.tables["curves"]
+    value = curves["value"].to_list()
+    value[2] += 1e-9
+    trial.tables["curves"] = curves.with_columns(pl.Series("value", value))
+    store.put(trial)
+    found = soak.divergence(undisturbed, paths)
+    assert found is not None
+    assert found.startswith(f"trial {identity}: curves.value, row ")
+    store.objects.delete(f"{identity}.zip")
+    assert soak.divergence(undisturbed, paths) == f"trial {identity} is in one store only"
