@@ -12,7 +12,7 @@ import pickle
 import random
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,14 @@ import yaml
 
 from pipeline.claims.ledger import load_rules
 from pipeline.config import Params, Paths, digest_of_file, load_params, load_study
-from pipeline.core.training import MemorySink, run_trial
+from pipeline.core.training import MemorySink, TrialResult, run_trial
 from pipeline.data import Dataset, load_dataset, read_generator
 from pipeline.data import files as data_files
 from pipeline.errors import DatasetError, PipelineError, StoreError, TableError
 from pipeline.results import files
 from pipeline.results.catalogue import FOLDER
 from pipeline.results.running import read_running
-from pipeline.results.store import StoredTrial, TrialStore
+from pipeline.results.store import CheckpointSlot, StoredTrial, TrialStore
 from pipeline.sweep import Setting, current_plan
 from pipeline.sweep.adopt import first_difference
 from pipeline.sweep.trial import Job, outcome_of, train_setting
@@ -286,6 +286,21 @@ def test_training_ends_whatever_a_checkpoint_holds(trained: Trained, rng: random
         torch.save(content, buffer)
         slot.save(buffer.getvalue())
         trained.train()
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), MemoryError(), StoreError("away")])
+def test_a_failure_of_the_machine_costs_no_checkpoint(trained: Trained, error: Exception) -> None:
+    slot = trained.store.checkpoint(trained.setting.trial_id)
+    slot.save(trained.checkpoint)
+
+    def train(*_: object, checkpoints: CheckpointSlot, **__: object) -> TrialResult:
+        checkpoints.load()
+        raise error
+
+    outcome = train_setting(replace(trained.job, train=train), trained.setting, trained.dataset)
+    assert outcome.message == f"{type(error).__name__}: {error}"
+    assert slot.load() == trained.checkpoint
+    slot.clear()
 
 
 # Configurations and datasets

@@ -151,9 +151,7 @@ def _train_and_store(job: Job, setting: Setting, dataset: Dataset, program: Prog
     try:
         result, stored = _train(job, setting, dataset, checkpoint, program)
     except CheckpointError as error:
-        first = (
-            str(error).partition("\n")[0].partition(". ")[0]
-        )  # torch goes on to advise that it be loaded all the same
+        first = str(error).partition("\n")[0].partition(". ")[0]  # torch goes on, and advises to unpickle it
         _log.warning("trial %s: %s; it starts anew", setting.trial_id, first)
         checkpoint.clear()
         result, stored = _train(job, setting, dataset, checkpoint, program)
