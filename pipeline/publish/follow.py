@@ -141,6 +141,10 @@ class Follower:
             return
         if (run := self._live.pop(key, None)) is not None:
             run.finish()
+        if "censored" in stored.summary.statuses:  # it may go on, and a history that was ended cannot
+            del self._waiting[key]
+            self._say(f"{key[1]}: stopped by the search, for now or for good; `stages/publish.py` sends how it ends")
+            return
         view = view_of_setting(self._paths, setting, stored.tables)
         self._publisher.send_online(view)
         del self._waiting[key]

@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from pipeline.publish.views import history
 from pipeline.results import read_table
 from pipeline.results.running import read_running, running_ids
 from pipeline.results.store import TrialStore
-from pipeline.sweep import plan_study
+from pipeline.sweep import plan_study, run_sweep
+from pipeline.sweep.executors import train_inline
+from pipeline.sweep.plan import Setting
 from stages.publish import followed, main
 from tests.publish.conftest import warnings_of
 from tests.publish.offline_run import OfflineRun, offline_folders
@@ -145,6 +148,21 @@ def assert_equals_table(rows: list[dict[str, float]], curves: pl.DataFrame) -> N
 
 class Killed(BaseException):
     """The end of a process, as it were."""
+
+
+def test_what_a_search_stopped_is_left_to_the_publishing_of_the_study(
+    project: tuple[Paths, Params], server: WandbServer
+) -> None:
+    paths, params = project
+    follower = follower_of(paths, params)
+
+    def to_a_rung(settings: Sequence[Setting], *more: Any) -> None:
+        train_inline(1, [replace(setting, stop_at=NUM_STEPS // 2) for setting in settings], *more)
+
+    run_sweep(paths, params, "cells", to_a_rung, stream=io.StringIO())
+    follower.look()
+    assert follower.num_waiting == follower.num_sent == 0
+    assert server.runs == {}
 
 
 def test_a_killed_and_resumed_trial_has_one_run_with_each_step_once(
