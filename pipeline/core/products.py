@@ -36,19 +36,13 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *batched: Tensor) -> tuple[Tensor, int]:  # noqa: D102
-        folded = [_fold(each, dim, info.batch_size) for each, dim in zip(batched, in_dims, strict=True)]
-        return _replicated(*folded).unflatten(0, (info.batch_size, -1)), 0
+        tensors = [memory.folded(each, dim, info.batch_size) for each, dim in zip(batched, in_dims, strict=True)]
+        return _replicated(*tensors).unflatten(0, (info.batch_size, -1)), 0
 
 
 def _replicated(a_R: Tensor, b_R: Tensor) -> Tensor:
     found: Tensor = _Product.apply(a_R, b_R)  # type: ignore[no-untyped-call]
     return found
-
-
-def _fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    if dim is None:
-        return tensor.expand(size, *tensor.shape).flatten(0, 1)
-    return tensor.movedim(dim, 0).flatten(0, 1)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import mmap
 import threading
 import weakref
 from collections import deque
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,6 +63,15 @@ def product(a_R: Tensor, b_R: Tensor) -> Tensor:
     for a, b, each in zip(a_R, b_R, found, strict=True):
         torch.matmul(a, b, out=each)
     return found
+
+
+def folded(argument: Any, dim: int | None, size: int) -> Any:
+    """Return a tensor under vmap with vmap's axis folded into its first one, that of replicas; all else as it is."""
+    if not isinstance(argument, Tensor):
+        return argument
+    if dim is None:
+        return argument.expand(size, *argument.shape).flatten(0, 1)
+    return argument.movedim(dim, 0).flatten(0, 1)
 
 
 _LIBC = ctypes.CDLL(None)

@@ -28,7 +28,7 @@ from torch.autograd import forward_ad
 from pipeline.config.strict import require
 from pipeline.core.cells import compiled
 from pipeline.core.cells.captured import GRAPHS, Captured
-from pipeline.core.cells.memory import LINE, Loan, aligned, by_replica, new, product
+from pipeline.core.cells.memory import LINE, Loan, aligned, by_replica, folded, new, product
 
 if TYPE_CHECKING:
     from pipeline.core.cells.cell import Cell
@@ -320,8 +320,8 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], call: Call, *tensors: Any) -> Any:
         """Fold vmap's axis into the replica axis: R replicas are one call."""
-        folded = [_fold(tensor, dim, info.batch_size) for tensor, dim in zip(tensors, in_dims[1:], strict=True)]
-        states = Recurrence.apply(call, *folded)  # type: ignore[no-untyped-call]
+        within = [folded(tensor, dim, info.batch_size) for tensor, dim in zip(tensors, in_dims[1:], strict=True)]
+        states = Recurrence.apply(call, *within)  # type: ignore[no-untyped-call]
         return tuple(state.unflatten(0, (info.batch_size, -1)) for state in states), (0,) * len(states)
 
 
@@ -396,11 +396,3 @@ def refuse_clipping(state_threshold: float | None) -> None:
     """
     expected = "None here: a gradient that is clipped inside the recurrence is no derivative, and has none"
     require(state_threshold is None, "state_threshold", expected, state_threshold)
-
-
-def _fold(argument: Any, dim: int | None, size: int) -> Any:
-    if not isinstance(argument, Tensor):
-        return argument
-    if dim is None:
-        return argument.expand(size, *argument.shape).flatten(0, 1)
-    return argument.movedim(dim, 0).flatten(0, 1)
