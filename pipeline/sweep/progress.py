@@ -24,7 +24,7 @@ SIGN_OF_LIFE_S = 60.0
 """After so long without a line, one says that the sweep is still there."""
 
 SHOWN = 8
-"""Finished settings that the live table keeps in sight."""
+"""Finished settings that the live table keeps in sight, and running ones."""
 
 
 class Tally:
@@ -33,6 +33,10 @@ class Tally:
     Args:
         plan: The plan, as it is before training.
         clock: Seconds, only differences count.
+
+    Attributes:
+        reached: Step and validation loss of what runs, as of the last checkpoint; `pipeline.sweep.status` fills it.
+        wants_reached: Whether anybody looks at them.
     """
 
     def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,6 +45,8 @@ class Tally:
         self.num_stored = self.num_settings - len(plan.missing)
         self.running: dict[str, float] = {}
         self.outcomes: dict[str, Outcome] = {}
+        self.reached: dict[str, tuple[int, float | None]] = {}
+        self.wants_reached = False
         self._clock, self._begun = clock, clock()
         self._first_started: float | None = None
         self._asked_s = sum(setting.duration_s for setting in plan.missing)
@@ -142,6 +148,7 @@ class LiveProgress:
     def __init__(self, tally: Tally, console: Console) -> None:
         self.tally, self._console = tally, console
         self.started, self.lost, self.finished = tally.started, tally.lost, tally.finished
+        tally.wants_reached = True
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2)
         self._live.start()
 
@@ -153,13 +160,18 @@ class LiveProgress:
     def _table(self) -> Table:
         tally = self.tally
         caption = f"[{tally.place()}] {tally.counts()}"
-        table = Table("setting", "status", "validation loss", "time", caption=caption)
+        table = Table("setting", "status", "step", "validation loss", "time", caption=caption)
         for identity, outcome in list(tally.outcomes.items())[-SHOWN:]:
-            loss, spent = loss_text(outcome), duration_text(outcome.wall_time_s)
-            table.add_row(title(tally.settings[identity]), outcome.status, loss, spent)
-        for identity, started_at in list(tally.running.items()):
-            since_s = time.monotonic() - started_at
-            table.add_row(title(tally.settings[identity]), "training", "", duration_text(since_s))
+            setting, spent = tally.settings[identity], duration_text(outcome.wall_time_s)
+            table.add_row(title(setting), outcome.status, "", loss_text(outcome), spent)
+        running = list(tally.running.items())
+        for identity, started_at in running[:SHOWN]:
+            setting, (step, loss) = tally.settings[identity], tally.reached.get(identity, (None, None))
+            of = "" if step is None else f"{step} of {setting.spec.training.max_steps}"
+            spent = duration_text(time.monotonic() - started_at)
+            table.add_row(title(setting), "training", of, "" if loss is None else f"{loss:.4g}", spent)
+        if len(running) > SHOWN:
+            table.add_row(f"and {len(running) - SHOWN} more", "training", "", "", "")
         return table
 
 

@@ -141,6 +141,9 @@ def told(store: TrialStore, plans: Sequence[Plan], tally: Tally) -> Iterator[Non
         while not ended.wait(BEAT_S):
             with contextlib.suppress(StoreError):
                 tell()
+                for identity in list(tally.running)[:SHOWN] if tally.wants_reached else ():
+                    if (reached := _reached(store, identity)) is not None:
+                        tally.reached[identity] = reached
 
     _forget_dead_workers(store)
     for plan in plans:
@@ -365,22 +368,27 @@ def _trained(workers: Sequence[dict[str, Any]], wanted: Collection[str]) -> Iter
 def _running(
     store: TrialStore, setting: Mapping[str, Any], identity: str, worker: Mapping[str, Any], *, is_read: bool
 ) -> Running:
-    trial = read_running(store, identity) if is_read else None
-    curves = pl.DataFrame() if trial is None else trial.tables["curves"]
-    if len(curves):
-        curves = curves.filter(pl.col("metric") == "loss", pl.col("split") == "validation")
-        curves = curves.filter(pl.col("step") == pl.col("step").max())
-    loss: Any = curves["value"].median() if len(curves) else None
+    step, loss = (_reached(store, identity) if is_read else None) or (None, None)
     return Running(
         trial_id=identity,
         title=setting["title"],
         host=worker["host"],
         pid=worker["pid"],
         since=worker["since"],
-        step=None if trial is None else trial.step,
+        step=step,
         max_steps=setting["max_steps"],
         validation_loss=loss,
     )
+
+
+def _reached(store: TrialStore, identity: str) -> tuple[int, float | None] | None:
+    """Return the step of a trial's checkpoint and its last validation loss, the median over seeds."""
+    trial = read_running(store, identity)
+    if trial is None:
+        return None
+    curves = trial.tables["curves"].filter(pl.col("metric") == "loss", pl.col("split") == "validation")
+    loss: Any = curves.filter(pl.col("step") == pl.col("step").max())["value"].median()
+    return trial.step, loss
 
 
 def _read(data: bytes | None) -> dict[str, Any] | None:

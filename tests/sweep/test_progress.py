@@ -71,8 +71,11 @@ def test_a_terminal_gets_a_live_table(plan: Plan) -> None:
     progress.started(first)
     progress.started(second)
     progress.finished(first, outcome(first.trial_id))
+    assert progress.tally.wants_reached
+    progress.tally.reached[second.trial_id] = (3, 0.25)
     progress.close()
-    for text in (first.label, second.label, "0.00123", "training", "1 trained"):
+    of = f"3 of {second.spec.training.max_steps}"
+    for text in (first.label, second.label, "0.00123", "training", of, "0.25", "1 trained"):
         assert text in stream.getvalue()
 
 

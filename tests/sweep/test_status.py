@@ -15,10 +15,12 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.config import Params, Paths
+from pipeline.core.training import TrialSpec
 from pipeline.errors import SweepError
 from pipeline.results.running import RunningTrial
 from pipeline.results.store import TrialStore
-from pipeline.sweep import status
+from pipeline.sweep import plan_study, status
+from pipeline.sweep.progress import LineProgress, Tally
 from pipeline.sweep.status import StudyStatus, describe, read_status, show
 
 from .fakes import FakeTrain, sweep
@@ -26,7 +28,9 @@ from .fakes import FakeTrain, sweep
 DRIVER = """
 import sys
 from pipeline.config import Paths, load_params
-from pipeline.sweep import status
+from pipeline.core.training import TrialSpec
+from pipeline.sweep import plan_study, status
+from pipeline.sweep.progress import LineProgress, Tally
 from tests.sweep.fakes import FakeTrain, sweep
 status.SILENT_S, status.BEAT_S = 0.05, 0.1
 paths = Paths.at(sys.argv[1])
@@ -109,18 +113,22 @@ def test_how_far_a_trial_is_comes_from_its_checkpoint(
         return RunningTrial(trial_id, 5, None, {"curves": curves})
 
     class Look(FakeTrain):
-        def __call__(self, *args: object, **kwargs: object) -> object:
+        def __call__(self, spec: TrialSpec, *args: object, **kwargs: object) -> object:
             for _ in range(200):
                 if "step" in (line := describe(read_status(store_of(paths), "cells"))):
                     seen.append(line)
                     break
                 time.sleep(0.02)
-            return super().__call__(*args, **kwargs)
+            return super().__call__(spec, *args, **kwargs)
 
     monkeypatch.setattr(status, "read_running", checkpointed)
+    tally = Tally(plan_study(paths, params, "cells"))
+    tally.wants_reached = True
+    monkeypatch.setattr("pipeline.sweep.run.follow", lambda plan, stream: LineProgress(tally, stream))
     sweep(paths, params, Look())
     assert len(seen) == 4
     assert ", step 5 of 6, validation loss 0.5  on " in seen[0]
+    assert set(tally.reached.values()) == {(5, 0.5)}  # what the live table shows
     assert not list((paths.root / ".trials" / status.FOLDER).glob("*.worker"))
 
 
