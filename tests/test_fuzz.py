@@ -445,7 +445,7 @@ def test_a_pickle_runs_nowhere(trained: Trained, tmp_path: Path) -> None:
 # Nothing is unpacked before it is known how large it is
 
 
-def test_packed_archives_are_not_unpacked(trained: Trained, tmp_path: Path) -> None:
+def test_packed_archives_are_not_unpacked(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, zeros = trained.store, bytes(5_000_000)
     bomb = zipped({**unzipped(trained.whole.to_bytes()), "curves.parquet": zeros}, zipfile.ZIP_DEFLATED)
     assert len(bomb) < 100_000
@@ -455,6 +455,11 @@ def test_packed_archives_are_not_unpacked(trained: Trained, tmp_path: Path) -> N
     slot.save(zipped(dict.fromkeys(unzipped(trained.checkpoint), zeros), zipfile.ZIP_DEFLATED))
     assert (slot.load(), slot.is_taken_up) == (None, False)
     assert f"{trained.setting.trial_id}.checkpoint.damaged" in store.objects.names()
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros(1_000_000))  # packed, as users may
+    assert len(data_files.read_table(tmp_path / "x.npz", ["x"])) == 1_000_000
+    monkeypatch.setattr(data_files, "MAX_BYTES", 1_000_000)
+    with pytest.raises(DatasetError, match=r"expected at most 1000000 bytes, got 8000128 packed into \d+; divide it"):
+        data_files.read_table(tmp_path / "x.npz", ["x"])
 
 
 def test_members_that_lie_on_each_other_are_not_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
 import logging
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import socket
+import threading
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from urllib.parse import quote
 
 import boto3
 import polars as pl
+import psutil
 import pytest
 import yaml
 
@@ -138,9 +141,15 @@ def test_a_sweep_its_report_and_its_runs_hold_no_key(
     project: Paths, bucket: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="pipeline")
-    with ThreadPoolExecutor(1) as beside:  # a server that is not there is tried for seconds
+    ended = threading.Event()
+    with ThreadPoolExecutor(2) as beside:  # a server that is not there is tried for seconds
         unreachable = beside.submit(error_without_server, with_keys(bucket))
-        run_everything(project)
+        heard = beside.submit(addresses_listened_at, project.root.parent / "home", ended)
+        try:
+            run_everything(project)
+        finally:
+            ended.set()
+    assert heard.result() == {"127.0.0.1"}  # the server of the bucket, and nothing beyond loopback
     said = capfd.readouterr()
     assert "1 trained" in said.out
     assert leaks("said", f"{said.out} {said.err} {caplog.text}".encode()) == []
@@ -156,6 +165,18 @@ def run_everything(project: Paths) -> None:
     assert report.main([]) == publish.main([]) == 0
     assert list(project.root.glob("wandb/offline-run-*"))
     assert (project.reports / "site" / "index.html").is_file()
+
+
+def addresses_listened_at(home: Path, ended: threading.Event) -> set[str]:
+    """Return where this process, and those that it starts in that home, wait for connections while something runs."""
+    found = set()
+    while not ended.wait(0.5):
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.pid == os.getpid() or process.environ().get("HOME") == str(home):
+                    sockets = process.net_connections("inet")
+                    found |= {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
+    return found
 
 
 def error_without_server(url: str) -> str:

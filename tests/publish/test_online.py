@@ -15,6 +15,7 @@ from tests.publish.offline_run import offline_folders
 from tests.publish.wandb_server import WandbServer
 from tests.quantities.conftest import geometric
 
+KEY = "feed" * 10
 RUN_ID = f"cells-adding-{TRIAL_IDS[0]}"
 NUM_ROWS = STEPS + 2  # step 0, every update, and the row of pictures and tables
 
@@ -23,7 +24,7 @@ NUM_ROWS = STEPS + 2  # step 0, every update, and the row of pictures and tables
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     server = WandbServer()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
     yield server
     server.close()
 
@@ -130,7 +131,7 @@ def test_a_study_sends_its_artifacts(paths: Paths, heatmap: list[int], server: W
 def test_a_dead_server_means_offline_from_there_on(
     paths: Paths, heatmap: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)  # the server is 127.0.0.1:9, see conftest
+    monkeypatch.setenv("WANDB_API_KEY", KEY)  # the server is 127.0.0.1:9, see conftest
     started = time.monotonic()
     publisher = publish(paths, make_trial(), make_trial(TRIAL_IDS[1]))
     assert time.monotonic() - started < 30
@@ -140,6 +141,8 @@ def test_a_dead_server_means_offline_from_there_on(
     assert warning.startswith("W&B: 127.0.0.1:9 failed: CommError")
     assert "connection refused" in warning
     assert len(offline_folders(paths.root)) == 2
+    assert not [path for path in paths.root.parent.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert KEY not in caplog.text
 
 
 def test_a_silent_server_does_not_hang(
@@ -150,7 +153,7 @@ def test_a_silent_server_does_not_hang(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", silent_address)
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr("pipeline.publish.client.INIT_TIMEOUT_S", 2.0)
     started = time.monotonic()
     assert publish(paths, make_trial()).mode == "offline"
