@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.config.paths import Paths
 from pipeline.config.strict import Checked, build, read_yaml, require, require_names, unknown_file
@@ -42,19 +43,28 @@ class Resources(Checked):
     """What one trial asks of Ray, or one program of several; fractions of a GPU let programs share one.
 
     At most `settings_per_program` settings that differ in what is each replica's own (first weights, optimiser,
-    clipping, forcing) are trained in one program, where that pays; 1 trains each by itself.
+    clipping, forcing) are trained in one program, where that pays; 1 trains each by itself. `gpus_per_trial` is a
+    number, or `auto`: as many programs share a GPU as a sweep finds to fit and to pay.
     """
 
     cpus_per_trial: float
-    gpus_per_trial: float
+    gpus_per_trial: Any
     settings_per_program: int = 32
 
     def __post_init__(self) -> None:
-        cpus, gpus = self.cpus_per_trial, self.gpus_per_trial
+        cpus, gpus, expected = self.cpus_per_trial, self.gpus_per_trial, f"auto, 0 or a number of at least {MIN_SHARE}"
+        if gpus != "auto":
+            number = isinstance(gpus, int | float) and not isinstance(gpus, bool) and math.isfinite(gpus)
+            require(number and (gpus == 0 or gpus >= MIN_SHARE), "gpus_per_trial", expected, gpus)
+            object.__setattr__(self, "gpus_per_trial", float(gpus))
         require(cpus >= MIN_SHARE, "cpus_per_trial", f"a number of at least {MIN_SHARE}", cpus)
-        require(gpus == 0 or gpus >= MIN_SHARE, "gpus_per_trial", f"0 or a number of at least {MIN_SHARE}", gpus)
         most, expected = self.settings_per_program, f"an integer from 1 to {MAX_SETTINGS}"
         require(1 <= most <= MAX_SETTINGS, "settings_per_program", expected, most)
+
+    @property
+    def uses_gpus(self) -> bool:
+        """Whether trials run on GPUs."""
+        return self.gpus_per_trial == "auto" or self.gpus_per_trial > 0
 
 
 @dataclass(frozen=True)

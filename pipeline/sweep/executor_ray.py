@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from pipeline.errors import SweepError
 from pipeline.results.store import TrialStore
 from pipeline.sweep.estimate import Pack, available_memory_bytes, packs_of
 from pipeline.sweep.executors import LoadData, Watch, check_share, variant_of
+from pipeline.sweep.gpu_share import Share, measured_share
 from pipeline.sweep.plan import Setting
 from pipeline.sweep.trial import Job, Outcome, outcome_of, train_packed
 
@@ -92,17 +93,22 @@ class RayExecutor:
             SweepError: If the cluster cannot be reached or has no room for even one trial, or if Ray itself fails.
         """
         with connected(self.address) as (embedded, folder), _errors_in_a_line():
-            _check_room(self.resources, embedded)
-            memory = available_memory_bytes() if embedded and not self.resources.gpus_per_trial else None
-            packs = packs_of(settings, self.resources.settings_per_program, _num_workers(self.resources), memory)
-            by_id = {pack[0].trial_id: pack for pack in packs}
+            resources = self.resources
+            auto = resources.gpus_per_trial == "auto"
+            resources = replace(resources, gpus_per_trial=1) if auto else resources  # a whole one, to measure on
+            _check_room(resources, embedded)
             variants = {variant_of(setting) for setting in settings}
             refs = {variant: ray.put(load(*variant)) for variant in sorted(variants, key=str)}
+            if auto:
+                resources = _shared(resources, settings, job, refs)
+            memory = available_memory_bytes() if embedded and not resources.uses_gpus else None
+            packs = packs_of(settings, resources.settings_per_program, _num_workers(resources), memory)
+            by_id = {pack[0].trial_id: pack for pack in packs}
             _leave_wandb_out()
             logging.getLogger("ray.tune.execution").setLevel(logging.CRITICAL)  # of lost workers our own line says
             work = tune.with_parameters(_work, job=job, by_id=by_id, refs=refs)
             tuner = tune.Tuner(
-                tune.with_resources(work, {"cpu": self.resources.cpus_per_trial, "gpu": self.resources.gpus_per_trial}),
+                tune.with_resources(work, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
                 param_space={"trial_id": tune.grid_search(list(by_id))},
                 tune_config=tune.TuneConfig(reuse_actors=True),
                 run_config=tune.RunConfig(
@@ -114,6 +120,17 @@ class RayExecutor:
                 ),
             )
             tuner.fit()
+
+
+def _shared(resources: Resources, settings: Sequence[Setting], job: Job, refs: dict[Any, Any]) -> Resources:
+    """Return the resources with the share of a GPU that pays, measured on one of them with the largest pack."""
+    packs = packs_of(settings, resources.settings_per_program, _num_workers(resources), None)
+    pack = max(packs, key=lambda pack: sum(setting.memory_bytes for setting in pack))
+    probe = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=1, max_retries=0)(measured_share)
+    specs = [setting.spec for setting in pack]
+    share: Share = ray.get(probe.remote(specs, refs[variant_of(pack[0])], job.device, job.num_threads))
+    print(f"sweep: resources.gpus_per_trial: auto: {share}", file=sys.stderr, flush=True)
+    return replace(resources, gpus_per_trial=1 / share.num_programs)
 
 
 def _work(config: dict[str, Any], job: Job, by_id: dict[str, Pack], refs: dict[Any, Any]) -> None:

@@ -77,10 +77,10 @@ def executor_named(name: str, params: Params) -> Executor:
     if name == "auto":
         return functools.partial(_train_where_it_pays, params)
     if name == "inline":
-        if params.resources.gpus_per_trial > 0 and not torch.cuda.is_available():
+        if params.resources.uses_gpus and not torch.cuda.is_available():
             raise SweepError(
                 "params.yaml: resources.gpus_per_trial: expected 0, this machine has no GPU that torch can use; "
-                f"got {params.resources.gpus_per_trial:g}"
+                f"got {params.resources.gpus_per_trial}"
             )
         check_share("cpus_per_trial", "CPU", params.resources.cpus_per_trial, os.cpu_count() or 1)
         return functools.partial(train_inline, params.resources.settings_per_program)
@@ -107,7 +107,7 @@ def variant_of(setting: Setting) -> tuple[str, int | None, tuple[int, ...]]:
 
 
 def _train_where_it_pays(params: Params, settings: Sequence[Setting], job: Job, load: LoadData, watch: Watch) -> None:
-    elsewhere = cluster_address() is not None or params.resources.gpus_per_trial > 0
+    elsewhere = cluster_address() is not None or params.resources.uses_gpus
     short = sum(setting.duration_s for setting in settings) < SHORT_S
     name = "inline" if short and not elsewhere else "ray"
     executor_named(name, params)(settings, job, load, watch)

@@ -169,7 +169,7 @@ def job_of(paths: Paths, params: Params, store: TrialStore, train: Train) -> Job
     return Job(
         store_url=store.url,
         git_revision=git_revision(paths),
-        device="cuda" if params.resources.gpus_per_trial > 0 else "cpu",
+        device="cuda" if params.resources.uses_gpus else "cpu",
         num_threads=max(1, int(params.resources.cpus_per_trial)),
         max_wall_time_s=load_scale(paths, params.scale).max_wall_time_s,
         train=train,
@@ -192,7 +192,7 @@ def current_plan(paths: Paths, params: Params, study: str, store: TrialStore) ->
     A stored trial that ran out of a shorter time limit than the plan's counts as missing, as a damaged one does, and
     one that a search has stopped earlier than this plan would.
     """
-    trains_here = cluster_address() is None and not params.resources.gpus_per_trial
+    trains_here = cluster_address() is None and not params.resources.uses_gpus
     memory = available_memory_bytes() if trains_here else None
     plan, trials = plan_study(paths, params, study, memory), store.summaries().items()
     final = {identity for identity, trial in trials if trial.is_final(plan.max_wall_time_s)}
