@@ -1,4 +1,4 @@
-"""The command line of the package: checks of its numbers, intervals and trials, and trials kept after a refactoring."""
+"""The command line of the package: checks of its numbers, intervals and trials, and the trials that a store keeps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the arguments say; return the exit status: 1 if a check failed, 2 for an error to mend."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Gradient dynamics: checks of the code.")
+    description = "Gradient dynamics: checks, and trials that are kept."
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description=description)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(name: str, summary: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
