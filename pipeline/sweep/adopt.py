@@ -20,6 +20,7 @@ from pipeline.config import Params, Paths
 from pipeline.core.training import run_trial
 from pipeline.errors import SweepError
 from pipeline.results import HOST_COLUMNS, RESUMABLE, TRIAL_TABLES
+from pipeline.results.catalogue import Summary
 from pipeline.results.frames import spec_columns
 from pipeline.results.schema import IDENTITY_COLUMNS
 from pipeline.results.store import StoredTrial, TrialStore
@@ -33,15 +34,17 @@ from pipeline.sweep.trial import Train
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting that today's code has not trained, and the trial that older code has of the same spec and data."""
+    """A setting that today's code has not trained, and the trial that older code has of the same spec and data.
+
+    Attributes:
+        setting: What today's code would train.
+        older_id: Of the trial of older code; it is read when it is needed, for there may be ten thousand.
+        cost_s: How long that trained.
+    """
 
     setting: Setting
-    older: StoredTrial
-
-    @property
-    def cost_s(self) -> float:
-        """How long it trained."""
-        return float(self.older.tables["trials"]["wall_time_s"].max() or 0.0)  # type: ignore[arg-type]
+    older_id: str
+    cost_s: float
 
     @property
     def kinds(self) -> frozenset[tuple[str, object]]:
@@ -95,10 +98,16 @@ def adopt(
                 print(f"{candidate.setting.trial_id}  check  {title(candidate.setting)}", file=shown)
             return 0
         _check(paths, params, store, executor, checked, shown, train)
+        num_adopted = 0
         for candidate in others:
-            store.put(under_new_identity(candidate))
-        print(f"adopt: all rows of {len(checked)} trials agree; {len(others)} adopted", file=shown)
-        return len(others)
+            older = store.get(candidate.older_id, quarantines=False)
+            if older is None:
+                print(f"adopt: trial {candidate.older_id} is damaged or gone, and not adopted", file=shown)
+            else:
+                store.put(under_new_identity(older, candidate.setting))
+                num_adopted += 1
+        print(f"adopt: all rows of {len(checked)} trials agree; {num_adopted} adopted", file=shown)
+        return num_adopted
 
 
 def kinds_that_agree(store: TrialStore, settings: Sequence[Setting]) -> frozenset[tuple[str, object]]:
@@ -108,9 +117,9 @@ def kinds_that_agree(store: TrialStore, settings: Sequence[Setting]) -> frozense
     """
     kinds = frozenset[tuple[str, object]]()
     for candidate in find_candidates(store, settings):
-        newer = store.get(candidate.setting.trial_id)
+        older, newer = store.get(candidate.older_id), store.get(candidate.setting.trial_id)
         trained = newer is not None and newer.tables["trials"]["adopted_from"].is_null().all()
-        if newer is not None and trained and first_difference(candidate.older, newer) is None:
+        if older is not None and newer is not None and trained and first_difference(older, newer) is None:
             kinds |= candidate.kinds
     return kinds
 
@@ -121,20 +130,26 @@ def find_candidates(store: TrialStore, wanted: Sequence[Setting]) -> list[Candid
     A trial that ran out of time, or that a search stopped, is none: where it stopped says nothing about the code.
     """
     settings = {(json.dumps(asdict(s.spec), sort_keys=True), s.dataset_digest): s for s in wanted}
-    older: dict[tuple[str, str], list[StoredTrial]] = {}
+    older: dict[tuple[str, str], list[Summary]] = {}
     for identity, summary in sorted(store.summaries().items()):
         meaning = (summary.spec, summary.dataset_digest)
         ended = not {*summary.statuses} & {*RESUMABLE}
-        known = ended and meaning in settings and identity != settings[meaning].trial_id
-        trial = store.get(identity, quarantines=False) if known else None
-        if trial is not None:
-            older.setdefault(meaning, []).append(trial)
+        if ended and meaning in settings and identity != settings[meaning].trial_id:
+            older.setdefault(meaning, []).append(summary)
     found = [
-        Candidate(settings[meaning], trials[0])
+        Candidate(settings[meaning], trials[0].trial_id, trials[0].wall_time_s or 0.0)
         for meaning, trials in older.items()
-        if all(first_difference(trials[0], other) is None for other in trials[1:])
+        if _agree(store, [trial.trial_id for trial in trials])
     ]
     return sorted(found, key=lambda candidate: (candidate.cost_s, candidate.setting.trial_id))
+
+
+def _agree(store: TrialStore, trial_ids: Sequence[str]) -> bool:
+    """Return whether trials of the same spec and data are the same to the bit; one alone always is."""
+    if len(trial_ids) == 1:
+        return True
+    first, *others = (store.get(identity, quarantines=False) for identity in trial_ids)
+    return first is not None and all(other is not None and first_difference(first, other) is None for other in others)
 
 
 def choose(
@@ -177,9 +192,8 @@ def first_difference(older: StoredTrial, newer: StoredTrial) -> str | None:
     return None
 
 
-def under_new_identity(candidate: Candidate) -> StoredTrial:
-    """Return the older trial under the id of its setting; its rows say which code ran."""
-    setting, older = candidate.setting, candidate.older
+def under_new_identity(older: StoredTrial, setting: Setting) -> StoredTrial:
+    """Return an older trial under the id of its setting; its rows say which code ran."""
     tables = {
         table: frame.with_columns(pl.lit(setting.trial_id, pl.String()).alias("trial_id"))
         for table, frame in older.tables.items()
@@ -211,14 +225,15 @@ def _check(
         executor(plan.missing, job, loader_of(paths), progress)
     for candidate in checked:
         setting = candidate.setting
-        newer = store.get(setting.trial_id)
+        older, newer = store.read(candidate.older_id), store.get(setting.trial_id)
         if newer is None:
             outcome = progress.tally.outcomes.get(setting.trial_id)
             reason = outcome.message if outcome else "interrupted"
             raise SweepError(f"{title(setting)} (trial {setting.trial_id}): {reason}; nothing was adopted")
-        if (difference := first_difference(candidate.older, newer)) is not None:
+        if older is None or (difference := first_difference(older, newer)) is not None:
+            difference = "the older one is gone" if older is None else difference
             raise SweepError(
-                f"{title(setting)}: trial {candidate.older.trial_id} of older code and {setting.trial_id} of today's "
+                f"{title(setting)}: trial {candidate.older_id} of older code and {setting.trial_id} of today's "
                 f"differ, {difference}; nothing was adopted, `dvc repro` trains what is missing"
             )
 
