@@ -233,7 +233,7 @@ def _panels(grid: Grid, figure: ShownFigure) -> dict[str, Any]:
     lost = {stage: sorted((after(heat), heat.name) for heat in maps) for stage, after in _LOST.items()}
     before = _range([loss for loss, _ in lost["before"]])
     (least, slow), (most, fast) = lost["after"][0], lost["after"][-1]
-    ends = f"{number(least, 2)} ({slow}) to {number(most, 2)} ({fast})" if slow != fast else number(least, 2)
+    ends = f"{_loss(least)} ({slow}) to {_loss(most)} ({fast})" if slow != fast else _loss(least)
     last = max(heat.num_timesteps for heat in maps)
     return {
         "figure": figure,
@@ -252,6 +252,11 @@ _LOST: dict[str, Any] = {
     "after": lambda heat: heat.corners[3] - heat.corners[2],
 }
 """By how many decades the gradient at t = 1 lies below that at t = T."""
+
+
+def _loss(decades: float) -> str:
+    """Return a loss in two digits; «none» where it is less than a quarter of a decade, or a gain as small."""
+    return "none" if abs(decades) < 0.25 else number(decades, 2)
 
 
 def _every(decades: float) -> int:
