@@ -100,7 +100,9 @@ class Soak:
             "PYTHONPATH": str(ROOT),
         }
         self.undisturbed, self.paths = (lay_out(folder / name, asked) for name in ("undisturbed", "project"))
-        sweep(self.undisturbed, "inline", stream=(folder / "undisturbed.txt").open("w"))
+        with (folder / "undisturbed.txt").open("w") as shown:
+            sweep(self.undisturbed, "inline", shown)
+        print(f"soak: {time.monotonic() - self.begun:4.0f} s, swept undisturbed", flush=True)
         self.head: subprocess.Popen[bytes] | None = None
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.driver: subprocess.Popen[bytes] | None = None
@@ -116,10 +118,10 @@ class Soak:
                     return wrong
                 self.begin_driver()
             if is_over:
-                if not wait_until(self.has_ended, 4 * PATIENCE_S):
+                if not wait_until(self.has_ended_or_mend, 4 * PATIENCE_S):
                     return "the last sweep does not end"
                 continue
-            if not wait_until(lambda: self.workers() or self.has_ended()):
+            if not wait_until(lambda: self.has_ended_or_mend() or self.workers()):
                 return f"nothing trains for {PATIENCE_S:.0f} s"
             time.sleep(self.chance.uniform(0.2, 1.8) * pace_s)
             if not self.has_ended():
@@ -178,6 +180,11 @@ class Soak:
     def begin_node(self) -> subprocess.Popen[bytes]:
         """Start a node with one processor, which joins the cluster in some seconds."""
         return self.start(f"--address={self.address}", "--num-cpus=1")
+
+    def has_ended_or_mend(self) -> bool:
+        """Return whether no driver runs; begin a node again whose start failed, since a port was taken for instance."""
+        self.nodes = [node if node.poll() is None else self.begin_node() for node in self.nodes]
+        return self.has_ended()
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
         """Begin a node."""

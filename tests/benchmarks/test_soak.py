@@ -5,21 +5,9 @@ import shutil
 from pathlib import Path
 
 import polars as pl
-import pytest
 
 from benchmarks import soak
 from pipeline.results.store import TrialStore
-
-KINDS = ["worker", "raylet", "driver"]
-
-
-def test_a_sweep_survives_the_death_of_its_worker_its_only_node_and_its_driver(capsys: pytest.CaptureFixture) -> None:
-    """`make soak` in short: every trial and table is, to the bit, that of the same sweep left alone in one process."""
-    short = ["0", "--nodes", "1", "--pace", "0.5", "--settings", "3", "--steps", "1500", "--seed", "7"]
-    assert soak.main([*short, "--kinds", *KINDS]) == 0, capsys.readouterr().out
-    out = capsys.readouterr().out
-    assert out.startswith("soak: seed 7, 0 s\n")
-    assert "soak: 3 kills survived (1 driver, 1 raylet, 1 worker); the study was finished 1 times" in out
 
 
 def test_the_first_item_that_differs_is_named(tmp_path: Path) -> None:

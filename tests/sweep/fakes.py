@@ -186,6 +186,14 @@ def sweep(paths: Paths, params: Params, train: object, executor: str = "inline",
     return shown.getvalue()
 
 
+def drive(root: str, journal: str) -> None:
+    """Sweep slowly with Ray, showing progress on standard output: the driver that a test kills."""
+    paths = Paths.at(root)
+    params = load_params(paths)
+    train = FakeTrain(delay_s=1.0, journal=Path(journal))
+    run_sweep(paths, params, "cells", executor_named("ray", params), train=train)
+
+
 def assert_same_tables(first: Path, second: Path) -> None:
     for table in SCHEMAS:
         frames = [read_table(table, folder) for folder in (first, second)]

@@ -4,11 +4,15 @@ import contextlib
 import errno
 import os
 import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -21,6 +25,7 @@ from pipeline.results.store import TrialStore
 from pipeline.sweep import current_plan
 from pipeline.sweep.trial import Job
 
+from . import fakes
 from .fakes import NUM_STEPS, STUDY, FakeTrain, assert_same_tables, grid, sweep, write_project, write_yaml
 
 executor_ray = pytest.importorskip("pipeline.sweep.executor_ray")
@@ -34,6 +39,14 @@ def undisturbed(tmp_path: Path) -> Path:
     project = write_project(tmp_path / "undisturbed")
     sweep(*project, FakeTrain())
     return project[0].results("cells")
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A temporary folder for a driver that cannot tidy up; short enough for Ray's sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="driver-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def steps_made(journal: Path) -> list[str]:
@@ -77,6 +90,37 @@ def test_a_worker_lost_too_often_is_an_error(project: Project, tmp_path: Path) -
     assert told is setting
     assert outcome.status == "error"
     assert outcome.message == "given up after 4 attempts: The worker died unexpectedly."
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_driver_is_run_again(project: Project, undisturbed: Path, tmp_path: Path, short_folder: Path) -> None:
+    journal = tmp_path / "journal"
+    program = f"import sys; from {fakes.__name__} import drive; drive(*sys.argv[1:])"
+    command = [sys.executable, "-c", program, str(project[0].root), str(journal)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(short_folder)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+        wait_until(lambda: len(steps_made(journal)) >= 3)
+        driver.send_signal(signal.SIGKILL)
+    wait_until(lambda: is_still(journal))
+    assert list(project[0].default_store.glob("*.checkpoint"))
+    sweep(*project, FakeTrain(journal=journal), "ray")
+    assert len(steps_made(journal)) == len(set(steps_made(journal)))
+    assert not list(project[0].default_store.glob("*.checkpoint"))
+    assert_same_tables(project[0].results("cells"), undisturbed)
+
+
+def wait_until(condition, limit_s: float = 60.0) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def is_still(journal: Path) -> bool:
+    """Return whether nobody writes the journal: Ray's processes end soon after their driver."""
+    before = steps_made(journal)
+    time.sleep(1.0)
+    return steps_made(journal) == before
 
 
 @pytest.mark.usefixtures("ray_cluster")
