@@ -27,6 +27,7 @@ LAYERS = {
     "sweep": {"errors", "config", "data", "core", "results", "quantities", "stopping"},
     "publish": {"errors", "config", "core", "results", "quantities", "figures"},
     "trace": {"errors", "config", "core", "results", "figures"},
+    "loading": {"errors", "config", "results", "quantities", "figures"},
 }
 LIBRARIES = {"ray", "wandb", "optuna", "dvc", "polars", "seaborn", "matplotlib", "pandas", "pyarrow"}
 

@@ -1,6 +1,7 @@
 """The documentation is true where a machine can tell: links, paths, commands, examples, verdicts. No network is used.
 
-`python -m tests.test_docs` writes the examples of docs/examples into CONTRIBUTING.md.
+`python -m tests.test_docs` writes the examples of docs/examples into CONTRIBUTING.md, and what the columns of the
+tables hold into docs/reference/results.md.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from pipeline.config import Paths, build, expand, load_study
 from pipeline.core.cells import CELLS, States
 from pipeline.core.cells.stack import RecurrentStack
 from pipeline.core.training import TrialSpec
+from pipeline.loading import meanings_of
+from pipeline.results import SCHEMAS
 from tests.core.cells import test_cells
 from tests.test_architecture import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+CONTRIBUTING, RESULTS = ROOT / "CONTRIBUTING.md", DOCS / "reference" / "results.md"
 EXAMPLES = sorted(path for path in (DOCS / "examples").iterdir() if path.suffix in {".py", ".yaml"})
 SLOT = re.compile(r"(<!-- example: (?P<path>[\w/.]+) -->\n)(\n```\w+\n.*?```\n)?", re.DOTALL)
 SNIPPET = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
@@ -134,6 +137,23 @@ def block_of(path: str) -> str:
 def with_examples(text: str) -> str:
     """CONTRIBUTING with the text of each example that exists in its slot."""
     return SLOT.sub(lambda slot: slot[1] + (block_of(slot["path"]) if (ROOT / slot["path"]).is_file() else ""), text)
+
+
+def with_columns(text: str) -> str:
+    """The page with a table for each result table: its columns, their types and what they hold."""
+    parts = []
+    for table, schema in SCHEMAS.items():
+        rows = [f"| `{column}` | {schema[column]} | {meaning} |" for column, meaning in meanings_of(table).items()]
+        further = {"trials": "each field of the spec", "settings": "each axis of the study"}.get(table)
+        rows += [f"| `model.cell`, ... | | {further} |"] if further else []
+        parts.append("\n".join([f"### {table}", "", "| column | type | holds |", "| --- | --- | --- |", *rows]))
+    lead, rest = text.split("<!-- columns -->")
+    return "\n\n".join([f"{lead}<!-- columns -->", *parts, f"<!-- end -->{rest.split('<!-- end -->')[1]}"])
+
+
+def test_the_reference_holds_what_columns_hold() -> None:
+    text = text_of(RESULTS)
+    assert text == with_columns(text), "python -m tests.test_docs writes the columns into docs/reference/results.md"
 
 
 def test_contributing_holds_the_examples_as_the_tests_run_them() -> None:
@@ -251,3 +271,4 @@ def test_the_tools_of_the_documentation_are_pinned() -> None:
 
 if __name__ == "__main__":
     CONTRIBUTING.write_text(with_examples(text_of(CONTRIBUTING)), encoding="utf-8")
+    RESULTS.write_text(with_columns(text_of(RESULTS)), encoding="utf-8")

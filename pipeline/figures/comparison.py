@@ -62,6 +62,7 @@ def _finding(view: View) -> str:
 gradient_and_cost = Dots(
     name="gradient_and_cost",
     applies=lambda grid: len(grid.arms) > 3,
+    needs="more than three arms",
     rows=_rows,
     means=_means,
     x={

@@ -114,6 +114,7 @@ def _exposure_values(view: View) -> str:
 exposure_bias = Pictures(
     name="exposure_bias",
     applies=lambda grid: not error_by_position.of(grid).is_empty(),
+    needs="a decoder's errors by output position",
     rows=exposure_gap,
     picture=_exposure_picture,
     shows=_exposure_table,
@@ -197,6 +198,7 @@ def _length_about(view: View) -> str:
 error_by_source_length = Lines(
     name="error_by_source_length",
     applies=_has_lengths,
+    needs="a decoder that was tested, or trained, at more than one source length",
     lengths="all",
     rows=sequence_error_by_bin,
     x=Axis(label="source length (tokens)", column="source_length"),
@@ -236,6 +238,7 @@ forcing_schedule = Lines(
     applies=lambda grid: (
         bool((forcing_probability.of(grid)["value"] < 1).any()) and not free_running_error.of(grid).is_empty()
     ),
+    needs="a decoder that does not always read the true token",
     rows={"schedule": forcing_probability, "error": free_running_error},
     x=Axis(label="training step", column="step"),
     y={

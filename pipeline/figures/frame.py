@@ -117,6 +117,7 @@ class Frame(ABC):
             setting), `{seeds}` and `{interval}` are filled in.
         means: What is drawn in the place of means over seeds: a row per value of `keys`.
         applies: Whether a grid has what the figure shows, besides rows.
+        needs: What `applies` asks for, in words: what is said to who asks for the figure of a grid that has it not.
         lengths: Whether the figure is of the longest sequence length or of all.
         not_ok: What the figure does with replicas that diverged or failed; by default as the rows have a `stage` or a
             `step`.
@@ -135,6 +136,7 @@ class Frame(ABC):
     quantity: Quantity | None = None
     means: Callable[[View], pl.DataFrame] | None = None
     applies: Callable[[Grid], bool] = lambda grid: True
+    needs: str = ""
     lengths: Literal["longest", "all"] = "longest"
     not_ok: str | None = None
     values: Callable[[View], str] | None = None

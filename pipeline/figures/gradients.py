@@ -244,6 +244,7 @@ gradient_heatmap_row = replace(
     rows=_h_at_common_steps,
     quantity=quantities.gradient_over_training,
     applies=lambda grid: len(grid.arms) > 3,
+    needs="more than three arms",
     picture=partial(_draw_heat_maps, width=5),
     about="log10 of the Frobenius norm over the probe batch of ∂L/∂h at timestep t, against training step, at T = {T} "
     "on {dataset}; mean over {seeds}. A replica that stopped keeps its last measurement. Colours end "
@@ -426,6 +427,7 @@ input_gradients = Lines(
     name="input_gradients",
     rows=quantities.input_gradient_by_lag,
     applies=lambda grid: 0 < len(recurring(grid)) < grid["traces"].filter(part="input")["arm"].n_unique(),
+    needs="recurrent arms beside others without recurrence",
     x=Axis(label="lag k (timesteps before the last one)", column="lag", scale="counts"),
     y=Axis(label="gradient relative to the largest", scale="decades", lines={0.0: ""}),
     across=("stage", STAGE_TITLES),

@@ -34,6 +34,7 @@ def _paired_percentages(view: View) -> str:
 error_by_cell = Dots(
     name="error_by_cell",
     applies=lambda grid: compares_cells(grid) and has_classes(grid),
+    needs="arms that differ in the cell alone, on data with classes",
     rows=quantities.test_error,
     x=Axis(label="test error in %", scale="percent", limits=(0, None)),
     title=lambda view: best_and_next(
@@ -179,6 +180,7 @@ def _is_said_elsewhere(grid: Grid) -> bool:
 outcome_by_arm = Dots(
     name="outcome_by_arm",
     applies=lambda grid: len(grid.arms) > 1 and not _is_said_elsewhere(grid),
+    needs="several arms whose outcomes neither `error_by_cell` nor `loss_by_length` shows",
     rows=_loss_rows,
     means=_outcome_means,
     x={
@@ -261,6 +263,7 @@ loss_by_length = Lines(
         (len(grid.lengths) > 1 or (has_criterion(grid.runs) and compares_cells(grid)))
         and bool(grid.runs["test_loss"].is_not_null().any())
     ),
+    needs="several sequence lengths, or cells that could reach a criterion",
     rows=_points_by_length,
     means=_means_by_length,
     lengths="all",

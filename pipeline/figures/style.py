@@ -32,7 +32,7 @@ from matplotlib.ticker import (
 P = ParamSpec("P")
 
 WIDTH = 6.5
-PNG_DPI = 150
+PNG_DPI, SCREEN_DPI = 150, 110
 DOTTED = (0, (1, 1.5))
 INK, FAINT = "#22282e", "#8a929a"
 
@@ -153,11 +153,18 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return wrapped
 
 
+class Drawing(Figure):
+    """A figure that a notebook shows as it is saved; without pyplot it would show its address only."""
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self, dpi=SCREEN_DPI)
+
+
 def canvas(
     title: str, num_rows: int, num_columns: int, height: float, **kwargs: Any
 ) -> tuple[Figure, np.ndarray[Any, Any]]:
     """Return a figure of the common width with its finding as title, and its axes (rows, columns)."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Drawing(figsize=(WIDTH, height), layout="constrained")
     figure.suptitle(textwrap.fill(title, 84), x=0.008, ha="left", fontsize=9, fontweight="bold")
     axes = figure.subplots(num_rows, num_columns, squeeze=False, **kwargs)
     return figure, axes

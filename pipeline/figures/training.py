@@ -155,6 +155,7 @@ unseen_lengths = Lines(
     applies=lambda grid: bool(
         test_loss_by_tested_length.of(grid).select((pl.col("length") != pl.col("tested_length")).any()).item()
     ),
+    needs="tests at lengths that were not trained on (`dataset.unseen_lengths`)",
     lengths="all",
     x=Axis(label="tested at T", column="tested_length", scale="lengths"),
     y=Axis(label="test loss", scale="log10", lines=_baseline),

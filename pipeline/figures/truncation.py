@@ -197,6 +197,7 @@ def _cost_about(view: View) -> str:
 truncation_cost = Lines(
     name="truncation_cost",
     applies=_varies_length,
+    needs="more than one backward length (`training.truncation.backward_length`)",
     rows=_costs,
     means=lambda view: _loss(view.grid).summary(view.rows, _COST),
     x=Axis(label="backward length", column="backward_length", scale="lengths"),
