@@ -1,7 +1,11 @@
-"""The scripts in examples/ run as they stand, at a tiny size."""
+"""The scripts and the notebook in examples/ run as they stand, at a tiny size."""
 
 from __future__ import annotations
 
+import ast
+import base64
+import json
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -14,13 +18,63 @@ import yaml
 from examples import first_study, read_tables, tap_states, train_one_trial, write_text
 from pipeline.results import SCHEMAS, write_table
 from tests.quantities.conftest import geometric
+from tests.report.conftest import project
+from tests.synthetic_results import START_FACTORS, Shape
 from tests.test_architecture import ROOT
+
+NOTEBOOK = ROOT / "examples" / "figure_of_ones_own.ipynb"
 
 
 def test_every_example_is_run_here() -> None:
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} - {"__init__"} == {
         module.__name__.split(".")[-1] for module in (first_study, read_tables, tap_states, train_one_trial, write_text)
     }
+    assert [*(ROOT / "examples").glob("*.ipynb")] == [NOTEBOOK]
+
+
+def code_of(notebook: Path) -> list[dict[str, Any]]:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_draws_a_figure_from_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each cell runs, in order, in a folder of the project; what its last line gives is what a notebook shows."""
+    paths = project(tmp_path, Shape(lengths=(10, 20), learning_rates=(0.003,), num_seeds=4, digits_length=None))
+    (tmp_path / "examples").mkdir()
+    monkeypatch.chdir(tmp_path / "examples")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names: dict[str, Any] = {}
+    shown: list[Any] = []
+    for cell in code_of(NOTEBOOK):
+        *body, last = ast.parse("".join(cell["source"])).body
+        exec(compile(ast.Module(body, []), str(NOTEBOOK), "exec"), names)
+        if isinstance(last, ast.Expr):
+            shown.append(eval(compile(ast.Expression(last.value), str(NOTEBOOK), "eval"), names))
+        else:
+            exec(compile(ast.Module([last], []), str(NOTEBOOK), "exec"), names)
+    results, figure, factors, _, trace = shown
+    assert results.folder == paths.results("cells")
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert set(factors["arm"]) == {"elman", "lstm", "gru"}
+    drawn = [line.get_ydata() for line in names["axes"].lines]
+    assert len(drawn) == 3 * 4
+    assert drawn[0][0] == pytest.approx(19 * math.log10(START_FACTORS["elman/h"]), abs=2.0)
+    assert [text.get_text() for text in names["axes"].get_legend().get_texts()] == ["elman", "gru", "lstm"]
+    assert trace["0"].null_count() == 0
+    names["plt"].close("all")
+
+
+def test_the_notebook_is_kept_as_it_ran() -> None:
+    """With its pictures, so that a code host shows them, and with nothing of the machine that it ran on."""
+    cells = code_of(NOTEBOOK)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} == {"execute_result", "display_data"}
+    pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output["data"]]
+    assert [base64.b64decode(picture)[:4] for picture in pictures] == [b"\x89PNG"] * 2
+    texts = [str(part) for output in outputs for kind, part in output["data"].items() if kind != "image/png"]
+    assert not re.search(r"/(home|root|tmp|work|Users)\b|0x[0-9a-f]{6}", "".join(texts))
+    assert NOTEBOOK.stat().st_size < 400_000
 
 
 def test_a_trial_from_python_prints_the_gradient_by_lag(capsys: pytest.CaptureFixture[str]) -> None:
