@@ -102,9 +102,10 @@ WRITE_A_REPORT = """
 def build_report(paths, studies, scale):
     \"\"\"Write a report of a word, for the figures of three real ones take minutes.\"\"\"
     for name in ("site/index.html", "README.md", "pictures/a.svg", "tables/a.csv", "plots/gradient_by_lag.csv",
-                 "plots/loss_by_length.csv", "plots/learning_curves.csv", "metrics.json"):
+                 "plots/loss_by_length.csv", "plots/learning_curves.csv", "plots/ledger.csv", "headline.json",
+                 "metrics.json"):
         (paths.reports / name).parent.mkdir(parents=True, exist_ok=True)
-        (paths.reports / name).write_text("{}" if name == "metrics.json" else ", ".join(studies))
+        (paths.reports / name).write_text("{}" if name.endswith(".json") else ", ".join(studies))
     return paths.reports / "site" / "index.html"
 """
 

@@ -66,13 +66,18 @@ def test_a_second_run_trains_nothing_within_10_seconds(first_run: str, clone: Cl
 
 def test_git_holds_what_a_visitor_reads_and_not_the_site(first_run: str, clone: Clone) -> None:
     seen = clone.run("git", "ls-files", "--cached", "--others", "--exclude-standard", "reports").split()
-    assert {"reports/README.md", "reports/metrics.json", "reports/tables/claims.csv"} <= set(seen)
+    assert {"reports/README.md", "reports/headline.json", "reports/metrics.json", "reports/tables/claims.csv"} <= set(
+        seen
+    )
     assert not [name for name in seen if name.startswith("reports/site/")]
 
 
 def test_metrics_dag_and_plots_are_what_a_dvc_user_expects(first_run: str, clone: Clone) -> None:
-    metrics = json.loads(clone.run("dvc", "metrics", "show", "--json"))
-    assert metrics[""]["data"]["reports/metrics.json"]["data"]
+    for asked in ([], ["reports/metrics.json"]):
+        metrics = json.loads(clone.run("dvc", "metrics", "show", "--json", *asked))[""]["data"]
+        assert set(metrics) == {*(asked or ["reports/headline.json"])}
+        assert all(found["data"] for found in metrics.values())
+    assert max(map(len, clone.run("dvc", "metrics", "show").splitlines())) <= 80
     assert "sweep@cells" in clone.run("dvc", "dag")
     assert "reports/plots" in clone.run("dvc", "plots", "diff", "--json")
 

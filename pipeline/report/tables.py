@@ -19,6 +19,7 @@ from pipeline.quantities.selection import thin_evenly
 from pipeline.quantities.settings import settings_table
 from pipeline.quantities.training import median_validation_loss
 from pipeline.quantities.words import number
+from pipeline.report.page import distance
 
 MAX_CURVE_STEPS, MAX_LAGS = 100, 25
 """A line of `dvc plots` has at most as many points."""
@@ -40,6 +41,19 @@ def failures(grid: Grid) -> pl.DataFrame:
     return bad.group_by(keys, maintain_order=True).agg(pl.col("seed"))
 
 
+def headline(grids: Sequence[Grid], verdicts: pl.DataFrame) -> bytes:
+    """Return the few numbers of `dvc metrics show`, as JSON: claims by verdict, and replicas that did not end ok.
+
+    A terminal has room for four. What is supported with a condition is supported; the others were not tested.
+    """
+    counts = {
+        name: int(verdicts["verdict"].str.starts_with(name).sum())
+        for name in ("supported", "contradicted", "inconclusive")
+    }
+    statuses = pl.concat([grid.all_runs.select("trial_id", "seed", "status") for grid in grids]).unique()["status"]
+    return _json(counts | {"not_ok": int((statuses != "ok").sum())})
+
+
 def metrics(grids: Sequence[Grid], verdicts: pl.DataFrame) -> bytes:
     """Return strict JSON of finite numbers or null: by study and grid, arm and length, and by claim."""
     found: dict[str, Any] = {}
@@ -47,7 +61,10 @@ def metrics(grids: Sequence[Grid], verdicts: pl.DataFrame) -> bytes:
         found.setdefault(grid.study, {})[grid.name] = _grid_metrics(grid)
     counts = {f"num_{verdict.replace(' ', '_')}": (verdicts["verdict"] == verdict).sum() for verdict in VERDICTS}
     effects = {row["claim"]: {"effect": _finite(row["effect"])} for row in verdicts.iter_rows(named=True)}
-    content = found | {"claims": counts | effects}
+    return _json(found | {"claims": counts | effects})
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
@@ -66,15 +83,30 @@ def _grid_metrics(grid: Grid) -> dict[str, Any]:
     return arms | {"num_replicas": len(statuses), "num_not_ok": int((statuses != "ok").sum())}
 
 
-def plot_tables(grids: Sequence[Grid]) -> dict[str, pl.DataFrame]:
+def plot_tables(grids: Sequence[Grid], verdicts: pl.DataFrame, checks: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """Return the tables of reports/plots by name; they have their columns even where no grid has rows."""
     return {
+        "ledger": _ledger(verdicts, checks),
         "gradient_by_lag": _stacked(grids, _gradient_rows, _GRADIENT),
         "loss_by_length": _stacked(grids, _length_rows, _LENGTHS),
         "learning_curves": _stacked(grids, _curve_rows, _CURVES),
     }
 
 
+def _ledger(verdicts: pl.DataFrame, checks: pl.DataFrame) -> pl.DataFrame:
+    """Return a row per claim: how far the effect of its first check, and its interval, lie from the threshold."""
+    rows = []
+    firsts = {row["claim"]: row for row in reversed(checks.to_dicts())}
+    for row in verdicts.select("claim", "study", "verdict", "statement", "num_seeds").iter_rows(named=True):
+        first = firsts[row["claim"]]
+        middle, *ends = (_finite(distance(first, first[side])) for side in ("effect", "low", "high"))
+        low, high = sorted(ends) if None not in ends else (None, None)  # type: ignore[type-var]
+        rows.append(row | {"distance": middle, "low": low, "high": high, "expected": first["expected"]})
+    return pl.DataFrame(rows, schema=_LEDGER).with_columns(pl.col(pl.Float64).round_sig_figs(PLOT_DIGITS))
+
+
+_LEDGER: dict[str, pl.DataType] = dict.fromkeys(("claim", "study", "verdict", "statement", "expected"), pl.String())
+_LEDGER |= dict.fromkeys(("distance", "low", "high"), pl.Float64()) | {"num_seeds": pl.Int64()}
 _NAMES: dict[str, pl.DataType] = {"study": pl.String(), "grid": pl.String(), "arm": pl.String()}
 _INTERVAL: dict[str, pl.DataType] = {"low": pl.Float64(), "high": pl.Float64(), "num_seeds": pl.Int64()}
 _GRADIENT = _NAMES | {"state": pl.String(), "stage": pl.String(), "lag": pl.Int64()}

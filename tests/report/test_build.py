@@ -4,16 +4,22 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import vl_convert
+import yaml
+from dvc_render.vega import VegaRenderer
 
 from pipeline.config import Paths
 from pipeline.errors import TableError
-from tests.report.conftest import TROUBLED, VARIED, build, project
+from tests.report.conftest import ROOT, TROUBLED, VARIED, build, project
 from tests.report.pages import pages_of
 from tests.synthetic_results import Shape
+
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 
 
 def contents(paths: Paths) -> dict[str, bytes]:
@@ -45,9 +51,8 @@ def test_the_same_tables_give_the_same_bytes(built: Paths, tmp_path_factory: pyt
 
 def test_files_of_the_report(built: Paths) -> None:
     names = sorted(contents(built))
-    assert {"site/index.html", "README.md", "metrics.json", "tables/claims.csv", "tables/claim_checks.csv"} <= set(
-        names
-    )
+    assert {"site/index.html", "README.md", "headline.json", "metrics.json"} <= set(names)
+    assert {"tables/claims.csv", "tables/claim_checks.csv", "plots/ledger.csv"} <= set(names)
     assert {"plots/gradient_by_lag.csv", "plots/loss_by_length.csv", "plots/learning_curves.csv"} <= set(names)
     assert {f"site/figures/cells/adding/gradient_by_lag.{kind}" for kind in ("svg", "png")} <= set(names)
 
@@ -64,6 +69,50 @@ def test_metrics_are_strict_json_of_finite_numbers(built: Paths) -> None:
     assert found["claims"]["num_not_tested"] > 0  # the claims of studies that were not run
     counts = {key: value for key, value in found["claims"].items() if key.startswith("num_")}
     assert sum(counts.values()) == len(found["claims"]) - len(counts)
+
+
+def test_the_headline_is_few_numbers_and_counts_every_replica_once(built: Paths) -> None:
+    found = json.loads((built.reports / "headline.json").read_text())
+    verdicts = pl.read_csv(built.reports / "tables" / "claims.csv")["verdict"].to_list()
+    counts = {name: sum(verdict.startswith(name) for verdict in verdicts) for name in list(found) if name != "not_ok"}
+    assert found == counts | {"not_ok": 1 + 3}
+    assert found["inconclusive"] + found["supported"] + found["contradicted"] > 0
+    path = "reports/headline.json"
+    assert len("    ".join([path, *found])) <= 80  # what `dvc metrics show` prints on one line
+
+
+def test_the_ledger_to_plot_is_the_first_check_of_each_claim_as_its_distance(built: Paths) -> None:
+    plotted = pl.read_csv(built.reports / "plots" / "ledger.csv")
+    claims = pl.read_csv(built.reports / "tables" / "claims.csv")
+    assert plotted.select("claim", "verdict").equals(claims.select("claim", "verdict"))
+    row = plotted.filter(claim="C2").row(0, named=True)  # a factor that is expected below 1
+    claim = claims.filter(claim="C2").row(0, named=True)
+    drawn = [-math.log(claim[side]) for side in ("effect", "high", "low")]
+    assert [row["distance"], row["low"], row["high"]] == pytest.approx(drawn, rel=1e-5)
+    assert row["expected"] == "below 1"
+    assert plotted.filter(pl.col("verdict") == "not tested")["distance"].null_count() > 0
+
+
+def test_templates_of_plots_draw_what_the_report_writes(built: Paths) -> None:
+    """Every anchor is filled, and both versions are drawn: lines of each arm in a grid's panel, a row per claim."""
+    plots = {Path(path): asked for one in DVC["plots"] for path, asked in one.items()}
+    assert {path.name for path in plots} == {path.name for path in (built.reports / "plots").iterdir()}
+    for path, asked in plots.items():
+        rows = pl.read_csv(built.root / path, infer_schema=False).to_dicts()
+        both = [row | {"rev": rev} for rev in ("HEAD", "workspace") for row in rows]
+        drawn = VegaRenderer(both, path.name, template_dir=ROOT / ".dvc" / "plots", **asked).get_filled_template()
+        assert "<DVC_METRIC" not in json.dumps(drawn)
+        svg = vl_convert.vegalite_to_svg(drawn, vl_version="5.8")
+        marks = re.findall(r'<path aria-label="([^"]*)"', svg)
+        versions = {rev for mark in marks for rev in ("HEAD", "workspace") if f": {rev}" in mark}
+        assert versions == {"HEAD", "workspace"}, path
+        if asked["template"] == "arms":
+            assert "cells, adding" in svg
+            assert {"elman", "lstm"} <= set(re.findall(r"\b(elman|lstm)\b", svg))
+        else:
+            assert {row["claim"] for row in rows} == set(
+                re.findall(r"\bC\d+\b", "".join(re.findall(r">([^<]+)<", svg)))
+            )
 
 
 def test_metrics_and_plots_of_variants(varied: Paths) -> None:
