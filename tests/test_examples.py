@@ -1,4 +1,7 @@
-"""The scripts and the notebook in examples/ run as they stand, at a tiny size."""
+"""The scripts and the notebook in examples/ run as they stand, at a tiny size.
+
+`python -m tests.test_examples` runs the notebook on the project's results and keeps what it shows in it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import polars as pl
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from examples import first_study, read_tables, tap_states, train_one_trial, write_text
+from pipeline.figures.style import to_png
 from pipeline.results import SCHEMAS, write_table
 from tests.quantities.conftest import geometric
 from tests.report.conftest import project
@@ -37,22 +43,50 @@ def code_of(notebook: Path) -> list[dict[str, Any]]:
     return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
+def run_cell(cell: dict[str, Any], names: dict[str, Any]) -> list[Any]:
+    """Run a cell and return what a notebook shows below it: what its last line gives, and the figures of pyplot."""
+    plt.switch_backend("agg")
+    source = "".join(cell["source"])
+    *body, last = ast.parse(source).body
+    if isinstance(last, ast.Expr) and not source.endswith(";"):
+        exec(compile(ast.Module(body, []), str(NOTEBOOK), "exec"), names)
+        return [eval(compile(ast.Expression(last.value), str(NOTEBOOK), "eval"), names)]
+    exec(compile(source, str(NOTEBOOK), "exec"), names)
+    drawn = [plt.figure(number) for number in plt.get_fignums()]
+    plt.close("all")
+    return drawn
+
+
+def output_of(value: Any, number: int) -> dict[str, Any]:
+    """What a notebook keeps of a value."""
+    data: dict[str, Any] = {"text/plain": repr(value).splitlines(keepends=True)}
+    if hasattr(value, "_repr_html_") and (html := value._repr_html_()):
+        data["text/html"] = html.splitlines(keepends=True)
+    if isinstance(value, Figure):
+        png = value._repr_png_() if hasattr(value, "_repr_png_") else to_png(value, dpi=80)
+        data["image/png"] = base64.b64encode(png).decode()
+    return {"data": data, "execution_count": number, "metadata": {}, "output_type": "execute_result"}
+
+
+def keep_outputs(notebook: Path) -> None:
+    """Run a notebook on the results of the project and write what it shows into it."""
+    content, names = json.loads(notebook.read_text(encoding="utf-8")), {}
+    cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    for number, cell in enumerate(cells, start=1):
+        shown = run_cell(cell, names)
+        cell |= {"execution_count": number, "outputs": [output_of(value, number) for value in shown]}
+    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def test_the_notebook_draws_a_figure_from_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each cell runs, in order, in a folder of the project; what its last line gives is what a notebook shows."""
+    """Each cell runs, in order, in a folder of the project."""
     paths = project(tmp_path, Shape(lengths=(10, 20), learning_rates=(0.003,), num_seeds=4, digits_length=None))
     (tmp_path / "examples").mkdir()
     monkeypatch.chdir(tmp_path / "examples")
-    monkeypatch.setenv("MPLBACKEND", "agg")
     names: dict[str, Any] = {}
-    shown: list[Any] = []
-    for cell in code_of(NOTEBOOK):
-        *body, last = ast.parse("".join(cell["source"])).body
-        exec(compile(ast.Module(body, []), str(NOTEBOOK), "exec"), names)
-        if isinstance(last, ast.Expr):
-            shown.append(eval(compile(ast.Expression(last.value), str(NOTEBOOK), "eval"), names))
-        else:
-            exec(compile(ast.Module([last], []), str(NOTEBOOK), "exec"), names)
-    results, figure, factors, _, trace = shown
+    shown = [run_cell(cell, names) for cell in code_of(NOTEBOOK)]
+    results, figure, factors, own, trace = (values[0] for values in shown)
+    assert own is names["figure"]
     assert results.folder == paths.results("cells")
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert set(factors["arm"]) == {"elman", "lstm", "gru"}
@@ -61,7 +95,6 @@ def test_the_notebook_draws_a_figure_from_tables(tmp_path: Path, monkeypatch: py
     assert drawn[0][0] == pytest.approx(19 * math.log10(START_FACTORS["elman/h"]), abs=2.0)
     assert [text.get_text() for text in names["axes"].get_legend().get_texts()] == ["elman", "gru", "lstm"]
     assert trace["0"].null_count() == 0
-    names["plt"].close("all")
 
 
 def test_the_notebook_is_kept_as_it_ran() -> None:
@@ -69,12 +102,22 @@ def test_the_notebook_is_kept_as_it_ran() -> None:
     cells = code_of(NOTEBOOK)
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]
-    assert {output["output_type"] for output in outputs} == {"execute_result", "display_data"}
+    assert {output["output_type"] for output in outputs} <= {"execute_result", "display_data"}
     pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output["data"]]
     assert [base64.b64decode(picture)[:4] for picture in pictures] == [b"\x89PNG"] * 2
     texts = [str(part) for output in outputs for kind, part in output["data"].items() if kind != "image/png"]
     assert not re.search(r"/(home|root|tmp|work|Users)\b|0x[0-9a-f]{6}", "".join(texts))
     assert NOTEBOOK.stat().st_size < 400_000
+
+
+def test_the_notebook_shows_the_numbers_of_the_report() -> None:
+    text = "".join("".join(output["data"]["text/plain"]) for cell in code_of(NOTEBOOK) for output in cell["outputs"])
+    arms = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))["cells"]["adding"]
+    rows = re.findall(r"│ (elman|lstm|gru) +┆ (initialisation|end) +┆ ([hc]) +┆ (\S+)", text)
+    assert len(rows) == 2 * (1 + 2 + 1)
+    for arm, stage, state, mean in rows:
+        told = "the results have changed: python -m tests.test_examples keeps what the notebook now shows"
+        assert float(mean) == pytest.approx(arms[arm][f"decay_factor_{state}_{stage}"], abs=1e-6), told
 
 
 def test_a_trial_from_python_prints_the_gradient_by_lag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,3 +200,7 @@ def test_a_first_study_runs_the_stages_in_a_workspace(
 def test_make_try_runs_the_first_study() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(r"^try: .*\n\tpython examples/first_study\.py$", makefile, re.MULTILINE)
+
+
+if __name__ == "__main__":
+    keep_outputs(NOTEBOOK)
