@@ -44,7 +44,7 @@ def consolidate(
     listed, summaries = store.catalogue.listed(), []
     metric = None if plan.select is None else plan.select.metric
     with contextlib.ExitStack() as stack:
-        columns = {"trials": _columns(SCHEMAS["trials"], [spec_columns(setting.spec) for setting in plan.trials])}
+        columns = {"trials": _columns(SCHEMAS["trials"], (spec_columns(setting.spec) for setting in plan.trials))}
         tables = {name: stack.enter_context(_Table(name, folder, columns.get(name))) for name in TRIAL_TABLES}
         for setting in plan.trials:
             if setting.trial_id in errors:
