@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Leave the other folders unread under `-m core`: they import what the core does without."""
     room = collection_path.relative_to(TESTS).parts[:1]
     return True if config.option.markexpr == "core" and room and room[0] not in CORE else None
+
+
+def pytest_configure() -> None:
+    """Take SIGINT also where the tests were begun in the background of a script, which ignores it for all below it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
