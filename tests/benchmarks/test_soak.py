@@ -2,12 +2,25 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from benchmarks import soak
 from pipeline.results.store import TrialStore
+
+
+@pytest.mark.timeout(290)
+def test_a_sweep_survives_a_kill_of_each_kind() -> None:
+    """The short form of `make soak`: each kind once, then to the end, and every trial and table compared."""
+    command = [sys.executable, "-m", "benchmarks.soak", "0", "--settings", "3", "--steps", "1500", "--pace", "2"]
+    done = subprocess.run(command, cwd=soak.ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"soak: {len(soak.KILLS)} kills survived" in done.stdout
+    assert done.stdout.endswith("soak: every trial and table is that of an undisturbed run\n")
 
 
 def test_the_first_item_that_differs_is_named(tmp_path: Path) -> None:
