@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -137,15 +137,18 @@ class Catalogue:
     def __init__(self, objects: Objects) -> None:
         self._trials, self._files = objects, objects.below(FOLDER)
 
-    def read(self) -> tuple[dict[str, Summary], list[str]]:
+    def read(self, listing: Mapping[str, Entry] | None = None) -> tuple[dict[str, Summary], list[str]]:
         """Return every finished trial's summary by id, and the ids of trials that cannot be read.
 
         What was not known before is kept.
 
+        Args:
+            listing: Of the store's objects, where that is known already.
+
         Raises:
             StoreError: If the store cannot be read. Where it cannot be written, the catalogue stays as it is.
         """
-        listed = self.listed()
+        listed = self.listed(listing)
         files = self._files.names()
         frames = [frame for name in files if (frame := self._read_file(name)) is not None]
         known = pl.concat([pl.DataFrame(schema=_SCHEMA), *frames]).unique("trial_id", keep="last", maintain_order=True)
@@ -155,13 +158,14 @@ class Catalogue:
         unknown = sorted(listed.keys() - set(current["trial_id"]))
         found = _frame(self._summaries(unknown), listed)
         if len(found):
-            self._add(pl.concat([current, found]) if len(files) >= MOST_FILES else found, files)
+            is_full = len(files) >= MOST_FILES
+            self._add(*((pl.concat([current, found]), files) if is_full else (found, [])))
         summaries = {summary.trial_id: summary for summary in _summaries(pl.concat([current, found]))}
         return summaries, [identity for identity in unknown if identity not in summaries]
 
-    def listed(self) -> dict[str, Entry]:
-        """Return what the store's listing says of every finished trial, by id."""
-        objects = self._trials.listing().items()
+    def listed(self, listing: Mapping[str, Entry] | None = None) -> dict[str, Entry]:
+        """Return what the store's listing, where it is known already that one, says of every finished trial, by id."""
+        objects = (self._trials.listing() if listing is None else listing).items()
         return {name.removesuffix(".zip"): entry for name, entry in objects if name.endswith(".zip")}
 
     def keep(self, summaries: Iterable[Summary], listed: Mapping[str, Entry]) -> None:
@@ -174,13 +178,13 @@ class Catalogue:
         if len(rows := _frame(summaries, listed)):
             self._add(rows, [])
 
-    def _add(self, rows: pl.DataFrame, replaced: list[str]) -> None:
+    def _add(self, rows: pl.DataFrame, replaced: Sequence[str]) -> None:
         buffer = io.BytesIO()
         rows.write_parquet(buffer, compression="zstd", statistics=False)
         name = f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:16]}.parquet"
         try:
             self._files.write(name, buffer.getvalue())
-            for old in replaced if len(replaced) >= MOST_FILES else ():
+            for old in replaced:
                 if old != name:
                     self._files.delete(old)
         except StoreError as error:

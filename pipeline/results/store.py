@@ -5,7 +5,7 @@ The id says what a trial means, so a trial that is there never needs training ag
     <trial_id>.zip            a finished trial: `trial.json` and one Parquet file per table with rows
     <trial_id>.zip.damaged    one that could not be read, quarantined
     <trial_id>.checkpoint     where an unfinished trial goes on from; `.damaged` as above
-    .catalogue/, .leases/     summaries of finished trials; who sweeps which study
+    .catalogue/, .leases/, .status/     summaries of finished trials; who sweeps which study; how far it is
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from pipeline.results.objects import FolderObjects, Objects, open_objects
 
 _log = logging.getLogger(__name__)
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip: equal trials make equal bytes
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The earliest date of a zip: equal trials make equal bytes."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ class StoredTrial:
         """
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr(zipfile.ZipInfo("trial.json", _EPOCH), json.dumps(self._head, indent=1, sort_keys=True))
+            archive.writestr(zipfile.ZipInfo("trial.json", EPOCH), json.dumps(self._head, indent=1, sort_keys=True))
             for table in TRIAL_TABLES:
                 frame = check(table, self.tables[table], f"trial {self.trial_id}")
                 if table == "trials" or len(frame):
-                    archive.writestr(zipfile.ZipInfo(f"{table}.parquet", _EPOCH), parquet_bytes(frame))
+                    archive.writestr(zipfile.ZipInfo(f"{table}.parquet", EPOCH), parquet_bytes(frame))
         return buffer.getvalue()
 
     @classmethod

@@ -1,7 +1,7 @@
 """How far a study is, told through the trial store: by whoever trains, to any machine that sees the store.
 
     .status/<study>.plan.json    by the driver, for each round of it: what is planned
-    .status/<study>.json         by the driver, when it changes: what failed, whether it has ended
+    .status/<study>.json         by the driver, when it changes: what failed
     .status/<worker>.worker      by each worker, as long as it trains: what, where, since when
 
 What is done is in the store itself, and how far a running trial is in its checkpoint. Ages are told by the clock of
@@ -20,9 +20,9 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import polars as pl
 from rich.console import Console
@@ -122,8 +122,7 @@ def told(store: TrialStore, plans: Sequence[Plan], tally: Tally) -> Iterator[Non
         plans: What is swept.
         tally: What has become of it.
     """
-    objects, ended = store.objects.below(FOLDER), threading.Event()
-    said: dict[str, bytes] = {}
+    objects, said = store.objects.below(FOLDER), dict[str, bytes]()
 
     def tell() -> None:
         for plan in plans:
@@ -138,24 +137,19 @@ def told(store: TrialStore, plans: Sequence[Plan], tally: Tally) -> Iterator[Non
                 said[plan.study] = content
 
     def keep_telling() -> None:
-        while not ended.wait(BEAT_S):
-            with contextlib.suppress(StoreError):
-                tell()
-                for identity in list(tally.running)[:SHOWN] if tally.wants_reached else ():
-                    if (reached := _reached(store, identity)) is not None:
-                        tally.reached[identity] = reached
+        tell()
+        for identity in list(tally.running)[:SHOWN] if tally.wants_reached else ():
+            if (reached := _reached(store, identity)) is not None:
+                tally.reached[identity] = reached
 
     _forget_dead_workers(store)
     for plan in plans:
         objects.write(f"{plan.study}.plan.json", _plan_bytes(plan))
     tell()
-    thread = threading.Thread(target=keep_telling, name="status", daemon=True)
-    thread.start()
     try:
-        yield
+        with _meanwhile(keep_telling, BEAT_S):
+            yield
     finally:
-        ended.set()
-        thread.join(BEAT_S)
         with contextlib.suppress(StoreError):
             tell()
 
@@ -163,8 +157,7 @@ def told(store: TrialStore, plans: Sequence[Plan], tally: Tally) -> Iterator[Non
 @contextlib.contextmanager
 def seen(store: TrialStore, settings: Sequence[Setting]) -> Iterator[None]:
     """Tell the store what this worker trains while the body runs, unless that is over in a moment."""
-    objects, ended = store.objects.below(FOLDER), threading.Event()
-    name = f"{uuid.uuid4().hex}.worker"
+    objects, name, is_said = store.objects.below(FOLDER), f"{uuid.uuid4().hex}.worker", threading.Event()
     worker = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -172,17 +165,32 @@ def seen(store: TrialStore, settings: Sequence[Setting]) -> Iterator[None]:
         "trials": [setting.trial_id for setting in settings],
     }
 
-    def keep_telling() -> None:
-        wait_s = SILENT_S
-        while not ended.wait(wait_s):
-            wait_s = BEAT_S
-            with contextlib.suppress(StoreError):
-                objects.write(name, json.dumps(worker).encode())  # the same again: its time is the sign of life
-        if wait_s == BEAT_S:
+    def tell() -> None:
+        is_said.set()
+        objects.write(name, json.dumps(worker).encode())  # the same again: its time is the sign of life
+
+    try:
+        with _meanwhile(tell, SILENT_S):
+            yield
+    finally:
+        if is_said.is_set():
             with contextlib.suppress(StoreError):
                 objects.delete(name)
 
-    thread = threading.Thread(target=keep_telling, name="status", daemon=True)
+
+@contextlib.contextmanager
+def _meanwhile(work: Callable[[], None], first_s: float) -> Iterator[None]:
+    """Do some work while the body runs, after `first_s` and then every `BEAT_S`; a store that is away is left alone."""
+    ended = threading.Event()
+
+    def keep_working() -> None:
+        wait_s = first_s
+        while not ended.wait(wait_s):
+            wait_s = BEAT_S
+            with contextlib.suppress(StoreError):
+                work()
+
+    thread = threading.Thread(target=keep_working, name="status", daemon=True)
     thread.start()
     try:
         yield
@@ -199,6 +207,18 @@ def studies_in(store: TrialStore) -> list[str]:
     """
     names = store.objects.below(FOLDER).names()
     return [name.removesuffix(".plan.json") for name in names if name.endswith(".plan.json")]
+
+
+def refuse_study(store: TrialStore, study: str) -> NoReturn:
+    """Say that a store has not been told of a study, and what is the nearest one of which it has.
+
+    Raises:
+        SweepError: Always.
+        StoreError: If the store cannot be read.
+    """
+    known = studies_in(store)
+    what = unknown_name("study", study, known) if known else f"no study was swept into it, so not {study!r}"
+    raise SweepError(f"{store.objects.where}: {what}")
 
 
 def planned_ids(store: TrialStore, study: str) -> frozenset[str]:
@@ -225,13 +245,12 @@ def read_status(store: TrialStore, study: str) -> StudyStatus:
     objects = store.objects.below(FOLDER)
     plan, told = _read(objects.read(f"{study}.plan.json")), _read(objects.read(f"{study}.json"))
     if plan is None:
-        known = studies_in(store)
-        raise SweepError(f"{store.objects.where}: {unknown_name('study', study, known)}")
+        refuse_study(store, study)
     now_ns = now_ns_of(objects)
     listing, trials = store.objects.listing(), plan["trials"]
     names = {setting["title"]: identity for identity, setting in trials.items()}
     failed = {name: message for name, message in (told or {}).get("failed", {}).items() if name in names}
-    summaries = {identity: found for identity, found in store.catalogue.read()[0].items() if identity in trials}
+    summaries = {identity: found for identity, found in store.catalogue.read(listing)[0].items() if identity in trials}
     limit_s = plan["max_wall_time_s"]
     done = {i for i, found in summaries.items() if found.is_final(limit_s, trials[i]["stop_at"])}
     failed = {name: message for name, message in failed.items() if names[name] not in done}

@@ -14,20 +14,17 @@ from typing import Any
 from pipeline.config import build
 from pipeline.core.identity import code_digest
 from pipeline.core.training.spec import TrialSpec, identity_of
-from pipeline.errors import ConfigError, PipelineError, StoreError, SweepError, unknown_name
+from pipeline.errors import PipelineError, StoreError, SweepError
 from pipeline.results import RESUMABLE
 from pipeline.results.catalogue import Summary
 from pipeline.results.objects import Entry, now_ns
 from pipeline.results.running import read_running
-from pipeline.results.store import StoredTrial, TrialStore
+from pipeline.results.store import EPOCH, StoredTrial, TrialStore
 from pipeline.sweep.lease import driver_of
 from pipeline.sweep.progress import duration_text
-from pipeline.sweep.status import planned_ids, studies_in
+from pipeline.sweep.status import planned_ids, refuse_study, studies_in
 
 DAY_NS = 86_400 * 10**9
-
-EPOCH = (1980, 1, 1, 0, 0, 0)
-"""Of every file of an export: equal trials make equal bytes."""
 
 LARGEST_TRIAL = 2**30
 """Bytes of one trial of an import; more is no trial."""
@@ -49,14 +46,15 @@ def list_trials(store: TrialStore, studies: Sequence[str] = ()) -> str:
         SweepError: If the store has not been told of a study.
         StoreError: If it cannot be read.
     """
-    wanted, listed = _ids_of(store, studies), store.catalogue.listed()
-    found = {i: trial for i, trial in sorted(store.catalogue.read()[0].items()) if wanted is None or i in wanted}
-    rows = [_row(trial, listed[identity].size) for identity, trial in found.items() if identity in listed]
+    wanted, listing = _ids_of(store, studies), store.objects.listing()
+    found = {i: trial for i, trial in sorted(store.catalogue.read(listing)[0].items()) if wanted is None or i in wanted}
+    sizes = {identity: listing[f"{identity}.zip"].size for identity in found}
+    rows = [_row(trial, sizes[identity]) for identity, trial in found.items()]
     header = ("trial", "status", "cell", "dataset", "steps", "seeds", "time", "code", "size")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows)]
     statuses = ", ".join(f"{number} {name}" for name, number in sorted(Counter(row[1] for row in rows).items()))
-    size = _size_text(sum(listed[identity].size for identity in found if identity in listed))
+    size = _size_text(sum(sizes.values()))
     return "\n".join([*lines, f"{len(rows)} trials{f' ({statuses})' if rows else ''}, {size}"])
 
 
@@ -150,24 +148,23 @@ def find_doomed(
         SweepError: If the store has not been told of a study, or it is being swept.
         StoreError: If it cannot be read.
     """
-    time_ns = now_ns(store.objects)
-    for study in studies_in(store):
+    time_ns, by_study = now_ns(store.objects), {study: planned_ids(store, study) for study in studies_in(store)}
+    for study in by_study:
         if (driver := driver_of(store.objects, study, time_ns)) is not None:
             raise SweepError(f"study {study!r} is being swept by {driver}: nothing is removed meanwhile")
-    listing, summaries = store.objects.listing(), store.catalogue.read()[0]
-    by_study = {study: planned_ids(store, study) for study in studies_in(store)}
-    own = _ids_of(store, studies)
+    listing = store.objects.listing()
+    summaries, own = store.catalogue.read(listing)[0], _ids_of(store, studies)
     others = frozenset[str]().union(*(ids for study, ids in by_study.items() if study not in studies))
     found = dict(_orphans(store, listing, summaries, frozenset[str]().union(*by_study.values()))) if orphans else {}
     for identity, summary in summaries.items() if studies or of_other_code or older_than_days is not None else ():
         name = f"{identity}.zip"
         reasons = [f"of {', '.join(studies)}"] if studies else []
-        chosen = name in listing and (own is None or identity in own - others)
+        chosen = own is None or identity in own - others
         if of_other_code:
             chosen &= not _is_of_todays_code(summary)
             reasons.append("of other code")
         if older_than_days is not None:
-            chosen &= time_ns - listing[name].modified_ns > older_than_days * DAY_NS if name in listing else False
+            chosen &= time_ns - listing[name].modified_ns > older_than_days * DAY_NS
             reasons.append(f"older than {older_than_days:g} days")
         if chosen:
             found[name] = ", ".join(reasons)
@@ -264,11 +261,10 @@ def _ids_of(store: TrialStore, studies: Sequence[str]) -> frozenset[str] | None:
     Raises:
         SweepError: If the store has not been told of a study.
     """
-    known = studies_in(store)
+    known = studies_in(store) if studies else ()
     for study in studies:
         if study not in known:
-            what = unknown_name("study", study, known) if known else f"no study was swept into it, so not {study!r}"
-            raise SweepError(f"{store.objects.where}: {what}")
+            refuse_study(store, study)
     return frozenset[str]().union(*(planned_ids(store, study) for study in studies)) if studies else None
 
 
@@ -282,7 +278,7 @@ def _is_of_todays_code(summary: Summary) -> bool:
     """Return whether the code that its spec uses is the code under which it stands."""
     try:
         return code_digest(build(TrialSpec, json.loads(summary.spec), "stored")) == summary.code_digest
-    except (ConfigError, PipelineError):
+    except PipelineError:
         return False  # of fields that there are no more
 
 

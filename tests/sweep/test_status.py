@@ -17,6 +17,7 @@ from pipeline.__main__ import main
 from pipeline.config import Params, Paths
 from pipeline.core.training import TrialSpec
 from pipeline.errors import SweepError
+from pipeline.results.objects import Entry, FolderObjects
 from pipeline.results.running import RunningTrial
 from pipeline.results.store import TrialStore
 from pipeline.sweep import plan_study, status
@@ -187,6 +188,27 @@ def test_the_command(
     assert json.loads(capsys.readouterr().out)["num_done"] == 4
     assert main(["status", "cels", "--store", url]) == 2
     assert "unknown study 'cels'; did you mean 'cells'?" in capsys.readouterr().err
+
+
+def test_a_trial_that_ends_while_the_store_is_read_counts_the_next_time(
+    project: tuple[Paths, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, params = project
+    sweep(paths, params, FakeTrain())
+    store = store_of(paths)
+    last = store.read(max(store.ids()))
+    (paths.root / ".trials" / f"{last.trial_id}.zip").unlink()
+    listing = FolderObjects.listing
+
+    def ends_afterwards(objects: FolderObjects) -> dict[str, Entry]:
+        found = listing(objects)
+        if objects.folder == paths.root / ".trials":
+            store.put(last)
+        return found
+
+    monkeypatch.setattr(FolderObjects, "listing", ends_afterwards)
+    assert read_status(store, "cells").num_done == 3
+    assert read_status(store, "cells").num_done == 4
 
 
 def test_watching_goes_on_until_the_sweep_ends(project: tuple[Paths, Params], monkeypatch: pytest.MonkeyPatch) -> None:
