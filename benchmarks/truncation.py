@@ -106,7 +106,8 @@ def _main(who: str, stream: int, length: int) -> None:
             update(step)
         seconds = (time.perf_counter() - started) / num_updates
         peak = peak_memory_bytes(torch.device("cpu")) - before
-        with counting_activations() as kept:
+        kept: dict[int, int] = {}
+        with counting_activations(kept):
             update(1)
     print(json.dumps({"peak_bytes": peak, "kept_bytes": sum(kept.values()), "update_s": seconds}))
 

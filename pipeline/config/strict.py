@@ -48,6 +48,29 @@ def require(condition: bool, field: str, expected: str, got: object) -> None:
         raise InvalidFieldError(field, expected, got)
 
 
+def option(default: Any) -> Any:
+    """Return a field that need not be written, and that `plain` leaves out where it has its default.
+
+    So an option that is added later leaves what is without it as it was: its meaning, its id, its columns.
+    """
+    return dataclasses.field(default=default, metadata={"option": True})
+
+
+def is_left_out(field: dataclasses.Field[Any], value: object) -> bool:
+    """Return whether a field is an `option` that has its default."""
+    return bool(field.metadata.get("option")) and value == field.default
+
+
+def plain(value: Any) -> Any:
+    """Return a dataclass, and what is in it, as plain mappings and tuples, without options that have their defaults."""
+    if dataclasses.is_dataclass(value):
+        pairs = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {field.name: plain(part) for field, part in pairs if not is_left_out(field, part)}
+    if isinstance(value, Mapping):
+        return {key: plain(part) for key, part in value.items()}
+    return tuple(plain(part) for part in value) if isinstance(value, tuple) else value
+
+
 def require_names(names: Iterable[str], field: str) -> None:
     """Check that names which become a part of a path, a lock, an id or an anchor are plain components, each its own.
 

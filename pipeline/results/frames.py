@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 import numpy as np
 import polars as pl
 
+from pipeline.config.strict import is_left_out, plain
 from pipeline.core.training.rows import FACTS
 from pipeline.errors import TableError
 from pipeline.results.schema import SCHEMAS, TRIAL_TABLES, TRIALS, check
@@ -34,13 +35,14 @@ def spec_columns(spec: Any) -> dict[str, SpecColumn]:
     """Return every scalar of a spec, of its nested dataclasses and mappings, by dotted name; tuples are left out.
 
     The dtype is that of the declaration, so that a study in which every `embedding_size` is null still has an
-    integer column. A part that is null as a whole, or a mapping without keys, has no columns.
+    integer column. A part that is null as a whole, a mapping without keys, or an option that has its default, has none.
     """
     cls: Any = type(spec)
     hints = _hints_of(cls)
     found: dict[str, SpecColumn] = {}
     for field in dataclasses.fields(spec):
-        found |= _columns(field.name, hints[field.name], getattr(spec, field.name))
+        if not is_left_out(field, value := getattr(spec, field.name)):
+            found |= _columns(field.name, hints[field.name], value)
     return found
 
 
@@ -98,7 +100,7 @@ def trials_frame(
     """
     where = f"trial {trial_id}"
     common = {"trial_id": trial_id, "dataset_digest": dataset_digest, "code_digest": code_digest, "adopted_from": None}
-    common["spec"] = json.dumps(dataclasses.asdict(spec), sort_keys=True, allow_nan=False)
+    common["spec"] = json.dumps(plain(spec), sort_keys=True, allow_nan=False)
     common |= {name: facts[name] for name in ("hostname", "git_revision")}
     names = list(dict.fromkeys(name for row in rows for name in row))
     series = [_series("trials", name, [row.get(name) for row in rows], TRIALS.get(name), where) for name in names]

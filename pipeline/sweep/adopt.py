@@ -10,13 +10,14 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 import numpy as np
 import polars as pl
 
 from pipeline.config import Params, Paths
+from pipeline.config.strict import plain
 from pipeline.core.training import run_trial
 from pipeline.errors import SweepError
 from pipeline.results import HOST_COLUMNS, RESUMABLE, TRIAL_TABLES
@@ -129,7 +130,7 @@ def find_candidates(store: TrialStore, wanted: Sequence[Setting]) -> list[Candid
 
     A trial that ran out of time, or that a search stopped, is none: where it stopped says nothing about the code.
     """
-    settings = {(json.dumps(asdict(s.spec), sort_keys=True), s.dataset_digest): s for s in wanted}
+    settings = {(json.dumps(plain(s.spec), sort_keys=True), s.dataset_digest): s for s in wanted}
     older: dict[tuple[str, str], list[Summary]] = {}
     for identity, summary in sorted(store.summaries().items()):
         meaning = (summary.spec, summary.dataset_digest)

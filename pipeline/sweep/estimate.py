@@ -68,7 +68,7 @@ def memory_bytes(spec: TrialSpec, work: Workload) -> int:
     per_timestep = num_replicas * _units(spec) * _floats_per_state(CELLS[spec.model.cell])
     attention = num_replicas * _attention_floats(spec, work)
     states = _num_run(spec, work) * per_timestep + attention
-    training = 4 * (parameters * FLOATS_PER_PARAMETER + states * spec.training.batch_size)
+    training = 4 * (parameters * FLOATS_PER_PARAMETER + states * spec.training.batch_size // spec.training.accumulation)
     probe = 8 * (parameters * 2 + (work.num_timesteps * per_timestep + attention) * spec.diagnostics.probe_size)
     num_predictions = 1 if work.interface.target_at == "last" else work.num_timesteps
     per_sequence = work.num_timesteps * _units(spec) + num_predictions * work.interface.output_size

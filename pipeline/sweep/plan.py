@@ -24,7 +24,7 @@ from pipeline.config import (
     seeds_of,
 )
 from pipeline.config.search import Halving, TpeSearch
-from pipeline.config.strict import InvalidFieldError, unknown_file
+from pipeline.config.strict import InvalidFieldError, plain, unknown_file
 from pipeline.config.study import VARIANT, Proposed, searches_of
 from pipeline.core.identity import code_digest
 from pipeline.core.training.data import interface_of
@@ -114,7 +114,7 @@ class Plan:
                     "axes": dict(setting.axes),
                     "trial_id": setting.trial_id,
                     "dataset_digest": setting.dataset_digest,
-                    "spec": asdict(setting.spec),
+                    "spec": plain(setting.spec),
                     **({"halving": asdict(setting.halving)} if setting.halving else {}),
                 }
                 for setting in self.settings

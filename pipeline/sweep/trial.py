@@ -15,11 +15,12 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from pipeline.config.strict import plain
 from pipeline.core.identity import TREE, code_digest
 from pipeline.core.training import ALONE, CheckpointError, MemorySink, Program, TrialResult, run_trial
 from pipeline.core.training.pack import train_pack
@@ -208,7 +209,7 @@ def stored_trial(setting: Setting, result: TrialResult, tables: dict[str, Any], 
     )
     return StoredTrial(
         trial_id=identity,
-        spec=asdict(setting.spec),
+        spec=plain(setting.spec),
         dataset_digest=digest,
         code_digest=code,
         facts=facts,

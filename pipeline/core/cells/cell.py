@@ -247,10 +247,11 @@ class Cell:
         if self.whole_step is not None:
             return self.whole_step(x_t, before, weights, before.map(torch.zeros_like))
         fused, per_unit = self.fused(weights)
-        return self._pointwise([*self._blocks(x_t, before, fused), *per_unit], before)
+        feeding = before.tensors()[: self.num_feeding]
+        return self._pointwise([*self._blocks(x_t, feeding, fused), *per_unit], before)
 
-    def _blocks(self, x_t: Tensor, before: States, fused: Tensor) -> tuple[Tensor, ...]:
-        column = torch.cat([*before.tensors()[: self.num_feeding], x_t])
+    def _blocks(self, x_t: Tensor, feeding: Sequence[Tensor], fused: Tensor) -> tuple[Tensor, ...]:
+        column = torch.cat([*feeding, x_t])
         return (fused[:, :-1] @ column + fused[:, -1]).chunk(len(self.blocks))
 
     def unroll(
@@ -260,6 +261,8 @@ class Cell:
         weights: Weights,
         taps: States | None = None,
         state_threshold: float | None = None,
+        fed: Tensor | None = None,
+        kept: Sequence[Tensor | float] = (),
     ) -> States:
         """Return the states at every timestep, (T, B, H), by the textbook's step, in ordinary operations.
 
@@ -271,23 +274,41 @@ class Cell:
             weights: Of one replica.
             taps: Added to the states where they are made, (T, B, H) each.
             state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
+            fed: What the states that feed are multiplied by in front of their matrices, beside each other, (B, ...).
+            kept: Of each state, the share of the one before that stays in the new one, (T, B, H) or a number.
         """
         if self.whole_step is None:
             fused, per_unit = self.fused(weights)
+        masks = None if fed is None else fed.chunk(self.num_feeding, dim=-1)
 
-        def of_one(x_t: Tensor, before: tuple[Tensor, ...], taps_t: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def of_one(
+            x_t: Tensor, before: tuple[Tensor, ...], feeding: tuple[Tensor, ...], taps_t: tuple[Tensor, ...]
+        ) -> tuple[Tensor, ...]:
             state = States(*before)
             if self.whole_step is not None:
                 tapped = States(*taps_t) if taps_t else state.map(torch.zeros_like)
                 return self.whole_step(x_t, state, weights, tapped)[0]
-            blocks = self._blocks(x_t, state, fused)
+            blocks = self._blocks(x_t, feeding, fused)
             if not taps_t:
                 return self._pointwise([*blocks, *per_unit], state)[0]
             return tuple(self.derivation.stepped(*blocks, *per_unit, *before, *taps_t))
 
         batched, before, found = torch.vmap(of_one), start.tensors(), []
         for t, x_t in enumerate(x_TBD.unbind(0)):
-            h, *others = batched(x_t, before, () if taps is None else tuple(tap[t] for tap in taps.tensors()))
+            feeding, taps_t = (
+                before[: self.num_feeding],
+                () if taps is None else tuple(tap[t] for tap in taps.tensors()),
+            )
+            if masks is not None:
+                feeding = tuple(state * mask for state, mask in zip(feeding, masks, strict=True))
+            if kept:
+                shares = [share if isinstance(share, float) else share[t] for share in kept]
+                mixed = zip(shares, before, batched(x_t, before, feeding, ()), strict=True)
+                h, *others = (share * old + (1 - share) * new for share, old, new in mixed)
+                if taps_t:
+                    h, *others = (state + tap for state, tap in zip((h, *others), taps_t, strict=True))
+            else:
+                h, *others = batched(x_t, before, feeding, taps_t)
             before = (h if state_threshold is None else clipped_on_its_way_back(h, state_threshold), *others)
             found.append(before)
         return States(*(torch.stack(each) for each in zip(*found, strict=True)))

@@ -32,6 +32,21 @@ class Place(NamedTuple):
         return f"_l{self.layer}{'_reverse' if self.direction == BACKWARD else ''}"
 
 
+class Noise(NamedTuple):
+    """What dropout does to one pass of a stack; empty where it does nothing.
+
+    Attributes:
+        inputs: What each layer's inputs are multiplied by, (T or 1, B, D); None leaves them.
+        fed: Of each layer and direction, what the states are multiplied by in front of their matrices, (B, H · fed).
+        kept: Of each layer and direction and each of its states, the share of the state before that stays in the new
+            one: a number, or (T, B, H) in the recurrence's own order of time.
+    """
+
+    inputs: Sequence[Tensor | None] = ()
+    fed: Sequence[Tensor] = ()
+    kept: Sequence[Sequence[Tensor | float]] = ()
+
+
 class StackRun(NamedTuple):
     """What a stack leaves of a sequence; timestep t of every tensor is timestep t of the input, in both directions.
 
@@ -74,7 +89,7 @@ class RecurrentStack(nn.Module):
     ) -> None:
         super().__init__()
         self._cell = cell
-        self.hidden_size = hidden_size
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.places = places_of(num_layers, bidirectional)
         self.num_directions = 2 if bidirectional else 1
         self.output_size = hidden_size * self.cell.num_outputs * self.num_directions
@@ -103,6 +118,7 @@ class RecurrentStack(nn.Module):
         taps: Sequence[States] | None = None,
         lengths_B: Tensor | None = None,
         state_threshold: float | None = None,
+        noise: Noise | None = None,
     ) -> StackRun:
         """Return outputs and states of a sequence.
 
@@ -114,12 +130,16 @@ class RecurrentStack(nn.Module):
             lengths_B: After how many timesteps each example ends; what follows is padding that nothing before it
                 depends on. An empty one, of length 0, ends in its initial state. None where all have T.
             state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
+            noise: Of dropout; None is none.
         """
         inputs, states, final = list[Tensor](), list[States](), list[States]()
+        dropped, fed, kept = noise or Noise()
         layer_input = x_TBD
         for index, place in enumerate(self.places):
-            if index and place.layer != self.places[index - 1].layer:
-                layer_input = self._beside(states)
+            if index % self.num_directions == 0:
+                layer_input = self._beside(states) if index else x_TBD
+                if dropped and (factors := dropped[place.layer]) is not None:
+                    layer_input = layer_input * factors
 
             def in_its_time(sequence: Tensor, direction: str = place.direction) -> Tensor:
                 return turned_round(sequence, lengths_B) if direction == BACKWARD else sequence
@@ -127,7 +147,8 @@ class RecurrentStack(nn.Module):
             zeros = States(*(x_TBD.new_zeros(x_TBD.shape[1], self.hidden_size) for _ in self.cell.states))
             start = zeros if initial is None else initial[index]
             tap = None if taps is None else taps[index].map(in_its_time)
-            run = self._recur(in_its_time(layer_input), self.weights(place), start, tap, state_threshold)
+            mixing = (fed[index] if fed else None, kept[index] if kept else ())
+            run = self._recur(in_its_time(layer_input), self.weights(place), start, tap, state_threshold, *mixing)
             inputs.append(layer_input)
             states.append(run.map(in_its_time))
             ends = zip(run.tensors(), start.tensors(), strict=True)
@@ -146,14 +167,15 @@ class RecurrentStack(nn.Module):
         start: States,
         taps: States | None,
         state_threshold: float | None,
+        fed: Tensor | None = None,
+        kept: Sequence[Tensor | float] = (),
     ) -> States:
         """Return the states of one layer and direction at every timestep, (T, B, H), in its own order of time."""
         cell = self.cell
         if is_transformed():
             refuse_clipping(state_threshold)
-            return cell.unroll(x_TBD, start, weights, taps)
-        if cell.whole_step is not None:
-            return cell.unroll(x_TBD, start, weights, taps, state_threshold)
+        if is_transformed() or cell.whole_step is not None or fed is not None or kept:
+            return cell.unroll(x_TBD, start, weights, taps, state_threshold, fed, kept)
         fused, per_unit = cell.fused(weights)
         given = [None] * len(cell.states) if taps is None else taps.tensors()
         tensors = (x_TBD, fused, per_unit, *start.tensors(), *given, *weights)

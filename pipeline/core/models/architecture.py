@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.config.strict import Checked, InvalidFieldError, require
+from pipeline.config.strict import Checked, InvalidFieldError, option, require
 from pipeline.core.attention.score import NO_ATTENTION, Additive, Dot, General, NoAttention
 from pipeline.core.cells import CELLS
+from pipeline.core.models.dropout import NO_DROPOUT, Dropout
 from pipeline.core.models.initialisation import PLAIN, Initialisation
 from pipeline.core.models.interface import Interface
 from pipeline.errors import unknown_name
@@ -52,6 +53,7 @@ class ModelSpec(Checked):
     attention: AttentionSpec
     code_size: int | None
     initialisation: Initialisation
+    dropout: Dropout = option(NO_DROPOUT)
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -62,6 +64,9 @@ class ModelSpec(Checked):
             size = getattr(self, field)
             require(size is None or size >= 1, field, "null or an integer of at least 1", size)
         self.initialisation.check(self.cell)
+        recurs = not isinstance(self.attention, SelfAttention)
+        require(recurs or self.dropout == NO_DROPOUT, "dropout.name", "none, where nothing recurs", self.dropout.name)
+        self.dropout.check(self.cell, self.num_layers)
 
     @classmethod
     def plain(cls, cell: str, hidden_size: int, **changes: Any) -> ModelSpec:

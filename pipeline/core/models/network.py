@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.core.cells.cell import States
 from pipeline.core.cells.stack import RecurrentStack, StackRun, stack_states, unstack_states
 from pipeline.core.models.architecture import ModelSpec
+from pipeline.core.models.dropout import Coins
 from pipeline.core.models.initialisation import embedding_of, generator
 from pipeline.core.models.interface import INPUT, Interface, Prediction, Seq2SeqInputs, StateKey, lengths_of
 
@@ -35,6 +36,7 @@ class RunOptions:
         state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
         coins: Makes a decoder free-running: at which output positions the token of its inputs is its input, as at the
             first; elsewhere the one that it wrote, (B, U). None is teacher-forced.
+        dropout: The coins that were drawn, in the order of `Network.dropout_coins`; none for the network without.
     """
 
     initial: Sequence[Tensor] = ()
@@ -43,10 +45,11 @@ class RunOptions:
     loss_weight: float = 1.0
     state_threshold: float | None = None
     coins: Tensor | None = None
+    dropout: Sequence[Tensor] = ()
 
     def names(self) -> set[str]:
         """Return the names of the options that are set."""
-        tensors = {name for name in ("initial", "taps") if len(getattr(self, name))}
+        tensors = {name for name in ("initial", "taps", "dropout") if len(getattr(self, name))}
         others = ("num_scored", "state_threshold", "coins")
         return tensors | {name for name in others if getattr(self, name) is not None}
 
@@ -66,7 +69,7 @@ class NetworkRun:
     """
 
     def __init__(self, network: Network, options: RunOptions) -> None:
-        self.options, self._stacks = options, network.stacks
+        self.options, self._stacks, self._dropout = options, network.stacks, network.dropout
         self.runs: dict[str, list[StackRun]] = {part: [] for part in self._stacks}
         self.decoder_inputs: Tensor | None = None
         self._taps: dict[str, list[States]] = {}
@@ -75,6 +78,11 @@ class NetworkRun:
             size = len(stack.places) * len(stack.cell.states)
             self._taps[part], rest = unstack_states(rest[:size], stack.cell), rest[size:]
         self._input_tap = rest[0] if rest else None
+        self._coins: dict[str, list[Tensor]] = {}
+        drawn = list(options.dropout)
+        for part, stack in self._stacks.items() if drawn else ():
+            size = len(self._dropout.coins(stack, 1, 1))
+            self._coins[part], drawn = drawn[:size], drawn[size:]
 
     def tap(self, x_BTD: Tensor) -> Tensor:
         """Return the encoded inputs with their tap added."""
@@ -91,13 +99,15 @@ class NetworkRun:
             initial: States before them; None takes those of the options.
             lengths_B: After how many timesteps each example ends; None where all have T.
         """
-        stack, taps = self._stacks[part], self._taps.get(part)
+        stack, taps, coins = self._stacks[part], self._taps.get(part), self._coins.get(part, [])
         if initial is None and self.options.initial:
             initial = unstack_states(self.options.initial, stack.cell)
+        start = sum(len(run.outputs) for run in self.runs[part])
+        now = slice(start, start + len(x_TBD))
         if taps is not None and len(taps[0].h) != len(x_TBD):
-            start = sum(len(run.outputs) for run in self.runs[part])
-            taps = [tap.map(lambda each: each[start : start + len(x_TBD)]) for tap in taps]
-        run: StackRun = stack(x_TBD, initial, taps, lengths_B, self.options.state_threshold)
+            taps = [tap.map(lambda each: each[now]) for tap in taps]
+        noise = self._dropout.noise(stack, [each if len(each) == 1 else each[now] for each in coins])
+        run: StackRun = stack(x_TBD, initial, taps, lengths_B, self.options.state_threshold, noise)
         self.runs[part].append(run)
         return run
 
@@ -121,12 +131,12 @@ class Network(nn.Module, ABC):
         attends: Whether there are attention weights to look at.
     """
 
-    options: ClassVar[frozenset[str]] = frozenset({"taps", "state_threshold"})
+    options: ClassVar[frozenset[str]] = frozenset({"taps", "state_threshold", "dropout"})
     traces_inputs: ClassVar[bool] = True
 
     def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
         super().__init__()
-        self.interface, self.attends = interface, spec.attention.name != "none"
+        self.interface, self.attends, self.dropout = interface, spec.attention.name != "none", spec.dropout
         embedding_size = spec.embedding_size if interface.input_kind == "token" else None
         self.embedding = embedding_of(interface.input_size, embedding_size, generator(seed, "embedding"))
         self.input_size = embedding_size or interface.input_size
@@ -154,11 +164,24 @@ class Network(nn.Module, ABC):
 
     def tap_shapes(self, inputs: Any) -> list[tuple[int, int, int]]:
         """Return the shape of each tap, (T, B, features), for inputs with or without a replica axis."""
+        num_examples, lengths = self._num_examples_and_timesteps(inputs)
+        sizes = {part: stack.hidden_size for part, stack in self.stacks.items()} | {INPUT.part: self.input_size}
+        return [(lengths[key.part], num_examples, sizes[key.part]) for key in self.tap_keys]
+
+    def dropout_coins(self, inputs: Any) -> list[Coins]:
+        """Return the coins that dropout asks for in one pass, for inputs with or without a replica axis."""
+        num_examples, lengths = self._num_examples_and_timesteps(inputs)
+        parts = self.stacks.items()
+        return [coins for part, stack in parts for coins in self.dropout.coins(stack, lengths[part], num_examples)]
+
+    def _num_examples_and_timesteps(self, inputs: Any) -> tuple[int, dict[str, int]]:
+        """Return B, and T of each part, that of the inputs among them."""
         source = inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs
         num_examples, num_timesteps = source.shape[-2:] if self.interface.input_kind == "token" else source.shape[-3:-1]
-        lengths = {"decoder": inputs.decoder_inputs.shape[-1]} if isinstance(inputs, Seq2SeqInputs) else {}
-        sizes = {part: stack.hidden_size for part, stack in self.stacks.items()} | {INPUT.part: self.input_size}
-        return [(lengths.get(key.part, num_timesteps), num_examples, sizes[key.part]) for key in self.tap_keys]
+        lengths = dict.fromkeys([*self.stacks, INPUT.part], num_timesteps)
+        return num_examples, lengths | (
+            {"decoder": inputs.decoder_inputs.shape[-1]} if isinstance(inputs, Seq2SeqInputs) else {}
+        )
 
     def forward(self, inputs: Any, options: RunOptions = NO_OPTIONS) -> Prediction:
         """Return predictions, and the states that the network went through.

@@ -174,12 +174,17 @@ class Replicas:
 
         The other arguments are those of `backpropagate`.
         """
-        num_initial = len(options.initial)
+        num_initial, num_taps = len(options.initial), len(options.taps)
 
         def scored(
             network: Callable[..., Prediction], inputs: Inputs, targets: Tensor, *states: Tensor
         ) -> tuple[Tensor, Tensor, list[Tensor]]:
-            own = dataclasses.replace(options, initial=states[:num_initial], taps=states[num_initial:])
+            own = dataclasses.replace(
+                options,
+                initial=states[:num_initial],
+                taps=states[num_initial : num_initial + num_taps],
+                dropout=states[num_initial + num_taps :],
+            )
             predicted = network(inputs, own)
             cost = loss(self.interface, predicted.values, targets)
             coverage = torch.zeros_like(cost)
@@ -187,7 +192,7 @@ class Replicas:
                 coverage = coverage_penalty(predicted.weights, targets, self.interface.mask(inputs.source))
             return cost, coverage, list(predicted.states)
 
-        states = (*options.initial, *options.taps)
+        states = (*options.initial, *options.taps, *options.dropout)
         dims = [*([None, None] if shared else [0, 0]), *([0] * len(states))]
         return self._each(scored, parameters, inputs, targets, *states, dims=dims)
 
@@ -201,6 +206,7 @@ class Replicas:
         coverage_weight: float = 0.0,
         trace: bool = False,
         shared: bool = False,
+        share_R: Tensor | None = None,
     ) -> Pass:
         """Return losses, gradients and states of one pass forward and back; each replica's its own.
 
@@ -209,10 +215,11 @@ class Replicas:
             inputs: (R, B, T, ...), or (B, T, ...) if all replicas see the same.
             targets: Of the scored timesteps, with or without a replica axis, as `inputs`.
             options: Of the pass, without taps; initial states have a replica axis, (R, B, H), and nothing flows back
-                through them.
+                through them; coins of dropout have one, too.
             coverage_weight: Of `coverage_penalty` in the gradient; in the losses it is not.
             trace: Whether the gradients of the states, and of the encoded inputs, are wanted too.
             shared: Whether inputs and targets have no replica axis.
+            share_R: Of the targets of a batch of which this is a portion: what its loss weighs in the gradient.
         """
         zero, taps = flat_RP.new_zeros(()), list[Tensor]()  # one zero, expanded: reading it costs no memory traffic
         if trace:
@@ -221,7 +228,8 @@ class Replicas:
         leaves = {name: view.detach().requires_grad_() for name, view in self.named(flat_RP).items()}
         tapped = dataclasses.replace(options, taps=taps)
         losses, coverage, states = self.losses(leaves, inputs, targets, tapped, shared=shared)
-        objective = losses.sum() if coverage_weight == 0.0 else (losses + coverage_weight * coverage).sum()
+        weighed = losses if share_R is None else losses * share_R.to(losses.dtype)
+        objective = weighed.sum() if coverage_weight == 0.0 else (weighed + coverage_weight * coverage).sum()
         weight = torch.full_like(objective, options.loss_weight)
         grads = torch.autograd.grad(objective, [*taps, *leaves.values()], weight)
         return Pass(
@@ -236,7 +244,9 @@ class Replicas:
     def kernel(self, flat_RP: Tensor) -> str | None:
         """Return what runs the recurrences for parameters of this device and precision; None where there are none."""
         stack = next(iter(self.model.stacks.values()), None)  # the stacks of a network share their cell
-        return None if stack is None else kernel_of(stack.cell, flat_RP)
+        if stack is None:
+            return None
+        return "autograd" if self.model.dropout.unrolls else kernel_of(stack.cell, flat_RP)
 
     def weights(self, flat_RP: Tensor, place: Place, part: str = "recurrent") -> Weights:
         """Return the parameters of one layer and direction of one of the model's stacks, (R, ...) each."""

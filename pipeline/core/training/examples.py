@@ -43,10 +43,11 @@ class Examples:
     rows: RowWriter
     which: list[int]
     step: int
+    num_examples: int = NUM_EXAMPLES
 
     @property
     def _sequences(self) -> Sequences:
-        return self.test.take(slice(NUM_EXAMPLES))
+        return self.test.take(slice(self.num_examples))
 
     def write(self) -> None:
         """Write what there is to see of this kind of network."""
@@ -72,7 +73,7 @@ class Examples:
         if inputs.source.is_floating_point():
             self._write_images("input", inputs.source[:, None])
         if self.replicas.model.attends:
-            self._write_attention(inputs, targets)
+            self.write_maps()
 
     def _write_tokens(self, r: int, example: int, sequence: str, ids: Tensor, texts: Sequence[str] | None) -> None:
         kept = [token for token in ids.tolist() if token != PAD or not self.dataset.padded]
@@ -88,12 +89,16 @@ class Examples:
             }
             self.rows.sink.write("tokens", columns)
 
-    def _write_attention(self, inputs: Seq2SeqInputs, targets: Tensor) -> None:
+    def write_maps(self) -> None:
+        """Write where the networks, which attend, look: from each output token, or from each timestep."""
+        inputs, targets = self._sequences
+        source = inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs
         weights_RBUS = self.replicas.attend(self.replicas.named(self.flat_RP), inputs).double()
-        aligned = aligned_on(self.dataset.splits["test"], NUM_EXAMPLES, targets.device)
-        lengths = lengths_of(inputs.source).tolist() if self.dataset.padded else None
-        for example, num_outputs in enumerate((targets != PAD).sum(dim=1).tolist()):
-            stop = weights_RBUS.shape[3] if lengths is None or inputs.source.dim() > 2 else lengths[example]  # noqa: PLR2004
+        aligned = aligned_on(self.dataset.splits["test"], self.num_examples, targets.device)
+        whole = not self.dataset.padded or source.dim() > 2  # noqa: PLR2004 - an image
+        lengths = [weights_RBUS.shape[3]] * len(targets) if whole else lengths_of(source).tolist()
+        written = (targets != PAD).sum(dim=1).tolist() if isinstance(inputs, Seq2SeqInputs) else lengths
+        for example, (num_outputs, stop) in enumerate(zip(written, lengths, strict=True)):
             shown = weights_RBUS[self.which, example, :num_outputs, :stop]
             axes = {
                 "seed": self.rows.seeds[self.which],

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from pipeline.config.strict import InvalidFieldError
 from pipeline.core.identity import code_digest
@@ -20,7 +21,7 @@ from pipeline.core.models.generation import network_of
 from pipeline.core.training.data import Sequences, aligned_on, interface_of, to_device
 from pipeline.core.training.diagnostics import Diagnostics
 from pipeline.core.training.evaluation import Evaluation
-from pipeline.core.training.examples import Examples
+from pipeline.core.training.examples import NUM_EXAMPLES, Examples
 from pipeline.core.training.progress import CheckpointSlot, Progress, ReplicaOutcome, Status, TrialResult, pack, unpack
 from pipeline.core.training.rows import MemorySink, RowWriter
 from pipeline.core.training.runtime import computing, keep_freed_memory, peak_memory_bytes, reset_peak_memory
@@ -236,6 +237,9 @@ class Trial:
             elif training.is_reached(losses_R[r], errors_R[r]):
                 outcome.criterion_step, outcome.criterion_time_s = step, progress.training_s
                 progress.freeze([r])
+            elif outcome.is_out_of_patience(training):
+                outcome.end(training)
+                progress.freeze([r])
 
     def end(self) -> None:
         """End the replicas that still train."""
@@ -272,6 +276,8 @@ class Trial:
             errors = self.diagnostics.measure(step, progress.state.flat_RP, measured)
             for r, error in zip(measured, errors, strict=True):
                 progress.outcomes[r].check_gradient(error)
+        if "maps" in self.spec.diagnostics.measures and (training := [r for r in measured if r in active]):
+            self._examples(progress.state.flat_RP, training, NUM_EXAMPLES // 2).write_maps()
         measured = sound if step == 0 else ending
         if measured:
             self.diagnostics.measure_expensive(step, progress.state.flat_RP, measured)
@@ -302,15 +308,10 @@ class Trial:
         tested = [r for r, outcome in enumerate(outcomes) if outcome.best_step is not None]
         losses_R, errors_R = self.evaluation.test(progress.best_RP, tested, step)
         if sound := [r for r in tested if outcomes[r].is_sound]:
-            Examples(
-                replicas=self.replicas,
-                flat_RP=progress.best_RP,
-                dataset=self.dataset,
-                test=self.evaluation.splits["test"],
-                rows=self.rows,
-                which=sound,
-                step=step,
-            ).write()
+            examples = self._examples(progress.best_RP, sound)
+            examples.write()
+            if "maps" in self.spec.diagnostics.measures and not self.replicas.interface.decodes:
+                examples.write_maps()
         progress.wall_s = self.wall_time_s()
         common = self._common_columns()
         clipped_R = progress.num_clipped_R.tolist()
@@ -318,7 +319,21 @@ class Trial:
             [
                 outcome.row(losses_R[r], errors_R[r], clipped_R[r], self.spec.training.convergence) | common
                 for r, outcome in enumerate(outcomes)
-            ]
+            ],
+            self.replicas.named(progress.best_RP.cpu()),
+        )
+
+    def _examples(self, flat_RP: Tensor, which: list[int], num_examples: int = NUM_EXAMPLES) -> Examples:
+        """Return what these replicas do, with these parameters, with the first test sequences."""
+        return Examples(
+            replicas=self.replicas,
+            flat_RP=flat_RP,
+            dataset=self.dataset,
+            test=self.evaluation.splits["test"],
+            rows=self.rows,
+            which=which,
+            step=self.progress.step,
+            num_examples=num_examples,
         )
 
     def _common_columns(self) -> dict[str, object]:

@@ -267,18 +267,21 @@ class _SharedReplicas(Replicas):
         options: RunOptions = NO_OPTIONS,
         *,
         shared: bool = False,
+        share_R: Tensor | None = None,
         **said: Any,
     ) -> Pass:
-        plain = dataclasses.replace(options, initial=())
+        plain = dataclasses.replace(options, initial=(), dropout=())
 
         def run(own: Any, same: Any) -> Pass:
             together = copy.copy(self)
-            together.flat_RP, initial, *data = own
+            together.flat_RP, initial, coins, share, *data = own
             inputs, targets = same if shared else data
-            options = dataclasses.replace(plain, initial=initial)
-            return Replicas.backpropagate(together, together.flat_RP, inputs, targets, options, shared=shared, **said)
+            options = dataclasses.replace(plain, initial=initial, dropout=coins)
+            more = {"shared": shared, "share_R": share[0] if share else None, **said}
+            return Replicas.backpropagate(together, together.flat_RP, inputs, targets, options, **more)
 
-        own, data = (flat_RP, list(options.initial)), (inputs, targets)
+        share = [] if share_R is None else [share_R]
+        own, data = (flat_RP, list(options.initial), list(options.dropout), share), (inputs, targets)
         if not (shared or self._has_trained):
             self._has_trained = True
             return run((*own, *data), ())  # in this thread, which counts the activations that the first update keeps

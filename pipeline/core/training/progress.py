@@ -80,6 +80,15 @@ class ReplicaOutcome:
         self.best_step, self.best_validation_loss, self.best_validation_error = step, loss, error
         return True
 
+    def is_out_of_patience(self, training: TrainingSpec) -> bool:
+        """Return whether its best evaluation is too many evaluations ago; if so, the row says it."""
+        if training.patience is None or self.best_step is None:
+            return False
+        since = sum(step > self.best_step for step, _ in self.validation_losses)
+        if since >= training.patience:
+            self.status_message = f"stopped early: none of {since} evaluations was better than that of its best step"
+        return since >= training.patience
+
     def check_gradient(self, error: float) -> None:
         """Take note of how far the training gradient was from the exact one; the worst stays, and NaN is worst."""
         old = self.gradient_check_error
@@ -128,9 +137,15 @@ class ReplicaOutcome:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a trial leaves besides the rows it wrote: one row per seed, and the worst of their outcomes."""
+    """What a trial leaves besides the rows it wrote: one row per seed, and the worst of their outcomes.
+
+    Attributes:
+        rows: One per seed.
+        weights: Of each seed's best step, parameter by parameter, (R, *shape) each, on the CPU.
+    """
 
     rows: list[dict[str, Any]]
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def status(self) -> str:

@@ -52,9 +52,8 @@ def keep_freed_memory() -> None:
 
 
 @contextlib.contextmanager
-def counting_activations() -> Iterator[dict[int, int]]:
-    """Yield what the forward pass inside keeps for its way back: bytes by address; shared memory counts once."""
-    kept: dict[int, int] = {}
+def counting_activations(kept: dict[int, int]) -> Iterator[None]:
+    """Note in `kept`, by address, the bytes that a pass inside keeps for its way back; shared memory counts once."""
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -62,7 +61,7 @@ def counting_activations() -> Iterator[dict[int, int]]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield kept
+        yield
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -10,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.config.params import MAX_SEEDS, MAX_START
-from pipeline.config.strict import Checked, require, require_names
+from pipeline.config.strict import Checked, option, plain, require, require_names
 from pipeline.core.cells import CELLS
 from pipeline.core.clipping import ClippingRule
 from pipeline.core.identity import code_digest
 from pipeline.core.models import Interface, ModelSpec, check_model
 from pipeline.core.training.forcing import Forcing
-from pipeline.core.training.optimisers import Optimiser
+from pipeline.core.training.optimisers import CONSTANT_RATE, LearningRateSchedule, Optimiser
 from pipeline.core.training.regularisation import Regularisation
 from pipeline.core.training.schedule import Truncation
 
@@ -70,6 +69,10 @@ class TrainingSpec(Checked):
     A replica's best step is the one with the lowest `stop_on`. Below `stop_below` it has reached the criterion and is
     frozen there. `truncation: null` is full backpropagation. `forcing` is of decoders. One whose validation loss ends
     above `explodes_above` times that of the untrained network has diverged; null: only what is not finite has.
+
+    With `patience` a replica is frozen, too, after so many evaluations in a row that were not its best; null: never.
+    `accumulation` portions of a batch are passed one after the other, and their gradients added up: the same update to
+    rounding, in less memory. The `learning_rate_schedule` multiplies the optimiser's learning rate.
     """
 
     batch_size: int
@@ -81,6 +84,9 @@ class TrainingSpec(Checked):
     convergence: Convergence
     truncation: Truncation | None
     forcing: Forcing
+    patience: int | None = option(None)
+    accumulation: int = option(1)
+    learning_rate_schedule: LearningRateSchedule = option(CONSTANT_RATE)
 
     def __post_init__(self) -> None:
         for field in ("batch_size", "max_steps", "evaluate_every"):
@@ -88,6 +94,10 @@ class TrainingSpec(Checked):
         require(self.stop_below is None or self.stop_below > 0, "stop_below", "null or above 0", self.stop_below)
         explodes = self.explodes_above is None or self.explodes_above > 1
         require(explodes, "explodes_above", "null, or a factor above 1", self.explodes_above)
+        patient = self.patience is None or self.patience >= 1
+        require(patient, "patience", "null, or an integer of at least 1", self.patience)
+        divides = self.accumulation >= 1 and self.batch_size % self.accumulation == 0
+        require(divides, "accumulation", f"a divisor of batch_size ({self.batch_size})", self.accumulation)
 
     def is_last(self, step: int) -> bool:
         """Return whether no update follows."""
@@ -107,14 +117,14 @@ class TrainingSpec(Checked):
 class DiagnosticsSpec(Checked):
     """How often and on how many sequences the gradient is traced; how far float32 may stray from float64.
 
-    `measures` are taken besides: gates and smoothness whenever the gradient is traced; jacobians, lyapunov and
-    truncation, which cost more, at step 0 and at a replica's end.
+    `measures` are taken besides: gates, smoothness and attention maps whenever the gradient is traced; jacobians,
+    lyapunov and truncation, which cost more, at step 0 and at a replica's end.
     """
 
     num_traces: int
     probe_size: int
     gradient_check_tolerance: float
-    measures: tuple[Literal["gates", "jacobians", "lyapunov", "smoothness", "truncation"], ...]
+    measures: tuple[Literal["gates", "jacobians", "lyapunov", "maps", "smoothness", "truncation"], ...]
 
     def __post_init__(self) -> None:
         require(self.num_traces >= 2, "num_traces", "at least 2 (step 0 and the last one)", self.num_traces)
@@ -154,7 +164,19 @@ class TrialSpec(Checked):
         gated = bool(CELLS[self.model.cell].gate_names)
         expected = f"measures that the cell {self.model.cell!r} has: it has no gates"
         require(gated or "gates" not in self.diagnostics.measures, "diagnostics.measures", expected, "gates")
+        attends = self.model.attention.name != "none"
+        expected = "measures that a network without attention has"
+        require(attends or "maps" not in self.diagnostics.measures, "diagnostics.measures", expected, "maps")
         self.regularisation.check(self.model)
+        dropped = self.model.dropout.name
+        expected = "none, beside a penalty on the Jacobians of the network without dropout"
+        require(not self.regularisation.traces or dropped == "none", "model.dropout", expected, dropped)
+        expected = "measures of a cell's own step, which zoneout mixes with the state before"
+        for measure in sorted({"jacobians", "lyapunov"} & {*self.diagnostics.measures}):
+            require(dropped != "zoneout", "diagnostics.measures", expected, measure)
+        once = self.training.accumulation == 1 or self.regularisation.coverage_weight == 0.0
+        expected = "1, beside a penalty on the attention of a whole batch"
+        require(once, "training.accumulation", expected, self.training.accumulation)
 
 
 RECURRENT_MEASURES = {"gates", "jacobians", "lyapunov", "truncation"}
@@ -215,7 +237,7 @@ def trial_id(spec: TrialSpec, dataset_digest: str, code: str | None = None) -> s
     Raises:
         PipelineError: If a class of the spec has no source file.
     """
-    return identity_of(dataclasses.asdict(spec), dataset_digest, code or code_digest(spec))
+    return identity_of(plain(spec), dataset_digest, code or code_digest(spec))
 
 
 def identity_of(spec: Mapping[str, Any], dataset_digest: str, code: str) -> str:

@@ -9,6 +9,7 @@ Shapes: R replicas, P parameters of one network, B sequences, T timesteps, H hid
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import NamedTuple
@@ -19,9 +20,11 @@ from torch import Tensor
 from pipeline.core import clipping
 from pipeline.core.clipping import Ledger
 from pipeline.core.measures.gradients import locate
-from pipeline.core.models import Pass, Replicas, RunOptions, Seq2SeqInputs
+from pipeline.core.models import Pass, Replicas, RunOptions, Seq2SeqInputs, map_inputs
+from pipeline.core.models.dropout import draw
 from pipeline.core.models.network import NO_OPTIONS
 from pipeline.core.training.data import Sequences
+from pipeline.core.training.optimisers import CONSTANT_RATE
 from pipeline.core.training.runtime import counting_activations
 from pipeline.core.training.schedule import BatchOrder, Window, Windows
 from pipeline.core.training.spec import TrialSpec
@@ -107,16 +110,22 @@ class Step:
         """Make one update of every active replica; freeze those whose loss, gradient or parameters are not finite."""
         window = self.windows.at(state.step)
         before = self.states_before(window, state)
-        options = RunOptions(initial=before, num_scored=window.num_scored, loss_weight=window.weight)
         batch, sampled = self.scheduled_sampling(self.batch_of(window), state)
-        none: AbstractContextManager[dict[int, int]] = nullcontext({})
-        with counting_activations() if state.step == 0 else none as kept:
-            run = self.backpropagate(state.flat_RP, batch, options)
+        options = RunOptions(
+            initial=before,
+            num_scored=window.num_scored,
+            loss_weight=window.weight,
+            dropout=self.dropped(batch, state.step, window.batch),
+        )
+        kept: dict[int, int] = {}
+        counting = counting_activations(kept) if state.step == 0 else nullcontext()
+        run = self.backpropagate(state.flat_RP, batch, options, counting)
         grad_RP, penalty = self.spec.regularisation.penalise(self.replicas, state.flat_RP, run)
         applied_RP, clipping_state, ledger = self._clip(grad_RP, state, batch, options)
 
         before_RP, flat_RP = state.flat_RP.clone(), state.flat_RP
         flat_RP.grad = applied_RP
+        scheduled = self.scheduled_rate(state)
         state.optimiser.step()
         sound_R = run.losses.isfinite() & ledger.clipped_grad_norm.isfinite() & flat_RP.isfinite().all(dim=1)
         active_R = state.active_R & sound_R
@@ -132,9 +141,19 @@ class Step:
             active_R=state.active_R,
             failed_R=state.active_R & ~sound_R,
             clipped_R=active_R & ledger.is_clipped,
-            metrics={"loss": run.losses, **ledger._asdict(), **penalty, **sampled},
+            metrics={"loss": run.losses, **ledger._asdict(), **penalty, **sampled, **scheduled},
             activation_bytes=sum(kept.values()),
         )
+
+    def scheduled_rate(self, state: State) -> dict[str, Tensor]:
+        """Set the learning rate of this update; return it as a metric where it changes from one to the next."""
+        training, rate = self.spec.training, self.spec.optimiser.learning_rate
+        if training.learning_rate_schedule == CONSTANT_RATE:
+            return {}
+        rate *= training.learning_rate_schedule.factor(state.step, training.max_steps)
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        return {"learning_rate": torch.full_like(state.flat_RP[:, 0], rate)}
 
     def batch_of(self, window: Window) -> Sequences:
         """Return the timesteps of a window of each replica's batch, (R, B, T, ...), and the targets that are scored."""
@@ -161,18 +180,63 @@ class Step:
             states = self.replicas.advance(parameters, piece[chosen], states)
         return states
 
-    def backpropagate(self, flat_RP: Tensor, batch: Sequences, options: RunOptions = NO_OPTIONS) -> Pass:
-        """Return the pass forward and back through a batch, traced where the regulariser needs it."""
-        regularisation = self.spec.regularisation
-        return self.replicas.backpropagate(
-            flat_RP, *batch, options, coverage_weight=regularisation.coverage_weight, trace=regularisation.traces
-        )
+    def backpropagate(
+        self,
+        flat_RP: Tensor,
+        batch: Sequences,
+        options: RunOptions = NO_OPTIONS,
+        first: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - it holds nothing
+    ) -> Pass:
+        """Return the pass forward and back through a batch, traced where the regulariser needs it.
+
+        Args:
+            flat_RP: Parameters.
+            batch: Each replica's own.
+            options: Of the pass.
+            first: In which its first portion is passed.
+        """
+        rule, runs, shares = self.spec.regularisation, list[Pass](), list[Tensor]()
+        for portion, own, share_R in self.portions(batch, options):
+            with nullcontext() if runs else first:
+                run = self.replicas.backpropagate(
+                    flat_RP, *portion, own, coverage_weight=rule.coverage_weight, trace=rule.traces, share_R=share_R
+                )
+            runs.append(run)
+            shares += [] if share_R is None else [share_R]
+        return joined(runs, torch.stack(shares).to(flat_RP.dtype)) if shares else runs[0]
+
+    def portions(self, batch: Sequences, options: RunOptions) -> list[tuple[Sequences, RunOptions, Tensor | None]]:
+        """Return the portions of a batch that are passed one after the other.
+
+        With each its options, and its share of the targets that the loss is over, (R,); None of the whole batch.
+        """
+        if (count := self.spec.training.accumulation) == 1:
+            return [(batch, options, None)]
+        size = self.spec.training.batch_size // count
+        found = list[tuple[Sequences, RunOptions, Tensor | None]]()
+        scored_RB = (batch.targets != self.replicas.interface.ignored).flatten(2).sum(dim=2, dtype=torch.float64)
+        for at in range(0, self.spec.training.batch_size, size):
+            mine = (slice(None), slice(at, at + size))
+            inputs = map_inputs(lambda tensor, mine=mine: tensor[mine], batch.inputs)  # type: ignore[misc]
+            coins = [each.transpose(1, 2)[mine].transpose(1, 2) for each in options.dropout]
+            own = replace(options, initial=[states[mine] for states in options.initial], dropout=coins)
+            share_R = scored_RB[mine].sum(dim=1) / scored_RB.sum(dim=1)
+            found.append((Sequences(inputs, batch.targets[mine]), own, share_R))
+        return found
+
+    def dropped(self, batch: Sequences, step: int, index: int) -> list[Tensor]:
+        """Return the coins of dropout for the update after `step` others, on the batch of this index, (R, ...) each."""
+        coins = self.replicas.model.dropout_coins(batch.inputs)
+        return [each.to(self.device) for each in draw(coins, self.spec.seeds, step, index)] if coins else []
 
     def locate(self, update: Update, r: int) -> tuple[int | None, str, str]:
         """Return where the failed update of replica `r` stopped being finite: timestep, quantity, and a message."""
-        timestep, quantity, num_nonfinite = locate(
-            self.replicas, update.before_RP, *update.batch, replica=r, options=update.options
-        )
+        for portion, own, _ in self.portions(update.batch, update.options):
+            timestep, quantity, num_nonfinite = locate(
+                self.replicas, update.before_RP, *portion, replica=r, options=own
+            )
+            if num_nonfinite:
+                break
         loss, grad_norm = update.metrics["loss"][r].item(), update.metrics["grad_norm"][r].item()
         what = f"{num_nonfinite} of {self.replicas.num_parameters} entries of the gradient are not finite"
         if math.isfinite(loss) and num_nonfinite == 0:
@@ -209,3 +273,19 @@ class Step:
         clipped_inside = replace(options, state_threshold=rule.state_threshold)
         applied_RP = self.backpropagate(state.flat_RP, batch, clipped_inside).grad_RP
         return applied_RP, state.clipping, clipping.compare(grad_RP, applied_RP)
+
+
+def joined(runs: Sequence[Pass], shares_KR: Tensor) -> Pass:
+    """Return the pass through a batch from those through its portions: the same, to rounding.
+
+    Args:
+        runs: One per portion, in order; their gradients are of their shares already.
+        shares_KR: Of the targets of the batch.
+    """
+    return runs[0]._replace(
+        losses=(shares_KR * torch.stack([run.losses for run in runs])).sum(dim=0),
+        coverage=torch.stack([run.coverage for run in runs]).mean(dim=0),
+        grad_RP=torch.stack([run.grad_RP for run in runs]).sum(dim=0),
+        states=tuple(torch.cat(parts, dim=2) for parts in zip(*(run.states for run in runs), strict=True)),
+        grad_states={key: torch.cat([run.grad_states[key] for run in runs], dim=2) for key in runs[0].grad_states},
+    )

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.core.models.generation import log_probability
 from pipeline.core.training import train_networks
+from pipeline.errors import ConfigError
 from pipeline.results import schema
 from tests.core.training.sequences import (
     ADDITIVE,
@@ -20,6 +21,7 @@ from tests.core.training.sequences import (
     curve,
     films,
     finished,
+    letter_before,
     reversal,
     scheduled_sampling,
     small,
@@ -113,3 +115,38 @@ def test_a_language_model_writes_samples(spec_of: Any) -> None:
         assert prompt + texts[example, "greedy"] in "abcd" * 40
     network = train_networks(spec, alphabet())[0]
     assert log_probability(network, [0, 1, 2, 3]).sum() > log_probability(network, [0, 1, 2, 2]).sum()
+
+
+def test_maps_are_of_every_traced_step_and_end_as_they_do_without(spec_of: Any) -> None:
+    writer = {"model__attention": ADDITIVE, "diagnostics__num_traces": 4, "training__max_steps": 9}
+    plain, mapped = (
+        pl.DataFrame(trial_of(small(spec_of, **writer, diagnostics__measures=measures), reversal())[1]["attention"])
+        for measures in ([], ["maps"])
+    )
+    steps = mapped["step"].unique().sort().to_list()
+    assert len(steps) == 4
+    assert steps[0] == 0
+    assert mapped.filter(step=steps[-1]).equals(plain)
+    early = mapped.filter(pl.col("step") < steps[-1])
+    assert early["example"].unique().sort().to_list() == [0, 1, 2]
+    sums = early.group_by("step", "seed", "example", "output_position").agg(pl.col("weight").sum())["weight"]
+    np.testing.assert_allclose(sums.to_numpy(), 1.0, rtol=1e-6)
+    first = early.filter(step=0, example=0)["weight"]
+    assert (first != plain.filter(example=0)["weight"]).any()
+
+
+def test_maps_of_self_attention_are_over_the_timesteps_of_each_sequence(spec_of: Any) -> None:
+    dataset = letter_before(further=2)
+    selfish = {"model__attention": {"name": "self", "num_heads": 2}, "diagnostics__measures": ["maps"]}
+    maps = pl.DataFrame(trial_of(small(spec_of, **selfish), dataset)[1]["attention"])
+    lengths = (dataset.splits["test"].inputs[:6] != 0).sum(axis=1).tolist()
+    last = maps.filter(pl.col("step") == pl.col("step").max())
+    assert last.height == 3 * sum(n * n for n in lengths)
+    sums = maps.group_by("step", "seed", "example", "output_position").agg(pl.col("weight").sum())["weight"]
+    np.testing.assert_allclose(sums.to_numpy(), 1.0, rtol=1e-6)
+    assert maps.filter(pl.col("source_position") > pl.col("output_position"))["weight"].sum() == 0.0
+
+
+def test_maps_are_refused_where_nothing_attends(spec_of: Any) -> None:
+    with pytest.raises(ConfigError, match=r"diagnostics\.measures: expected measures that a network without attention"):
+        small(spec_of, diagnostics__measures=["maps"])

@@ -143,8 +143,8 @@ def test_trial_id_depends_on_meaning_alone(spec_of: Any) -> None:
             r"clipping\.name: unknown name 'global_nrm'; did you mean 'global_norm'",
         ),
         (
-            {"optimiser": {"name": "sgd", "learning_rate": 0.0}},
-            r"optimiser\.learning_rate: expected a finite number above",
+            {"optimiser": {"name": "sgd", "learning_rate": -0.1}},
+            r"optimiser\.learning_rate: expected a finite number of at least 0, got -0\.1",
         ),
         (
             {"optimiser": {"name": "momentum", "learning_rate": 0.1, "momentum": 1.0}},
