@@ -5,10 +5,11 @@ from __future__ import annotations
 import polars as pl
 from matplotlib.axes import Axes
 
-from pipeline.figures.findings import Row, by_sign, ranked
-from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Panel, View, draw_dotted, listed
+from pipeline.figures.findings import Row, best_and_next, by_sign, ranked
+from pipeline.figures.frame import STAGE_TITLES, Axis, Dots, Lines, Panel, View, draw_dotted, listed
 from pipeline.figures.style import DOTTED, FAINT, Look
 from pipeline.quantities import Grid
+from pipeline.quantities import dynamics as quantities
 from pipeline.quantities.dynamics import jacobian_bound, jacobian_singular_values, lyapunov_exponents
 from pipeline.quantities.words import count, number, with_article
 
@@ -151,4 +152,51 @@ lyapunov_spectrum = Lines(
     f"{REACH:g} nats below the largest is cut off.",
     values=_lyapunov_values,
     top_layer="lyapunov",
+)
+
+
+def _generates(grid: Grid) -> bool:
+    return not grid["curves"].filter(metric="state_space_divergence").is_empty()
+
+
+ORBITS = "from 40 beginnings of test sequences of {dataset} 500 timesteps on, after 100 that do not count"
+
+state_space_divergence = Dots(
+    name="state_space_divergence",
+    rows=quantities.state_space_divergence,
+    applies=_generates,
+    needs="the measure orbit",
+    x=Axis(label="divergence (nats)", limits=(0, None)),
+    title=lambda view: best_and_next(
+        quantities.state_space_divergence,
+        view.rows,
+        "divergence",
+        lambda nats: f"{number(nats)} nats",
+        lead="Orbits nearest to the series",
+    ),
+    about="Kullback-Leibler divergence of where generated orbits go from where the test series does, "
+    + ORBITS
+    + ", with the weights of the best step: points are seeds, markers means over {seeds} with {interval}.",
+)
+
+
+def _exponent_finding(view: View) -> str:
+    known = ranked(view.means)
+    if known.is_empty():
+        return "Inconclusive: no replica has an orbit"
+    words = {"above": "is chaotic in {arms}", "below": "is not chaotic in {arms}"}
+    words |= {"unsure": "is not shown to be chaotic in {arms}"}
+    return f"What is generated {by_sign(known, words, most=3)}"
+
+
+orbit_exponent = Dots(
+    name="orbit_exponent",
+    rows=quantities.orbit_exponent,
+    applies=_generates,
+    needs="the measure orbit",
+    x=Axis(label="largest exponent (nats per timestep)", lines={0.0: ""}),
+    title=_exponent_finding,
+    about="Largest Lyapunov exponent of the trained recurrence along orbits that it generates, "
+    + ORBITS
+    + ", with the weights of the best step: points are seeds, markers means over {seeds} with {interval}.",
 )

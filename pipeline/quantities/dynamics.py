@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 
-from pipeline.quantities.grid import Grid, once_per_grid
+from pipeline.quantities.grid import Grid, finished, of_every_replica, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import metric, staged, top_forward
 
@@ -84,3 +86,35 @@ def smoothness_correlation(grid: Grid) -> pl.DataFrame:
         pl.when(enough).then(pl.corr(*pair, method="spearman")).alias("spearman"),
     )
     return by_seed.unpivot(on=["pearson", "spearman"], index=["arm", "seed"], variable_name="kind")
+
+
+def _of_orbits(grid: Grid, name: str) -> pl.DataFrame:
+    rows = metric(grid["curves"], name).select("arm", "seed", value=finished("value"))
+    return of_every_replica(grid, rows).sort(grid.rank(), "seed")
+
+
+@quantity(words="divergence of the generated orbits from the series in nats", bounds=(0.0, math.inf), better="lower")
+def state_space_divergence(grid: Grid) -> pl.DataFrame:
+    """Kullback-Leibler divergence of where freely generated orbits go from where the test series does."""
+    return _of_orbits(grid, "state_space_divergence")
+
+
+@quantity(words="largest Lyapunov exponent of the generated orbits in nats per timestep")
+def orbit_exponent(grid: Grid) -> pl.DataFrame:
+    """Of the network's own recurrence along the orbits that it generates freely."""
+    return _of_orbits(grid, "orbit_exponent")
+
+
+@quantity(words="forcing interval whose orbits diverge least, in timesteps", scale="log10", pools_arms=True)
+def best_forcing_interval(grid: Grid) -> pl.DataFrame:
+    """log10 of the interval, of a seed's arms without clipping, with the least state-space divergence.
+
+    An arm that is never forced counts as forced once a sequence.
+    """
+    forced = "training.state_forcing.every"
+    every = pl.col(forced) if forced in grid.runs.columns else pl.lit(None, pl.Int64)
+    runs = grid.runs.filter(pl.col("clipping.name") == "none")
+    intervals = runs.select("arm", "seed", every=pl.coalesce(every, "length"))
+    known = state_space_divergence.of(grid).drop_nulls("value").join(intervals, on=["arm", "seed"])
+    best = known.sort("value").group_by("seed").agg(pl.col("every").first()).sort("seed")
+    return best.select(arm=pl.lit("all arms"), seed="seed", value=pl.col("every").cast(pl.Float64).log10())

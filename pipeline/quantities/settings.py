@@ -15,7 +15,7 @@ from pipeline.quantities.attention import (
     within_class_share,
 )
 from pipeline.quantities.clipping import clip_cosine
-from pipeline.quantities.dynamics import local_smoothness, probe_gradient_norm
+from pipeline.quantities.dynamics import local_smoothness, orbit_exponent, probe_gradient_norm, state_space_divergence
 from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.outcomes import median_criterion_step, solved, test_error, test_loss
 from pipeline.quantities.quantity import Quantity
@@ -43,6 +43,8 @@ OF_METRIC: dict[str, Quantity] = {
     "alignment_share": alignment_share,
     "within_class_share": within_class_share,
     "similarity_rank_correlation": similarity_rank_correlation,
+    "state_space_divergence": state_space_divergence,
+    "orbit_exponent": orbit_exponent,
 }
 """By metric of `curves` a quantity of its kind: how means over seeds and their intervals are taken of it."""
 

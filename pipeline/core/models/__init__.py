@@ -1,6 +1,7 @@
 """Networks on the recurrent core: which one a dataset and a spec make together, and replica batches of them.
 
 target at the last or at every timestep   `SequenceModel`, or with `attention: self` `SelfAttentionModel`
+                                          or, of a series that it generates, `GeneratingModel`
 a sequence of tokens                      `EncoderDecoder`, from an image `Captioner`
 a sequence of frames                      `Autoencoder`
 """
@@ -16,6 +17,7 @@ import torch
 from pipeline.core.models.architecture import ModelSpec, SelfAttention, check_model
 from pipeline.core.models.captioner import Captioner
 from pipeline.core.models.encoder_decoder import EncoderDecoder
+from pipeline.core.models.generating import GeneratingModel
 from pipeline.core.models.initialisation import PLAIN, generator
 from pipeline.core.models.interface import (
     INPUT,
@@ -66,6 +68,8 @@ __all__ = [
 def network_class(interface: Interface, spec: ModelSpec) -> type[Network]:
     """Return the kind of network for this dataset."""
     if interface.target_at != "sequence":
+        if spec.generates is not None:
+            return GeneratingModel
         return SelfAttentionModel if isinstance(spec.attention, SelfAttention) else SequenceModel
     if not interface.decodes:
         return Autoencoder

@@ -42,7 +42,9 @@ class ModelSpec(Checked):
     numbers.
 
     `embedding_size` is of tokens, read or written: null encodes them one-hot. For a real input without a token it must
-    be null. A bidirectional layer has `hidden_size` units in each direction, in an encoder half of them.
+    be null. With `generates` the network reads where a series begins, and no more of it: it says what follows, and is
+    evaluated by forecasts of so many timesteps. A bidirectional layer has `hidden_size` units in each direction, in an
+    encoder half of them.
     """
 
     cell: str
@@ -54,13 +56,14 @@ class ModelSpec(Checked):
     code_size: int | None
     initialisation: Initialisation
     dropout: Dropout = option(NO_DROPOUT)
+    generates: int | None = option(None)
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
             raise InvalidFieldError("cell", f"a cell of the list ({unknown_name('cell', self.cell, CELLS)})", self.cell)
         require(self.hidden_size >= 1, "hidden_size", "an integer of at least 1", self.hidden_size)
         require(1 <= self.num_layers <= 100, "num_layers", "an integer from 1 to 100", self.num_layers)
-        for field in ("embedding_size", "code_size"):
+        for field in ("embedding_size", "code_size", "generates"):
             size = getattr(self, field)
             require(size is None or size >= 1, field, "null or an integer of at least 1", size)
         self.initialisation.check(self.cell)
@@ -107,6 +110,27 @@ def check_model(spec: ModelSpec, interface: Interface) -> None:
     tokens = interface.input_kind == "token" or interface.decodes
     embedding = spec.embedding_size
     require(tokens or embedding is None, "model.embedding_size", "null, for the real inputs", embedding)
+    if spec.generates is not None:
+        _check_generates(spec, interface)
     if isinstance(spec.attention, SelfAttention):
         heads, size = spec.attention.num_heads, spec.hidden_size
         require(size % heads == 0, "model.attention.num_heads", f"a divisor of hidden_size ({size})", heads)
+
+
+def _check_generates(spec: ModelSpec, interface: Interface) -> None:
+    """Check that a network can generate what a dataset has.
+
+    Raises:
+        InvalidFieldError: If not.
+    """
+    size = interface.output_size
+    series = interface.input_kind == "real" and interface.target_at == "every" and interface.target_kind == "value"
+    series = series and interface.input_size == size and not interface.padded
+    expected = "null: only a series of real numbers is generated, whose targets are its inputs a timestep later"
+    require(series, "model.generates", expected, spec.generates)
+    require(spec.attention.name == "none", "model.attention.name", "none, for a network that generates", "self")
+    require(not spec.bidirectional, "model.bidirectional", "false, for a network that generates", True)
+    wide = spec.hidden_size >= size
+    require(wide, "model.hidden_size", f"at least {size}, the numbers that are generated", spec.hidden_size)
+    alone = CELLS[spec.cell].num_outputs == 1
+    require(alone, "model.cell", "a cell that shows h alone, for a network that generates", spec.cell)

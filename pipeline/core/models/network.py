@@ -6,10 +6,11 @@ Shapes: T timesteps, B batch, D input, H hidden, O output, S source and U target
 from __future__ import annotations
 
 import functools
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,22 @@ from pipeline.core.models.architecture import ModelSpec
 from pipeline.core.models.dropout import Coins
 from pipeline.core.models.initialisation import embedding_of, generator
 from pipeline.core.models.interface import INPUT, Interface, Prediction, Seq2SeqInputs, StateKey, lengths_of
+
+
+class StateForcing(NamedTuple):
+    """When and how far the state of a network that generates is moved to one that says what the series is.
+
+    Attributes:
+        every: Timesteps from one time to the next.
+        share: α, of the way.
+    """
+
+    every: int
+    share: float
+
+
+FREE = StateForcing(every=sys.maxsize, share=0.0)
+"""Never."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +53,7 @@ class RunOptions:
         state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
         coins: Makes a decoder free-running: at which output positions the token of its inputs is its input, as at the
             first; elsewhere the one that it wrote, (B, U). None is teacher-forced.
+        forcing: Of the state of a network that generates; None makes forecasts.
         dropout: The coins that were drawn, in the order of `Network.dropout_coins`; none for the network without.
     """
 
@@ -45,12 +63,13 @@ class RunOptions:
     loss_weight: float = 1.0
     state_threshold: float | None = None
     coins: Tensor | None = None
+    forcing: StateForcing | None = None
     dropout: Sequence[Tensor] = ()
 
     def names(self) -> set[str]:
         """Return the names of the options that are set."""
         tensors = {name for name in ("initial", "taps", "dropout") if len(getattr(self, name))}
-        others = ("num_scored", "state_threshold", "coins")
+        others = ("num_scored", "state_threshold", "coins", "forcing")
         return tensors | {name for name in others if getattr(self, name) is not None}
 
 

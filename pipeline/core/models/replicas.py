@@ -114,6 +114,23 @@ class Replicas:
         """Return every replica's attention weights, (R, B, U, S), for the same inputs; the model has attention."""
         return self._each(lambda network, x: network(x).weights, parameters, inputs, dims=[None])
 
+    def generate(
+        self, parameters: Mapping[str, Tensor], inputs: Tensor, options: RunOptions
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return what networks say, (R, B, T, D), and their states, (R, T, B, H) each.
+
+        Args:
+            parameters: As `named` returns them.
+            inputs: (B, T, D), the same for all replicas.
+            options: Of the pass, without tensors.
+        """
+
+        def said(network: Callable[..., Prediction], inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+            prediction = network(inputs, options)
+            return prediction.values, list(prediction.states)
+
+        return self._each(said, parameters, inputs, dims=[None])
+
     def unroll(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the inputs of each layer and direction, (R, T, B, D), and all states, (R, T, B, H), of a stack.
 

@@ -30,6 +30,7 @@ from pipeline.core.measures.gradients import (
 )
 from pipeline.core.measures.jacobians import singular_values_by_lag, step_jacobians
 from pipeline.core.measures.lyapunov import lyapunov_spectrum
+from pipeline.core.measures.orbit import free_orbits
 from pipeline.core.measures.spectrum import eigenvalues, recurrent_blocks, sigma_max, spectral_radius
 from pipeline.core.measures.truncation_bias import geometric_lengths, truncation_bias
 from pipeline.core.models import Replicas, Seq2SeqInputs
@@ -129,6 +130,12 @@ class Diagnostics:
                 self._write_jacobians(step, place, step_jacobians(self._cell, weights, x, states), which)
         if "truncation" in self.spec.measures:
             self._write_truncation(step, flat_RP, which)
+
+    def measure_orbit(self, step: int, flat_RP: Tensor, which: list[int], test: Sequences) -> None:
+        """Write how far the orbits that networks generate lie from those of the test series, and how fast they part."""
+        orbit = free_orbits(self.replicas, flat_RP, test.targets)
+        self.rows.curve(step, "state_space_divergence", orbit.divergence_R, which)
+        self.rows.curve(step, "orbit_exponent", orbit.exponent_R, which)
 
     def measure_update(self, step: int, before_RP: Tensor, after_RP: Tensor, which: list[int]) -> None:
         """Write how smooth the loss is along the update from `step` to the next, where the spec asks for it."""

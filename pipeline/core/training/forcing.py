@@ -1,4 +1,6 @@
-"""Scheduled sampling: how probable the true token is as a decoder's next input, ε_i at step i.
+"""What a network is given of the truth while it trains: a decoder tokens, a network that generates states.
+
+Scheduled sampling: how probable the true token is as a decoder's next input, ε_i at step i.
 
 With probability ε_i, one coin a token, the decoder reads the true token, else the one that it just said itself, its
 most probable; no gradient flows through the draw. ε = 1 is teacher forcing, ε = 0 free running; a schedule leads from
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from pipeline.config.strict import Checked, require
 from pipeline.core.models import generator
+from pipeline.core.models.network import StateForcing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,3 +116,45 @@ class Forcing(Checked):
         shape = (num_examples, num_positions if self.coin == "token" else 1)
         draws = torch.stack([torch.rand(shape, generator=generator(seed, "forcing", step)) for seed in seeds])
         return (draws < self.schedule.probability(step)).expand(-1, -1, num_positions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparse(Checked):
+    """The state of a network that generates says what the series is, once `every` so many timesteps.
+
+    Source: Mikhaeil, Monfared and Durstewitz (2022).
+    """
+
+    name: Literal["sparse"] = "sparse"
+    every: int
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, "every", "an integer of at least 1", self.every)
+
+    @property
+    def forcing(self) -> StateForcing:
+        """Of a pass."""
+        return StateForcing(every=self.every, share=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generalised(Checked):
+    """At every timestep the state goes the `share` α of the way to one that says what the series is.
+
+    Source: Hess, Monfared, Brenner and Durstewitz (2023).
+    """
+
+    name: Literal["generalised"] = "generalised"
+    share: float
+
+    def __post_init__(self) -> None:
+        require(0 < self.share <= 1, "share", "a share in (0, 1]", self.share)
+
+    @property
+    def forcing(self) -> StateForcing:
+        """Of a pass."""
+        return StateForcing(every=1, share=self.share)
+
+
+StatesForced = Sparse | Generalised
+"""The variants that a study may name."""

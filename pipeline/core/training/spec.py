@@ -13,8 +13,9 @@ from pipeline.config.strict import Checked, option, plain, require, require_name
 from pipeline.core.cells import CELLS
 from pipeline.core.clipping import ClippingRule
 from pipeline.core.identity import code_digest
+from pipeline.core.measures.orbit import MAX_NUMBERS
 from pipeline.core.models import Interface, ModelSpec, check_model
-from pipeline.core.training.forcing import Forcing
+from pipeline.core.training.forcing import Forcing, StatesForced
 from pipeline.core.training.optimisers import CONSTANT_RATE, LearningRateSchedule, Optimiser
 from pipeline.core.training.regularisation import Regularisation
 from pipeline.core.training.schedule import Truncation
@@ -70,9 +71,10 @@ class TrainingSpec(Checked):
     frozen there. `truncation: null` is full backpropagation. `forcing` is of decoders. One whose validation loss ends
     above `explodes_above` times that of the untrained network has diverged; null: only what is not finite has.
 
-    With `patience` a replica is frozen, too, after so many evaluations in a row that were not its best; null: never.
-    `accumulation` portions of a batch are passed one after the other, and their gradients added up: the same update to
-    rounding, in less memory. The `learning_rate_schedule` multiplies the optimiser's learning rate.
+    `state_forcing` is of networks that generate; null: their states are never forced. With `patience` a replica is
+    frozen, too, after so many evaluations in a row that were not its best; null: never. `accumulation` portions of a
+    batch are passed one after the other, and their gradients added up: the same update to rounding, in less memory.
+    The `learning_rate_schedule` multiplies the optimiser's learning rate.
     """
 
     batch_size: int
@@ -84,6 +86,7 @@ class TrainingSpec(Checked):
     convergence: Convergence
     truncation: Truncation | None
     forcing: Forcing
+    state_forcing: StatesForced | None = option(None)
     patience: int | None = option(None)
     accumulation: int = option(1)
     learning_rate_schedule: LearningRateSchedule = option(CONSTANT_RATE)
@@ -118,13 +121,14 @@ class DiagnosticsSpec(Checked):
     """How often and on how many sequences the gradient is traced; how far float32 may stray from float64.
 
     `measures` are taken besides: gates, smoothness and attention maps whenever the gradient is traced; jacobians,
-    lyapunov and truncation, which cost more, at step 0 and at a replica's end.
+    lyapunov and truncation, which cost more, at step 0 and at a replica's end; orbit, of networks that generate, of the
+    weights of the best step.
     """
 
     num_traces: int
     probe_size: int
     gradient_check_tolerance: float
-    measures: tuple[Literal["gates", "jacobians", "lyapunov", "maps", "smoothness", "truncation"], ...]
+    measures: tuple[Literal["gates", "jacobians", "lyapunov", "maps", "orbit", "smoothness", "truncation"], ...]
 
     def __post_init__(self) -> None:
         require(self.num_traces >= 2, "num_traces", "at least 2 (step 0 and the last one)", self.num_traces)
@@ -213,12 +217,21 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
     require(recurs or spec.clipping.state_threshold is None, "clipping.name", expected, spec.clipping.name)
     expected = "a rule for any network: this one is not one recurrent stack"
     require(recurrent or not spec.regularisation.traces, "regularisation.name", expected, spec.regularisation.name)
-    even = recurrent and not interface.padded
+    generates = spec.model.generates is not None
+    forced = spec.training.state_forcing is None or generates
+    expected = "null: the network reads its inputs (model.generates is null), so its states are its own"
+    require(forced, "training.state_forcing", expected, spec.training.state_forcing)
+    expected = "a rule for any network: what is forced has no Jacobian of a recurrence alone"
+    require(not (generates and spec.regularisation.traces), "regularisation.name", expected, spec.regularisation.name)
+    orbits = generates and spec.model.num_layers == 1 and interface.output_size <= MAX_NUMBERS
+    expected = f"no orbit: this is not a network of one layer that generates up to {MAX_NUMBERS} numbers"
+    require(orbits or "orbit" not in spec.diagnostics.measures, "diagnostics.measures", expected, "orbit")
+    even = recurrent and not interface.padded and not generates
     for measure in spec.diagnostics.measures:
-        expected = "measures of any network: this one is not one recurrent stack over sequences of one length"
+        expected = "measures of any network: this one is not one recurrent stack that reads sequences of one length"
         require(even or measure not in RECURRENT_MEASURES, "diagnostics.measures", expected, measure)
     truncation = spec.training.truncation
-    expected = "null: this is not one recurrent stack over sequences of one length"
+    expected = "null: this is not one recurrent stack that reads sequences of one length"
     require(even or truncation is None, "training.truncation", expected, truncation)
     if truncation is not None and interface.target_at == "last":
         expected = f"backward_length ({truncation.backward_length}): a target at the end means one update per sequence"

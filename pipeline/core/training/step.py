@@ -22,7 +22,7 @@ from pipeline.core.clipping import Ledger
 from pipeline.core.measures.gradients import locate
 from pipeline.core.models import Pass, Replicas, RunOptions, Seq2SeqInputs, map_inputs
 from pipeline.core.models.dropout import draw
-from pipeline.core.models.network import NO_OPTIONS
+from pipeline.core.models.network import FREE, NO_OPTIONS
 from pipeline.core.training.data import Sequences
 from pipeline.core.training.optimisers import CONSTANT_RATE
 from pipeline.core.training.runtime import counting_activations
@@ -93,6 +93,8 @@ class Step:
         self.spec, self.replicas, self.train = spec, replicas, train
         self.device = train.targets.device
         self.order = BatchOrder(spec.seeds, len(train.targets), spec.training.batch_size)
+        rule = spec.training.state_forcing
+        self.forcing = None if spec.model.generates is None else rule.forcing if rule else FREE
         self.windows = Windows(spec.training.truncation, num_timesteps, replicas.interface.target_at)
 
     def start(self, flat_RP: Tensor) -> State:
@@ -115,6 +117,7 @@ class Step:
             initial=before,
             num_scored=window.num_scored,
             loss_weight=window.weight,
+            forcing=self.forcing,
             dropout=self.dropped(batch, state.step, window.batch),
         )
         kept: dict[int, int] = {}
