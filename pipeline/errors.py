@@ -35,8 +35,8 @@ class TableError(PipelineError):
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
-    """Return «unknown cell 'gruu'; did you mean 'gru'? known: elman, gru, lstm»."""
-    names = sorted(known)
+    """Return «unknown cell 'gruu'; did you mean 'gru'? known: elman, gru, lstm»; where nothing is known, so much."""
+    names = sorted(known) or ["none"]
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     hint = f"; did you mean {close[0]!r}?" if close else ";"
     return f"unknown {kind} {name!r}{hint} known: {', '.join(names)}"

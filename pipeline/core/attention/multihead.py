@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.attention.score import softmax_of, uniform_parameter
-from pipeline.core.products import Linear, matmul
+from pipeline.core.cells.products import Linear, matmul
 
 
 class MultiHeadAttended(NamedTuple):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.strict import Checked, require
-from pipeline.core.products import mapped, matmul
+from pipeline.core.cells.products import mapped, matmul
 
 Feeding = Literal["nothing", "attentional_state", "context"]
 """What enters the recurrence beside the previous token.

@@ -11,6 +11,7 @@ replicas: it is the reference of the loops, and what Jacobians are taken of.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from pipeline.core.cells.derivation import Derivation, derive
+from pipeline.core.cells.memory import LINE
+from pipeline.core.cells.products import matmul
 from pipeline.core.cells.recurrence import clipped_on_its_way_back
 
 H_AND_X, APART, H_ONLY, X_ONLY = "h + x", "h, x", "h", "x"
@@ -247,11 +250,10 @@ class Cell:
         if self.whole_step is not None:
             return self.whole_step(x_t, before, weights, before.map(torch.zeros_like))
         fused, per_unit = self.fused(weights)
-        feeding = before.tensors()[: self.num_feeding]
-        return self._pointwise([*self._blocks(x_t, feeding, fused), *per_unit], before)
+        return self._pointwise([*self._blocks(x_t, before, fused), *per_unit], before)
 
-    def _blocks(self, x_t: Tensor, feeding: Sequence[Tensor], fused: Tensor) -> tuple[Tensor, ...]:
-        column = torch.cat([*feeding, x_t])
+    def _blocks(self, x_t: Tensor, before: States, fused: Tensor) -> tuple[Tensor, ...]:
+        column = torch.cat([*before.tensors()[: self.num_feeding], x_t])
         return (fused[:, :-1] @ column + fused[:, -1]).chunk(len(self.blocks))
 
     def unroll(
@@ -261,8 +263,6 @@ class Cell:
         weights: Weights,
         taps: States | None = None,
         state_threshold: float | None = None,
-        fed: Tensor | None = None,
-        kept: Sequence[Tensor | float] = (),
     ) -> States:
         """Return the states at every timestep, (T, B, H), by the textbook's step, in ordinary operations.
 
@@ -274,44 +274,80 @@ class Cell:
             weights: Of one replica.
             taps: Added to the states where they are made, (T, B, H) each.
             state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
-            fed: What the states that feed are multiplied by in front of their matrices, beside each other, (B, ...).
-            kept: Of each state, the share of the one before that stays in the new one, (T, B, H) or a number.
         """
         if self.whole_step is None:
             fused, per_unit = self.fused(weights)
-        masks = None if fed is None else fed.chunk(self.num_feeding, dim=-1)
 
-        def of_one(
-            x_t: Tensor, before: tuple[Tensor, ...], feeding: tuple[Tensor, ...], taps_t: tuple[Tensor, ...]
-        ) -> tuple[Tensor, ...]:
+        def of_one(x_t: Tensor, before: tuple[Tensor, ...], taps_t: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             state = States(*before)
             if self.whole_step is not None:
                 tapped = States(*taps_t) if taps_t else state.map(torch.zeros_like)
                 return self.whole_step(x_t, state, weights, tapped)[0]
-            blocks = self._blocks(x_t, feeding, fused)
+            blocks = self._blocks(x_t, state, fused)
             if not taps_t:
                 return self._pointwise([*blocks, *per_unit], state)[0]
             return tuple(self.derivation.stepped(*blocks, *per_unit, *before, *taps_t))
 
         batched, before, found = torch.vmap(of_one), start.tensors(), []
         for t, x_t in enumerate(x_TBD.unbind(0)):
-            feeding, taps_t = (
-                before[: self.num_feeding],
-                () if taps is None else tuple(tap[t] for tap in taps.tensors()),
-            )
-            if masks is not None:
-                feeding = tuple(state * mask for state, mask in zip(feeding, masks, strict=True))
-            if kept:
-                shares = [share if isinstance(share, float) else share[t] for share in kept]
-                mixed = zip(shares, before, batched(x_t, before, feeding, ()), strict=True)
-                h, *others = (share * old + (1 - share) * new for share, old, new in mixed)
-                if taps_t:
-                    h, *others = (state + tap for state, tap in zip((h, *others), taps_t, strict=True))
-            else:
-                h, *others = batched(x_t, before, feeding, taps_t)
+            h, *others = batched(x_t, before, () if taps is None else tuple(tap[t] for tap in taps.tensors()))
             before = (h if state_threshold is None else clipped_on_its_way_back(h, state_threshold), *others)
             found.append(before)
         return States(*(torch.stack(each) for each in zip(*found, strict=True)))
+
+    def unroll_dropped(
+        self,
+        x_TBD: Tensor,
+        start: States,
+        weights: Weights,
+        taps: States | None,
+        state_threshold: float | None,
+        fed: Tensor | None,
+        kept: Sequence[Tensor | float],
+    ) -> States:
+        """Return the states of `unroll`, (T, B, H), where some of a state is dropped on its way to the next timestep.
+
+        A replica's are bit for bit what they would be alone: its examples are filled up to whole cache lines.
+
+        Args:
+            x_TBD: Inputs.
+            start: States before the first timestep, (B, H).
+            weights: Of one replica, of a cell of blocks.
+            taps: Added to the states where they are made, (T, B, H) each.
+            state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
+            fed: What the states that feed are multiplied by in front of their matrices, beside each other, (B, ...).
+            kept: Of each state, the share of the one before that stays in the new one, (T, B, H) or a number.
+        """
+        _, num_examples, _ = x_TBD.shape
+        numbers = 2 * LINE // x_TBD.element_size()  # torch's loops take two of the widest vectors at a time
+        missing = -num_examples % (numbers // math.gcd(numbers, start.h.shape[1]))
+
+        def filled(tensor: Tensor) -> Tensor:
+            return pad(tensor, (0, 0, 0, missing)) if missing else tensor
+
+        fused, per_unit = self.fused(weights)
+        before = tuple(map(filled, start.tensors()))
+        tapped = [filled(tap) for tap in taps.tensors()] if taps is not None else []
+        shares = [share if isinstance(share, float) else filled(share) for share in kept]
+        masks = None if fed is None else filled(fed).chunk(self.num_feeding, dim=-1)
+        found = []
+        for t, x_t in enumerate(filled(x_TBD).unbind(0)):
+            feeding, taps_t = before[: self.num_feeding], [tap[t] for tap in tapped]
+            if masks is not None:
+                feeding = tuple(state * mask for state, mask in zip(feeding, masks, strict=True))
+            columns = torch.cat([*feeding, x_t], dim=1)
+            blocks = (matmul(columns, fused[:, :-1].mT) + fused[:, -1]).chunk(len(self.blocks), dim=1)
+            if taps_t and not shares:
+                h, *others = self.derivation.stepped(*blocks, *per_unit, *before, *taps_t)
+            else:
+                h, *others = self._pointwise([*blocks, *per_unit], States(*before))[0]
+            if shares:
+                now = [share if isinstance(share, float) else share[t] for share in shares]
+                mixed = [k * old + (1 - k) * new for k, old, new in zip(now, before, (h, *others), strict=True)]
+                h, *others = (state + tap for state, tap in zip(mixed, taps_t, strict=True)) if taps_t else mixed
+            before = (h if state_threshold is None else clipped_on_its_way_back(h, state_threshold), *others)
+            found.append(before)
+        return States(*(torch.stack(each)[:, :num_examples] for each in zip(*found, strict=True)))
 
     def unroll_flat(self, x_TBD: Tensor, *values: Tensor | None) -> tuple[Tensor, ...]:
         """Return the states of `unroll` from inputs, first states, taps (or None for each) and parameters, in a row."""

@@ -174,8 +174,10 @@ class RecurrentStack(nn.Module):
         cell = self.cell
         if is_transformed():
             refuse_clipping(state_threshold)
-        if is_transformed() or cell.whole_step is not None or fed is not None or kept:
-            return cell.unroll(x_TBD, start, weights, taps, state_threshold, fed, kept)
+        if fed is not None or kept:
+            return cell.unroll_dropped(x_TBD, start, weights, taps, state_threshold, fed, kept)
+        if is_transformed() or cell.whole_step is not None:
+            return cell.unroll(x_TBD, start, weights, taps, state_threshold)
         fused, per_unit = cell.fused(weights)
         given = [None] * len(cell.states) if taps is None else taps.tensors()
         tensors = (x_TBD, fused, per_unit, *start.tensors(), *given, *weights)

@@ -175,7 +175,8 @@ class Zoneout(_Rates):
             InvalidFieldError: If it were to.
         """
         states = CELLS[cell].states
-        require({*states} <= {"h", "c"}, "cell", "a cell whose states are h, or h and c, for zoneout", cell)
+        plain = CELLS[cell].whole_step is None and {*states} <= {"h", "c"}
+        require(plain, "cell", "a cell of blocks whose states are h, or h and c, for zoneout", cell)
         expected = f"0: the cell {cell!r} has no state but h"
         require(self.cell == 0 or len(states) > 1, "dropout.cell", expected, self.cell)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.cells import States
+from pipeline.core.cells.products import matmul
 from pipeline.core.models.architecture import ModelSpec
 from pipeline.core.models.interface import Interface
 from pipeline.core.models.network import NetworkRun, StateForcing
@@ -41,19 +42,19 @@ class GeneratingModel(SequenceModel):
         """Return what it says at every scored timestep, (B, T, D); it sees the first input, and where it is forced."""
         x_TBD = run.tap(inputs).transpose(0, 1)
         weight, bias = self.readout.weight, self.readout.bias
-        inverse_DH = torch.linalg.solve(weight @ weight.T, weight)  # W⁺, transposed
+        inverse_DH = torch.linalg.solve(matmul(weight, weight.T), weight)  # W⁺, transposed
         every, share = run.options.forcing or self.forecasts
         num_timesteps, nothing = len(x_TBD), torch.zeros_like(x_TBD)
         zeros = x_TBD.new_zeros(x_TBD.shape[1], self.recurrent.hidden_size)
         states = [States(*(zeros for _ in self.recurrent.cell.states)) for _ in self.recurrent.places]
         said, missing, taken = [], x_TBD[0] - bias, 1.0
         for start in range(0, num_timesteps, every):
-            forced = states[-1].h + taken * (missing @ inverse_DH)
+            forced = states[-1].h + taken * matmul(missing, inverse_DH)
             states[-1] = states[-1]._replace(h=forced)
             piece = run.recur("recurrent", nothing[start : start + every], states)
             said.append(self.readout(piece.outputs.contiguous()))
             states, stop = list(piece.final), start + every
             if stop < num_timesteps:
-                missing, taken = x_TBD[stop] - (states[-1].h @ weight.T + bias), share
+                missing, taken = x_TBD[stop] - self.readout(states[-1].h), share
         num_scored = run.options.num_scored or num_timesteps
         return torch.cat(said)[-num_scored:].transpose(0, 1), None

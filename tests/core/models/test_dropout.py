@@ -152,6 +152,24 @@ def test_the_traced_gradients_of_zoned_out_states_are_those_of_finite_difference
         assert run.grad_states[key][0, 2, 1, 3].item() == pytest.approx(slope, rel=1e-6, abs=1e-11)
 
 
+@pytest.mark.parametrize(("cell", "hidden_size", "num_examples"), [("elman", 5, 16), ("lstm", 16, 1), ("gru", 1, 3)])
+def test_a_replica_is_alone_bit_for_bit_what_it_is_among_others(cell: str, hidden_size: int, num_examples: int) -> None:
+    source = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(3, num_examples, 6, 2, generator=source) for _ in range(2))
+    for dropout in (VARIATIONAL, ZONEOUT["lstm" if cell == "lstm" else "gru"]):
+        spec = ModelSpec.plain(cell, hidden_size, dropout=dropout)
+        models = [SequenceModel(EVERY, spec, seed) for seed in range(3)]
+        together = Replicas(models)
+        coins = draw(together.model.dropout_coins(x[0]), range(3), step=0, batch=0)
+        whole = together.backpropagate(together.flat_RP, x, y, RunOptions(dropout=coins))
+        for r, model in enumerate(models):
+            alone, mine = Replicas([model]), slice(r, r + 1)
+            options = RunOptions(dropout=[each[mine] for each in coins])
+            run = alone.backpropagate(alone.flat_RP, x[mine], y[mine], options)
+            assert torch.equal(run.losses[0], whole.losses[r])
+            assert torch.equal(run.grad_RP[0], whole.grad_RP[r])
+
+
 @pytest.mark.parametrize("dropout", [LAYERS, VARIATIONAL])
 def test_an_evaluation_drops_nothing(dropout: Dropout) -> None:
     x = data()[0]
@@ -221,7 +239,7 @@ def test_a_decoder_that_is_run_step_by_step_has_the_coins_of_its_timesteps(
         ("lstm", {"dropout": {"name": "layer", "rate": 0.5}}, "did you mean 'layers'"),
         ("gru", {"dropout": {"name": "zoneout", "hidden": 0.1, "cell": 0.1}}, r"dropout\.cell: expected 0: the cell"),
         ("gru", {"dropout": {"name": "zoneout", "hidden": 0.0, "cell": 0.0}}, r"dropout\.hidden: expected a rate"),
-        ("slstm", {"dropout": {"name": "zoneout", "hidden": 0.1, "cell": 0.1}}, "cell: expected a cell whose states"),
+        ("slstm", {"dropout": {"name": "zoneout", "hidden": 0.1, "cell": 0.1}}, "cell: expected a cell of blocks"),
         (
             "lstm_layer_norm",
             {"dropout": {"name": "variational", "inputs": 0.0, "states": 0.1}},
