@@ -125,7 +125,7 @@ EDITS = {
         'f"{error.field}: wanted {error.expected}; got',
         NOBODY,
     ),
-    "a check": ("core/training/optimisers.py", "require(0 < rate <", "require(1e-9 < rate <", NOBODY),
+    "a check": ("core/training/optimisers.py", "require(0 <= rate <", "require(1e-9 <= rate <", NOBODY),
     "a default of the training loop": (
         "core/training/loop.py",
         "    num_threads: int = 1,\n    max_wall",

@@ -132,10 +132,11 @@ class Diagnostics:
             self._write_truncation(step, flat_RP, which)
 
     def measure_orbit(self, step: int, flat_RP: Tensor, which: list[int], test: Sequences) -> None:
-        """Write how far the orbits that networks generate lie from those of the test series, and how fast they part."""
-        orbit = free_orbits(self.replicas, flat_RP, test.targets)
-        self.rows.curve(step, "state_space_divergence", orbit.divergence_R, which)
-        self.rows.curve(step, "orbit_exponent", orbit.exponent_R, which)
+        """Write how far the orbits that networks generate lie from the test series, where the spec asks for it."""
+        if "orbit" in self.spec.measures:
+            orbit = free_orbits(self.replicas, flat_RP, test.targets)
+            self.rows.curve(step, "state_space_divergence", orbit.divergence_R, which)
+            self.rows.curve(step, "orbit_exponent", orbit.exponent_R, which)
 
     def measure_update(self, step: int, before_RP: Tensor, after_RP: Tensor, which: list[int]) -> None:
         """Write how smooth the loss is along the update from `step` to the next, where the spec asks for it."""

@@ -308,8 +308,7 @@ class Trial:
         tested = [r for r, outcome in enumerate(outcomes) if outcome.best_step is not None]
         losses_R, errors_R = self.evaluation.test(progress.best_RP, tested, step)
         if sound := [r for r in tested if outcomes[r].is_sound]:
-            if "orbit" in self.spec.diagnostics.measures:
-                self.diagnostics.measure_orbit(step, progress.best_RP, sound, self.evaluation.splits["test"])
+            self.diagnostics.measure_orbit(step, progress.best_RP, sound, self.evaluation.splits["test"])
             examples = self._examples(progress.best_RP, sound)
             examples.write()
             if "maps" in self.spec.diagnostics.measures and not self.replicas.interface.decodes:
