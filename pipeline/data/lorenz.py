@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import Split, Task, make_task
-from pipeline.data.generator import Sampled
+from pipeline.data.generator import Sampled, stream
 
 SIGMA, RHO, BETA = 10.0, 28.0, 8.0 / 3.0
 LARGEST_EXPONENT = 0.906
@@ -23,6 +24,9 @@ CENTRE, SPREAD = np.array([0.0, 0.0, 23.55]), np.array([7.92, 9.01, 8.62])
 
 BURN_IN = 20.0
 """Time units after which an orbit counts as on the attractor."""
+
+NOISE_KEY = 1
+"""Of the stream that errors of observation come from."""
 
 LONGEST_SUBSTEP = 0.005
 """Time units of a Runge-Kutta step, at most."""
@@ -57,19 +61,32 @@ class Lorenz63(Sampled):
         targets  the same at timesteps 2..T + 1
         baseline the mean: a squared error of 1
 
-    Every sequence begins at a point of its own of the attractor. Its exponents are .906, 0 and -14.57 nats per time
-    unit: a difference doubles in .77 time units.
+    What is seen in training and validation has errors, drawn from N(0, `noise`²) for each number; the test series has
+    none. Every sequence begins at a point of its own of the attractor. Its exponents are .906, 0 and -14.57 nats per
+    time unit: a difference doubles in .77 time units.
 
     Source: Lorenz (1963).
     """
 
     time_step: float
+    noise: float
 
     length_reason = "a series needs a timestep"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.time_step <= 1, "time_step", "time units above 0 and up to 1", self.time_step)
+        require(self.noise >= 0, "noise", "a standard deviation of at least 0", self.noise)
+
+    def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
+        """Return the task and the splits, those that are learnt from with errors of observation."""
+        task, splits = super().make(length, sizes)
+        for position, name in enumerate(("train", "validation")):
+            series = np.concatenate([splits[name].inputs[:, :1], splits[name].targets], axis=1)
+            rng = stream(self.seed, length, position, NOISE_KEY)
+            seen = (series + self.noise * rng.standard_normal(series.shape)).astype(np.float32)
+            splits[name] = Split(seen[:, :-1], seen[:, 1:])
+        return task, splits
 
     def task(self, length: int, train: Split) -> Task:
         """Return the task of predicting three numbers at every timestep."""

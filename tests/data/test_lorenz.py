@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
+from pipeline.config import Sizes
 from pipeline.data.generator import stream
 from pipeline.data.lorenz import BETA, CENTRE, LARGEST_EXPONENT, RHO, SIGMA, SPREAD, Lorenz63, advanced, velocity
 from pipeline.errors import ConfigError
 
-LORENZ = Lorenz63(seed=0, lengths=(), time_step=0.05)
+LORENZ = Lorenz63(seed=0, lengths=(), time_step=0.05, noise=0.1)
 
 
 def test_an_orbit_is_that_of_another_integrator():
@@ -71,4 +72,17 @@ def test_targets_are_a_timestep_ahead_and_numbers_are_standardised(sizes):
 
 def test_a_time_step_that_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="time_step: expected time units above 0"):
-        Lorenz63(seed=0, lengths=(), time_step=0.0)
+        Lorenz63(seed=0, lengths=(), time_step=0.0, noise=0.0)
+
+
+def test_errors_of_observation_are_in_what_is_learnt_from_and_belong_to_the_series():
+    sizes = Sizes(num_train=400, num_validation=50, num_test=50)
+    seen = LORENZ.generate(20, sizes).splits
+    exact = Lorenz63(seed=0, lengths=(), time_step=0.05, noise=0.0).generate(20, sizes).splits
+    np.testing.assert_array_equal(seen["test"].inputs, exact["test"].inputs)
+    for split in ("train", "validation"):
+        np.testing.assert_array_equal(seen[split].inputs[:, 1:], seen[split].targets[:, :-1])
+        errors = seen[split].targets - exact[split].targets
+        assert errors.std() == pytest.approx(0.1, rel=0.05)
+        assert abs(np.corrcoef(errors[:, 3].ravel(), errors[:, 4].ravel())[0, 1]) < 0.1
+    assert len({*seen["train"].inputs[:, 0, 0].tolist()} & {*seen["validation"].inputs[:, 0, 0].tolist()}) == 0
