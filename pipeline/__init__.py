@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.loading import Results as Results
     from pipeline.loading import load_results as load_results
+    from pipeline.trained import Trained as Trained
+    from pipeline.trained import load_trained as load_trained
 
-__all__ = ["Results", "load_results"]
+_HOMES = {"Results": "loading", "load_results": "loading", "Trained": "trained", "load_trained": "trained"}
+__all__ = ["Results", "Trained", "load_results", "load_trained"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +23,4 @@ def __getattr__(name: str) -> Any:
     """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.loading"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

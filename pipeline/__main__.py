@@ -1,4 +1,4 @@
-"""The command line of the package: checks of its numbers, intervals and trials, and the trials that a store keeps."""
+"""The command line of the package: checks of its numbers, intervals and trials, trials kept in a store and in use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, PipelineError, unknown_name
 
@@ -44,10 +44,15 @@ def main(arguments: list[str] | None = None) -> int:
     status.add_argument("--store", metavar="URL", help=store_help)
     status.add_argument("--watch", action="store_true", help="again every few seconds, until nobody sweeps them")
     status.add_argument("--json", action="store_true", help="one line of JSON for each study")
+    _add_uses(add)
     _add_store_commands(
         add("store", "look after a trial store: what lies there, whether it is sound, what may go", _store)
     )
-    chosen = parser.parse_args(arguments)
+    chosen, rest = parser.parse_known_args(arguments)
+    if not hasattr(chosen, "texts") or any(text.startswith("-") for text in rest):
+        chosen = parser.parse_args(arguments)
+    else:
+        chosen.texts = [*chosen.texts, *rest]  # texts after an option are none to argparse
     try:
         return int(chosen.run(chosen))
     except PipelineError as error:
@@ -106,6 +111,96 @@ def _status(chosen: argparse.Namespace) -> int:
 
     status.show(_store_at(chosen.store), chosen.studies, watches=chosen.watch, as_json=chosen.json)
     return 0
+
+
+USES = {
+    "translate": "write, with a trained encoder-decoder, what follows from source texts",
+    "caption": "write, with a trained captioner, what images show",
+    "write": "go on from a prompt with a trained language model",
+    "score": "say how probable texts are to a trained language model",
+    "classify": "answer sequences with a trained network that answers at their end",
+    "tag": "answer every token of texts with a trained network",
+}
+"""What can be asked of trained networks, by their trial's id."""
+
+
+def _add_uses(add: Callable[[str, str, Callable[[argparse.Namespace], int]], argparse.ArgumentParser]) -> None:
+    for name, summary in USES.items():
+        command = add(name, summary, _use)
+        command.add_argument("trial", help="its id, or the beginning of it")
+        if name == "caption":
+            command.add_argument("file", type=Path, help="images, (N, height, width), as .npy")
+        elif name == "write":
+            command.add_argument("texts", metavar="prompt", nargs=1, help="at least one token")
+            command.add_argument("--tokens", type=_at_least(1), default=200, metavar="N", help="how many follow (200)")
+            command.add_argument("--temperature", type=float, default=0.7, metavar="X", help="0 is the likeliest (0.7)")
+            command.add_argument("--draws", type=_at_least(0), default=0, metavar="SEED", help="of the draws (0)")
+        else:
+            command.add_argument("texts", metavar="text", nargs="*", help="default: one from each line that comes in")
+        if name in {"translate", "caption", "write"}:
+            command.add_argument(
+                "--beams", type=_at_least(1), metavar="K", help="the best that a beam of so many finds"
+            )
+        if name in {"translate", "caption"}:
+            penalty = "of texts that a beam finds: 0 is none (0)"
+            command.add_argument("--length-penalty", type=float, default=0.0, metavar="A", help=penalty)
+        command.add_argument("--seed", type=_at_least(0), metavar="S", help="of the trial (default: the best)")
+        command.add_argument("--json", action="store_true", help="all that is known, one object a line")
+
+
+def _use(chosen: argparse.Namespace) -> int:
+    import json
+
+    from pipeline.trained import load_trained
+
+    trained = load_trained(chosen.trial, chosen.seed)
+    texts = getattr(chosen, "texts", None) or ([] if chosen.command == "caption" else sys.stdin.read().splitlines())
+    beams = getattr(chosen, "beams", None)
+    if chosen.command in {"translate", "caption"}:
+        asked = texts if chosen.command == "translate" else _images(chosen.file)
+        found = getattr(trained, chosen.command)(asked, beams=beams or 1, length_penalty=chosen.length_penalty)
+    elif chosen.command == "write":
+        how = {"temperature": chosen.temperature, "beams": beams, "seed": chosen.draws}
+        found = [trained.write(texts[0], chosen.tokens, **how)]
+    else:
+        found = getattr(trained, chosen.command)(texts)
+    for one in found:
+        print(json.dumps(_told(one), ensure_ascii=False) if chosen.json else _line(one))
+    return 0
+
+
+def _images(file: Path) -> Any:
+    """Return the images of a file.
+
+    Raises:
+        ConfigError: If it is missing, or not an array.
+    """
+    import numpy as np
+
+    try:
+        return np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: expected an array of images as .npy: {error}") from None
+
+
+def _told(one: Any) -> Any:
+    """Return an answer as JSON has it."""
+    if hasattr(one, "_asdict"):
+        return {name: _told(value) for name, value in one._asdict().items()}
+    if isinstance(one, list | tuple):
+        return [_told(part) for part in one]
+    return one.tolist() if hasattr(one, "tolist") else one
+
+
+def _line(one: Any) -> str:
+    """Return an answer as a person reads it."""
+    if isinstance(one, list):
+        return " ".join(f"{token}/{answer.label}" for token, answer in one)
+    if hasattr(one, "label"):
+        return f"{one.label}\t{one.probability:.4f}"
+    if hasattr(one, "perplexity"):
+        return f"{one.log_probability:.4f} nats\t{one.num_tokens} tokens\tperplexity {one.perplexity:.4g}"
+    return str(one.text)
 
 
 def _add_store_commands(parser: argparse.ArgumentParser) -> None:

@@ -82,6 +82,17 @@ def _project(given: str | Path | None, start: Path) -> Paths | None:
     return next((Paths.at(folder) for folder in (start, *start.parents) if (folder / "params.yaml").is_file()), None)
 
 
+def project_of(given: str | Path | None) -> Paths:
+    """Return the paths of the project that is given, or else of the nearest one from the current folder upward.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if (paths := _project(given, Path.cwd())) is None:
+        raise ConfigError(f"{Path.cwd()}: no params.yaml here or above; name the folder of a project")
+    return paths
+
+
 class Results:
     """The tables of one study, each read when it is first asked for and checked against its schema, and what they give.
 

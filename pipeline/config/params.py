@@ -78,7 +78,7 @@ class Tracking(Checked):
 
 @dataclass(frozen=True)
 class Params(Checked):
-    """Everything in params.yaml."""
+    """Everything in params.yaml; `keep_weights` keeps those of every seed's best step in the trial store."""
 
     scale: str
     seeds: SeedRange
@@ -87,6 +87,7 @@ class Params(Checked):
     trial_store: str | None = dataclasses.field(repr=False)  # may hold a key
     resources: Resources
     tracking: Tracking
+    keep_weights: bool = False
 
     def __post_init__(self) -> None:
         require(self.trial_store != "", "trial_store", "null, a folder or a URL", self.trial_store)

@@ -4,6 +4,7 @@ The id says what a trial means, so a trial that is there never needs training ag
 
     <trial_id>.zip            a finished trial: `trial.json` and one Parquet file per table with rows
     <trial_id>.zip.damaged    one that could not be read, quarantined
+    <trial_id>.safetensors    the weights of each seed's best step, where they are kept
     <trial_id>.checkpoint     where an unfinished trial goes on from; `.damaged` as above
     .catalogue/, .leases/, .status/     summaries of finished trials; who sweeps which study; how far it is
 """
@@ -15,11 +16,13 @@ import json
 import logging
 import uuid
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import polars as pl
 
 from pipeline.config import Paths
@@ -33,6 +36,11 @@ _log = logging.getLogger(__name__)
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest date of a zip: equal trials make equal bytes."""
+
+
+def weights_name(trial_id: str) -> str:
+    """Return the name of the object with a trial's weights."""
+    return f"{trial_id}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -240,6 +248,34 @@ class TrialStore:
             TableError: If a table is not what its schema declares.
         """
         self.objects.write(f"{stored.trial_id}.zip", stored.to_bytes())
+
+    def put_weights(self, trial_id: str, weights: Mapping[str, np.ndarray[Any, Any]], spec: Mapping[str, Any]) -> None:
+        """Keep a trial's weights, (R, *shape) each, and its spec in the header.
+
+        Raises:
+            StoreError: If the store cannot be written.
+        """
+        from safetensors.numpy import save
+
+        arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+        told = {"spec": json.dumps(spec, sort_keys=True)}
+        self.objects.write(weights_name(trial_id), save(arrays, metadata=told))
+
+    def weights(self, trial_id: str) -> dict[str, np.ndarray[Any, Any]] | None:
+        """Return a trial's weights, (R, *shape) each; None where they were not kept.
+
+        Raises:
+            StoreError: If they are damaged, or the store cannot be read.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        data = self.objects.read(weights_name(trial_id))
+        try:
+            return None if data is None else load(data)
+        except SafetensorError as error:
+            where = f"{self.objects.where}/{weights_name(trial_id)}"
+            raise StoreError(f"{where}: not a file of safetensors: {error}; delete it, and it is made again") from None
 
     def checkpoint(self, trial_id: str) -> CheckpointSlot:
         """Return the place for the checkpoint of an unfinished trial."""

@@ -9,6 +9,8 @@ import tempfile
 from dataclasses import replace
 from typing import TextIO
 
+import polars as pl
+
 from pipeline.config import Params, Paths, build
 from pipeline.core.identity import code_digest
 from pipeline.core.training import run_trial
@@ -47,7 +49,8 @@ def rerun(
         DatasetError: If its data are not prepared.
     """
     shown = stream or sys.stdout
-    study, label, older = _found(paths, params, identity)
+    study, label, older = trial_of_results(paths, params, identity)
+    identity = older.trial_id
     row = older.tables["trials"].row(0, named=True)
     statuses = set(older.tables["trials"]["status"])
     if found := statuses & {"error", *RESUMABLE}:
@@ -95,37 +98,43 @@ def rerun(
     return False
 
 
-def _found(paths: Paths, params: Params, identity: str) -> tuple[str, str, StoredTrial]:
+def trial_of_results(paths: Paths, params: Params, identity: str) -> tuple[str, str, StoredTrial]:
     """Return study and label of a trial, and what the result tables have of it.
+
+    Args:
+        paths: Where results are.
+        params: Names the studies.
+        identity: The trial's id, or what no other one's begins with.
 
     Raises:
         SweepError: If none has it.
         TableError: If a table is damaged.
     """
-    known: list[str] = []
+    found, known = dict[str, tuple[str, str]](), list[str]()
     for study in params.studies:
-        folder = paths.results(study)
-        if not (folder / "settings.parquet").is_file():
-            continue
-        settings = read_table("settings", folder)
-        known += settings["trial_id"].to_list()
-        mine = settings.filter(trial_id=identity)
-        if mine.is_empty():
-            continue
-        tables = {table: read_table(table, folder).filter(trial_id=identity) for table in TRIAL_TABLES}
-        row = tables["trials"].row(0, named=True)
-        stored = StoredTrial(
-            trial_id=identity,
-            spec=json.loads(row["spec"]),
-            dataset_digest=row["dataset_digest"],
-            code_digest=row["code_digest"],
-            facts={},
-            tables=tables,
-        )
-        return study, mine["label"][0], stored
+        if (paths.results(study) / "settings.parquet").is_file():
+            settings = read_table("settings", paths.results(study))
+            known += settings["trial_id"].to_list()
+            mine = settings.filter(pl.col("trial_id").str.starts_with(identity))
+            found = {trial: (study, label) for trial, label in mine.select("trial_id", "label").iter_rows()} | found
     where = "results of the studies that params.yaml lists"
-    nearest = difflib.get_close_matches(identity, sorted(set(known)), n=3, cutoff=0.0)
-    raise SweepError(f"{where}: {unknown_name('trial', identity, nearest)}" if known else f"{where}: none is there")
+    if not found:
+        nearest = difflib.get_close_matches(identity, sorted(set(known)), n=3, cutoff=0.0)
+        raise SweepError(f"{where}: {unknown_name('trial', identity, nearest)}" if known else f"{where}: none is there")
+    if len(found) > 1:
+        raise SweepError(f"{where}: {len(found)} trials begin with {identity!r}: {', '.join(sorted(found)[:5])}, …")
+    ((whole, (study, label)),) = found.items()
+    tables = {table: read_table(table, paths.results(study)).filter(trial_id=whole) for table in TRIAL_TABLES}
+    row = tables["trials"].row(0, named=True)
+    stored = StoredTrial(
+        trial_id=whole,
+        spec=json.loads(row["spec"]),
+        dataset_digest=row["dataset_digest"],
+        code_digest=row["code_digest"],
+        facts={"git_revision": row["git_revision"]},
+        tables=tables,
+    )
+    return study, label, stored
 
 
 def _own(trial: StoredTrial) -> StoredTrial:

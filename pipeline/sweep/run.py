@@ -172,6 +172,7 @@ def job_of(paths: Paths, params: Params, store: TrialStore, train: Train) -> Job
         device="cuda" if params.resources.uses_gpus else "cpu",
         num_threads=max(1, int(params.resources.cpus_per_trial)),
         max_wall_time_s=load_scale(paths, params.scale).max_wall_time_s,
+        keeps_weights=params.keep_weights,
         train=train,
     )
 

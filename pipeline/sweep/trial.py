@@ -49,6 +49,7 @@ class Job:
     device: str
     num_threads: int
     max_wall_time_s: float
+    keeps_weights: bool = False
     train: Train = run_trial
 
 
@@ -161,6 +162,9 @@ def _train_and_store(job: Job, setting: Setting, dataset: Dataset, program: Prog
             raise
         checkpoint.quarantine(f"{type(error).__name__}: {error}")
         result, stored = _train(job, setting, dataset, checkpoint, program)
+    if job.keeps_weights:
+        weights = {name: tensor.numpy() for name, tensor in result.weights.items()}
+        store.put_weights(setting.trial_id, weights, stored.spec)  # first: who sees the trial finds them
     store.put(stored)
     if not {*stored.summary.statuses} & {*RESUMABLE}:  # else it goes on from there, given more time or steps
         checkpoint.clear()
