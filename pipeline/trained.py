@@ -35,7 +35,7 @@ from pipeline.core.training import MemorySink, run_trial
 from pipeline.core.training.data import interface_of
 from pipeline.core.training.spec import TrialSpec, trial_id
 from pipeline.data import Dataset, load_dataset
-from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, unknown_id
+from pipeline.data.dataset import PAD, SPECIAL_TOKENS, unknown_id
 from pipeline.errors import ConfigError, DatasetError, StoreError, unknown_name
 from pipeline.loading import project_of
 from pipeline.results.store import StoredTrial, TrialStore
@@ -304,13 +304,6 @@ class Trained:
         known = [token for token in self.dataset.input_tokens or () if token not in {*SPECIAL_TOKENS, "<unk>"}]
         return all(len(token) == 1 for token in known)
 
-    @cached_property
-    def _ends_sources(self) -> bool:
-        """Whether the dataset's sources end with `EOS`."""
-        inputs = self._inputs[:100]
-        ends = (inputs != PAD).sum(axis=1) - 1
-        return self.dataset.padded and bool((inputs[np.arange(len(inputs)), ends] == EOS).all())
-
     def _read(self, text: str) -> list[int]:
         """Return the ids of a text.
 
@@ -327,7 +320,7 @@ class Trained:
         for part in parts:
             if part not in ids and unknown is None:
                 raise ConfigError(f"{self.dataset.name}: {unknown_name('token', part, tokens)}")
-        return [ids.get(part, unknown or 0) for part in parts] + ([EOS] if self._ends_sources else [])
+        return [ids.get(part, unknown or 0) for part in parts]
 
     def _batch(self, sequence: Any) -> Tensor:
         """Return a sequence, a text or an array, as a batch of one.

@@ -134,7 +134,7 @@ def test_a_translation_is_what_the_decoder_writes_and_attends_to(project: Paths)
     assert trained.abilities == ("translate",)
     texts = trained.translate(["ABC", "DA"])
     letters = trained.dataset.input_tokens or ()
-    source = torch.tensor([[letters.index(letter) for letter in "ABC"] + [EOS]])
+    source = torch.tensor([[letters.index(letter) for letter in "ABC"]])
     tokens = [SOS]
     for _ in range(20):
         best = int(trained.network(Seq2SeqInputs(source, torch.tensor([tokens]))).values[0, -1].argmax())
@@ -143,7 +143,7 @@ def test_a_translation_is_what_the_decoder_writes_and_attends_to(project: Paths)
         tokens.append(best)
     assert texts[0].tokens == tuple((trained.dataset.target_tokens or ())[i] for i in tokens[1:])
     assert texts[0].attention is not None
-    assert texts[0].attention.shape == (len(texts[0].tokens) + texts[0].is_whole, 4)
+    assert texts[0].attention.shape == (len(texts[0].tokens) + texts[0].is_whole, 3)
     np.testing.assert_allclose(texts[0].attention.sum(axis=1), 1, rtol=1e-5)
     by_beam = trained.translate(["ABC"], beams=6)
     assert by_beam[0].is_whole
