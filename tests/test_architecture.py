@@ -28,6 +28,7 @@ LAYERS = {
     "publish": {"errors", "config", "core", "results", "quantities", "figures"},
     "trace": {"errors", "config", "core", "results", "figures"},
     "loading": {"errors", "config", "results", "quantities", "figures"},
+    "trained": {"errors", "config", "data", "core", "results", "sweep", "loading"},
 }
 LIBRARIES = {"ray", "wandb", "optuna", "dvc", "polars", "seaborn", "matplotlib", "pandas", "pyarrow"}
 
