@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.core.attention.score import Additive, NoAttention
-from pipeline.core.cells import CELLS, Cell
+from pipeline.core.cells import CELLS
 from pipeline.core.models import Interface, count_parameters
 from pipeline.core.models.architecture import SelfAttention
 from pipeline.core.training.diagnostics import NUM_JACOBIAN_EXAMPLES
@@ -40,6 +40,12 @@ FLOATS_PER_EVALUATED_STATE = 4
 SECONDS_PER_TIMESTEP = 1e-5
 """Forward and backward of one timestep when the matrices are tiny."""
 
+SECONDS_PER_UNROLLED_TIMESTEP = 1e-3
+"""The same in torch's own operations."""
+
+SECONDS_PER_PIECE = 2.5e-3
+"""Forward and backward of what is run at once between two forcings of a state."""
+
 FLOPS_PER_SECOND = 3e10
 """Of one laptop core at small matrix products in float32."""
 
@@ -65,7 +71,7 @@ def memory_bytes(spec: TrialSpec, work: Workload) -> int:
     """Return about how much memory the trial needs: float32 training and the float64 probe, all replicas at once."""
     num_replicas = len(spec.seeds)
     parameters = num_replicas * count_parameters(work.interface, spec.model)
-    per_timestep = num_replicas * _units(spec) * _floats_per_state(CELLS[spec.model.cell])
+    per_timestep = num_replicas * _units(spec) * _floats_per_state(spec)
     attention = num_replicas * _attention_floats(spec, work)
     states = _num_run(spec, work) * per_timestep + attention
     training = 4 * (parameters * FLOATS_PER_PARAMETER + states * spec.training.batch_size // spec.training.accumulation)
@@ -77,9 +83,10 @@ def memory_bytes(spec: TrialSpec, work: Workload) -> int:
     return training + max(probe + _jacobian_bytes(spec, work), evaluation) + work.num_data_bytes
 
 
-def _floats_per_state(cell: Cell) -> int:
+def _floats_per_state(spec: TrialSpec) -> int:
     """Return what is kept per timestep, sequence, replica and hidden unit."""
-    if cell.whole_step is not None:
+    cell = CELLS[spec.model.cell]
+    if cell.whole_step is not None or spec.model.dropout.unrolls:
         return FLOATS_PER_STATE
     return cell.derivation.num_kept + 3 * len(cell.states)  # the states, what reaches them, and the trace
 
@@ -109,7 +116,10 @@ def duration_s(spec: TrialSpec, work: Workload) -> float:
     weights, batch = count_parameters(work.interface, spec.model), spec.training.batch_size * len(spec.seeds)
     flops = 3 * 2 * weights * batch  # a product forward, two backward; a multiplication and an addition each
     num_places = _units(spec) // spec.model.hidden_size
-    per_timestep = num_places * SECONDS_PER_TIMESTEP + flops / FLOPS_PER_SECOND
+    each = SECONDS_PER_UNROLLED_TIMESTEP if spec.model.dropout.unrolls else SECONDS_PER_TIMESTEP
+    if (forced := spec.training.state_forcing) is not None:
+        each += SECONDS_PER_PIECE / forced.forcing.every
+    per_timestep = num_places * each + flops / FLOPS_PER_SECOND
     return spec.training.max_steps * _num_run(spec, work) * per_timestep
 
 
