@@ -44,20 +44,21 @@ from pipeline.core.measures.jacobians import singular_values_by_lag, step_jacobi
 from pipeline.core.measures.lyapunov import log_stretches
 from pipeline.core.models import Replicas, build_network
 from pipeline.core.models.architecture import AttentionSpec
+from pipeline.core.models.dropout import Dropout
 from pipeline.core.training import TrialSpec
 from pipeline.core.training.data import Sequences, interface_of, to_device
 from pipeline.core.training.evaluation import decode, evaluate
-from pipeline.core.training.forcing import Forcing, Schedule
+from pipeline.core.training.forcing import Forcing, Schedule, StatesForced
 from pipeline.core.training.optimisers import Optimiser
 from pipeline.core.training.regularisation import Regularisation
 from pipeline.core.training.step import Step
 from tests.core.training.conftest import RAW, SmallDataset, adding_split, symbols_split
-from tests.core.training.sequences import canvases, films, first_letter, letter_before, reversal, splits_of
+from tests.core.training.sequences import canvases, circles, films, first_letter, letter_before, reversal, splits_of
 
 GPU = "gpu"
 VALUES = {"threshold": 1.0, "clipping": 0.1, "percentile": 10.0, "learning_rate": 0.1, "weight": 1.0, "value": 0.5}
 VALUES |= {"start": 0.5, "slope": 0.01, "floor": 0.1, "scale": 2.0, "base": 0.5, "size": 6, "num_heads": 2}
-VALUES |= {"feeds": "context"}
+VALUES |= {"feeds": "context", "every": 3}
 OTHERS = 0.9
 """Of every other field of a variant."""
 
@@ -208,6 +209,14 @@ for _kind in variants(ClippingRule):
     CASES[f"clipping {_kind.name}"] = run(adding, 2, clipping=raw(_kind))  # type: ignore[attr-defined]
 for _kind in variants(Optimiser):
     CASES[f"optimiser {_kind.name}"] = run(adding, 2, optimiser=raw(_kind))
+for _kind in variants(Dropout):
+    _deep = {"model__cell": "lstm", "model__num_layers": 2, "model__dropout": {"name": "none"}}
+    CASES[f"dropout {_kind.name}"] = run(adding, 2, **_deep | {"model__dropout": raw(_kind)})  # type: ignore[attr-defined]
+for _kind in variants(StatesForced):
+    _forced = raw(_kind)
+    CASES[f"state forcing {_forced['name']}"] = run(
+        circles, 2, model__generates=4, training__state_forcing=_forced, training__accumulation=2
+    )
 for _kind in variants(AttentionSpec):
     _fields = {field.name for field in dataclasses.fields(_kind)}
     for _feeds in typing.get_args(Feeding) if "feeds" in _fields else ("",):

@@ -173,3 +173,12 @@ def alphabet() -> SmallDataset:
 
     texts = {"input_tokens": LETTERS[3:], "target_tokens": LETTERS[3:]}
     return SmallDataset(splits_of(make), "token", 4, "every", "class", 4, None, **texts)
+
+
+def circles(num: int = 48, num_timesteps: int = 16) -> SmallDataset:
+    """Two numbers that turn round a circle, to say where they go next."""
+    phase = np.random.default_rng(0).random((num, 1)) * 2 * np.pi
+    at = phase + 0.7 * np.arange(num_timesteps + 1)
+    series = np.stack([np.cos(at), np.sin(at)], axis=2).astype(np.float32)
+    split = Split(series[:, :-1], series[:, 1:])
+    return SmallDataset(dict.fromkeys(SIZES, split), "real", 2, "every", "value", 2, 0.5)

@@ -18,8 +18,7 @@ from pipeline.core.models.network import FREE, StateForcing
 from pipeline.core.training import MemorySink, run_trial
 from pipeline.errors import ConfigError
 from tests.core.cells.reference import cell_in_torch
-from tests.core.training.conftest import SmallDataset, Split
-from tests.core.training.sequences import curve
+from tests.core.training.sequences import circles, curve
 from tests.core.training.test_pack import alone, packed, same
 
 B, T, D, H = 3, 11, 2, 5
@@ -115,21 +114,11 @@ def test_with_the_share_that_the_jacobians_ask_for_no_product_of_them_grows(gain
     assert replicas.num_replicas == 1
 
 
-def lorenz_like(num: int = 48, num_timesteps: int = 16) -> SmallDataset:
-    """Two numbers that turn round a circle."""
-    phase = torch.rand(num, generator=torch.Generator().manual_seed(0))[:, None] * 6.3
-    at = phase + 0.7 * torch.arange(num_timesteps + 1)
-    series = torch.stack([at.cos(), at.sin()], dim=2).numpy()
-    split = Split(series[:, :-1], series[:, 1:])
-    names = ("train", "validation", "test")
-    return SmallDataset(dict.fromkeys(names, split), "real", 2, "every", "value", 2, 0.5)
-
-
 GENERATING = {"model__generates": 4, "model__cell": "gru", "diagnostics__measures": ["orbit"]}
 
 
 def test_a_trial_of_networks_that_generate_trains_and_measures_its_orbits(spec_of: Any) -> None:
-    dataset, sink = lorenz_like(), MemorySink()
+    dataset, sink = circles(), MemorySink()
     forcing = {"name": "sparse", "every": 3}
     spec = spec_of(**GENERATING, training__state_forcing=forcing, training__max_steps=60, seeds=[0])
     result = run_trial(spec, dataset, sink)
@@ -158,8 +147,8 @@ def test_settings_with_other_forcings_are_packed_bit_for_bit(spec_of: Any) -> No
         )
         for rule, rate in zip(rules, rates, strict=True)
     ]
-    for spec, mine in zip(specs, packed(specs, lorenz_like()), strict=True):
-        assert same(mine, alone(spec, lorenz_like()))
+    for spec, mine in zip(specs, packed(specs, circles()), strict=True):
+        assert same(mine, alone(spec, circles()))
 
 
 def test_orbits_of_a_linear_rotation_have_its_exponent_and_fill_its_circle() -> None:
@@ -170,7 +159,7 @@ def test_orbits_of_a_linear_rotation_have_its_exponent_and_fill_its_circle() -> 
             parameter.copy_(torch.zeros_like(parameter) if "bias" in name or "ih" in name else torch.eye(D))
         model.recurrent.weight_hh_l0.copy_(turn)
     replicas = Replicas([model])
-    series = torch.as_tensor(lorenz_like(num=400).splits["test"].targets)
+    series = torch.as_tensor(circles(num=400).splits["test"].targets)
     orbit = free_orbits(replicas, replicas.flat_RP, series)
     assert abs(orbit.exponent_R.item()) < 1e-12
     assert orbit.divergence_R.item() < 0.5
@@ -236,7 +225,7 @@ def test_forcings_that_cannot_be_are_refused_by_key(changes: dict[str, Any], mes
 def test_networks_that_cannot_generate_are_refused_by_key(changes: dict[str, Any], message: str, spec_of: Any) -> None:
     forced = {"training__state_forcing": {"name": "sparse", "every": 3}, "model__generates": 4, "model__cell": "gru"}
     with pytest.raises(ConfigError, match=message):
-        run_trial(spec_of(**forced | changes), lorenz_like(), MemorySink())
+        run_trial(spec_of(**forced | changes), circles(), MemorySink())
 
 
 def test_only_a_series_can_be_generated(adding: Any, spec_of: Any) -> None:
