@@ -19,7 +19,7 @@ from pipeline.results import RESUMABLE
 from pipeline.results.catalogue import Summary
 from pipeline.results.objects import Entry, now_ns
 from pipeline.results.running import read_running
-from pipeline.results.store import EPOCH, StoredTrial, TrialStore
+from pipeline.results.store import EPOCH, StoredTrial, TrialStore, weights_name
 from pipeline.sweep.lease import driver_of
 from pipeline.sweep.progress import duration_text
 from pipeline.sweep.status import planned_ids, refuse_study, studies_in
@@ -61,8 +61,8 @@ def list_trials(store: TrialStore, studies: Sequence[str] = ()) -> str:
 def verify(store: TrialStore, say: Callable[[str], None]) -> int:
     """Read everything in a store, say what is wrong, and return how many objects are damaged; nothing is changed.
 
-    A trial is sound if its archive and its tables are whole, and its id is that of what it says it is. Checkpoints
-    must be readable. Trials of other code than today's are counted: they are sound, and no plan asks for them.
+    A trial is sound if its archive and its tables are whole, and its id is that of what it says it is. Checkpoints and
+    weights must be readable. Trials of other code than today's are counted: they are sound, and no plan asks for them.
 
     Args:
         store: What to read.
@@ -88,6 +88,11 @@ def verify(store: TrialStore, say: Callable[[str], None]) -> int:
                 num_older += wrong is None and not _is_of_todays_code(stored.summary)
         elif kind == "checkpoint" and read_running(store, identity) is None:
             wrong = "not a readable checkpoint; its trial starts anew"
+        elif kind == "safetensors":
+            try:
+                store.weights(identity)
+            except StoreError as error:
+                wrong = str(error)
         elif kind == "zip.damaged":
             wrong = "quarantined"
         if wrong is not None:
@@ -171,6 +176,9 @@ def find_doomed(
     if studies and older_than_days is None and not of_other_code:
         halted = {f"{identity}.checkpoint" for identity in (own or frozenset()) - others}
         found |= dict.fromkeys(halted & listing.keys(), f"of {', '.join(studies)}")
+    for name in [name for name in found if name.endswith(".zip")]:  # a trial's weights go with it
+        if (beside := weights_name(name.removesuffix(".zip"))) in listing:
+            found[beside] = found[name]
     return [Doomed(name, listing[name].size, why) for name, why in sorted(found.items())]
 
 
@@ -251,6 +259,8 @@ def _orphans(
                 *RESUMABLE
             }:  # whose seeds go on from it, given more time or steps
                 yield name, "of a trial that has ended"
+        elif kind == "safetensors" and identity not in summaries:
+            yield name, "weights of no finished trial"
         elif kind == "checkpoint" and planned and identity not in planned:
             yield name, "no study that the store has been told of asks for it"
 

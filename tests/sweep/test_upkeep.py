@@ -4,6 +4,7 @@ import os
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.__main__ import main
@@ -175,3 +176,17 @@ def test_the_commands(swept: TrialStore, tmp_path: Path, capsys: pytest.CaptureF
     assert run("import", str(tmp_path / "x.zip")) == (0, "4 trials imported, 0 were there\n")
     (Path(swept.url) / f"{min(swept.ids())}.zip").write_bytes(b"torn")
     assert run("verify")[0] == 1
+
+
+def test_weights_are_verified_and_go_with_their_trial(swept: TrialStore) -> None:
+    first, second, *_ = sorted(swept.ids())
+    for identity in (first, second, "f" * 16):
+        swept.put_weights(identity, {"readout.weight": np.ones((2, 3))}, {"model": {}})
+    (Path(swept.url) / f"{second}.safetensors").write_bytes(b"none")
+    said: list[str] = []
+    assert verify(swept, said.append) == 1
+    assert said[0].startswith(f"damaged  {second}.safetensors: not a file of safetensors")
+    assert names(swept, orphans=True) == {f"{'f' * 16}.safetensors": "weights of no finished trial"}
+    doomed = names(swept, studies=["cells"])
+    assert {f"{first}.zip", f"{first}.safetensors", f"{second}.safetensors"} <= doomed.keys()
+    assert f"{'f' * 16}.safetensors" not in doomed
