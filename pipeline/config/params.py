@@ -20,6 +20,9 @@ MAX_START = 2**31
 MAX_SETTINGS = 1000
 """More settings than this in one program are more threads than a process should have."""
 
+MIN_SILENCE_S = 60.0
+"""Less than a slow step may take, and workers say every five seconds how far they are."""
+
 MIN_SHARE = 0.0001
 """The smallest part of a CPU or GPU that Ray can keep apart."""
 
@@ -44,12 +47,14 @@ class Resources(Checked):
 
     At most `settings_per_program` settings that differ in what is each replica's own (first weights, optimiser,
     clipping, forcing) are trained in one program, where that pays; 1 trains each by itself. `gpus_per_trial` is a
-    number, or `auto`: as many programs share a GPU as a sweep finds to fit and to pay.
+    number, or `auto`: as many programs share a GPU as a sweep finds to fit and to pay. A worker of Ray's that has
+    made no progress for `max_silence_s` seconds is killed, and its settings go on elsewhere; null lets it hang.
     """
 
     cpus_per_trial: float
     gpus_per_trial: Any
     settings_per_program: int = 32
+    max_silence_s: float | None = 1800.0
 
     def __post_init__(self) -> None:
         cpus, gpus, expected = self.cpus_per_trial, self.gpus_per_trial, f"auto, 0 or a number of at least {MIN_SHARE}"
@@ -60,6 +65,8 @@ class Resources(Checked):
         require(cpus >= MIN_SHARE, "cpus_per_trial", f"a number of at least {MIN_SHARE}", cpus)
         most, expected = self.settings_per_program, f"an integer from 1 to {MAX_SETTINGS}"
         require(1 <= most <= MAX_SETTINGS, "settings_per_program", expected, most)
+        silence, expected = self.max_silence_s, f"null or a number of seconds of at least {MIN_SILENCE_S:g}"
+        require(silence is None or silence >= MIN_SILENCE_S, "max_silence_s", expected, silence)
 
     @property
     def uses_gpus(self) -> bool:

@@ -43,6 +43,7 @@ from pipeline.sweep.executors import LoadData, Watch, check_share, variant_of
 from pipeline.sweep.gpu_share import Share, measured_share
 from pipeline.sweep.plan import Setting
 from pipeline.sweep.trial import Job, Outcome, outcome_of, train_packed
+from pipeline.sweep.workers import Silence, meanwhile
 
 MAX_FAILURES = 3
 """So often a setting starts again after its worker was lost; it goes on from its checkpoint in the trial store."""
@@ -107,6 +108,7 @@ class RayExecutor:
             _leave_wandb_out()
             logging.getLogger("ray.tune.execution").setLevel(logging.CRITICAL)  # of lost workers our own line says
             work = tune.with_parameters(_work, job=job, by_id=by_id, refs=refs)
+            watching = _Watching(watch, by_id, job, resources.max_silence_s)
             tuner = tune.Tuner(
                 tune.with_resources(work, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
                 param_space={"trial_id": tune.grid_search(list(by_id))},
@@ -115,11 +117,12 @@ class RayExecutor:
                     name="sweep",
                     storage_path=str(folder / "tune"),
                     failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                    callbacks=[_Watching(watch, by_id, job)],
+                    callbacks=[watching],
                     verbose=0,
                 ),
             )
-            tuner.fit()
+            with watching.for_silence():
+                tuner.fit()
 
 
 def _shared(resources: Resources, settings: Sequence[Setting], job: Job, refs: dict[Any, Any]) -> Resources:
@@ -141,32 +144,57 @@ def _work(config: dict[str, Any], job: Job, by_id: dict[str, Pack], refs: dict[A
 
 
 class _Watching(tune.Callback):
-    """Passes on what Tune says; a pack goes by the trial id of its first setting, since Tune's order is not ours."""
+    """Passes on what Tune says, and kills workers that hang.
 
-    def __init__(self, watch: Watch, by_id: dict[str, Pack], job: Job) -> None:
+    A pack goes by the trial id of its first setting, since Tune's order is not ours.
+    """
+
+    def __init__(self, watch: Watch, by_id: dict[str, Pack], job: Job, max_silence_s: float | None = None) -> None:
         self.watch, self.by_id, self.job = watch, by_id, job
         self.started_at: dict[str, float] = {}
+        self.hung: dict[str, str] = {}
+        self.silence = None if max_silence_s is None else Silence(TrialStore(job.store_url), max_silence_s)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the watcher out of the files from which Tune could resume: a sweep resumes from the trial store."""
         return {}
 
+    def for_silence(self) -> contextlib.AbstractContextManager[None]:
+        """Look for workers that hang while the body runs."""
+        if self.silence is None:
+            return contextlib.nullcontext()
+        return meanwhile(self.silence.look, self.silence.every_s, self.silence.every_s)
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Kill the workers that were found to hang; Tune then takes them for lost."""
+        found = self.silence.found() if self.silence is not None else {}
+        for trial in trials if found else ():
+            identity, worker = trial.config["trial_id"], trial.temporary_state.ray_actor
+            if worker is not None and identity in found and identity not in self.hung:
+                self.hung[identity] = found[identity]
+                ray.kill(worker)
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Pass on that settings train, or train again after their worker was lost."""
         identity = trial.config["trial_id"]
         self.started_at[identity] = time.perf_counter()
+        if self.silence is not None:
+            self.silence.begun(identity)
         for setting in self.by_id[identity]:
             self.watch.started(setting)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Pass on that a worker was lost, and with it settings that start again when there is room."""
-        for setting in self.by_id[trial.config["trial_id"]]:
-            self.watch.lost(setting)
+        identity = trial.config["trial_id"]
+        why = self._ended(identity, is_lost=True)
+        for setting in self.by_id[identity]:
+            self.watch.lost(setting, why)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Pass on how settings ended: the one report of their pack."""
+        self._ended(trial.config["trial_id"])
         outcomes = {outcome["trial_id"]: Outcome(**outcome) for outcome in result["outcomes"]}
         for setting in self.by_id[trial.config["trial_id"]]:
             self.watch.finished(setting, outcomes[setting.trial_id])
@@ -178,6 +206,8 @@ class _Watching(tune.Callback):
         """
         identity = trial.config["trial_id"]
         reason = str(trial.get_error() or "no reason given").strip()
+        if why := self._ended(identity, is_lost=True):
+            reason = f"{why}: killed\n{reason}"
         message = f"given up after {MAX_FAILURES + 1} attempts: {reason.splitlines()[0]}"
         now, store = time.perf_counter(), TrialStore(self.job.store_url)
         for setting in self.by_id[identity]:
@@ -191,6 +221,12 @@ class _Watching(tune.Callback):
             stored = store.get(setting.trial_id) if len(self.by_id[identity]) > 1 else None
             ended = stored is not None and stored.summary.is_final(self.job.max_wall_time_s, setting.stop_at)
             self.watch.finished(setting, outcome_of(stored) if stored is not None and ended else outcome)
+
+    def _ended(self, identity: str, *, is_lost: bool = False) -> str:
+        """Note that a pack does not run any more, and return how it hung if its worker was killed for that."""
+        if self.silence is not None:
+            (self.silence.lost if is_lost else self.silence.ended)(identity)
+        return self.hung.pop(identity, "")
 
 
 @contextlib.contextmanager

@@ -33,8 +33,8 @@ class Watch(Protocol):
     def started(self, setting: Setting) -> None:
         """Note that a setting trains from now on; again when the setting of a lost worker starts anew."""
 
-    def lost(self, setting: Setting) -> None:
-        """Note that the worker of a setting was lost; it starts anew when there is room."""
+    def lost(self, setting: Setting, why: str = "") -> None:
+        """Note that the worker of a setting was lost, and why if that is known; it starts anew when there is room."""
 
     def finished(self, setting: Setting, outcome: Outcome) -> None:
         """Note how a setting ended."""

@@ -56,7 +56,7 @@ class Tally:
         self.running[setting.trial_id] = now = self._clock()
         self._first_started = now if self._first_started is None else self._first_started
 
-    def lost(self, setting: Setting) -> None:
+    def lost(self, setting: Setting, why: str = "") -> None:
         """Count a setting as waiting again."""
         self.running.pop(setting.trial_id, None)
 
@@ -117,10 +117,10 @@ class LineProgress:
         if self.tally.elapsed_s - self._last_s >= QUIET_S:
             self._say(f"[{self.tally.place()}] training {title(setting)} | {self.tally.counts()}")
 
-    def lost(self, setting: Setting) -> None:
+    def lost(self, setting: Setting, why: str = "") -> None:
         """Write that a setting's worker was lost."""
         self.tally.lost(setting)
-        self._say(f"[{self.tally.place()}] lost the worker of {title(setting)}: starts again | {self.tally.counts()}")
+        self._say(f"[{self.tally.place()}] {lost_text(setting, why)} | {self.tally.counts()}")
 
     def finished(self, setting: Setting, outcome: Outcome) -> None:
         """Write how a setting ended."""
@@ -147,10 +147,15 @@ class LiveProgress:
 
     def __init__(self, tally: Tally, console: Console) -> None:
         self.tally, self._console = tally, console
-        self.started, self.lost, self.finished = tally.started, tally.lost, tally.finished
+        self.started, self.finished = tally.started, tally.finished
         tally.wants_reached = True
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2)
         self._live.start()
+
+    def lost(self, setting: Setting, why: str = "") -> None:
+        """Write above the table that a setting's worker was lost."""
+        self.tally.lost(setting)
+        self._console.print(lost_text(setting, why), highlight=False)
 
     def close(self) -> None:
         """Leave the last table on the screen, and the summary below it."""
@@ -187,6 +192,11 @@ def follow(plan: Plan, stream: TextIO) -> Progress:
 def title(setting: Setting) -> str:
     """Return «adding: lstm, T=100, lr=0.01»."""
     return setting.label if setting.label == setting.grid else f"{setting.grid}: {setting.label}"
+
+
+def lost_text(setting: Setting, why: str) -> str:
+    """Return «lost the worker of adding: lstm (no progress for 30 min, pid 17 on node-3): starts again»."""
+    return f"lost the worker of {title(setting)}{why and f' ({why})'}: starts again"
 
 
 def result_text(outcome: Outcome) -> str:

@@ -2,7 +2,7 @@
 
     .status/<study>.plan.json    by the driver, for each round of it: what is planned
     .status/<study>.json         by the driver, when it changes: what failed
-    .status/<worker>.worker      by each worker, as long as it trains: what, where, since when
+    .status/<worker>.worker      by each worker, as long as it trains: see `pipeline.sweep.workers`
 
 What is done is in the store itself, and how far a running trial is in its checkpoint. Ages are told by the clock of
 the store alone: the clocks of two machines are never compared.
@@ -11,16 +11,11 @@ the store alone: the clocks of two machines are never compared.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
-import os
-import socket
 import sys
-import threading
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, TextIO
 
@@ -33,20 +28,17 @@ from pipeline.errors import StoreError, SweepError, unknown_name
 from pipeline.results.objects import now_ns as now_ns_of
 from pipeline.results.running import read_running
 from pipeline.results.store import TrialStore
-from pipeline.sweep.lease import DEAD_AFTER_S, driver_of
-from pipeline.sweep.plan import Plan, Setting
+from pipeline.sweep import workers
+from pipeline.sweep.lease import driver_of
+from pipeline.sweep.plan import Plan
 from pipeline.sweep.progress import Tally, duration_text, title
-
-FOLDER = ".status"
-
-BEAT_S = 5.0
-"""Between two words of a driver or a worker."""
-
-SILENT_S = 2.0
-"""A worker that is done by then has said nothing: of short trials only the driver tells."""
+from pipeline.sweep.workers import FOLDER, forget_dead, living, meanwhile, trained_by
 
 WINDOW_S = 600.0
 """The rate is of so long, up to now."""
+
+SILENCE_SHOWN_S = 60.0
+"""A running trial that has written no row for so long is shown as silent."""
 
 SHOWN = 20
 """Running trials that are listed one by one."""
@@ -65,6 +57,7 @@ class Running:
         step: Updates made, as of its last checkpoint; None before that, and where it is one of many.
         max_steps: Of how many, up to the next rung where it is to be judged.
         validation_loss: The last one, the median over seeds; None where none is known.
+        silent_s: Since its worker has written a row, of this trial or another of the same program.
     """
 
     trial_id: str
@@ -75,6 +68,7 @@ class Running:
     step: int | None
     max_steps: int
     validation_loss: float | None
+    silent_s: float
 
 
 @dataclass(frozen=True)
@@ -142,61 +136,16 @@ def told(store: TrialStore, plans: Sequence[Plan], tally: Tally) -> Iterator[Non
             if (reached := _reached(store, identity)) is not None:
                 tally.reached[identity] = reached
 
-    _forget_dead_workers(store)
+    forget_dead(store, now_ns_of(objects))
     for plan in plans:
         objects.write(f"{plan.study}.plan.json", _plan_bytes(plan))
     tell()
     try:
-        with _meanwhile(keep_telling, BEAT_S):
+        with meanwhile(keep_telling, workers.BEAT_S, workers.BEAT_S):
             yield
     finally:
         with contextlib.suppress(StoreError):
             tell()
-
-
-@contextlib.contextmanager
-def seen(store: TrialStore, settings: Sequence[Setting]) -> Iterator[None]:
-    """Tell the store what this worker trains while the body runs, unless that is over in a moment."""
-    objects, name, is_said = store.objects.below(FOLDER), f"{uuid.uuid4().hex}.worker", threading.Event()
-    worker = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "trials": [setting.trial_id for setting in settings],
-    }
-
-    def tell() -> None:
-        is_said.set()
-        objects.write(name, json.dumps(worker).encode())  # the same again: its time is the sign of life
-
-    try:
-        with _meanwhile(tell, SILENT_S):
-            yield
-    finally:
-        if is_said.is_set():
-            with contextlib.suppress(StoreError):
-                objects.delete(name)
-
-
-@contextlib.contextmanager
-def _meanwhile(work: Callable[[], None], first_s: float) -> Iterator[None]:
-    """Do some work while the body runs, after `first_s` and then every `BEAT_S`; a store that is away is left alone."""
-    ended = threading.Event()
-
-    def keep_working() -> None:
-        wait_s = first_s
-        while not ended.wait(wait_s):
-            wait_s = BEAT_S
-            with contextlib.suppress(StoreError):
-                work()
-
-    thread = threading.Thread(target=keep_working, name="status", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(BEAT_S)
 
 
 def studies_in(store: TrialStore) -> list[str]:
@@ -257,11 +206,10 @@ def read_status(store: TrialStore, study: str) -> StudyStatus:
     statuses = Counter(summaries[identity].status for identity in done)
     if failed:
         statuses["error"] = len(failed)
-    workers = list(_workers(store, now_ns))
     open_ids = trials.keys() - done - {names[name] for name in failed}
     running = [
         _running(store, trials[identity], identity, worker, is_read=place < SHOWN)
-        for place, (identity, worker) in enumerate(_trained(workers, open_ids))
+        for place, (identity, worker) in enumerate(trained_by(living(store, now_ns), open_ids).items())
     ]
     halted = {name.removesuffix(".checkpoint") for name in listing if name.endswith(".checkpoint")}
     begun_ns = objects.listing()[f"{study}.plan.json"].modified_ns
@@ -302,7 +250,8 @@ def describe(status: StudyStatus) -> str:
         step = "" if found.step is None else f", step {found.step} of {found.max_steps}"
         loss = "" if found.validation_loss is None else f", validation loss {found.validation_loss:.4g}"
         where = f"{found.host} (pid {found.pid}) since {found.since}"
-        lines.append(f"  running  {found.trial_id}  {found.title}{step}{loss}  on {where}")
+        silent = f", no progress for {duration_text(found.silent_s)}" if found.silent_s >= SILENCE_SHOWN_S else ""
+        lines.append(f"  running  {found.trial_id}  {found.title}{step}{loss}  on {where}{silent}")
     if running > SHOWN:
         lines.append(f"  running  and {running - SHOWN} more")
     lines += [f"  failed   {name}: {message}" for name, message in list(status.failed.items())[:SHOWN]]
@@ -342,7 +291,7 @@ def show(
                 live.update(Text(text), refresh=True)
             if not watches or all(status.driver is None for status in found):
                 return
-            time.sleep(BEAT_S)
+            time.sleep(workers.BEAT_S)
 
 
 def _plan_bytes(plan: Plan) -> bytes:
@@ -358,32 +307,6 @@ def _plan_bytes(plan: Plan) -> bytes:
     return json.dumps({"max_wall_time_s": plan.max_wall_time_s, "trials": trials}).encode()
 
 
-def _workers(store: TrialStore, now_ns: int) -> Iterator[dict[str, Any]]:
-    """Yield what the workers say that have shown a sign of life."""
-    objects = store.objects.below(FOLDER)
-    for name, entry in objects.listing().items():
-        if name.endswith(".worker") and now_ns - entry.modified_ns < DEAD_AFTER_S * 1e9:
-            worker = _read(objects.read(name))
-            if worker is not None:
-                yield worker
-
-
-def _forget_dead_workers(store: TrialStore) -> None:
-    objects = store.objects.below(FOLDER)
-    now_ns = now_ns_of(objects)
-    for name, entry in objects.listing().items():
-        if name.endswith(".worker") and now_ns - entry.modified_ns > 2 * DEAD_AFTER_S * 1e9:
-            objects.delete(name)
-
-
-def _trained(workers: Sequence[dict[str, Any]], wanted: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the trials that are wanted, and who trains them: the last to begin, where an earlier worker was lost."""
-    found: dict[str, dict[str, Any]] = {}
-    for worker in sorted(workers, key=lambda each: each["since"]):
-        found |= {identity: worker for identity in worker["trials"] if identity in wanted}
-    yield from found.items()
-
-
 def _running(
     store: TrialStore, setting: Mapping[str, Any], identity: str, worker: Mapping[str, Any], *, is_read: bool
 ) -> Running:
@@ -397,6 +320,7 @@ def _running(
         step=step,
         max_steps=setting["max_steps"],
         validation_loss=loss,
+        silent_s=worker.get("silent_s", 0.0),
     )
 
 

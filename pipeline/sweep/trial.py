@@ -14,7 +14,7 @@ import socket
 import statistics
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipeline.config.strict import plain
 from pipeline.core.identity import TREE, code_digest
 from pipeline.core.training import ALONE, CheckpointError, MemorySink, Program, TrialResult, run_trial
 from pipeline.core.training.pack import train_pack
+from pipeline.core.training.rows import Column
 from pipeline.data import Dataset
 from pipeline.errors import DatasetError, PipelineError, StoreError, SweepError
 from pipeline.results import RESUMABLE
@@ -31,7 +32,7 @@ from pipeline.results.frames import long_frames, trials_frame
 from pipeline.results.store import CheckpointSlot, StoredTrial, TrialStore
 from pipeline.sweep.estimate import Pack
 from pipeline.sweep.plan import Setting
-from pipeline.sweep.status import seen
+from pipeline.sweep.workers import Signs, seen
 
 _log = logging.getLogger(__name__)
 
@@ -75,15 +76,20 @@ def train_packed(job: Job, pack: Pack, dataset: Dataset, ended: Callable[[Settin
         ended: Told how each ended, as soon as it did.
     """
     store = TrialStore(job.store_url)
-    with seen(store, pack):
+    with seen(store, pack) as signs:
         if len(pack) == 1:
-            ended(pack[0], train_setting(job, pack[0], dataset))
+            ended(pack[0], train_setting(job, pack[0], dataset, signs=signs))
         else:
-            _train_together(job, pack, dataset, ended, store)
+            _train_together(job, pack, dataset, ended, store, signs)
 
 
 def _train_together(
-    job: Job, pack: Pack, dataset: Dataset, ended: Callable[[Setting, Outcome], None], store: TrialStore
+    job: Job,
+    pack: Pack,
+    dataset: Dataset,
+    ended: Callable[[Setting, Outcome], None],
+    store: TrialStore,
+    signs: Signs,
 ) -> None:
     missing = []
     for setting in pack:
@@ -94,7 +100,7 @@ def _train_together(
             ended(setting, outcome_of(stored))
 
     def work(index: int, program: Program) -> None:
-        ended(missing[index], train_setting(job, missing[index], dataset, program))
+        ended(missing[index], train_setting(job, missing[index], dataset, program, signs))
 
     train_pack([setting.spec for setting in missing], work, num_threads=job.num_threads)
 
@@ -111,7 +117,9 @@ def outcome_of(stored: StoredTrial) -> Outcome:
     )
 
 
-def train_setting(job: Job, setting: Setting, dataset: Dataset, program: Program = ALONE) -> Outcome:
+def train_setting(
+    job: Job, setting: Setting, dataset: Dataset, program: Program = ALONE, signs: Signs | None = None
+) -> Outcome:
     """Train one setting, from its checkpoint if it has one, and store it.
 
     Args:
@@ -119,13 +127,14 @@ def train_setting(job: Job, setting: Setting, dataset: Dataset, program: Program
         setting: What to train.
         dataset: Its data.
         program: What it is part of, if other settings are trained beside it.
+        signs: Where its progress is noted, if anybody looks.
 
     Returns:
         The outcome; an exception becomes one with status `error`, and leaves no object in the store.
     """
     started = time.perf_counter()
     try:
-        found = _train_and_store(job, setting, dataset, program)
+        found = _train_and_store(job, setting, dataset, program, signs or Signs())
     except PipelineError as error:  # its message says all, of a full disk for instance
         found = {"status": "error", "message": f"{type(error).__name__}: {error}"}
     except Exception as error:  # noqa: BLE001 - whatever it is, the sweep reports it and goes on
@@ -134,7 +143,7 @@ def train_setting(job: Job, setting: Setting, dataset: Dataset, program: Program
     return Outcome(trial_id=setting.trial_id, wall_time_s=time.perf_counter() - started, **found)
 
 
-def _train_and_store(job: Job, setting: Setting, dataset: Dataset, program: Program) -> dict[str, Any]:
+def _train_and_store(job: Job, setting: Setting, dataset: Dataset, program: Program, signs: Signs) -> dict[str, Any]:
     """Return status and validation loss of the outcome.
 
     Raises:
@@ -151,17 +160,17 @@ def _train_and_store(job: Job, setting: Setting, dataset: Dataset, program: Prog
     store = TrialStore(job.store_url)
     checkpoint = store.checkpoint(setting.trial_id)
     try:
-        result, stored = _train(job, setting, dataset, checkpoint, program)
+        result, stored = _train(job, setting, dataset, checkpoint, program, signs)
     except CheckpointError as error:
         first = str(error).partition("\n")[0].partition(". ")[0]  # torch goes on, and advises to unpickle it
         _log.warning("trial %s: %s; it starts anew", setting.trial_id, first)
         checkpoint.clear()
-        result, stored = _train(job, setting, dataset, checkpoint, program)
+        result, stored = _train(job, setting, dataset, checkpoint, program, signs)
     except Exception as error:
         if not checkpoint.is_taken_up or isinstance(error, _OF_THE_MACHINE):
             raise
         checkpoint.quarantine(f"{type(error).__name__}: {error}")
-        result, stored = _train(job, setting, dataset, checkpoint, program)
+        result, stored = _train(job, setting, dataset, checkpoint, program, signs)
     if job.keeps_weights:
         weights = {name: tensor.numpy() for name, tensor in result.weights.items()}
         store.put_weights(setting.trial_id, weights, stored.spec)  # first: who sees the trial finds them
@@ -175,11 +184,24 @@ _OF_THE_MACHINE = (DatasetError, StoreError, MemoryError, OSError, torch.OutOfMe
 """Failures that no checkpoint brings about, however soon after one was taken up."""
 
 
+class _Sink(MemorySink):
+    """Keeps the rows of a trial, and notes each write as a sign of progress."""
+
+    def __init__(self, signs: Signs) -> None:
+        super().__init__()
+        self._signs = signs
+
+    def write(self, table: str, columns: Mapping[str, Column]) -> None:
+        """Append rows to `table`."""
+        super().write(table, columns)
+        self._signs.note()
+
+
 def _train(
-    job: Job, setting: Setting, dataset: Dataset, checkpoint: CheckpointSlot, program: Program
+    job: Job, setting: Setting, dataset: Dataset, checkpoint: CheckpointSlot, program: Program, signs: Signs
 ) -> tuple[TrialResult, StoredTrial]:
     """Return how a trial went, and as it is to be stored, its tables checked."""
-    sink = MemorySink()
+    sink = _Sink(signs)
     result = job.train(
         setting.spec,
         dataset,

@@ -61,6 +61,7 @@ OTHER = {
     ("trial_store",): "elsewhere",
     ("datasets",): ["adding"],
     ("studies",): ["another"],
+    ("resources", "max_silence_s"): None,
     ("tracking", "mode"): "disabled",
     ("tracking", "entity"): "somebody",
 }
@@ -162,6 +163,12 @@ def test_a_scale_overrides_after_the_grid_and_before_the_axes(project: Paths) ->
             ["resources", "gpus_per_trial"],
             True,
             r"params\.yaml\.resources\.gpus_per_trial: expected auto",
+        ),
+        (
+            "params.yaml",
+            ["resources", "max_silence_s"],
+            30,
+            r"params\.yaml\.resources\.max_silence_s: expected null or a number of seconds of at least 60, got 30",
         ),
         ("params.yaml", ["tracking", "mode"], "offlin", r"params\.yaml\.tracking\.mode: unknown value 'offlin'; did"),
         ("params.yaml", ["sede"], 1, r"params\.yaml: unknown key 'sede'; did you mean 'seeds'\?"),

@@ -6,12 +6,15 @@ Importable by Ray workers and by the driver that a test kills.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,14 +117,14 @@ class FakeResult:
 class FakeTrain:
     """Pretends to train: each step depends on the one before, so a wrong resume shows in the tables.
 
-    `journal` gets a line for every step made; the worker that first comes to `kill_at` kills itself.
+    `journal` gets a line for every step made; the workers that first come to `die_at` die, in ways given.
     """
 
     delay_s: float = 0.0
     fails_on: str = ""
     diverges_on: str = ""
-    kill_at: int | None = None
-    kills: int = 1
+    die_at: int | None = None
+    deaths: tuple[Callable[[], None], ...] = ()
     journal: Path | None = None
 
     def __call__(
@@ -153,11 +156,23 @@ class FakeTrain:
                 file.write(f"{line}\n")
 
     def _maybe_die(self, step: int) -> None:
-        if step != self.kill_at or self.journal is None:
+        if step != self.die_at or self.journal is None:
             return
-        if (deaths := len(list(self.journal.parent.glob("death-*")))) < self.kills:
-            (self.journal.parent / f"death-{deaths}").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        for number, end in enumerate(self.deaths):
+            with contextlib.suppress(FileExistsError):
+                (self.journal.parent / f"death-{number}").touch(exist_ok=False)
+                end()
+                return
+
+
+def kill() -> None:
+    """End this process as the kernel does when there is no memory left."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang() -> None:
+    """Wait for what never comes."""
+    threading.Event().wait()
 
 
 def loss_of(state: str) -> float:

@@ -13,12 +13,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from pipeline.config import Params, Paths, Resources
+from pipeline.config import params as config_params
 from pipeline.errors import SweepError
 from pipeline.results import read_table
 from pipeline.results.store import TrialStore
@@ -70,12 +72,18 @@ def test_ray_finishes_a_sweep_and_extends_it(project: Project, undisturbed: Path
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_killed_worker_goes_on_from_its_checkpoint(project: Project, undisturbed: Path, tmp_path: Path) -> None:
-    journal = tmp_path / "journal"
-    shown = sweep(*project, FakeTrain(kill_at=3, journal=journal), "ray")
-    assert (tmp_path / "death-0").exists()
+def test_a_killed_worker_and_one_that_hangs_go_on_from_their_checkpoints(
+    project: Project, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_params, "MIN_SILENCE_S", 0.0)
+    journal, (paths, params) = tmp_path / "journal", project
+    params = replace(params, resources=replace(params.resources, max_silence_s=3.0))
+    shown = sweep(paths, params, FakeTrain(die_at=3, deaths=(fakes.kill, fakes.hang), journal=journal), "ray")
+    assert (tmp_path / "death-1").exists()
     assert "4 trained, 0 diverged, 0 failed" in shown
-    assert "] lost the worker of cells: " in shown
+    assert re.search(r"\] lost the worker of cells: \S+ \S+: starts again", shown)
+    assert re.search(r"\] lost the worker of cells: \S+ \S+ \(no progress for \S+ s, pid \d+ on \S+\): starts a", shown)
+    assert shown.count("lost the worker") == 2
     assert {"1 running", "2 running"} >= set(re.findall(r"[1-9] running", shown))
     assert len(steps_made(journal)) == len(set(steps_made(journal))) == 4 * NUM_STEPS
     assert_same_tables(project[0].results("cells"), undisturbed)
@@ -90,6 +98,25 @@ def test_a_worker_lost_too_often_is_an_error(project: Project, tmp_path: Path) -
     assert told is setting
     assert outcome.status == "error"
     assert outcome.message == "given up after 4 attempts: The worker died unexpectedly."
+
+
+def test_a_worker_that_hangs_too_often_is_an_error_by_name(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = current_plan(*project, "cells", TrialStore(tmp_path)).settings[0]
+    watch, job = Mock(), Job(str(tmp_path), None, "cpu", 1, 60.0)
+    trial, worker = Mock(config={"trial_id": setting.trial_id}), object()
+    trial.temporary_state.ray_actor, killed = worker, list[object]()
+    trial.get_error.return_value = "The worker died unexpectedly."
+    monkeypatch.setattr(executor_ray.ray, "kill", killed.append)
+    watching = executor_ray._Watching(watch, {setting.trial_id: (setting,)}, job, 60.0)
+    monkeypatch.setattr(watching.silence, "found", lambda: {setting.trial_id: "no progress for 60 s, pid 7 on node-3"})
+    for _ in range(2):
+        watching.on_step_begin(1, [Mock(config={"trial_id": "another"}), trial])
+    assert killed == [worker]  # once
+    watching.on_trial_error(1, [], trial)
+    message = "given up after 4 attempts: no progress for 60 s, pid 7 on node-3: killed"
+    assert watch.finished.call_args.args[1].message == message
 
 
 @pytest.mark.usefixtures("ray_cluster")

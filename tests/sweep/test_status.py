@@ -20,7 +20,7 @@ from pipeline.errors import SweepError
 from pipeline.results.objects import Entry, FolderObjects
 from pipeline.results.running import RunningTrial
 from pipeline.results.store import TrialStore
-from pipeline.sweep import plan_study, status
+from pipeline.sweep import plan_study, status, workers
 from pipeline.sweep.progress import LineProgress, Tally
 from pipeline.sweep.status import StudyStatus, describe, read_status, show
 
@@ -30,10 +30,10 @@ DRIVER = """
 import sys
 from pipeline.config import Paths, load_params
 from pipeline.core.training import TrialSpec
-from pipeline.sweep import plan_study, status
+from pipeline.sweep import plan_study, status, workers
 from pipeline.sweep.progress import LineProgress, Tally
 from tests.sweep.fakes import FakeTrain, sweep
-status.SILENT_S, status.BEAT_S = 0.05, 0.1
+workers.SILENT_S, workers.BEAT_S = 0.05, 0.1
 paths = Paths.at(sys.argv[1])
 sweep(paths, load_params(paths), FakeTrain(delay_s=0.25))
 """
@@ -102,8 +102,8 @@ def test_how_far_a_trial_is_comes_from_its_checkpoint(
     project: tuple[Paths, Params], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths, params = project
-    monkeypatch.setattr(status, "SILENT_S", 0.01)
-    monkeypatch.setattr(status, "BEAT_S", 0.01)
+    monkeypatch.setattr(workers, "SILENT_S", 0.01)
+    monkeypatch.setattr(workers, "BEAT_S", 0.01)
     seen: list[str] = []
 
     def checkpointed(store: TrialStore, trial_id: str) -> RunningTrial:
@@ -144,6 +144,10 @@ def test_a_worker_that_was_lost_is_not_running_and_is_forgotten(project: tuple[P
     word = paths.root / ".trials" / status.FOLDER / "lost.worker"
     word.write_text(json.dumps(said))
     assert [running.host for running in read_status(store, "cells").running] == ["node-9"]
+    assert "no progress" not in describe(read_status(store, "cells"))
+    word.write_text(json.dumps(said | {"signs": 3, "silent_s": 700.0}))
+    line = describe(read_status(store, "cells")).splitlines()[1]
+    assert line.endswith("on node-9 (pid 7) since 2026-01-01T00:00:00+00:00, no progress for 12 min")
     os.utime(word, (1, 1))
     found = read_status(store, "cells")
     assert (found.running, found.num_halted) == ([], 1)
@@ -216,7 +220,7 @@ def test_watching_goes_on_until_the_sweep_ends(project: tuple[Paths, Params], mo
     sweep(paths, params, FakeTrain())
     drivers = iter(["pid 1 on node-3", None])
     monkeypatch.setattr(status, "driver_of", lambda *_: next(drivers))
-    monkeypatch.setattr(status, "BEAT_S", 0.01)
+    monkeypatch.setattr(workers, "BEAT_S", 0.01)
     shown = io.StringIO()
     show(store_of(paths), [], watches=True, as_json=False, stream=shown)
     assert len(shown.getvalue().splitlines()) == 2
