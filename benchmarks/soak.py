@@ -1,11 +1,12 @@
 """`make soak`: a study on an emulated cluster, killed at random for ten minutes, against the same one left alone.
 
 A head and two nodes with one processor each, begun by `ray start`, on this machine. What is killed: the worker that
-trains, a node's raylet, a whole node, the head with its GCS (so the cluster, which is then begun anew), the driver by
-SIGKILL and by SIGTERM. Of six kills each is one, in random order; the seed is printed. What a kill ended is begun
-again, as a user or a supervisor would do. A study that was finished is compared with an undisturbed run in one process,
-trial by trial and table by table, and begun anew. Exit status 1 where anything differs, where the store is not in order
-at the end of a sweep, or where a driver ends in any other way than it should.
+trains, a node's raylet, a whole node, all nodes at once (the driver must say that it waits), the head with its GCS (so
+the cluster, which is then begun anew), the driver by SIGKILL and by SIGTERM. Of seven kills each is one, in random
+order; the seed is printed. What a kill ended is begun again, as a user or a supervisor would do. A study that was
+finished is compared with an undisturbed run in one process, trial by trial and table by table, and begun anew. Exit
+status 1 where anything differs, where the store is not in order at the end of a sweep, or where a driver ends in any
+other way than it should.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ RATES = (0.003, 0.01, 0.03, 0.1)
 CHECKPOINT_S = 0.5
 PATIENCE_S = 120.0
 """For a cluster to come up, a trial to begin, a driver to end."""
+
+WAITING, AGAIN = "; waiting for nodes", "the cluster has room again"
+"""What a driver says of a cluster without nodes, and of one that has grown again."""
 
 HEAD_GONE_AFTER_S = 5.0
 """In place of the executor's own time, which is a third of ten minutes' kills."""
@@ -139,13 +143,14 @@ class Soak:
         """Look at how the driver ended, and return what is wrong with that; a finished study is compared."""
         if self.driver is None:
             return None
-        status, said = self.driver.wait(), (self.folder / "driver.txt").read_text(encoding="utf-8")
+        status, said = self.driver.wait(), self.said()
         self.driver, self.is_finished = None, status == 0
         if self.is_finished:
             self.num_finished += 1
             print(f"soak: {time.monotonic() - self.begun:4.0f} s, finished", flush=True)
             return divergence(self.undisturbed, self.paths)
-        if status not in {-signal.SIGKILL, 128 + signal.SIGTERM, 2} or len(said.splitlines()) > 1:
+        lines = [line for line in said.splitlines() if WAITING not in line and AGAIN not in line]
+        if status not in {-signal.SIGKILL, 128 + signal.SIGTERM, 2} or len(lines) > 1:
             return f"a driver ended with status {status} and said:\n{said}"
         return None
 
@@ -162,6 +167,10 @@ class Soak:
                 stdout=subprocess.DEVNULL,
                 stderr=said,
             )
+
+    def said(self) -> str:
+        """Return what the driver has said so far besides its progress."""
+        return (self.folder / "driver.txt").read_text(encoding="utf-8")
 
     def has_ended(self) -> bool:
         """Return whether no driver runs."""
@@ -229,6 +238,20 @@ def kill_node(soak: Soak) -> None:
     soak.nodes.append(soak.begin_node())
 
 
+def kill_all_nodes(soak: Soak) -> None:
+    """Kill all nodes: the cluster has shrunk to nothing, the driver says so and waits; others take their place.
+
+    Raises:
+        SystemExit: If it says nothing.
+    """
+    for node in soak.nodes:
+        end(node)
+    soak.nodes, num_said = [], soak.said().count(WAITING)
+    if not wait_until(lambda: soak.has_ended() or soak.said().count(WAITING) > num_said):
+        raise SystemExit(f"soak: the driver does not say that it waits for nodes:\n{soak.said()}")
+    soak.nodes = [soak.begin_node() for _ in range(soak.num_nodes)]
+
+
 def kill_head(soak: Soak) -> None:
     """Kill the head with the GCS: the cluster is gone, the driver says so and ends; another cluster is begun."""
     for process in (soak.head, *soak.nodes):
@@ -249,6 +272,7 @@ KILLS: dict[str, Callable[[Soak], None]] = {
     "worker": kill_worker,
     "raylet": kill_raylet,
     "node": kill_node,
+    "all-nodes": kill_all_nodes,
     "head": kill_head,
     "driver": kill_driver,
     "driver-sigterm": functools.partial(kill_driver, number=signal.SIGTERM),

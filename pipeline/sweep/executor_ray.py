@@ -97,7 +97,7 @@ class RayExecutor:
             resources = self.resources
             auto = resources.gpus_per_trial == "auto"
             resources = replace(resources, gpus_per_trial=1) if auto else resources  # a whole one, to measure on
-            _check_room(resources, embedded)
+            has_room = _check_room(resources, embedded)
             variants = {variant_of(setting) for setting in settings}
             refs = {variant: ray.put(load(*variant)) for variant in sorted(variants, key=str)}
             if auto:
@@ -108,7 +108,7 @@ class RayExecutor:
             _leave_wandb_out()
             logging.getLogger("ray.tune.execution").setLevel(logging.CRITICAL)  # of lost workers our own line says
             work = tune.with_parameters(_work, job=job, by_id=by_id, refs=refs)
-            watching = _Watching(watch, by_id, job, resources.max_silence_s)
+            watching = _Watching(watch, by_id, job, resources, is_cluster=not embedded, has_room=has_room)
             tuner = tune.Tuner(
                 tune.with_resources(work, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
                 param_space={"trial_id": tune.grid_search(list(by_id))},
@@ -144,16 +144,27 @@ def _work(config: dict[str, Any], job: Job, by_id: dict[str, Pack], refs: dict[A
 
 
 class _Watching(tune.Callback):
-    """Passes on what Tune says, and kills workers that hang.
+    """Passes on what Tune says, kills workers that hang, and says when a cluster has become too small for any trial.
 
     A pack goes by the trial id of its first setting, since Tune's order is not ours.
     """
 
-    def __init__(self, watch: Watch, by_id: dict[str, Pack], job: Job, max_silence_s: float | None = None) -> None:
-        self.watch, self.by_id, self.job = watch, by_id, job
+    def __init__(
+        self,
+        watch: Watch,
+        by_id: dict[str, Pack],
+        job: Job,
+        resources: Resources,
+        *,
+        is_cluster: bool = False,
+        has_room: bool = True,
+    ) -> None:
+        self.watch, self.by_id, self.job, self.resources = watch, by_id, job, resources
         self.started_at: dict[str, float] = {}
         self.hung: dict[str, str] = {}
-        self.silence = None if max_silence_s is None else Silence(TrialStore(job.store_url), max_silence_s)
+        limit_s = resources.max_silence_s
+        self.silence = None if limit_s is None else Silence(TrialStore(job.store_url), limit_s)
+        self.is_cluster, self.has_room, self.looked_s = is_cluster, has_room, float("-inf")
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the watcher out of the files from which Tune could resume: a sweep resumes from the trial store."""
@@ -166,13 +177,19 @@ class _Watching(tune.Callback):
         return meanwhile(self.silence.look, self.silence.every_s, self.silence.every_s)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Kill the workers that were found to hang; Tune then takes them for lost."""
+        """Kill the workers that were found to hang, which Tune then takes for lost; say whether there is any room."""
         found = self.silence.found() if self.silence is not None else {}
         for trial in trials if found else ():
             identity, worker = trial.config["trial_id"], trial.temporary_state.ray_actor
             if worker is not None and identity in found and identity not in self.hung:
                 self.hung[identity] = found[identity]
                 ray.kill(worker)
+        if self.is_cluster and not self.started_at and time.monotonic() - self.looked_s >= LOOK_S:
+            self.looked_s, lacking = time.monotonic(), _lacking(self.resources)
+            if self.has_room != (lacking is None):
+                line = f"{lacking}; waiting for nodes" if lacking else "the cluster has room again"
+                print(f"sweep: {line}", file=sys.stderr, flush=True)
+            self.has_room = lacking is None
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Pass on that settings train, or train again after their worker was lost."""
@@ -186,6 +203,9 @@ class _Watching(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Pass on that a worker was lost, and with it settings that start again when there is room."""
         identity = trial.config["trial_id"]
+        if identity not in self.started_at and self.is_cluster and _lacking(self.resources) is not None:
+            trial.run_metadata.num_failures -= 1  # its node went before anything ran
+            return
         why = self._ended(identity, is_lost=True)
         for setting in self.by_id[identity]:
             self.watch.lost(setting, why)
@@ -204,19 +224,20 @@ class _Watching(tune.Callback):
 
         Those of a pack that had ended by then are in the store.
         """
-        identity = trial.config["trial_id"]
+        identity, now = trial.config["trial_id"], time.perf_counter()
+        wall_time_s = now - self.started_at.get(identity, now)
         reason = str(trial.get_error() or "no reason given").strip()
         if why := self._ended(identity, is_lost=True):
             reason = f"{why}: killed\n{reason}"
         message = f"given up after {MAX_FAILURES + 1} attempts: {reason.splitlines()[0]}"
-        now, store = time.perf_counter(), TrialStore(self.job.store_url)
+        store = TrialStore(self.job.store_url)
         for setting in self.by_id[identity]:
             outcome = Outcome(
                 trial_id=setting.trial_id,
                 status="error",
                 message=message,
                 traceback=reason,
-                wall_time_s=now - self.started_at.get(identity, now),
+                wall_time_s=wall_time_s,
             )
             stored = store.get(setting.trial_id) if len(self.by_id[identity]) > 1 else None
             ended = stored is not None and stored.summary.is_final(self.job.max_wall_time_s, setting.stop_at)
@@ -224,6 +245,7 @@ class _Watching(tune.Callback):
 
     def _ended(self, identity: str, *, is_lost: bool = False) -> str:
         """Note that a pack does not run any more, and return how it hung if its worker was killed for that."""
+        self.started_at.pop(identity, None)
         if self.silence is not None:
             (self.silence.lost if is_lost else self.silence.ended)(identity)
         return self.hung.pop(identity, "")
@@ -280,8 +302,8 @@ def _watched(folder: Path, address: str | None) -> Iterator[None]:
     lost, ended = list[str](), threading.Event()
     agents = [process for process in psutil.Process().children() if _is_below(folder, process)]
     if address is not None:  # one of the cluster's runs on this machine
-        raylet = str(getattr(ray_worker.global_worker.node, "raylet_socket_name", folder))
-        agents = [process for process in psutil.process_iter() if _is_below(Path(raylet), process)]
+        raylet = f"--raylet_socket_name={getattr(ray_worker.global_worker.node, 'raylet_socket_name', folder)}"
+        agents = [process for process in psutil.process_iter() if raylet in _command(process)]
     head = ray.get_runtime_context().gcs_address if address is not None else ""
     seen = time.monotonic()
 
@@ -346,6 +368,14 @@ def _leave_wandb_out() -> None:
             importlib.import_module("ray.air.integrations.wandb")
         finally:
             del sys.modules["wandb"]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        command: list[str] = process.cmdline()
+    except psutil.Error:
+        return []
+    return command
 
 
 def _is_below(folder: Path, process: psutil.Process) -> bool:
@@ -442,28 +472,42 @@ def _need_no_home() -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
-def _check_room(resources: Resources, embedded: bool) -> None:
+def _check_room(resources: Resources, embedded: bool) -> bool:
     """Refuse what Ray would wait for without end; a cluster that may grow is waited for, with a line that says so.
+
+    Returns:
+        Whether there is room for a trial now.
 
     Raises:
         SweepError: If this machine, or every node of a cluster that does not grow, lacks what one trial asks for.
     """
-    asked = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
     if embedded:
         there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        for kind, amount in asked.items():
+        for kind, amount in _asked(resources).items():
             check_share(f"{kind.lower()}s_per_trial", kind, amount, there.get(kind, 0))
-        return
+        return True
+    lacking = _lacking(resources)
+    if lacking is not None:
+        if not _may_grow():
+            raise SweepError(f"{lacking}; nothing adds nodes by itself: add one, or ask for less")
+        print(f"sweep: {lacking}; waiting for the cluster to grow", file=sys.stderr, flush=True)
+    return lacking is None
+
+
+def _lacking(resources: Resources) -> str | None:
+    """Return what no node of the cluster has of what one trial asks for, and what they have; None where one has it."""
+    asked = _asked(resources)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     if any(all(node.get(kind, 0) >= amount for kind, amount in asked.items()) for node in nodes):
-        return
+        return None
     short = [kind for kind, amount in asked.items() if all(node.get(kind, 0) < amount for node in nodes)]
     has = "; ".join(_amounts({kind: node.get(kind, 0) for kind in asked}) for node in nodes) or "no node"
     key = f"resources.{(short or ['GPU'])[0].lower()}s_per_trial"
-    line = f"params.yaml: {key}: no node of the cluster has the {_amounts(asked)} of one trial; it has {has}"
-    if not _may_grow():
-        raise SweepError(f"{line}; nothing adds nodes by itself: add one, or ask for less")
-    print(f"sweep: {line}; waiting for the cluster to grow", file=sys.stderr, flush=True)
+    return f"params.yaml: {key}: no node of the cluster has the {_amounts(asked)} of one trial; it has {has}"
+
+
+def _asked(resources: Resources) -> dict[str, float]:
+    return {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
 
 
 def _amounts(resources: dict[str, float]) -> str:

@@ -15,11 +15,16 @@ from pipeline.results.store import TrialStore
 
 @pytest.mark.timeout(290)
 def test_a_sweep_survives_a_kill_of_each_kind() -> None:
-    """The short form of `make soak`: each kind once, then to the end, and every trial and table compared."""
+    """The short form of `make soak`: each kind once, then to the end, and every trial and table compared.
+
+    Not a single node, since all of them are killed.
+    """
+    kinds = [kind for kind in soak.KILLS if kind != "node"]
     command = [sys.executable, "-m", "benchmarks.soak", "0", "--settings", "3", "--steps", "1500", "--pace", "2"]
+    command += ["--kinds", *kinds]
     done = subprocess.run(command, cwd=soak.ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"soak: {len(soak.KILLS)} kills survived" in done.stdout
+    assert f"soak: {len(kinds)} kills survived" in done.stdout
     assert done.stdout.endswith("soak: every trial and table is that of an undisturbed run\n")
 
 

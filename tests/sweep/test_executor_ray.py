@@ -93,7 +93,7 @@ def test_a_worker_lost_too_often_is_an_error(project: Project, tmp_path: Path) -
     setting = current_plan(*project, "cells", TrialStore(tmp_path)).settings[0]
     watch, trial, job = Mock(), Mock(config={"trial_id": setting.trial_id}), Job(str(tmp_path), None, "cpu", 1, 60.0)
     trial.get_error.return_value = "The worker died unexpectedly.\nno more is known"
-    executor_ray._Watching(watch, {setting.trial_id: (setting,)}, job).on_trial_error(1, [], trial)
+    executor_ray._Watching(watch, {setting.trial_id: (setting,)}, job, Resources(1.0, 0.0)).on_trial_error(1, [], trial)
     ((told, outcome), _) = watch.finished.call_args
     assert told is setting
     assert outcome.status == "error"
@@ -109,7 +109,7 @@ def test_a_worker_that_hangs_too_often_is_an_error_by_name(
     trial.temporary_state.ray_actor, killed = worker, list[object]()
     trial.get_error.return_value = "The worker died unexpectedly."
     monkeypatch.setattr(executor_ray.ray, "kill", killed.append)
-    watching = executor_ray._Watching(watch, {setting.trial_id: (setting,)}, job, 60.0)
+    watching = executor_ray._Watching(watch, {setting.trial_id: (setting,)}, job, Resources(1.0, 0.0))
     monkeypatch.setattr(watching.silence, "found", lambda: {setting.trial_id: "no progress for 60 s, pid 7 on node-3"})
     for _ in range(2):
         watching.on_step_begin(1, [Mock(config={"trial_id": "another"}), trial])
@@ -310,6 +310,36 @@ def test_a_cluster_without_room_is_refused_or_waited_for_by_name(
             executor_ray._check_room(Resources(2.0, 0.5), embedded=False)
         line = ""
     assert capsys.readouterr().err == line
+
+
+def test_a_cluster_that_shrinks_to_nothing_is_waited_for_and_costs_no_attempt(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    setting, watch = current_plan(*project, "cells", TrialStore(tmp_path)).settings[0], Mock()
+    job, trial = Job(str(tmp_path), None, "cpu", 1, 60.0), Mock(config={"trial_id": setting.trial_id})
+    there = [{"Alive": True, "Resources": {"CPU": 1}}]
+    monkeypatch.setattr(executor_ray.ray, "nodes", lambda: there)
+    monkeypatch.setattr(executor_ray, "LOOK_S", 0.0)
+    by_id = {setting.trial_id: (setting,)}
+    watching = executor_ray._Watching(watch, by_id, job, Resources(1.0, 0.0), is_cluster=True)
+    watching.on_trial_start(1, [], trial)
+    there[0]["Alive"] = False
+    watching.on_step_begin(1, [trial])
+    assert capsys.readouterr().err == ""  # as long as Ray takes the trial for a running one
+    trial.run_metadata.num_failures = 1
+    watching.on_trial_recover(1, [], trial)
+    assert trial.run_metadata.num_failures == 1
+    for _ in range(2):
+        watching.on_step_begin(1, [trial])
+    line = "no node of the cluster has the 1 CPU, 0 GPU of one trial; it has no node; waiting for nodes"
+    assert capsys.readouterr().err == f"sweep: params.yaml: resources.cpus_per_trial: {line}\n"
+    trial.run_metadata.num_failures = 2
+    watching.on_trial_recover(1, [], trial)  # its worker was about to start
+    assert trial.run_metadata.num_failures == 1
+    assert watch.lost.call_count == 1
+    there[0]["Alive"] = True
+    watching.on_step_begin(1, [trial])
+    assert capsys.readouterr().err == "sweep: the cluster has room again\n"
 
 
 @pytest.mark.parametrize(
