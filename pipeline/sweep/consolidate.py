@@ -24,6 +24,12 @@ from pipeline.sweep.plan import Plan, Setting
 ROWS_AT_ONCE = 2**18
 """Of a table: so many are gathered before they are written, as one row group."""
 
+BYTES_AT_ONCE = 2**27
+"""The same, where rows are long."""
+
+PARTS_AT_ONCE = 128
+"""Frames of some rows are made into one before there are more: their columns take more memory than what is in them."""
+
 
 def consolidate(
     plan: Plan, store: TrialStore, folder: Path, errors: Mapping[str, str], git_revision: str | None = None
@@ -93,8 +99,8 @@ class _Table:
 
     def __init__(self, name: str, folder: Path, schema: Mapping[str, pl.DataType] | None) -> None:
         self._name, self._path, self._schema = name, folder / f"{name}.parquet", schema or SCHEMAS[name]
-        self._waiting: list[pl.DataFrame] = []
-        self._num_waiting = 0
+        self._parts, self._whole = list[pl.DataFrame](), list[pl.DataFrame]()
+        self._num_waiting, self._num_bytes = 0, 0
         self._temporary = folder / f".{name}.parquet.{uuid.uuid4().hex}.tmp"
         with self._errors():
             folder.mkdir(parents=True, exist_ok=True)
@@ -116,10 +122,17 @@ class _Table:
             TableError: If they are not what the schema declares, or cannot be written.
         """
         frame = check(self._name, frame, str(self._path))
-        lacking = [pl.lit(None, dtype).alias(name) for name, dtype in self._schema.items() if name not in frame.columns]
-        self._waiting.append(frame.with_columns(lacking).select(*self._schema))
+        if frame.columns != list(self._schema):
+            lacking = self._schema.keys() - {*frame.columns}
+            nulls = [pl.lit(None, self._schema[name]).alias(name) for name in sorted(lacking)]
+            frame = frame.with_columns(nulls).select(*self._schema)
+        self._parts.append(frame)
         self._num_waiting += len(frame)
-        if self._num_waiting >= ROWS_AT_ONCE:
+        if len(self._parts) >= PARTS_AT_ONCE:
+            self._whole.append(pl.concat(self._parts, rechunk=True))
+            self._num_bytes += int(self._whole[-1].estimated_size())
+            self._parts = []
+        if self._num_waiting >= ROWS_AT_ONCE or self._num_bytes >= BYTES_AT_ONCE:
             self._flush()
 
     def close(self) -> None:
@@ -138,8 +151,8 @@ class _Table:
     def _flush(self) -> None:
         with self._errors():
             if self._num_waiting:
-                self._writer.write_table(pl.concat(self._waiting).to_arrow())
-        self._waiting, self._num_waiting = [], 0
+                self._writer.write_table(pl.concat([*self._whole, *self._parts]).to_arrow())
+        self._parts, self._whole, self._num_waiting, self._num_bytes = [], [], 0, 0
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

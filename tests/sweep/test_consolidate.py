@@ -15,6 +15,7 @@ from pipeline.quantities.settings import settings_table
 from pipeline.results import SCHEMAS, read_table
 from pipeline.results.store import TrialStore
 from pipeline.sweep import Plan, plan_study
+from pipeline.sweep import consolidate as consolidation
 from pipeline.sweep.consolidate import consolidate, median_scores, selected_positions
 from pipeline.sweep.trial import Job, train_setting
 
@@ -68,6 +69,29 @@ def test_the_same_bytes_again_and_the_same_tables_in_any_order_of_training(
         assert first == (tmp_path / "again" / f"{table}.parquet").read_bytes()
         if table != "trials":  # has wall times
             assert first == (tmp_path / "backwards" / f"{table}.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(("parts", "size"), [(2, 2**27), (3, 1), (100, 2**27)])
+def test_few_rows_wait_in_few_frames_and_the_tables_are_the_same(
+    parts: int, size: int, project: tuple[Paths, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store = trained(*project)
+    consolidate(plan, store, tmp_path / "first", errors={})
+    monkeypatch.setattr(consolidation, "PARTS_AT_ONCE", parts)
+    monkeypatch.setattr(consolidation, "BYTES_AT_ONCE", size)
+    waiting, add = list[int](), consolidation._Table.add
+
+    def counted(table: consolidation._Table, frame: pl.DataFrame) -> None:
+        add(table, frame)
+        waiting.append(len(table._parts))
+
+    monkeypatch.setattr(consolidation._Table, "add", counted)
+    consolidate(plan, store, tmp_path / "again", errors={})
+    assert max(waiting) == min(parts - 1, len(plan.trials))
+    for table in SCHEMAS:
+        first, again = (tmp_path / each / f"{table}.parquet" for each in ("first", "again"))
+        assert read_table(table, first.parent).equals(read_table(table, again.parent))
+        assert (first.read_bytes() == again.read_bytes()) or size == 1  # else row groups are the same, too
 
 
 def test_settings_of_different_grids_have_null_where_an_axis_is_absent(tmp_path: Path) -> None:
