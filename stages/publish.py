@@ -27,9 +27,11 @@ from pipeline.config import Params, Paths, check_tree, load_params
 from pipeline.errors import ConfigError, PipelineError, unknown_name
 from pipeline.publish import Publisher
 from pipeline.publish.follow import INTERVAL_S, Followed, Follower, follow
+from pipeline.results.objects import now_ns
 from pipeline.results.store import TrialStore
 from pipeline.sweep import Plan, plan_study
 from pipeline.sweep.consolidate import settings_frame
+from pipeline.sweep.lease import driver_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,8 +90,13 @@ def follow_all(publisher: Publisher, paths: Paths, params: Params, studies: Sequ
     plans = [followed(plan_study(paths, params, study)) for study in studies if stopping.HANDLER.number is None]
     follower = Follower(publisher, paths, store, plans, sys.stdout)
     print(f"follow: {follower.num_waiting} settings that {store.objects.where} does not have yet", flush=True)
+
+    def is_swept() -> bool:
+        now = now_ns(store.objects)
+        return any(driver_of(store.objects, study, now) is not None for study in studies)
+
     with contextlib.closing(follower):
-        follow(follower, publisher.folder, interval_s, lambda: stopping.HANDLER.number is not None)
+        follow(follower, publisher.folder, interval_s, lambda: stopping.HANDLER.number is not None, is_swept)
 
 
 def followed(plan: Plan) -> Followed:

@@ -23,7 +23,8 @@ from pipeline.publish.client import LiveRun, is_refused
 from pipeline.publish.mode import hosts
 from pipeline.publish.publisher import Publisher, cause_of
 from pipeline.publish.views import view_of_running, view_of_setting
-from pipeline.results.running import read_running, running_ids
+from pipeline.results.objects import Entry
+from pipeline.results.running import read_running
 from pipeline.results.store import TrialStore
 
 INTERVAL_S = 5.0
@@ -46,6 +47,26 @@ class Followed:
     specs: Mapping[str, Mapping[str, Any]]
 
 
+@dataclass
+class _Stopped:
+    """A trial that ended where a search stopped it.
+
+    Attributes:
+        trial: The finished trial, as the listing had it; it is replaced when it has gone on.
+        checkpoint: Where it goes on from; a later one shows that it does.
+        goes_on: Whether there was a later one.
+    """
+
+    trial: Entry
+    checkpoint: Entry | None
+    goes_on: bool = False
+
+
+def _entries(listing: Mapping[str, Entry], trial_id: str) -> tuple[Entry | None, Entry | None]:
+    """Return the finished trial and the checkpoint of an id, where they are there."""
+    return listing.get(f"{trial_id}.zip"), listing.get(f"{trial_id}.checkpoint")
+
+
 class Follower:
     """Shows the settings of some studies that are not in the store yet: live while they train, whole when they end.
 
@@ -53,7 +74,8 @@ class Follower:
         publisher: Who sends; must be online.
         paths: The project.
         store: Where trials train to.
-        studies: What to follow. What the store has already is left to `Publisher.study`.
+        studies: What to follow. What the store has already is left to `Publisher.study`, but what it has begun as well:
+            a search has stopped it, or its time was over, and it may go on.
         stream: Where it says what it does.
         clock: Seconds; only differences count.
     """
@@ -68,22 +90,31 @@ class Follower:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._publisher, self._paths, self._store, self._stream, self._clock = publisher, paths, store, stream, clock
-        names = frozenset(store.objects.names())
+        listing = store.objects.listing()
+        self._stopped: dict[tuple[str, str], _Stopped] = {}
         self._waiting: dict[tuple[str, str], tuple[pl.DataFrame, Mapping[str, Any]]] = {}
         for study in studies:
             for setting in study.settings.iter_slices(1):
                 row = setting.row(0, named=True)
-                if f"{row['trial_id']}.zip" not in names:
-                    key = (row["trial_id"], f"{row['study']}, {row['grid']}: {row['label']}")
+                key = (row["trial_id"], f"{row['study']}, {row['grid']}: {row['label']}")
+                ended, begun = _entries(listing, key[0])
+                if ended is None or begun is not None:
                     self._waiting[key] = setting, study.specs[row["trial_id"]]
+                if ended is not None and begun is not None:
+                    self._stopped[key] = _Stopped(ended, begun)
         self._live: dict[tuple[str, str], LiveRun | None] = {}
         self._silent_until = float("-inf")
         self.num_sent = 0
 
     @property
     def num_waiting(self) -> int:
-        """Settings that have not ended, or not been sent."""
-        return len(self._waiting)
+        """Settings that have not ended, or not been sent, without those that are stopped."""
+        return len(self._waiting) - self.num_stopped
+
+    @property
+    def num_stopped(self) -> int:
+        """Settings that a search has stopped at a rung, and may let go on."""
+        return sum(not stopped.goes_on for stopped in self._stopped.values())
 
     def look(self) -> None:
         """Look into the store once, and send what is new.
@@ -94,12 +125,15 @@ class Follower:
         if self._clock() < self._silent_until:
             return
         try:
-            names = frozenset(self._store.objects.names())
-            running = running_ids(names)
+            listing = self._store.objects.listing()
             for key in list(self._waiting):
-                if f"{key[0]}.zip" in names:
-                    self._ended(key)
-                elif key[0] in running:
+                ended, begun = _entries(listing, key[0])
+                stopped = self._stopped.get(key)
+                if stopped is not None and begun not in {stopped.checkpoint, None}:
+                    stopped.goes_on = True
+                if ended is not None and (stopped is None or ended != stopped.trial):
+                    self._ended(key, ended, begun)
+                elif begun is not None and (stopped is None or stopped.goes_on):
                     self._goes_on(key)
         except StoreError as error:
             _log.warning("W&B: %s; looking again", error)
@@ -134,7 +168,7 @@ class Follower:
         if (run := self._live[key]) is not None:
             run.advance(view)
 
-    def _ended(self, key: tuple[str, str]) -> None:
+    def _ended(self, key: tuple[str, str], ended: Entry, begun: Entry | None) -> None:
         setting, _ = self._waiting[key]
         stored = self._store.get(key[0], quarantines=False)
         if stored is None:  # damaged: whoever trains quarantines it, and it trains again
@@ -142,12 +176,13 @@ class Follower:
         if (run := self._live.pop(key, None)) is not None:
             run.finish()
         if "censored" in stored.summary.statuses:  # it may go on, and a history that was ended cannot
-            del self._waiting[key]
+            self._stopped[key] = _Stopped(ended, begun)
             self._say(f"{key[1]}: stopped by the search, for now or for good; `stages/publish.py` sends how it ends")
             return
         view = view_of_setting(self._paths, setting, stored.tables)
         self._publisher.send_online(view)
         del self._waiting[key]
+        self._stopped.pop(key, None)
         self.num_sent += 1
         self._say(f"{key[1]}: {view.summary['status']}")
 
@@ -168,7 +203,9 @@ class PublishError(PipelineError):
     """Nothing can be sent."""
 
 
-def follow(follower: Follower, folder: Path, interval_s: float, is_over: Callable[[], bool]) -> None:
+def follow(
+    follower: Follower, folder: Path, interval_s: float, is_over: Callable[[], bool], is_swept: Callable[[], bool]
+) -> None:
     """Look every `interval_s` seconds until nothing is waited for, or `is_over`; then once more.
 
     Args:
@@ -176,6 +213,7 @@ def follow(follower: Follower, folder: Path, interval_s: float, is_over: Callabl
         folder: Where W&B keeps its run folders: of two followers there, the second is refused.
         interval_s: Seconds between two looks.
         is_over: Whether to end early.
+        is_swept: Whether somebody sweeps the studies: then what is stopped is waited for, too.
 
     Raises:
         PublishError: If another follower is at work, or the server refuses the key.
@@ -183,10 +221,10 @@ def follow(follower: Follower, folder: Path, interval_s: float, is_over: Callabl
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "follow.lock", timeout=0):
-            while follower.num_waiting and not is_over():
+            while not is_over() and (follower.num_waiting or (follower.num_stopped and is_swept())):
                 follower.look()
                 _sleep(interval_s, is_over)
-            if follower.num_waiting:
+            if follower.num_waiting or follower.num_stopped:
                 follower.look()
     except Timeout:
         raise PublishError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +29,6 @@ class RunningTrial:
     step: int
     code_digest: str | None
     tables: dict[str, pl.DataFrame]
-
-
-def running_ids(names: Collection[str]) -> frozenset[str]:
-    """Return the trials that have begun and not ended, from one listing of the store's objects."""
-    begun = {name.removesuffix(".checkpoint") for name in names if name.endswith(".checkpoint")}
-    return frozenset(identity for identity in begun if f"{identity}.zip" not in names)
 
 
 def read_running(store: TrialStore, trial_id: str) -> RunningTrial | None:

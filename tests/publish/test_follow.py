@@ -23,7 +23,7 @@ from pipeline.publish import Publisher
 from pipeline.publish.follow import Follower, PublishError, follow
 from pipeline.publish.views import history
 from pipeline.results import read_table
-from pipeline.results.running import read_running, running_ids
+from pipeline.results.running import read_running
 from pipeline.results.store import TrialStore
 from pipeline.sweep import plan_study, run_sweep
 from pipeline.sweep.executors import train_inline
@@ -150,19 +150,54 @@ class Killed(BaseException):
     """The end of a process, as it were."""
 
 
+def to_a_rung(settings: Sequence[Setting], *more: Any) -> None:
+    train_inline(1, [replace(setting, stop_at=NUM_STEPS // 2) for setting in settings], *more)
+
+
 def test_what_a_search_stopped_is_left_to_the_publishing_of_the_study(
     project: tuple[Paths, Params], server: WandbServer
 ) -> None:
     paths, params = project
     follower = follower_of(paths, params)
-
-    def to_a_rung(settings: Sequence[Setting], *more: Any) -> None:
-        train_inline(1, [replace(setting, stop_at=NUM_STEPS // 2) for setting in settings], *more)
-
     run_sweep(paths, params, "cells", to_a_rung, stream=io.StringIO())
     follower.look()
-    assert follower.num_waiting == follower.num_sent == 0
+    assert (follower.num_waiting, follower.num_stopped, follower.num_sent) == (0, 2, 0)
     assert server.runs == {}
+    swept = iter([True, False])
+    follow(follower, paths.root / "wandb", 0.0, lambda: False, lambda: next(swept))  # ends with the sweep
+    assert next(swept, None) is None
+
+
+@pytest.mark.parametrize("is_another", [False, True], ids=["the same follower", "another follower"])
+def test_what_goes_on_after_a_rung_is_one_run_with_each_step_once(
+    is_another: bool, project: tuple[Paths, Params], server: WandbServer
+) -> None:
+    paths, params = project
+    follower, seen = follower_of(paths, params), list[list[int]]()
+    run_sweep(paths, params, "cells", to_a_rung, stream=io.StringIO(), train=train_and(follower.look))
+    follower.look()
+    assert (follower.num_waiting, follower.num_stopped) == (0, 2)
+    assert [len(run.history) for run in server.runs.values()] == [NUM_STEPS // 2] * 2
+    if is_another:
+        follower.close()
+        follower = follower_of(paths, params)
+        assert (follower.num_waiting, follower.num_stopped) == (0, 2)
+
+    def look() -> None:
+        follower.look()
+        time.sleep(1.2 if len(seen) in {2, 5} else 0.0)  # for W&B to send what it was given
+        seen.append([len(run.history) for run in server.runs.values()])
+
+    sweep(paths, params, train_and(look))
+    follower.look()
+    follower.close()
+    assert (follower.num_waiting, follower.num_stopped, follower.num_sent) == (0, 0, 2)
+    assert any(NUM_STEPS // 2 < rows <= NUM_STEPS for of in seen for rows in of)  # while it trained
+    assert len(server.runs) == 2
+    for run in server.runs.values():
+        assert [row["_step"] for row in run.history] == list(range(NUM_STEPS + 2))
+        assert [row["step"] for row in run.history] == [*range(NUM_STEPS + 1), NUM_STEPS]
+        assert run.summary["status"] == "ok"
 
 
 def test_a_killed_and_resumed_trial_has_one_run_with_each_step_once(
@@ -290,10 +325,10 @@ def test_a_second_follower_is_refused(project: tuple[Paths, Params], server: Wan
 
     def is_over() -> bool:
         with pytest.raises(PublishError, match="follow.lock: another follower is at work here"):
-            follow(second, paths.root / "wandb", 0.0, lambda: True)
+            follow(second, paths.root / "wandb", 0.0, lambda: True, lambda: False)
         return True
 
-    follow(first, paths.root / "wandb", 0.0, is_over)
+    follow(first, paths.root / "wandb", 0.0, is_over, lambda: False)
 
 
 def test_what_is_not_a_checkpoint_is_looked_at_later(project: tuple[Paths, Params], server: WandbServer) -> None:
@@ -302,7 +337,6 @@ def test_what_is_not_a_checkpoint_is_looked_at_later(project: tuple[Paths, Param
     follower = follower_of(paths, params)
     (identity, *_) = sorted({setting.trial_id for setting in plan_study(paths, params, "cells").settings})
     store.objects.write(f"{identity}.checkpoint", b"not a checkpoint")
-    assert running_ids(store.objects.names()) == {identity}
     assert read_running(store, identity) is None
     assert read_running(store, "0" * 16) is None
     follower.look()
