@@ -148,20 +148,16 @@ class Catalogue:
         Raises:
             StoreError: If the store cannot be read. Where it cannot be written, the catalogue stays as it is.
         """
-        listed = self.listed(listing)
-        files = self._files.names()
-        frames = [frame for name in files if (frame := self._read_file(name)) is not None]
-        known = pl.concat([pl.DataFrame(schema=_SCHEMA), *frames]).unique("trial_id", keep="last", maintain_order=True)
-        place = {name: _SCHEMA[name] for name in ("trial_id", *Entry._fields)}
-        there = pl.DataFrame([(name, *entry) for name, entry in listed.items()], schema=place, orient="row")
-        current = known.join(there, on=list(place), how="semi")
-        unknown = sorted(listed.keys() - set(current["trial_id"]))
-        found = _frame(self._summaries(unknown), listed)
-        if len(found):
+        listed, files = self.listed(listing), self._files.names()
+        known = {summary.trial_id: (entry, summary) for name in files for entry, summary in self._read_file(name)}
+        summaries = {identity: summary for identity, (entry, summary) in known.items() if listed.get(identity) == entry}
+        unknown = sorted(listed.keys() - summaries.keys())
+        found = {summary.trial_id: summary for summary in self._summaries(unknown)}
+        summaries |= found
+        if found:
             is_full = len(files) >= MOST_FILES
-            self._add(*((pl.concat([current, found]), files) if is_full else (found, [])))
-        summaries = {summary.trial_id: summary for summary in _summaries(pl.concat([current, found]))}
-        return summaries, [identity for identity in unknown if identity not in summaries]
+            self._add(*((summaries, listed, files) if is_full else (found, listed, [])))
+        return summaries, [identity for identity in unknown if identity not in found]
 
     def listed(self, listing: Mapping[str, Entry] | None = None) -> dict[str, Entry]:
         """Return what the store's listing, where it is known already that one, says of every finished trial, by id."""
@@ -175,12 +171,12 @@ class Catalogue:
             summaries: Of trials.
             listed: By trial, what the store's listing said before it was read.
         """
-        if len(rows := _frame(summaries, listed)):
-            self._add(rows, [])
+        if added := {summary.trial_id: summary for summary in summaries}:
+            self._add(added, listed, [])
 
-    def _add(self, rows: pl.DataFrame, replaced: Sequence[str]) -> None:
+    def _add(self, summaries: Mapping[str, Summary], listed: Mapping[str, Entry], replaced: Sequence[str]) -> None:
         buffer = io.BytesIO()
-        rows.write_parquet(buffer, compression="zstd", statistics=False)
+        _frame(summaries.values(), listed).write_parquet(buffer, compression="zstd", statistics=False)
         name = f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:16]}.parquet"
         try:
             self._files.write(name, buffer.getvalue())
@@ -190,23 +186,22 @@ class Catalogue:
         except StoreError as error:
             _log.debug("the catalogue stays as it is: %s", error)  # a store that may only be read
 
-    def _read_file(self, name: str) -> pl.DataFrame | None:
+    def _read_file(self, name: str) -> list[tuple[Entry, Summary]]:
+        """Return the rows of a file; none where it is gone, or damaged: then it is removed, with a warning."""
         data = self._files.read(name)
         if data is None:  # made into one with others since
-            return None
+            return []
         try:
             frame = parquet_frame(data, name)
             if frame.schema == pl.Schema(_SCHEMA):
-                for summary in _summaries(frame):
-                    summary.check()
-                return frame
+                return list(_rows(frame))
             what = "has other columns"
         except (TableError, TypeError, ValueError, RecursionError) as error:
             what = str(error)
         _log.warning("%s/%s: not a file of the catalogue: %s; it is made again", self._files.where, name, what)
         with contextlib.suppress(StoreError):
             self._files.delete(name)
-        return None
+        return []
 
     def _summaries(self, trial_ids: list[str]) -> Iterator[Summary]:
         with ThreadPoolExecutor(NUM_READERS) as readers:
@@ -242,6 +237,15 @@ def _frame(summaries: Iterable[Summary], listed: Mapping[str, Entry]) -> pl.Data
     return pl.DataFrame(rows, schema=_SCHEMA)
 
 
-def _summaries(frame: pl.DataFrame) -> Iterator[Summary]:
-    for row in frame.drop("size", "modified_ns").iter_rows(named=True):
-        yield Summary(**row | {"statuses": tuple(row["statuses"]), "facts": json.loads(row["facts"])})
+def _rows(frame: pl.DataFrame) -> Iterator[tuple[Entry, Summary]]:
+    """Yield each row of `_frame`, checked.
+
+    Raises:
+        TypeError: If a value has another type.
+        ValueError: The same.
+    """
+    for row in frame.iter_rows(named=True):
+        entry = Entry(**{name: row.pop(name) for name in Entry._fields})
+        summary = Summary(**row | {"statuses": tuple(row["statuses"]), "facts": json.loads(row["facts"])})
+        summary.check()
+        yield entry, summary

@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +89,22 @@ def driver_of(objects: Objects, study: str, now_ns: int) -> str | None:
         StoreError: If the store cannot be read.
     """
     leases = objects.below(FOLDER)
-    found = {name: entry for name, entry in leases.listing().items() if name.rpartition(".")[0] == study}
-    newest = max(found, default=None)  # generations have as many digits each
-    content = None if newest is None else leases.read(newest)
-    if newest is None or content is None or _has_ended(_read(content)):
+    found = leases.listing()
+    name = _name(study, max(_generations(found, study), default=0))
+    content = leases.read(name) if name in found else None
+    if content is None or _has_ended(_read(content)):
         return None
-    return describe(content) if now_ns - found[newest].modified_ns < DEAD_AFTER_S * 1e9 else None
+    return describe(content) if now_ns - found[name].modified_ns < DEAD_AFTER_S * 1e9 else None
+
+
+def _generations(names: Iterable[str], study: str) -> list[int]:
+    """Return the generations of a study's lease that there are."""
+    found = [name.rpartition(".") for name in names]
+    return [int(number) for of, _, number in found if of == study and number.isdecimal()]
+
+
+def _name(study: str, generation: int) -> str:
+    return f"{study}.{generation:08d}"
 
 
 class Lease:
@@ -169,19 +179,15 @@ class Lease:
 
     def _newest(self) -> int:
         """Return the highest generation that there is, or 0."""
-        return max(self._generations(), default=0)
-
-    def _generations(self) -> list[int]:
-        found = [name.rpartition(".") for name in self._objects.names()]
-        return [int(number) for study, _, number in found if study == self._study and number.isdecimal()]
+        return max(_generations(self._objects.names(), self._study), default=0)
 
     def _forget_older(self) -> None:
-        for generation in self._generations():
+        for generation in _generations(self._objects.names(), self._study):
             if generation < self.generation:
                 self._objects.delete(self._name(generation))
 
     def _name(self, generation: int) -> str:
-        return f"{self._study}.{generation:08d}"
+        return _name(self._study, generation)
 
     def _content(self, *, released: bool = False) -> bytes:
         holder = {
