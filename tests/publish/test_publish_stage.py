@@ -73,7 +73,7 @@ def test_an_unknown_study_is_told_with_the_nearest(capsys: pytest.CaptureFixture
 def test_a_signal_ends_a_follower_after_another_look(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def follow(follower: object, folder: object, interval_s: float, is_over: Callable[[], bool]) -> None:
+    def follow(follower: object, folder: object, interval_s: float, is_over: Callable[[], bool], _: object) -> None:
         assert not is_over()
         for _ in range(3):
             signal.raise_signal(signal.SIGTERM)
