@@ -117,6 +117,10 @@ def test_a_worker_that_hangs_too_often_is_an_error_by_name(
     watching.on_trial_error(1, [], trial)
     message = "given up after 4 attempts: no progress for 60 s, pid 7 on node-3: killed"
     assert watch.finished.call_args.args[1].message == message
+    never = executor_ray._Watching(watch, {setting.trial_id: (setting,)}, job, Resources(1.0, 0.0, 32, None))
+    never.on_step_begin(1, [trial])
+    with never.for_silence():
+        assert (never.silence, killed) == (None, [worker])
 
 
 @pytest.mark.usefixtures("ray_cluster")

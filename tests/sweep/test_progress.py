@@ -70,11 +70,15 @@ def test_a_terminal_gets_a_live_table(plan: Plan) -> None:
     first, second, _ = plan.missing
     progress.started(first)
     progress.started(second)
+    progress.lost(second, "no progress for 30 min, pid 7 on node-3")
+    assert second.trial_id not in progress.tally.running
+    progress.started(second)
     progress.finished(first, outcome(first.trial_id))
     assert progress.tally.wants_reached
     progress.tally.reached[second.trial_id] = (3, 0.25)
     progress.close()
     of = f"3 of {second.spec.training.max_steps}"
+    assert f"lost the worker of {title(second)} (no progress for 30 min, pid 7 on node-3)" in stream.getvalue()
     for text in (first.label, second.label, "0.00123", "training", of, "0.25", "1 trained"):
         assert text in stream.getvalue()
 
