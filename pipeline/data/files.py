@@ -12,6 +12,7 @@ that was copied there by hand is as good as a download. Shapes: N rows.
 from __future__ import annotations
 
 import csv
+import difflib
 import hashlib
 import math
 import os
@@ -19,9 +20,11 @@ import unicodedata
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -31,7 +34,7 @@ import numpy as np
 
 from pipeline.config.paths import digest_of_file
 from pipeline.data.generator import import_source
-from pipeline.errors import DatasetError, unknown_name
+from pipeline.errors import DatasetError
 
 MAX_BYTES = 2_000_000_000
 """The most that is downloaded, and the largest array of an NPZ archive."""
@@ -47,28 +50,69 @@ CARRIAGE_RETURNS = (
     r"`tr -d '\r'` mends a copy that has line feeds too, `tr '\r' '\n'` one that has none"
 )
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "a ZIP archive", b"\x1f\x8b": "gzip"}
-"""First bytes of what is taken for a text by mistake."""
+UNPACK, SAVE = "unpack it, and name what is in it", "save it as text"
+OTHER_FORMATS = {
+    b"\xff\xfe\0\0": ("UTF-32", ""),
+    b"\xff\xfe": ("UTF-16", ""),
+    b"\xfe\xff": ("UTF-16", ""),
+    b"PK\x03\x04": ("a ZIP archive, or a file of Excel, Word or NumPy", f"{UNPACK}, or {SAVE}"),
+    b"\x1f\x8b": ("gzip", UNPACK),
+    b"BZh91AY": ("bzip2", UNPACK),
+    b"\xfd7zXZ": ("xz", UNPACK),
+    b"(\xb5/\xfd": ("zstd", UNPACK),
+    b"PAR1": ("Parquet", "let its name end in .parquet"),
+    b"\x93NUMPY": ("an array of NumPy", SAVE),
+    b"\x80\x04": ("a pickle, which is never loaded", SAVE),
+    b"\xd0\xcf\x11\xe0": ("a file of Excel or Word", SAVE),
+    b"%PDF-": ("PDF", SAVE),
+    b"version https://git-lfs.": ("a pointer of Git LFS", "`git lfs pull` brings the file"),
+}
+"""What is taken for a text by mistake, by its first bytes, and what to do about it."""
+MAX_LISTED = 20
+"""Most names that a message lists."""
+MAX_NUMBER = float(np.finfo(np.float32).max)
+"""The largest number that a network can read."""
 
 
-def missing_file(path: Path) -> str:
-    """Return the end of a message about a file that is not there; it names the nearest file beside it."""
-    beside = [other.name for other in path.parent.glob("*") if other.is_file()]
-    return f"{path}: no such file; {unknown_name('file', path.name, beside)}"
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """Return «unknown column 'Temp'; did you mean 'temp'? known: rain, temp», of many names the first ones."""
+    names = sorted(known)
+    by_small = {other.lower(): other for other in reversed(names)}
+    near = difflib.get_close_matches(str(name).lower(), by_small, n=1, cutoff=0.6)
+    hint = f"; did you mean {by_small[near[0]]!r}?" if near else ";"
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"unknown {kind} {name!r}{hint} known: {', '.join(names[:MAX_LISTED])}{more}"
+
+
+@contextmanager
+def reading(path: Path, name: object = None) -> Iterator[BufferedReader]:
+    """Open a file, which messages call `name`, or else by its path.
+
+    Raises:
+        DatasetError: If it is missing, is none, or cannot be read; the message names the nearest file beside it.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise DatasetError(f"{path}: expected a file, got a {'folder' if path.is_dir() else 'device'}")
+        with path.open("rb") as file:
+            yield file
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise DatasetError(f"{path}: no such file, for there is no folder {path.parent}") from None
+        beside = (other.name for other in path.parent.glob("*") if other.is_file())
+        raise DatasetError(f"{path}: no such file; {unknown('file', path.name, beside)}") from None
+    except OSError as error:
+        raise DatasetError(f"{name or path}: cannot be read: {error.strerror}") from None
 
 
 def read_bytes(path: Path) -> bytes:
     """Return the content of a file.
 
     Raises:
-        DatasetError: If it is missing or cannot be read; the message names the nearest file beside it.
+        DatasetError: If it is missing or cannot be read.
     """
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DatasetError(missing_file(path)) from None
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+    with reading(path) as file:
+        return file.read()
 
 
 def checksum(path: Path) -> str:
@@ -77,12 +121,8 @@ def checksum(path: Path) -> str:
     Raises:
         DatasetError: If it is missing or cannot be read.
     """
-    try:
-        return digest_of_file(path)
-    except FileNotFoundError:
-        raise DatasetError(missing_file(path)) from None
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from None
+    with reading(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_lines(path: Path, name: object = None) -> Iterator[tuple[int, str]]:
@@ -96,28 +136,18 @@ def read_lines(path: Path, name: object = None) -> Iterator[tuple[int, str]]:
         DatasetError: If the file is missing, cannot be read, is empty or not UTF-8, or has other ends of lines.
     """
     name, start, blank = name or path, 0, True
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                if number == 1:
-                    for first, what in OTHER_ENCODINGS.items():
-                        if raw.startswith(first):
-                            raise DatasetError(f"{name}, line 1: expected text in UTF-8, got {what}; {_remedy(what)}")
-                line = _decode(
-                    raw.removeprefix(BYTE_ORDER_MARK) if number == 1 else raw, f"{name}, line {number}", start
-                )
-                start, blank = start + len(raw), blank and not line.strip()
-                yield number, line
-    except FileNotFoundError:
-        raise DatasetError(missing_file(path)) from None
-    except OSError as error:
-        raise DatasetError(f"{name}: cannot be read: {error.strerror}") from None
+    with reading(path, name) as file:
+        for number, raw in enumerate(file, start=1):
+            if number == 1:
+                for first, (what, remedy) in OTHER_FORMATS.items():
+                    if raw.startswith(first):
+                        remedy = remedy or f"`iconv -t UTF-8 -f {what}` mends a copy"
+                        raise DatasetError(f"{name}, line 1: expected text in UTF-8, got {what}; {remedy}")
+            line = _decode(raw.removeprefix(BYTE_ORDER_MARK) if number == 1 else raw, f"{name}, line {number}", start)
+            start, blank = start + len(raw), blank and not line.strip()
+            yield number, line
     if blank:
         raise DatasetError(f"{name}: expected text, got an empty file")
-
-
-def _remedy(what: str) -> str:
-    return f"`iconv -t UTF-8 -f {what}` mends a copy" if what.startswith("UTF") else "unpack it, and name what is in it"
 
 
 def _decode(raw: bytes, where: str, start: int) -> str:
@@ -132,7 +162,8 @@ def _decode(raw: bytes, where: str, start: int) -> str:
         problem = f"not UTF-8 text ({error.reason} at byte {start + error.start})"
         raise DatasetError(f"{where}: {problem}; `iconv -t UTF-8 -f <its encoding>` mends a copy") from None
     if "\0" in line:
-        raise DatasetError(f"{where}: expected text, got a byte 0: this is no text file")
+        remedy = "`iconv -t UTF-8 -f UTF-16LE` mends a copy of UTF-16"
+        raise DatasetError(f"{where}: expected text in UTF-8, got a byte 0; {remedy}, else this is no text file")
     if line.endswith("\r\n"):
         line = line[:-2] + "\n"
     if "\r" in line:
@@ -229,12 +260,16 @@ class Table:
         values = self.columns[column]
         if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
             numbers = values.astype(np.float64)
+        elif isinstance(values, np.ndarray) and values.ndim > 1:
+            raise DatasetError(f"{self.path}, array {column!r}: expected numbers, got texts")
         else:
             flat = array("d", (self._number(row, column, str(value)) for row, value in enumerate(values)))
             numbers = np.frombuffer(flat, dtype=np.float64) if flat else np.zeros(0)
-        if np.isinf(numbers).any():
-            row = int(np.argwhere(np.isinf(numbers))[0, 0])
-            raise DatasetError(f"{self.where(row, column)}: expected a finite number, got infinity")
+        if (large := np.abs(numbers) > MAX_NUMBER).any():
+            row, *inside = np.argwhere(large)[0].tolist()
+            got = numbers[row, *inside]
+            what = "infinity" if np.isinf(got) else f"{got:g}, more than {MAX_NUMBER:.2g}"
+            raise DatasetError(f"{self.where(row, column)}: expected a finite number, got {what}")
         return numbers
 
     def _number(self, row: int, column: str, text: str) -> float:
@@ -245,8 +280,9 @@ class Table:
                 raise ValueError
             return float(text)
         except ValueError:
-            hint = "; write a decimal point, 3.14" if text.replace(",", "", 1).strip("-+ ").isdigit() else ""
-            raise DatasetError(f"{self.where(row, column)}: expected a number, got {text!r}{hint}") from None
+            with_digits = any(letter.isdigit() for letter in text)
+            hint = "write a decimal point, and nothing else, -1234.5" if with_digits else "a missing one is empty or NA"
+            raise DatasetError(f"{self.where(row, column)}: expected a number, got {text[:60]!r}; {hint}") from None
 
     def texts(self, column: str, *, name: str = "text") -> list[str]:
         """Return a column as texts, white space at their ends left out.
@@ -275,7 +311,7 @@ def read_table(path: Path, names: Sequence[str]) -> Table:
     """
     readers = {".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_csv, ".parquet": _read_parquet, ".npz": _read_npz}
     if path.suffix.lower() not in readers:
-        raise DatasetError(f"{path}: {unknown_name('kind of table', path.suffix, readers)}")
+        raise DatasetError(f"{path}: {unknown('kind of table', path.suffix, readers)}; save it as one")
     table = readers[path.suffix.lower()](path, list(dict.fromkeys(names)))
     if len(table) == 0:
         raise DatasetError(f"{path}: expected at least one row, got none below the names of the columns")
@@ -284,13 +320,18 @@ def read_table(path: Path, names: Sequence[str]) -> Table:
 
 def _read_csv(path: Path, names: Sequence[str]) -> Table:
     lines = (line for _, line in read_lines(path))
-    header_line = next(lines)
+    header_line = next(lines, "")
+    if not header_line.strip():
+        rest = "".join(lines)  # an empty file has a message of its own
+        raise DatasetError(f"{path}, line 1: expected the names of the columns, got an empty line above {rest[:60]!r}")
+    if header_line.count('"') % 2:
+        raise DatasetError(f"{path}, line 1: a quotation mark is open at its end; names of columns stand in one line")
     headers = {separator: _fields(header_line, separator) for separator in SEPARATORS}
     separator = next((s for s, header in headers.items() if {*names} <= {*header}), None)
     if separator is None:
         separator = max(SEPARATORS, key=lambda s: len(headers[s]))
         lacking = next(name for name in names if name not in headers[separator])
-        known = unknown_name("column", lacking, headers[separator])
+        known = unknown("column", lacking, headers[separator])
         raise DatasetError(f"{path}, line 1: {known} (line 1 has the names of the columns)")
     header = headers[separator]
     for name in header:
@@ -303,11 +344,12 @@ def _read_csv(path: Path, names: Sequence[str]) -> Table:
     try:
         for row in reader:
             if len(row) != len(header):
-                if not row:
-                    raise DatasetError(f"{path}, line {line}: expected {len(header)} fields, got an empty line")
-                got = f"{len(row)}: {separator.join(row)[:60]!r}"
-                hint = "; put quotation marks round a text that holds one" if len(row) > len(header) else ""
-                raise DatasetError(f"{path}, line {line}: expected {len(header)} fields, got {got}{hint}")
+                expected = f"{path}, line {line}: expected {len(header)} fields as in line 1"
+                if not "".join(row).strip():
+                    raise DatasetError(f"{expected}, got an empty line; leave it out")
+                text, marks = separator.join(row), "quotation marks stand round a text that holds a separator"
+                remedy = f"{marks}, numbers have a decimal point" if len(row) > len(header) else "fill it up"
+                raise DatasetError(f"{expected}, got {len(row)}: {text[:60]!r}; {remedy}")
             for place, column in places:
                 column.append(row[place])
             numbers.append(line)
@@ -333,7 +375,7 @@ def _read_parquet(path: Path, names: Sequence[str]) -> Table:
         raise DatasetError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
     for name in names:
         if name not in known:
-            raise DatasetError(f"{path}: {unknown_name('column', name, known)}")
+            raise DatasetError(f"{path}: {unknown('column', name, known)}")
     try:
         frame = polars.read_parquet(path, columns=list(names), n_rows=MAX_ROWS + 1)
     except (Exception, polars.exceptions.PanicException) as error:  # noqa: BLE001
@@ -377,7 +419,7 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
             infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             for name in names:
                 if name not in infos:
-                    raise DatasetError(f"{path}: {unknown_name('array', name, infos)}")
+                    raise DatasetError(f"{path}: {unknown('array', name, infos)}")
             return {name: _read_array(archive, infos[name], f"{path}, array {name!r}") for name in names}
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
         raise DatasetError(f"{path}: not an NPZ archive, or a damaged one ({error}); numpy.savez writes one") from None
@@ -396,7 +438,7 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> 
             shape, _, dtype = headers[version](file)
             if dtype.hasobject or dtype.kind not in "biufU":
                 what = "Python objects, which are never unpickled" if dtype.hasobject else f"the type {dtype}"
-                remedy = "save numbers or texts, as with numpy.array(…, dtype=float)"
+                remedy = "save numbers, or texts, as .astype(float) and .astype(str) make them"
                 raise DatasetError(f"{where}: expected numbers or texts, got {what}; {remedy}")
             announced = math.prod(shape) * dtype.itemsize
             if announced != info.file_size - file.tell():

@@ -16,7 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -26,17 +26,17 @@ from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import EOS, PAD, SPLITS, UNKNOWN, UNKNOWN_CHARACTER, Dataset, Split, Task, make_task
 from pipeline.data.digits import draw_images
-from pipeline.data.files import checksum, read_npz, read_table
+from pipeline.data.files import checksum, read_npz, read_table, unknown
 from pipeline.data.generator import import_source
-from pipeline.data.labelled import Labelling, check_answers, in_order
-from pipeline.data.own import ShortTexts
+from pipeline.data.labelled import Labelling, check_answers, check_classes, in_order
+from pipeline.data.own import ShortTexts, check_path
 from pipeline.data.vocabulary import pad, unigram_entropy
-from pipeline.errors import DatasetError, unknown_name
+from pipeline.errors import DatasetError
 
 MAX_SIDE = 1024
 """Most pixels of a side: a network reads a timestep for each row at least."""
-MAX_WHOLE = 255
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".tif", ".tiff")
+MAX_WHOLE, MAX_DEEP = 255, 65_535
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".tif", ".tiff", ".webp")
 
 
 class Shown(NamedTuple):
@@ -74,11 +74,18 @@ class Images(ShortTexts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        captions = self.read_as == "caption"
-        for key in ("captions_file", "unit", "max_length"):
-            expected = "what captions are read by" if captions else "null, without read_as: caption"
-            require((getattr(self, key) is not None) == captions, key, expected, getattr(self, key))
-        require(not (captions and self.given), "train_file", "null, as one table has all captions", self.train_file)
+        for key in ("image_folder", "captions_file"):
+            check_path(key, getattr(self, key))
+        if self.read_as == "caption":
+            self.check_texts()
+            require(self.captions_file is not None, "captions_file", "a table with columns file and caption", None)
+            require(not self.given, "train_file", "null, as one table has all captions", self.train_file)
+        else:
+            self.check_no_texts("without read_as: caption")
+            require(self.captions_file is None, "captions_file", "null, without read_as: caption", self.captions_file)
+        for key, used in (("images", not self.image_folder), ("labels", not (self.image_folder or self.captions_file))):
+            why = "there is no NPZ archive" if self.image_folder else "there are captions"
+            require(used or getattr(self, key) == key, key, f"nothing, as {why}", getattr(self, key))
 
     @property
     def natural_length(self) -> int:
@@ -95,19 +102,18 @@ class Images(ShortTexts):
         Raises:
             DatasetError: If a file is damaged, images differ in size, or there are too few of them, or not two classes.
         """
-        classes = self.read_as != "caption"
-        parts = self.divide(self.read, lambda one: one.group, lambda one: one.answer if classes else 0)
+        if self.read_as != "caption":
+            check = partial(check_classes, where=str(self.whole_path))
+            parts = self.divide(self.read, lambda one: one.group, lambda one: one.answer, check)
+            check_answers(parts, lambda example: [example.answer], "class")
+        else:
+            parts = self.divide(self.read, lambda one: one.group)
         sizes = {example.read.shape: example.where for some in parts.values() for example in some}
         if len(sizes) > 1:
             (one, where), (other, elsewhere) = list(sizes.items())[:2]
             got = f"{one[0]} x {one[1]} in {where}, {other[0]} x {other[1]} in {elsewhere}"
             raise DatasetError(f"{self.whole_path}: expected images of one size, got {got}; scale a copy of them")
-        if classes:
-            found = {example.answer for some in parts.values() for example in some}
-            if len(found) < 2:  # noqa: PLR2004 - nothing to tell apart
-                raise DatasetError(f"{self.whole_path}: expected at least two classes, got {min(found)!r} alone")
-            check_answers(parts, lambda example: [example.answer], "class")
-        return self.kept(parts, "captions" if not classes else "images")
+        return self.kept(parts, "captions" if self.read_as == "caption" else "images")
 
     def read(self, paths: Sequence[Path]) -> list[Labelling[Any]]:
         """Return the images of an archive or a folder, each with its class or one of its captions.
@@ -126,8 +132,9 @@ class Images(ShortTexts):
                 got = f"{labels.shape} labels for {len(shown)} images"
                 raise DatasetError(f"{path}, array {self.labels!r}: expected a label an image, got {got}")
             names = [str(label) for label in labels.tolist()]
+            wheres = [f"{path}, array {self.labels!r}, image {i}" for i in range(len(names))]
         else:
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
+            files = self._files(path)
             for file in files:
                 if file.parent == path:
                     expected = "a folder for each class, with its images in it; or captions, with read_as: caption"
@@ -136,11 +143,30 @@ class Images(ShortTexts):
                 raise DatasetError(f"{path}: expected images ({', '.join(ENDINGS)}) in folders of classes, got none")
             shown = [self._of_file(file, path) for file in files]
             names = [file.relative_to(path).parts[0] for file in files]
-        for one, name in zip(shown, names, strict=True):
+            wheres = [one.where for one in shown]
+        for where, name in zip(wheres, names, strict=True):
             if not name.strip() or name in {UNKNOWN, UNKNOWN_CHARACTER, "nan"}:
-                raise DatasetError(f"{one.where}: a class cannot be called {name!r}; name it otherwise")
+                raise DatasetError(f"{where}: a class cannot be called {name!r}; name it otherwise")
         pairs = zip(shown, names, strict=True)
         return [Labelling(one.pixels, name, one.pixels.tobytes(), one.where) for one, name in pairs]
+
+    def _files(self, folder: Path) -> list[Path]:
+        """Return the images below a folder, in order, and note how many other files there are.
+
+        Raises:
+            DatasetError: If there is no such folder.
+        """
+        if not folder.is_dir():
+            if folder.exists():
+                raise DatasetError(f"{folder}: expected a folder of images, got a file")
+            beside = (other.name for other in folder.parent.glob("*") if other.is_dir())
+            raise DatasetError(f"{folder}: no such folder; {unknown('folder', folder.name, beside)}")
+        below = [file for file in sorted(folder.rglob("*")) if not file.is_dir() or file.suffix.lower() in ENDINGS]
+        images = [file for file in below if file.suffix.lower() in ENDINGS]
+        if len(images) < len(below):
+            kinds = ", ".join(sorted({file.suffix or file.name for file in {*below} - {*images}})[:5])
+            self.notes.append(f"{folder.name}: {len(below) - len(images)} files left out that are no images: {kinds}")
+        return images
 
     def _captioned(self, path: Path) -> list[Labelling[Any]]:
         """Return an image for each caption.
@@ -150,25 +176,24 @@ class Images(ShortTexts):
         """
         table = read_table(self.folder / str(self.captions_file), ["file", "caption"])
         archived = [] if self.image_folder else self._of_archive(path, read_npz(path, [self.images])[self.images])
+        files = {} if archived else {file.relative_to(path).as_posix(): file for file in self._files(path)}
         known = {one.name: one for one in archived}
         found, captions = [], table.texts("caption", name="caption")
         for row, name in enumerate(table.texts("file", name="name of an image")):
             if name not in known:
-                if (
-                    archived
-                    or not (path / name).is_file()
-                    or not (path / name).resolve().is_relative_to(path.resolve())
-                ):
-                    there = known or [str(p.relative_to(path)) for p in path.rglob("*") if p.suffix.lower() in ENDINGS]
-                    hint = unknown_name("image", name, list(there)[:20])
+                if name not in files:
+                    hint = unknown("image", name, files or known)
                     raise DatasetError(f"{table.where(row, 'file')}: no such image in {path}; {hint}")
-                known[name] = self._of_file(path / name, path)
+                known[name] = self._of_file(files[name], path)
             tokens, where = self.tokens(captions[row]), table.where(row, "caption")
             if self.fits(tokens, where, "the caption"):
                 found.append(Labelling(known[name].pixels, tokens, known[name].pixels.tobytes(), where))
         if len(found) < len(table):
             left_out = f"{len(table) - len(found)} of {len(table)} captions left out, longer than max_length"
             self.notes.append(f"{table.path.name}: {left_out} {self.max_length}")
+        num_images, num_captioned = len(files or known), len({*table.texts("file")})
+        if num_captioned < num_images:
+            self.notes.append(f"{path.name}: {num_images - num_captioned} of {num_images} images have no caption")
         if not found:
             raise DatasetError(f"{table.path}: every caption is longer than max_length {self.max_length}; raise it")
         return found
@@ -192,7 +217,9 @@ class Images(ShortTexts):
         if len(wrong):
             expected = f"whole numbers from 0 to {MAX_WHOLE}" if whole else "brightness from 0 to 1"
             image = images[wrong[0]]
-            raise DatasetError(f"{where}, image {wrong[0]}: expected {expected}, got {image.min()} to {image.max()}")
+            hint = "" if whole else f"; divide by {MAX_WHOLE}, or save whole numbers"
+            got = f"{image.min()} to {image.max()}{hint}"
+            raise DatasetError(f"{where}, image {wrong[0]}: expected {expected}, got {got}")
         scaled = (images / most).astype(np.float32)
         return [Shown(pixels, str(i), f"{where}, image {i}") for i, pixels in enumerate(scaled)]
 
@@ -210,8 +237,17 @@ class Images(ShortTexts):
                     if max(image.size) > MAX_SIDE:
                         got = f"{image.size[0]} x {image.size[1]}"
                         raise DatasetError(f"{file}: expected sides of at most {MAX_SIDE} pixels, got {got}")
-                    grey = image.mode in {"1", "L"}
-                    pixels = np.asarray(image.convert("L"), dtype=np.float32) / MAX_WHOLE
+                    if (num := getattr(image, "n_frames", 1)) > 1:
+                        raise DatasetError(f"{file}: expected one picture, got {num}; save them as files of their own")
+                    deep = image.mode.startswith("I;16")
+                    grey = deep or image.mode in {"1", "L"}
+                    if image.mode in {"I", "F"}:
+                        got = "whole numbers of 32 bits" if image.mode == "I" else "fractions"
+                        raise DatasetError(f"{file}: expected 8 or 16 bits a pixel, got {got}")
+                    if image.has_transparency_data:
+                        self.notes.append("what is transparent in images is read by its colour")
+                    pixels = np.asarray(image if deep else image.convert("L"), dtype=np.float32)
+                    pixels /= MAX_DEEP if deep else MAX_WHOLE
         except DatasetError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of its reader

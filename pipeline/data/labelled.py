@@ -14,10 +14,11 @@ Shapes: N sequences, T timesteps, D numbers of a timestep.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -96,11 +97,14 @@ class Labelled(ShortTexts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("unit", "max_length"):
-            value, numbers = getattr(self, key), self.are_numbers
-            expected = "null, as an NPZ archive holds numbers" if numbers else "what texts are read by"
-            require((value is None) == numbers, key, expected, value)
-        require(self.lengths is None or self.are_numbers, "lengths", "null, as texts have their own", self.lengths)
+        if self.are_numbers:
+            self.check_no_texts("as an NPZ archive holds numbers")
+        else:
+            self.check_texts()
+            require(self.lengths is None, "lengths", "null, as texts have their own", self.lengths)
+            scaled = self.kind == "value" or self.scaling == "standard"
+            require(scaled, "scaling", "'standard', or nothing, as there are no numbers", self.scaling)
+        require(self.inputs != self.targets, "targets", "another column than that of the inputs", self.targets)
 
     @property
     def are_numbers(self) -> bool:
@@ -123,19 +127,16 @@ class Labelled(ShortTexts):
         Raises:
             DatasetError: If a file is damaged, or there are too few sequences, or not two classes.
         """
-        classes = self.kind == "class"
-        parts = self.divide(self.read, lambda one: one.group, lambda one: one.answer if classes else 0)
+        if self.kind == "class":
+            where = f"{self.whole_path}, column {self.targets!r}"
+            check = partial(check_classes, where=where, hint="; kind: value is for numbers")
+            parts = self.divide(self.read, lambda one: one.group, lambda one: one.answer, check)
+        else:
+            parts = self.divide(self.read, lambda one: one.group)
         vocabulary = None if self.are_numbers else vocabulary_of(self, parts)
         if vocabulary is not None and self.group is None:
             parts = self.apart(parts, lambda one: one.read, vocabulary)
-        if classes:
-            counts = Counter(example.answer for some in parts.values() for example in some)
-            where = f"{self.whole_path}, column {self.targets!r}"
-            if len(counts) < 2:  # noqa: PLR2004 - nothing to tell apart
-                raise DatasetError(f"{where}: expected at least two classes, got {next(iter(counts))!r} alone")
-            if len(counts) > max(2, sum(counts.values()) / 2):
-                got = f"{len(counts)} different ones in {sum(counts.values())} rows"
-                raise DatasetError(f"{where}: expected classes that repeat, got {got}; kind: value is for numbers")
+        if self.kind == "class":
             check_answers(parts, lambda example: [example.answer], "class")
         return Division(self.kept(parts, "sequences"), vocabulary)
 
@@ -180,9 +181,9 @@ class Labelled(ShortTexts):
         if numbers.ndim not in {2, 3}:
             got = f"shape {numbers.shape}"
             raise DatasetError(f"{table.path}, array {self.inputs!r}: expected (N, T) or (N, T, D), got {got}")
-        numbers = numbers.reshape(*numbers.shape[:2], -1)
         if 0 in numbers.shape:
             raise DatasetError(f"{table.path}, array {self.inputs!r}: expected numbers, got shape {numbers.shape}")
+        numbers = numbers.reshape(*numbers.shape[:2], -1)
         lengths = np.full(len(numbers), numbers.shape[1])
         if self.lengths is not None:
             given = numbers_of(table, self.lengths, 1)
@@ -257,7 +258,7 @@ class Labelled(ShortTexts):
     def _scale_of(self, what: str, train: np.ndarray) -> tuple[float, float]:
         if self.scaling == "none":
             return 0.0, 1.0
-        if train.std() == 0:
+        if train.max() == train.min():
             got = f"{what} is {train[0]:g} in the whole training split, so there is no scale"
             raise DatasetError(f"{self.whole_path}: {got}; leave it out, or write scaling: none")
         return float(train.mean()), float(train.std())
@@ -292,7 +293,8 @@ class Tagged(ShortTexts):
     Attributes:
         word_column: Where the word stands, from 1.
         tag_column: Where its tag stands; null: in the last column.
-        comments: Whether lines that begin with # are left out, as in CoNLL-U.
+        comments: Whether lines that begin with # are left out, as in CoNLL-U, and, where the first column numbers the
+            words, those of ranges and empty nodes (4-5 and 8.1), which are counted.
     """
 
     word_column: int = 1
@@ -303,8 +305,8 @@ class Tagged(ShortTexts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_texts()
         require(self.unit == "word", "unit", "word", self.unit)
-        require(self.max_length is not None, "max_length", "an integer of at least 1", None)
         for key in ("word_column", "tag_column"):
             value = getattr(self, key)
             require(value is None or value >= 1, key, "a column, from 1", value)
@@ -338,14 +340,14 @@ class Tagged(ShortTexts):
         sentences: list[Labelling[tuple[str, ...]]] = []
         words: list[str] = []
         tags: list[str] = []
-        first, num_columns, num_long, num_starts = 1, 0, 0, 0
+        first, num_columns, num_long, num_starts, num_ranges, marked = 1, 0, 0, 0, 0, False
 
         def end(line: int) -> None:
             nonlocal first, num_long, num_starts
             where = f"{path}, line {first}"
             if words == [DOCUMENT_START]:
                 num_starts += 1
-            elif words and self.fits(read := self.tokens(" ".join(words)), where, "the sentence"):
+            elif words and self.fits(read := self.tokens(" ".join(words)), where, "the sentence, up to an empty line,"):
                 sentences.append(Labelling(read, tuple(tags), read, where))
             else:
                 num_long += bool(words)
@@ -362,9 +364,10 @@ class Tagged(ShortTexts):
                 first = first if words else line + 1
                 continue
             fields = text.rstrip("\n").split("\t") if "\t" in text else text.split()
+            marked = marked or text.startswith("#")
             num_columns = num_columns or len(fields)
             if len(fields) != num_columns:
-                hint = "; comments: true leaves lines out that begin with #" if text.startswith("#") else ""
+                hint = "; comments: true leaves lines out that begin with #" if marked else ""
                 got = f"{len(fields)}: {text.strip()[:60]!r}{hint}"
                 raise DatasetError(
                     f"{path}, line {line}: expected {num_columns} columns as in the first line, got {got}"
@@ -374,7 +377,11 @@ class Tagged(ShortTexts):
                 if column > num_columns:
                     raise DatasetError(f"{path}, line {line}: expected a column {column} ({key}), got {num_columns}")
             if tag_column == self.word_column:
-                raise DatasetError(f"{path}, line {line}: expected a word and a tag, got one column")
+                got = f"one column: {text.strip()[:60]!r}"
+                raise DatasetError(f"{path}, line {line}: expected a word and a tag, got {got}")
+            if self.comments and self.word_column > 1 and re.fullmatch(r"\d+[-.]\d+", fields[0]):
+                num_ranges += 1
+                continue
             word, tag = fields[self.word_column - 1].strip(), fields[tag_column - 1].strip()
             if not word or not tag or len(word.split()) > 1:
                 got = f"{word!r} and {tag!r}"
@@ -389,8 +396,13 @@ class Tagged(ShortTexts):
             (num_starts, f"{DOCUMENT_START} alone"),
         ):
             self.notes.extend([f"{path.name}: {num} sentences left out, {why}"] if num else [])
+        if num_ranges:
+            self.notes.append(f"{path.name}: {num_ranges} lines left out, ranges of words or empty nodes")
+        if len(sentences) == 1 and not self.given:
+            raise DatasetError(f"{path}: expected an empty line behind each sentence, got a single sentence")
         if not sentences:
-            raise DatasetError(f"{path}: expected at least one sentence of at most {self.max_length} words, got none")
+            expected = f"at least one sentence of at most {self.max_length} words, with an empty line behind each"
+            raise DatasetError(f"{path}: expected {expected}, got none")
         return sentences
 
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
@@ -441,6 +453,20 @@ def encode_texts(texts: ShortTexts, division: Division) -> tuple[dict[str, np.nd
     return arrays, {"padded": True, "input_tokens": vocabulary.tokens, "input_size": len(vocabulary)}
 
 
+def check_classes(examples: Sequence[Labelling[Any]], where: str, hint: str = "") -> None:
+    """Check that there are classes to learn, before anything is divided.
+
+    Raises:
+        DatasetError: If there are not two, or hardly any occurs twice; it begins with `where`.
+    """
+    counts = Counter(example.answer for example in examples)
+    if len(counts) < 2:  # noqa: PLR2004 - nothing to tell apart
+        raise DatasetError(f"{where}: expected at least two classes, got {next(iter(counts))!r} alone")
+    if len(counts) > max(2, len(examples) / 2):
+        got = f"{len(counts)} different ones of {len(examples)}"
+        raise DatasetError(f"{where}: expected classes that repeat, got {got}{hint}")
+
+
 def check_answers(parts: dict[str, list[Labelling[Any]]], answers_of: Any, what: str) -> None:
     """Check that training has every class, or tag, that validation and test have.
 
@@ -458,7 +484,8 @@ def check_answers(parts: dict[str, list[Labelling[Any]]], answers_of: Any, what:
                     )
     if len(trained) >= MAX_TOKENS:
         where = next(iter(parts["train"])).where
-        raise DatasetError(f"{where}: expected fewer than {MAX_TOKENS} different {what}es, got {len(trained)}")
+        plural = "classes" if what == "class" else f"{what}s"
+        raise DatasetError(f"{where}: expected fewer than {MAX_TOKENS} different {plural}, got {len(trained)}")
 
 
 def numbers_of(table: Table, column: str, axes: int) -> np.ndarray:

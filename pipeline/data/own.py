@@ -33,6 +33,8 @@ from pipeline.errors import DatasetError
 CAP_KEY = 65
 """The stream that chooses what is kept of a split."""
 FILE_KEYS = {"train": "train_file", "validation": "validation_file", "test": "test_file"}
+MAX_LENGTH = 100_000
+"""Tokens of a text that is read as a whole: as many timesteps."""
 
 
 class Example(Protocol):
@@ -81,26 +83,23 @@ class OwnData(Drawn):
             if most is not None:
                 require(most >= 1, key, "an integer of at least 1, or null", most)
         for key in ("data_file", *FILE_KEYS.values()):
-            self._check_file(key)
+            check_path(key, getattr(self, key), self.num_files)
         given = [key for key in FILE_KEYS.values() if getattr(self, key) is not None]
         whole = [key for key in self.wholes if getattr(self, key) is not None]
         expected = f"either {' or '.join(self.wholes)} alone, or train_file, validation_file and test_file"
         require(len(whole) + bool(given) == 1, "data_file", expected, self.data_file)
         for key in FILE_KEYS.values() if given else ():
             require(key in given, key, "a file, as the other splits have one", None)
+        named = {str(getattr(self, key)): key for key in reversed(given)}
+        for key in given:
+            other = named[str(getattr(self, key))]
+            require(key == other, key, f"another file than {other}, to test on what is not known", getattr(self, key))
         self.check_division(bool(given))
 
     def check_division(self, given: bool) -> None:
         """Check how the whole is divided; `given` says that every split has its own file."""
         expected = "null, as every split has its own file" if given else "train, validation and test, which sum to 1"
         require((self.shares is None) == given, "shares", expected, self.shares)
-
-    def _check_file(self, key: str) -> None:
-        value = getattr(self, key)
-        paths = list(value) if isinstance(value, list | tuple) else [value]
-        fine = all(isinstance(path, str) and path for path in paths) and 1 <= len(paths) <= self.num_files
-        expected = "the path of a file" + (f", or a list of {self.num_files}" if self.num_files > 1 else "")
-        require(value is None or fine, key, expected, value)
 
     @property
     def given(self) -> bool:
@@ -125,19 +124,25 @@ class OwnData(Drawn):
         read: Callable[[Sequence[Path]], list[AnyExample]],
         group_of: Callable[[AnyExample], Hashable],
         stratum_of: Callable[[AnyExample], Hashable] = lambda _: 0,
+        check: Callable[[Sequence[AnyExample]], None] = lambda _: None,
     ) -> dict[str, list[AnyExample]]:
         """Return the examples of each split; of a group none is in two of them, and strata are divided alike.
 
-        A group counts as the stratum that most of its examples have. Given splits stay as they are.
+        A group counts as the stratum that most of its examples have. Given splits stay as they are. All examples
+        together are checked before they are divided.
 
         Raises:
             DatasetError: If there are too few groups for one in every split.
         """
         if self.given:
-            return {split: read(self.paths(key)) for split, key in FILE_KEYS.items()}
+            given = {split: read(self.paths(key)) for split, key in FILE_KEYS.items()}
+            check([example for some in given.values() for example in some])
+            return given
         assert self.shares is not None  # noqa: S101 - see `check_division`
         groups: dict[Hashable, list[AnyExample]] = {}
-        for example in read(self.paths(next(key for key in self.wholes if getattr(self, key) is not None))):
+        whole = read(self.paths(next(key for key in self.wholes if getattr(self, key) is not None)))
+        check(whole)
+        for example in whole:
             groups.setdefault(group_of(example), []).append(example)
         members = list(groups.values())
         most = [Counter(map(stratum_of, some)).most_common(1)[0][0] for some in members]
@@ -148,7 +153,7 @@ class OwnData(Drawn):
             if len(chosen) == 0:
                 share = getattr(self.shares, split)
                 got = f"{len(members)} different {self.what_is_divided}, too few for a share of {share}"
-                raise DatasetError(f"{self.whole_path}: {got}; {split} needs at least one")
+                raise DatasetError(f"{self.whole_path}: {got}; {split} needs at least one, so give more of them")
         return {split: [example for i in chosen for example in members[i]] for split, chosen in parts.items()}
 
     @property
@@ -215,7 +220,20 @@ class ShortTexts(OwnTexts):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_length is not None:
-            require(self.max_length >= 1, "max_length", "an integer of at least 1", self.max_length)
+            expected = f"an integer from 1 to {MAX_LENGTH}"
+            require(1 <= self.max_length <= MAX_LENGTH, "max_length", expected, self.max_length)
+
+    def check_no_texts(self, why: str) -> None:
+        """Check that what is said of texts is not said where there are none, `why`."""
+        for key in ("unit", "max_length"):
+            require(getattr(self, key) is None, key, f"null, {why}", getattr(self, key))
+        for key, default in (("min_count", 1), ("lower_case", False), ("too_long", "refuse")):
+            require(getattr(self, key) == default, key, f"{default!r}, or nothing, {why}", getattr(self, key))
+
+    def check_texts(self) -> None:
+        """Check that it is said how texts are read."""
+        require(self.unit is not None, "unit", "character or word", None)
+        require(self.max_length is not None, "max_length", f"an integer from 1 to {MAX_LENGTH}", None)
 
     @property
     def natural_length(self) -> int | None:
@@ -255,10 +273,7 @@ class ShortTexts(OwnTexts):
         counts: Counter[str] = Counter()
         for tokens in train:
             counts.update(tokens)
-        try:
-            return Vocabulary(frequent(what, counts, self.min_count, UNKNOWN))
-        except DatasetError as error:
-            raise DatasetError(f"{what}: {error}; a larger min_count makes them fewer") from None
+        return Vocabulary(frequent(what, counts, self.min_count, UNKNOWN))
 
     def known(self, tokens: tuple[str, ...], vocabulary: Vocabulary) -> tuple[str, ...]:
         """Return the tokens as the network reads them: with a `min_count`, `UNKNOWN` for those the vocabulary lacks."""
@@ -302,11 +317,25 @@ class ShortTexts(OwnTexts):
         Raises:
             DatasetError: If it has a token that no training text has, and no `min_count` makes it `UNKNOWN`.
         """
-        try:
-            return vocabulary.encode(self.known(tokens, vocabulary))
-        except DatasetError as error:
-            message = f"{where}: in the {split} split, with a token that the training split lacks"
-            raise DatasetError(f"{message}: {error}; leave it out, or set min_count") from None
+        known = self.known(tokens, vocabulary)
+        for token in known:
+            if token not in vocabulary:
+                message = f"in the {split} split, with a token that the training split lacks: {token!r}"
+                raise DatasetError(f"{where}: {message}; leave it out, or set min_count")
+        return vocabulary.encode(known)
+
+
+def check_path(key: str, value: object, num_files: int = 1) -> None:
+    """Check that a key names a file, or as many as `num_files`, or a folder, or nothing."""
+    paths = list(value) if isinstance(value, list | tuple) else [value]
+    fine = all(isinstance(path, str) and path.strip() for path in paths) and 1 <= len(paths) <= num_files
+    expected = "the path of a file" + (f", or a list of {num_files}" if num_files > 1 else "")
+    require(value is None or fine, key, expected, value)
+    for path in filter(None, paths):
+        here = "the path of a file on this machine; download it first, as it has an address"
+        require("://" not in str(path), key, here, path)
+        whole = "the path of a file, from the project's folder on or whole, without ~ and a byte 0"
+        require(str(path)[0] != "~" and "\0" not in str(path), key, whole, path)
 
 
 def frequent(what: str, counts: Counter[str], min_count: int, unknown: str) -> list[str]:
@@ -320,7 +349,8 @@ def frequent(what: str, counts: Counter[str], min_count: int, unknown: str) -> l
     if not tokens:
         expected = f"a token that occurs min_count {min_count} times" if min_count else "any other token"
         got = f"{unknown} alone; the most frequent one occurs {max(counts.values(), default=0)} times"
-        raise DatasetError(f"{what}: expected {expected}, got {got}")
+        remedy = f"; lower min_count, {min_count}, or give more text" if min_count > 1 else ""
+        raise DatasetError(f"{what}: expected {expected}, got {got}{remedy}")
     if len(tokens) > MAX_TOKENS - len(SPECIAL_TOKENS) - 1:
         most = f"expected fewer than {MAX_TOKENS} different tokens"
         raise DatasetError(f"{what}: {most}, got {len(tokens)}; a larger min_count makes them fewer")

@@ -64,8 +64,7 @@ class Pairs(ShortTexts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.unit is not None, "unit", "character or word", None)
-        require(self.max_length is not None, "max_length", "an integer of at least 1", None)
+        self.check_texts()
         if self.columns is not None:
             fine = len(self.columns) == 2 and min(self.columns) >= 1 and len({*self.columns}) == 2  # noqa: PLR2004
             require(fine, "columns", "two different columns, from 1: [1, 2]", list(self.columns))
@@ -121,13 +120,15 @@ class Pairs(ShortTexts):
             DatasetError: If it does not have them.
         """
         texts = line.removesuffix("\n").split("\t")
+        got = f"{len(texts)}: {line.strip()[:60]!r}" if line.strip() else "an empty line; leave it out"
         if self.columns is None:
             if len(texts) != 2:  # noqa: PLR2004 - source and target
                 expected = "two columns, source and target with a tab between"
-                raise DatasetError(f"{where}: expected {expected}, got {len(texts)}; `columns` says which of several")
+                remedy = "; `columns` says which of several, [1, 2]" if len(texts) > 2 else ""  # noqa: PLR2004
+                raise DatasetError(f"{where}: expected {expected}, got {got}{remedy}")
             return texts
         if len(texts) < max(self.columns):
-            raise DatasetError(f"{where}: expected a column {max(self.columns)} after a tab, got {len(texts)} columns")
+            raise DatasetError(f"{where}: expected {max(self.columns)} columns with tabs between, got {got}")
         return [texts[column - 1] for column in self.columns]
 
     @cached_property

@@ -25,7 +25,7 @@ import numpy as np
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
 from pipeline.data.dataset import SPLITS, Split, Task, make_task
-from pipeline.data.files import Table, read_table
+from pipeline.data.files import MAX_NUMBER, Table, read_table
 from pipeline.data.generator import AtLengths, split_indices
 from pipeline.data.own import FILE_KEYS, OwnData
 from pipeline.errors import DatasetError
@@ -190,12 +190,17 @@ class Series(AtLengths, OwnData):
         for split, some in parts.items():
             longest = max((len(columns[names[0]]) for columns in some), default=0)
             if longest <= self.horizon:
-                expected = f"more than {self.horizon} rows (the horizon) in a piece of every split"
-                raise DatasetError(f"{self.whole_path}: expected {expected}, the {split} split has {longest}")
+                path = self.paths(FILE_KEYS[split])[0] if self.given else self.whole_path
+                expected = f"a piece of more rows than the horizon, {self.horizon}, in every split"
+                remedy = "lower horizon" if self.given else "lower horizon, or divide otherwise"
+                raise DatasetError(f"{path}: expected {expected}, the longest of {split} has {longest}; {remedy}")
         scales = {name: self._scale(name, parts["train"]) for name in names}
         for columns in (columns for some in parts.values() for columns in some):
             for name, scale in scales.items():
                 columns[name] = (columns[name] - scale["minus"]) / scale["divided_by"]
+                if np.abs(columns[name]).max(initial=0) > MAX_NUMBER:
+                    message = f"column {name!r} varies too little in training for what follows, so there is no scale"
+                    raise DatasetError(f"{self.whole_path}: {message}; write scaling: none")
         return Pieces(parts, scales)
 
     def _groups(self, table: Table) -> dict[str, np.ndarray]:
@@ -253,6 +258,9 @@ class Series(AtLengths, OwnData):
                 got = f"{getattr(self, key)!r}; the column begins with {texts[0]!r}"
                 raise DatasetError(f"{table.path}: {key}: expected {expected}, got {got}")
             raise DatasetError(f"{table.where(bad, self.time)}: expected {expected}, got {texts[bad]!r}")
+        if (begin := order[len(texts) :]).size and begin[0] >= begin[1]:
+            got = f"got {self.test_from!r} after {self.validation_from!r}"
+            raise DatasetError(f"{table.path}: test_from: expected a time after validation_from, {got}")
         for rows in series:
             steps = np.diff(order[rows])
             if (steps <= 0).any():
@@ -301,9 +309,12 @@ class Series(AtLengths, OwnData):
         step = usual[np.argmax(counts)]
         ends = np.flatnonzero(np.abs(steps - step) > CLOSE * step)
         if len(ends) and self.gaps == "refuse":
-            message = f"comes {steps[ends[0]]:g} after the row before, expected {step:g} as elsewhere"
+            here, before = (str(table.columns[self.time][rows[i]]) for i in (ends[0] + 1, ends[0]))
+            message = f"{here!r} comes {steps[ends[0]]:g} after {before!r}, expected {step:g} as elsewhere"
+            unit = "" if here.replace(".", "", 1).isdigit() else " (in seconds, months in months)"
             remedy = "write gaps: divide (no window reaches over a gap) or ignore"
-            raise DatasetError(f"{table.where(int(rows[ends[0] + 1]), self.time)}: {message}; {remedy}")
+            hint = ", or dates as 2020-01-31" if len(here) == len("20200131") and here.isdigit() else ""
+            raise DatasetError(f"{table.where(int(rows[ends[0] + 1]), self.time)}: {message}{unit}; {remedy}{hint}")
         if len(ends):
             self.notes.append(f"{table.path.name}: divided at {len(ends)} gaps of time")
         return np.split(rows, ends + 1)
@@ -321,7 +332,7 @@ class Series(AtLengths, OwnData):
             "none": (0.0, 1.0),
         }
         minus, divided_by = scales[self.scaling]
-        if divided_by == 0:
+        if self.scaling != "none" and values.max() == values.min():
             message = f"column {name!r} is {values[0]:g} in every training row, so there is no scale"
             raise DatasetError(f"{self.whole_path}: {message}; leave it out, or write scaling: none")
         return {"minus": float(minus), "divided_by": float(divided_by)}

@@ -185,6 +185,8 @@ class Text(OwnTexts, Windows):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.unit is not None, "unit", "character or word", None)
+        lines = self.unit == "word" or self.end_of_line
+        require(lines, "end_of_line", "true, or nothing, as it is a character like others", self.end_of_line)
         if self.url is None:
             require(self.sha256 is None, "sha256", "null without url: DVC watches files", self.sha256)
             return

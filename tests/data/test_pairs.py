@@ -148,7 +148,7 @@ def test_a_missing_file_and_the_nearest_beside_it():
 
 def test_a_folder_instead_of_a_file(tmp_path):
     folder = pairs(str(tmp_path))
-    with pytest.raises(DatasetError, match=f"{tmp_path}: cannot be read: Is a directory"):
+    with pytest.raises(DatasetError, match=f"{tmp_path}: expected a file, got a folder"):
         read(folder)
 
 
@@ -294,8 +294,8 @@ def test_an_evaluation_of_nothing():
 
 def test_a_token_that_training_lacks():
     text = of_tsv(tsv({f"a{i}": "x" for i in range(5)}), unit="word")
-    message = r"line (\d): in the validation split, with a token that the training split lacks: unknown token 'a(\d)'"
-    with pytest.raises(DatasetError, match=f"pairs.tsv, {message}; known: .*; leave it out, or set min") as got:
+    message = r"line (\d): in the validation split, with a token that the training split lacks: 'a(\d)'"
+    with pytest.raises(DatasetError, match=f"pairs.tsv, {message}; leave it out, or set min") as got:
         text.generate(9, SIZES)
     line, number = map(int, re.search(message, str(got.value)).groups())
     assert number == line - 1
@@ -329,7 +329,7 @@ def test_another_length_than_max_length():
 
 
 def test_a_length_without_a_token():
-    with pytest.raises(InvalidFieldError, match="max_length: expected an integer of at least 1, got 0"):
+    with pytest.raises(InvalidFieldError, match="max_length: expected an integer from 1 to 100000, got 0"):
         of_tsv(tsv(ROMAN), max_length=0)
 
 
@@ -383,7 +383,7 @@ def test_which_of_three_columns():
     dataset = of_tsv(content, columns=[2, 1]).generate(9, SIZES)
     found = [pair[::-1] for split in SPLITS for pair in pairs_of(dataset, split)]
     assert sorted(found) == sorted(ROMAN.items())
-    with pytest.raises(DatasetError, match=r"pairs.tsv, line 2: expected a column 2 after a tab, got 1 columns"):
+    with pytest.raises(DatasetError, match=r"pairs.tsv, line 2: expected 2 columns with tabs between, got 1: 'c'"):
         of_tsv("a\tb\nc\n", columns=[1, 2]).generate(9, SIZES)
 
 
