@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.config import Paths, expand, load_study, read_yaml
+from pipeline.config.digests import named_files
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = "smoke"
@@ -40,6 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
     params |= {"scale": SCALE, "datasets": datasets, "studies": [asked.study], "trial_store": None}
     params["tracking"]["mode"] = "disabled"
     workspace.params.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+    # Files of one's own, which datasets name from the project's folder on.
+    for name in datasets:
+        for _, _, file in named_files(ROOT, read_yaml(workspace.dataset_config(name))):
+            link = workspace.root / file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+            if not link.is_file():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.unlink(missing_ok=True)
+                link.symlink_to(file)
 
     # The stages are plain programs; DVC only decides which of them are stale.
     stages = [["prepare.py", name, "--project", "."] for name in datasets]

@@ -94,7 +94,7 @@ def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
     keys = config if isinstance(config, Mapping) else {}  # what else it may be, `prepare` says
     shutil.rmtree(folder, ignore_errors=True)
     digests = {}
-    for key, link_name, path in _named_files(paths.root, keys):
+    for key, link_name, path in named_files(paths.root, keys):
         where = f"configs/datasets/{config_path.name}.{key.partition('/')[0]}"
         try:
             digests[key] = digest_of_file(path)
@@ -103,6 +103,8 @@ def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
             raise ConfigError(f"{where}: {path}: no such file; {unknown_name('file', path.name, beside)}") from None
         except OSError as error:
             raise ConfigError(f"{where}: {path}: cannot be read: {error.strerror}") from None
+        except ValueError:
+            raise ConfigError(f"{where}: expected the path of a file, got one with a byte 0: {str(path)!r}") from None
         try:
             link = folder / link_name
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +115,7 @@ def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
     return digests
 
 
-def _named_files(root: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, str, Path]]:
+def named_files(root: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, str, Path]]:
     """Yield the files that a dataset's configuration names: key, name of the link, path."""
     for key, value in config.items():
         files = value if isinstance(value, list) else [value]

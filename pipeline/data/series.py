@@ -24,9 +24,9 @@ import numpy as np
 
 from pipeline.config.params import Sizes
 from pipeline.config.strict import require
-from pipeline.data.dataset import SPLITS, Split, Task, make_task
+from pipeline.data.dataset import SPLITS, Dataset, Split, Task, make_task
 from pipeline.data.files import MAX_NUMBER, Table, read_table
-from pipeline.data.generator import AtLengths, split_indices
+from pipeline.data.generator import AtLengths, draw_rows, split_indices
 from pipeline.data.own import FILE_KEYS, OwnData
 from pipeline.errors import DatasetError
 
@@ -75,6 +75,7 @@ class Series(AtLengths, OwnData):
         test_from: The time at which the test split begins.
     """
 
+    lengths: tuple[int, ...] = ()
     inputs: tuple[str, ...]
     targets: tuple[str, ...]
     horizon: int = 1
@@ -336,6 +337,15 @@ class Series(AtLengths, OwnData):
             message = f"column {name!r} is {values[0]:g} in every training row, so there is no scale"
             raise DatasetError(f"{self.whole_path}: {message}; leave it out, or write scaling: none")
         return {"minus": float(minus), "divided_by": float(divided_by)}
+
+    def draw_one(self, dataset: Dataset, one: Split) -> str:
+        """Return numbers timestep by timestep; of several columns, a row for each with its name."""
+        if self.inputs == self.targets and len(self.inputs) == 1:
+            return super().draw_one(dataset, one)
+        targets = np.atleast_2d(one.targets)
+        rows = {name: [f"{x:.2f}" for x in one.inputs[:, i]] for i, name in enumerate(self.inputs)}
+        answers = {f"target {name}": [f"{x:.2f}" for x in targets[:, i]] for i, name in enumerate(self.targets)}
+        return draw_rows(rows | {name: [""] * (len(one.inputs) - len(some)) + some for name, some in answers.items()})
 
     def source(self) -> dict[str, Any]:
         """Return the sha256 of every file, and how each column was scaled."""

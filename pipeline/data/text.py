@@ -174,6 +174,7 @@ class Text(OwnTexts, Windows):
         end_of_line: Of words, whether the end of a line is a token, `<eos>`, as it is in PTB; else it is white space.
     """
 
+    lengths: tuple[int, ...] = ()
     url: str | None = None
     sha256: str | None = None
     end_of_line: bool = True

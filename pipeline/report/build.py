@@ -172,8 +172,8 @@ def _grids(paths: Paths, name: str, study: Study) -> tuple[list[Grid], dict[str,
 
 def _shown(paths: Paths, grid: Grid, figures: Sequence[ShownFigure]) -> ShownGrid:
     bad = [shown_failure(row) for row in failures(grid).iter_rows(named=True)]
-    remarks = _remarks(paths, grid.dataset)
-    return ShownGrid(grid=grid, remarks=remarks, settings=settings_table(grid), figures=figures, failures=bad)
+    said = _said(paths, grid.dataset)
+    return ShownGrid(grid=grid, **said, settings=settings_table(grid), figures=figures, failures=bad)
 
 
 def _code_date(paths: Paths, grids: Sequence[Grid]) -> str | None:
@@ -188,21 +188,21 @@ def _code_date(paths: Paths, grids: Sequence[Grid]) -> str | None:
     return max(days, default=None)
 
 
-def _remarks(paths: Paths, dataset: str) -> Sequence[str]:
-    """Return the remarks on a prepared dataset; none where tables were brought without what they were made from.
+def _said(paths: Paths, dataset: str) -> dict[str, Sequence[str]]:
+    """Return remarks on a prepared dataset, and examples; none where tables were brought without what they are made of.
 
     Raises:
         ReportError: If the digest of the dataset is not one.
     """
     path = paths.dataset_digest(dataset)
     if not path.is_file():
-        return ()
+        return {"remarks": (), "examples": ()}
     try:
-        remarks: Sequence[str] = json.loads(path.read_text(encoding="utf-8"))["remarks"]
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return {name: said[name] for name in ("remarks", "examples")}
     except (ValueError, KeyError, TypeError) as error:
         again = f"`dvc repro prepare@{dataset}` makes it anew"
         raise ReportError(f"{path}: not the digest of a dataset ({error!r}); {again}") from None
-    return remarks
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

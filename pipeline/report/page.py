@@ -27,6 +27,9 @@ _HERO = "gradient_heatmap"
 MAX_ROWS = 200
 """Of a table of settings, or of what did not end well, a page shows at most so many rows, and says of how many."""
 
+MAX_LINES = 24
+"""Of the first training sequences of a dataset."""
+
 MAX_TRIALS = 12
 """Of the trials behind a check a page names at most so many."""
 
@@ -53,10 +56,12 @@ class ShownGrid:
 
     Attributes:
         remarks: On the dataset: how many tokens are unknown, and what else of it is not as it was given.
+        examples: Lines that show its first training sequences.
     """
 
     grid: Grid
     remarks: Sequence[str]
+    examples: Sequence[str]
     settings: pl.DataFrame
     figures: Sequence[ShownFigure]
     failures: Sequence[Mapping[str, Any]]
@@ -164,6 +169,7 @@ def _of_grid(shown: ShownGrid, claims: Sequence[Mapping[str, Any]]) -> dict[str,
         "name": grid.name,
         "dataset": grid.dataset,
         "remarks": shown.remarks,
+        "examples": shown.examples[:MAX_LINES],
         "figures": shown.figures,
         "num_settings": settings.height,
         "num_arms": len(grid.arms),

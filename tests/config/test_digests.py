@@ -80,6 +80,9 @@ def test_a_folder_in_place_of_a_file_and_a_link_that_cannot_be_made(tmp_path: Pa
     write_yaml(paths.dataset_config("adding"), {"tsv_file": "."})
     with pytest.raises(ConfigError, match=r"adding.yaml.tsv_file: .*: cannot be read: Is a directory"):
         write_requests(paths, params)
+    write_yaml(paths.dataset_config("adding"), {"tsv_file": "a\0b"})
+    with pytest.raises(ConfigError, match=r"adding.yaml.tsv_file: expected the path of a file, got one with a byte 0"):
+        write_requests(paths, params)
     write_yaml(paths.dataset_config("adding"), {"tsv_file": "params.yaml"})
     paths.watched("adding").parent.parent.mkdir(exist_ok=True)
     paths.watched("adding").parent.write_text("a file where the folder should be")

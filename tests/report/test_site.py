@@ -221,12 +221,14 @@ def test_the_glossary_has_the_terms_of_the_lecture_notes(pages: dict[str, Page])
         assert f"{english} {korean}" in words
 
 
-def test_the_page_says_how_many_tokens_of_a_dataset_are_unknown(tmp_path: Path) -> None:
+def test_the_page_says_how_many_tokens_of_a_dataset_are_unknown_and_shows_some(tmp_path: Path) -> None:
     paths = project(tmp_path, TROUBLED)
     remark = "length 9, unknown tokens among the inputs: 3.1 % of train, 4 % of validation, 5 % of test"
-    write_digest(paths.dataset_digest("adding"), {"remarks": [remark]})
+    write_digest(paths.dataset_digest("adding"), {"remarks": [remark], "examples": ["value 0.25", "marker ^"]})
     build(paths)
-    assert f"Dataset adding: {remark}." in pages_of(paths)["studies/cells.html"].words
+    words = pages_of(paths)["studies/cells.html"].words
+    assert f"Dataset adding: {remark}." in words
+    assert "the first training sequences value 0.25 marker ^" in " ".join(words.split())
     write_digest(paths.dataset_digest("adding"), {"variants": {}})
     with pytest.raises(ReportError, match=r"adding.json: not the digest of a dataset .*`dvc repro prepare@adding`"):
         build(paths)
