@@ -125,29 +125,46 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_lines(path: Path, name: object = None) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, name: object = None, *, whole: bool = True) -> Iterator[tuple[int, str]]:
     """Yield the number, from 1, and the text of every line, one at a time, with the line feed that it ends with.
 
     Args:
         path: The file.
         name: What messages call it; None is its path.
+        whole: Whether a line comes as a whole, or in several parts where it is longer than `CHUNK` bytes.
 
     Raises:
         DatasetError: If the file is missing, cannot be read, is empty or not UTF-8, or has other ends of lines.
     """
     name, start, blank = name or path, 0, True
     with reading(path, name) as file:
-        for number, raw in enumerate(file, start=1):
-            if number == 1:
+        for number, raw in _parts_of_lines(file) if not whole else enumerate(file, start=1):
+            if start == 0:
                 for first, (what, remedy) in OTHER_FORMATS.items():
                     if raw.startswith(first):
                         remedy = remedy or f"`iconv -t UTF-8 -f {what}` mends a copy"
                         raise DatasetError(f"{name}, line 1: expected text in UTF-8, got {what}; {remedy}")
-            line = _decode(raw.removeprefix(BYTE_ORDER_MARK) if number == 1 else raw, f"{name}, line {number}", start)
+            line = _decode(raw.removeprefix(BYTE_ORDER_MARK) if start == 0 else raw, f"{name}, line {number}", start)
             start, blank = start + len(raw), blank and not line.strip()
             yield number, line
     if blank:
         raise DatasetError(f"{name}: expected text, got an empty file")
+
+
+def _parts_of_lines(file: BufferedReader) -> Iterator[tuple[int, bytes]]:
+    """Yield the number and the bytes of every line; a long one comes in parts, each but the last ends with a blank.
+
+    No word, and no letter with its marks, is in two parts. What has no blank for long is one part nevertheless.
+    """
+    number, held = 1, [b""]
+    while raw := file.readline(CHUNK):
+        end = len(raw) if raw.endswith(b"\n") else raw.rfind(b" ") + 1
+        if end:
+            yield number, b"".join([*held, raw[:end]])
+            held, number = [], number + raw.endswith(b"\n")
+        held.append(raw[end:])
+    if rest := b"".join(held):
+        yield number, rest
 
 
 def _decode(raw: bytes, where: str, start: int) -> str:

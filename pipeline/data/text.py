@@ -42,6 +42,8 @@ END_OF_LINE = "<eos>"
 LONG_LINE = {"character": 40, "word": 8}
 """Tokens of a line that two parts of a text hardly share by chance."""
 WINDOWS_AT_ONCE = 4096
+BYTES_OF_WORD = 64
+"""What a word takes in memory, roughly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,16 +207,16 @@ class Text(OwnTexts, Windows):
         return self.url or str(self.whole_path)
 
     def _lines(self, key: str) -> Iterator[tuple[int, Sequence[str]]]:
-        """Yield the number and the tokens of each line: a text of characters, or a list of words.
+        """Yield the number and the tokens of each line, or of part of a long one: a text of characters, or words.
 
         Raises:
             DatasetError: If a line is not what it should be.
         """
         if key == "url":
             assert self.url is not None  # noqa: S101 - see `__post_init__`
-            lines = read_lines(fetch(self.url, self.sha256 or ""), self.url)
+            lines = read_lines(fetch(self.url, self.sha256 or ""), self.url, whole=False)
         else:
-            lines = read_lines(self.paths(key)[0])
+            lines = read_lines(self.paths(key)[0], whole=False)
         for number, line in lines:
             text = line.lower() if self.lower_case else line
             if self.unit == "character":
@@ -332,11 +334,12 @@ def encode(text: str, characters: str) -> np.ndarray:
 
 
 def _blocks(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Yield pieces of one split together, a mebibyte of tokens or so at a time, so that they are looked up at once."""
+    """Yield pieces of one split together, a few mebibytes at a time, so that they are looked up at once."""
     block: list[Piece] = []
     size = 0
     for piece in pieces:
-        if block and (size > CHUNK or piece.split != block[0].split):
+        most = CHUNK if isinstance(piece.tokens, str) else CHUNK // BYTES_OF_WORD
+        if block and (size > most or piece.split != block[0].split):
             yield block
             block, size = [], 0
         if piece.tokens:

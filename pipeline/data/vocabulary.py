@@ -16,6 +16,7 @@ from pipeline.errors import DatasetError, unknown_name
 
 MAX_TOKENS = 2**15
 """As many ids as int16 has."""
+IDS_AT_ONCE = 2**22
 
 
 class Vocabulary:
@@ -90,6 +91,9 @@ def translation_task(length: int, source: Vocabulary, target: Vocabulary, target
 
 def unigram_entropy(ids: np.ndarray) -> float:
     """Return the entropy -sum p ln p of the ids' frequencies, in nats."""
-    counts = np.bincount(ids.ravel())
+    most = int(ids.max(initial=0)) + 1
+    counts = np.zeros(most, dtype=np.int64)
+    for some in np.array_split(ids, max(1, ids.size // IDS_AT_ONCE)):  # numpy counts int64s: eight bytes an id
+        counts += np.bincount(some.ravel(), minlength=most)
     shares = counts[counts > 0] / ids.size
     return float(-(shares * np.log(shares)).sum())
