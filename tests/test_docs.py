@@ -1,17 +1,21 @@
 """The documentation is true where a machine can tell: links, paths, commands, examples, verdicts. No network is used.
 
-`python -m tests.test_docs` writes the examples of docs/examples into CONTRIBUTING.md, and what the columns of the
-tables hold into docs/reference/results.md.
+`python -m tests.test_docs` writes the examples of docs/examples into CONTRIBUTING.md, what the columns of the tables
+hold into docs/reference/results.md, and the keys of datasets of one's own into docs/reference/configuration-data.md.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.util
+import inspect
+import json
 import re
 import tomllib
+import types
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -22,6 +26,9 @@ from pipeline.config import Paths, build, expand, load_study
 from pipeline.core.cells import CELLS, States
 from pipeline.core.cells.stack import RecurrentStack
 from pipeline.core.training import TrialSpec
+from pipeline.data import generators
+from pipeline.data.generator import Shares
+from pipeline.data.own import OwnData
 from pipeline.loading import meanings_of
 from pipeline.results import SCHEMAS
 from tests.core.cells import test_cells
@@ -30,6 +37,7 @@ from tests.test_architecture import ROOT
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 CONTRIBUTING, RESULTS = ROOT / "CONTRIBUTING.md", DOCS / "reference" / "results.md"
+CONFIGURATION = DOCS / "reference" / "configuration-data.md"
 EXAMPLES = sorted(path for path in (DOCS / "examples").iterdir() if path.suffix in {".py", ".yaml"})
 SLOT = re.compile(r"(<!-- example: (?P<path>[\w/.]+) -->\n)(\n```\w+\n.*?```\n)?", re.DOTALL)
 SNIPPET = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
@@ -156,6 +164,74 @@ def test_the_reference_holds_what_columns_hold() -> None:
     assert text == with_columns(text), "python -m tests.test_docs writes the columns into docs/reference/results.md"
 
 
+def described(cls: type) -> dict[str, str]:
+    """What the docstrings of a class, and of those that it is made of, say of its attributes."""
+    said: dict[str, str] = {}
+    for one in cls.__mro__:
+        section = re.search(
+            r"^Attributes:\n((?:    .+\n?)+)", inspect.cleandoc(one.__dict__.get("__doc__") or ""), re.M
+        )
+        for name, text in re.findall(r"^    (\w+): (.+(?:\n     .+)*)", section[1] if section else "", re.M):
+            said.setdefault(name, " ".join(text.split()))
+    return said
+
+
+def in_words(hint: Any, key: str) -> str:
+    """What may stand in a key, as one writes YAML."""
+    if get_origin(hint) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"list of {in_words(get_args(hint)[0], key)}s"
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(in_words(one, key) for one in get_args(hint))
+    if hint is Any:
+        return "path or null" if key.endswith("_file") else "number, date or null"
+    plain = {
+        int: "integer",
+        str: "text",
+        bool: "`true`, `false`",
+        type(None): "null",
+        Shares: "train, validation, test",
+    }
+    return plain[hint]
+
+
+def keys_of(cls: type, without: tuple[str, ...] = ()) -> list[str]:
+    """The rows of a table of the keys of a dataset of one's own."""
+    rows, hints, said = (
+        ["| key | may be | default | what it is |", "| --- | --- | --- | --- |"],
+        get_type_hints(cls),
+        described(cls),
+    )
+    for field in dataclasses.fields(cls):
+        if field.name not in without:
+            value = list(field.default) if isinstance(field.default, tuple) else field.default
+            default = "" if value is dataclasses.MISSING else f"`{json.dumps(value)}`".replace('"', "")
+            rows.append(
+                f"| `{field.name}` | {in_words(hints[field.name], field.name)} | {default} | {said[field.name]} |"
+            )
+    return rows
+
+
+def with_keys(text: str) -> str:
+    """The page with a table of the keys of each kind of dataset of one's own."""
+    shared = tuple(field.name for field in dataclasses.fields(OwnData))
+    parts = ["\n".join(["### Of every kind", "", *keys_of(OwnData)])]
+    for name, cls in generators().items():
+        if issubclass(cls, OwnData):
+            parts.append("\n".join([f"### {name}", "", *keys_of(cls, shared)]))
+    lead, rest = text.split("<!-- keys -->")
+    return "\n\n".join([f"{lead}<!-- keys -->", *parts, f"<!-- end -->{rest.split('<!-- end -->')[1]}"])
+
+
+def test_the_reference_holds_every_key_of_ones_own_data() -> None:
+    text = text_of(CONFIGURATION)
+    assert text == with_keys(text), "python -m tests.test_docs writes them into docs/reference/configuration-data.md"
+    assert {f"### {name}" for name in ("series", "labelled", "text", "pairs", "tagged", "images")} <= {
+        *text.splitlines()
+    }
+
+
 def test_contributing_holds_the_examples_as_the_tests_run_them() -> None:
     text = text_of(CONTRIBUTING)
     assert text == with_examples(text), "python -m tests.test_docs writes the examples into CONTRIBUTING.md"
@@ -272,3 +348,4 @@ def test_the_tools_of_the_documentation_are_pinned() -> None:
 if __name__ == "__main__":
     CONTRIBUTING.write_text(with_examples(text_of(CONTRIBUTING)), encoding="utf-8")
     RESULTS.write_text(with_columns(text_of(RESULTS)), encoding="utf-8")
+    CONFIGURATION.write_text(with_keys(text_of(CONFIGURATION)), encoding="utf-8")

@@ -54,8 +54,12 @@ class OwnData(Drawn):
     """A dataset of a user's own files. Its number of sequences does not depend on the scale.
 
     Attributes:
-        data_file: The file that is divided by `shares`; null where every split has its own.
-        train_file: The training split as it is given; then there are also `validation_file` and `test_file`.
+        seed: Of what is drawn: which split an example goes into, and what is kept of a split.
+        data_file: The file (of pairs perhaps two, in a list) that is divided by `shares`; null where every split has
+            its own.
+        train_file: The training split as it is given.
+        validation_file: The validation split as it is given.
+        test_file: The test split as it is given.
         shares: Which part of `data_file` goes into which split.
         max_train: At most so many training examples; null: all.
         max_evaluated: At most so many examples of validation, and of test; null: all.
@@ -189,7 +193,7 @@ class OwnTexts(OwnData):
     """A dataset of a user's own texts.
 
     Attributes:
-        unit: What a token is.
+        unit: What a token is; null where there are no texts.
         lower_case: Whether capitals count as small letters.
         min_count: Tokens that training has less often are `<unk>`; 0: one that training lacks is an error.
     """
@@ -208,7 +212,7 @@ class ShortTexts(OwnTexts):
     """A dataset of texts that are each read as a whole.
 
     Attributes:
-        max_length: Most tokens of a text.
+        max_length: Most tokens of a text, which has to be said; null where there are no texts.
         too_long: Whether a longer text is an error, or left out and counted.
     """
 

@@ -52,8 +52,9 @@ class Division(NamedTuple):
 class Pairs(ShortTexts):
     """Pairs of texts of at most `max_length` tokens.
 
-    `columns` are those of source and target, from 1; null is that a line has these two and no other. Further columns,
-    such as the attribution in the third one of ManyThings' files, are not read.
+    Attributes:
+        columns: Those of source and target, from 1; null is that a line has these two and no other. Further columns,
+            such as the attribution in the third one of ManyThings' files, are not read.
     """
 
     columns: tuple[int, ...] | None = None

@@ -60,6 +60,7 @@ class Series(AtLengths, OwnData):
     """Windows of the columns of a table, whatever the scale.
 
     Attributes:
+        lengths: Of windows, in rows, that are prepared even if no study asks for them.
         inputs: Columns that are read.
         targets: Columns that are predicted.
         horizon: How many rows ahead.

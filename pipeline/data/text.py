@@ -171,6 +171,7 @@ class Text(OwnTexts, Windows):
     used, up to `max_train` and `max_evaluated`.
 
     Attributes:
+        lengths: Of windows, in tokens, that are prepared even if no study asks for them.
         url: An address with http:// or https://, in place of `data_file`.
         sha256: What `sha256sum` prints of a copy that you have looked at: a file from the network is known by it.
         end_of_line: Of words, whether the end of a line is a token, `<eos>`, as it is in PTB; else it is white space.
