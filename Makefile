@@ -58,9 +58,10 @@ replicate: $(READY)  ## Train the published protocols at their published size (a
 bench: $(READY)  ## Time the recurrences against torch.nn and a hand-unrolled loop, and what a seed costs
 	python -m benchmarks
 
-bench-sweep: $(READY)  ## Time a small study against plain Ray Tune with torch.nn, and a study of 10 000 settings
+bench-sweep: $(READY)  ## Time a small study against plain Ray Tune with torch.nn, and a study and a report of 10 000 settings
 	python -m benchmarks.sweep
 	python -m benchmarks.many
+	python -m benchmarks.large_report
 
 SECONDS := 600
 soak: $(READY)  ## Kill a sweep on an emulated cluster for ten minutes (SECONDS=90: shorter), compare what comes out

@@ -245,6 +245,24 @@ def many(latest: Latest) -> str:
     return f"{table(header, rows)}\n\n{said}"
 
 
+def large_report(latest: Latest) -> str:
+    """Return what a report of ten thousand settings takes, and how large its pages are, as a table and a sentence."""
+    found = latest["large_report"]
+    header = ["", "whole, s", "peak, MiB", "index, kB", "the study's page, kB", "explorer's data, kB", "whole site, MB"]
+    rows = [
+        [
+            row["kind"],
+            f"{row['total_s']:.0f}",
+            f"{row['peak_mib']:.0f}",
+            *(f"{row[size] / 1e3:.0f}" for size in ("index_bytes", "page_bytes", "explorer_bytes")),
+            f"{row['site_bytes'] / 1e6:.1f}",
+        ]
+        for row in found["rows"]
+    ]
+    said = f"{found['num_settings']} made-up settings of {found['num_seeds']} seeds. {machine(found)}; measured once."
+    return f"{table(header, rows)}\n\n{said}"
+
+
 def others(latest: Latest) -> str:
     """Return what truncation, translation, diagnostics and length cost."""
     one, many = latest["translation"]["rows"][0], latest["translation"]["rows"][-1]
@@ -284,7 +302,8 @@ def tracing(latest: Latest) -> str:
 
 
 TEXTS: dict[str, Callable[[Latest], str]] = {
-    text.__name__: text for text in (ratios, milliseconds, tracing, seeds, one_more_seed, study, sweeps, many, others)
+    text.__name__: text
+    for text in (ratios, milliseconds, tracing, seeds, one_more_seed, study, sweeps, many, large_report, others)
 }
 """What can stand in a place, by its name there."""
 

@@ -381,3 +381,44 @@ class _Trial:
                 columns |= {"index": np.arange(H), "real": values.real, "imag": values.imag}
                 frames.append(pl.DataFrame(columns, schema=SCHEMAS["eigenvalues"]))
         return pl.concat(frames)
+
+
+def many_tables(num_settings: int) -> dict[str, pl.DataFrame]:
+    """Return the tables of a study of one grid with so many settings, as a random search leaves them.
+
+    A few trials are made up and copied under other identities, learning rates and clipping thresholds (of three digits,
+    as searches draw them), with norms and losses of their own: what takes long is to be the report.
+    """
+    base = study_tables(Shape(lengths=(10,), digits_length=None, num_seeds=2, num_traces=3, measures=True))
+    place = np.arange(-(-num_settings // base["settings"].height))
+    factor, threshold = 10 ** (0.8 * (place * 0.618034 % 1) - 0.4), 10 ** (2 * (place + 0.5) / len(place) - 1)
+    copies = pl.DataFrame({"copy": place, "factor": factor, "threshold": threshold})
+    own = {
+        "trial_id": pl.format("{}{}", pl.col("copy").cast(pl.String).str.zfill(6), pl.col("trial_id").str.slice(6)),
+        "optimiser.learning_rate": (pl.col("optimiser.learning_rate") * pl.col("factor")).round_sig_figs(3),
+        "clipping.threshold": pl.col("threshold").round_sig_figs(3),
+    }
+    changes: dict[str, dict[str, pl.Expr]] = {
+        "trials": own | {name: pl.col(name) * pl.col("factor") for name in ("test_loss", "best_validation_loss")},
+        "traces": {"log10_norm": pl.col("log10_norm") * pl.col("factor")},
+        "jacobians": {"log10_value": pl.col("log10_value") * pl.col("factor")},
+    }
+
+    def copied(name: str) -> pl.DataFrame:
+        both = base[name].join(copies, how="cross", maintain_order="right_left")
+        rows = both.with_columns(**{"trial_id": own["trial_id"], **changes.get(name, {})})
+        return rows.drop("copy", "factor", "threshold")
+
+    settings = base["settings"].join(copies, how="cross", maintain_order="right_left").head(num_settings)
+    settings = settings.with_columns(
+        **own, study=pl.lit("many"), position=pl.int_range(pl.len(), dtype=pl.Int64), selected=pl.lit(value=True)
+    )
+    settings = settings.with_columns(label=pl.format("{}, lr={}", "model.cell", "optimiser.learning_rate"))
+    kept = settings.select("trial_id")
+    tables = {
+        name: copied(name).join(kept, on="trial_id", how="semi", maintain_order="left")
+        for name in base
+        if name != "settings"
+    }
+    tables["settings"] = settings.drop("copy", "factor", "threshold")
+    return {name: check(name, tables[name], "synthetic") for name in SCHEMAS}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline import figures
@@ -69,10 +69,11 @@ def discover() -> dict[str, Frame]:
 FIGURES: Mapping[str, Frame] = discover()
 
 
-def figures_of(grid: Grid, wanted: Sequence[str] | None = None) -> list[Frame]:
-    """Return the figures that a grid has what to draw for, in the order of `wanted`; None is every one."""
-    frames = [FIGURES[name] for name in (FIGURES if wanted is None else wanted)]
-    return [frame for frame in frames if frame.is_of(grid)]
+def figures_of(grid: Grid, wanted: Sequence[str] | None = None) -> Iterator[Frame]:
+    """Yield the figures that a grid has what to draw for, in the order of `wanted`; None is every one."""
+    for name in FIGURES if wanted is None else wanted:
+        if FIGURES[name].is_of(grid):
+            yield FIGURES[name]
 
 
 def check_study(study: Study, where: str) -> None:

@@ -42,7 +42,9 @@ def _means(view: View) -> pl.DataFrame:
 
 def _factors(view: View) -> str:
     ends = view.means.filter(panel="factor", stage="end").drop_nulls("mean").sort("mean", descending=True)
-    return "; ".join(f"{name_of(arm)} {from_log10(mean):.4f}" for arm, mean in ends.select("arm", "mean").iter_rows())
+    few, rest = view.listed(ends)
+    parts = (f"{name_of(arm)} {from_log10(mean):.4f}" for arm, mean in few.select("arm", "mean").iter_rows())
+    return "; ".join(parts) + rest
 
 
 def _finding(view: View) -> str:

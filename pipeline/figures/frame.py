@@ -62,6 +62,8 @@ NOT_OK = {
 """What a figure does with replicas that diverged or failed, by a column of its rows."""
 
 FAINT_LINES = "Faint: fewer than half of the arm's seeds are left."
+MAX_LISTED = 30
+"""Words list the numbers of at most so many arms; with more of them, looks are those of one figure alone."""
 TOP_LAYER = "Of several layers and directions the last layer, forward in time, is shown."
 
 
@@ -220,8 +222,8 @@ class View:
     @cached_property
     def arms(self) -> list[str]:
         """The arms that have rows, in the order of the study's file; what rows call so besides comes last."""
-        known = self.rows["arm"].unique(maintain_order=True)
-        return [*self.grid.present(self.rows), *(arm for arm in known if arm not in self.grid.arms)]
+        known, planned = self.rows["arm"].unique(maintain_order=True), set(self.grid.arms)
+        return [*self.grid.present(self.rows), *(arm for arm in known if arm not in planned)]
 
     @cached_property
     def shown(self) -> list[str]:
@@ -242,10 +244,23 @@ class View:
         """Return the rows of the arms that are drawn."""
         return frame.filter(pl.col("arm").is_in(self.shown))
 
+    def listed(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+        """Return the rows, one per arm, that words list, and what they say of the others: of too many those drawn."""
+        if rows.height <= MAX_LISTED:
+            return rows, ""
+        few = self.of_shown(rows).head(MAX_LISTED)
+        return few, f" ({few.height} of {rows.height} arms)"
+
     @cached_property
     def looks(self) -> dict[str, Look]:
         """How each arm is drawn, the same in every figure of the grid."""
-        return looks_of(list(dict.fromkeys([*self.grid.arms, *self.arms])))
+        return looks_of(self.with_looks)
+
+    @property
+    def with_looks(self) -> list[str]:
+        """The arms that have a look: every one, or where there are very many those that are drawn."""
+        every = list(dict.fromkeys([*self.grid.arms, *self.arms]))
+        return every if len(every) <= MAX_LISTED else self.shown
 
     @cached_property
     def num_seeds(self) -> dict[str, int]:
@@ -500,7 +515,10 @@ class Dots(_Panelled):
     def drawn(self, view: View) -> Figure:
         """Return the figure of a view, under the project's style."""
         panels = _Panels(self, view, view.means)
-        figure, axes = panels.canvas(1.0 + (0.33 if len(view.shown) > 6 else 0.42) * len(view.shown))
+        most_lines = max((name.count("\n") + 1 for name in self._names(view)), default=1)
+        figure, axes = panels.canvas(
+            1.0 + max(0.33 if len(view.shown) > 6 else 0.42, 0.14 * most_lines) * len(view.shown)
+        )
         for ax, panel in panels.each(axes):
             self.fill(view, ax, panel)
         label_panels(list(axes.flat))
@@ -510,6 +528,9 @@ class Dots(_Panelled):
         if self.series is not None and (known := [key for key in self.series[1] if key in view.means[self.series[0]]]):
             legend_below(figure, dict(self.series[1][key] for key in known))
         return figure
+
+    def _names(self, view: View) -> list[str]:
+        return [textwrap.fill(name_of(arm), 26) for arm in view.shown]
 
     def fill(self, view: View, ax: Axes, panel: Panel) -> None:
         """Draw one panel."""
@@ -528,7 +549,7 @@ class Dots(_Panelled):
             reference(ax, axis.shown(at), name, horizontal=False)
         _scale(ax, "x", axis, means["mean"])
         ax.set_xlabel(axis.label)
-        ax.set_yticks(range(len(view.shown)), [textwrap.fill(name_of(arm), 26) for arm in view.shown])
+        ax.set_yticks(range(len(view.shown)), self._names(view))
         ax.set_ylim(len(view.shown) - 0.5, -0.5)
 
     def _means(self, ax: Axes, place: int, mine: pl.DataFrame, panel: pl.DataFrame, look: Look, axis: Axis) -> None:
@@ -764,12 +785,17 @@ def reference(ax: Axes, at: float, name: str, *, horizontal: bool) -> None:
 
 def draw_dotted(view: View, ax: Axes, means: pl.DataFrame, along: str) -> None:
     """Draw a dotted line of each arm's theory, in its colour."""
-    for arm, line in means.group_by("arm", maintain_order=True):
+    for arm, line in view.of_shown(means).group_by("arm", maintain_order=True):
         x, y = (line[column].cast(pl.Float64).fill_null(math.nan).to_numpy() for column in (along, "mean"))
         ax.plot(x, y, color=view.looks[str(arm[0])].colour, linestyle=DOTTED, linewidth=1.0)
 
 
 def listed(view: View, means: pl.DataFrame, *, digits: int = 2, scale: float = 1.0) -> str:
-    """Return «LSTM 0.91 [0.88, 0.94]; GRU …» of the rows of a summary by arm that have a mean."""
-    rows = means.drop_nulls("mean").sort(view.grid.rank(), maintain_order=True).iter_rows(named=True)
-    return "; ".join(f"{name_of(row['arm'])} {interval(row, digits, scale=scale)}" for row in rows)
+    """Return «LSTM 0.91 [0.88, 0.94]; GRU …» of the rows of a summary by arm that have a mean.
+
+    Of more than `MAX_LISTED` arms only those that are drawn are listed, and it says so.
+    """
+    known = means.drop_nulls("mean")
+    few, rest = view.listed(known)
+    rows = few.sort(view.grid.rank(), maintain_order=True).iter_rows(named=True)
+    return "; ".join(f"{name_of(row['arm'])} {interval(row, digits, scale=scale)}" for row in rows) + rest

@@ -88,7 +88,7 @@ def _saturation(view: View, ax: Axes, gates: list[str]) -> None:
     """Draw a letter per gate at (share near 0, share near 1), with a line that begins at initialisation."""
     keys = ["stage", "arm", "gate", "side"]
     saturation = quantities.gate_saturation
-    shares = view.of_shown(saturation.summary(saturation.of(view.grid), keys)).filter(pl.col("gate").is_in(gates))
+    shares = saturation.summary(view.of_shown(saturation.of(view.grid)), keys).filter(pl.col("gate").is_in(gates))
     wide = shares.pivot(on="side", index=["stage", "arm", "gate"], values="mean", maintain_order=True)
     ax.plot([0, 1], [1, 0], color=INK, linewidth=0.7, linestyle=":")
     if {"left_saturated", "right_saturated"} <= {*wide.columns}:
@@ -150,7 +150,7 @@ def _slopes(view: View) -> str:
 
 def _source_looks(view: View) -> dict[tuple[str, str], tuple[str, Look]]:
     looks = {}
-    for arm in view.grid.arms:
+    for arm in view.with_looks:
         looks[arm, "gradient"] = "gradient, measured", Look(view.looks[arm].colour, "solid", "")
         looks[arm, "retention"] = "product of the keeping gate", Look(INK, (0, (5, 1.5)), "")
         looks[arm, "power"] = "f^k of its mean f", Look(FAINT, DOTTED, "")

@@ -18,7 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from pipeline.figures.findings import STEADY, Row, by_sign, contrast, ranked, with_arm
-from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Pictures, View, listed, reach
+from pipeline.figures.frame import MAX_LISTED, STAGE_TITLES, Axis, Lines, Pictures, View, listed, reach
 from pipeline.figures.style import Look, canvas, decades, state_looks
 from pipeline.quantities import Grid
 from pipeline.quantities import gradients as quantities
@@ -79,7 +79,7 @@ def _decay_finding(view: View) -> str:
 def _decay_looks(view: View) -> dict[tuple[str, str], tuple[str, Look]]:
     slopes = {tuple(key): mean for *key, mean in _decay(view).select("arm", "state", "stage", "mean").iter_rows()}
     looks = {}
-    for (arm, state), look in state_looks(view.grid.arms).items():
+    for (arm, state), look in state_looks(view.with_looks).items():
         factors = " → ".join(_factor(slopes.get((arm, state, stage))) for stage in STAGE_TITLES)
         looks[arm, state] = f"{name_of(arm)} {state}  {factors}", look
     return looks
@@ -235,7 +235,8 @@ def _h_at_common_steps(grid: Grid) -> pl.DataFrame:
     steps = rows.filter(pl.col("arm") == pl.col("arm").last()).select("step").unique()
     keys = ["arm", "seed", "state", "timestep"]
     wanted = rows.select(keys).unique().join(steps, how="cross").sort("step")
-    return wanted.join_asof(rows, on="step", by=keys, strategy="backward", check_sortedness=False)
+    found = wanted.join_asof(rows, on="step", by=keys, strategy="backward", check_sortedness=False)
+    return found.sort(grid.rank(), "step", "timestep", "seed")
 
 
 gradient_heatmap_row = replace(
@@ -382,8 +383,8 @@ def _encoder_looks(view: View) -> dict[str, tuple[str, Look]]:
     decay = quantities.encoder_decay_factor
     means = [decay.means(view.grid, stage=stage) for stage in STAGE_TITLES]
     slopes = [dict(rows.select("arm", "mean").iter_rows()) for rows in means]
-    factors = {arm: " → ".join(_factor(by_arm.get(arm)) for by_arm in slopes) for arm in view.arms}
-    return {arm: (f"{name_of(arm)}  {factors[arm]}", view.looks[arm]) for arm in view.arms}
+    factors = {arm: " → ".join(_factor(by_arm.get(arm)) for by_arm in slopes) for arm in view.with_looks}
+    return {arm: (f"{name_of(arm)}  {factors[arm]}", view.looks[arm]) for arm in view.with_looks}
 
 
 def _encoder_fits(view: View) -> str:
@@ -423,6 +424,12 @@ def _far_finding(view: View) -> str:
     return f"{lead} {recurrent} decades below the largest with recurrence, {other} without"
 
 
+def _with_recurrence(view: View) -> str:
+    names = [name_of(arm) for arm in recurring(view.grid)]
+    others = f" and {len(names) - MAX_LISTED} others" if len(names) > MAX_LISTED else ""
+    return f"With recurrence: {'; '.join(names[:MAX_LISTED])}{others}."
+
+
 input_gradients = Lines(
     name="input_gradients",
     rows=quantities.input_gradient_by_lag,
@@ -433,11 +440,11 @@ input_gradients = Lines(
     across=("stage", STAGE_TITLES),
     looks=lambda view: {
         arm: (name_of(arm) + ("" if arm in recurring(view.grid) else " (no recurrence)"), view.looks[arm])
-        for arm in view.arms
+        for arm in view.with_looks
     },
     title=_far_finding,
     about="Frobenius norm over the probe batch of ∂L/∂x k timesteps before the last one, relative to each replica's "
     "largest, at T = {T} on {dataset}; exact float64 backward pass. Lines are means of log10 over {seeds}, bands the "
     "{interval}.",
-    values=lambda view: f"With recurrence: {'; '.join(map(name_of, recurring(view.grid)))}.",
+    values=_with_recurrence,
 )

@@ -136,10 +136,9 @@ def _cost_finding(view: View) -> str:
     """What the shortest truncation that is not shown to be worse than the full one saves in time."""
     if view.rows.filter(which=_loss_name(view.grid)).drop_nulls("value").is_empty():
         return NOTHING_FINISHED
-    findings = {arm: _cheapest(view, arm) for arm in view.arms}
-    if len(findings) == 1:
-        return capitalised(next(iter(findings.values())))
-    return "; ".join(f"{name_of(arm)}: {finding}" for arm, finding in list(findings.items())[:2])
+    if len(view.arms) == 1:
+        return capitalised(_cheapest(view, view.arms[0]))
+    return "; ".join(f"{name_of(arm)}: {_cheapest(view, arm)}" for arm in view.arms[:2])
 
 
 def _cheapest(view: View, arm: str) -> str:
@@ -177,7 +176,7 @@ def _cheapest(view: View, arm: str) -> str:
 def _name_full(view: View, ax: Axes, panel: Panel) -> None:
     """Write «full» over full backpropagation."""
     ax.margins(y=0.15)
-    full = view.means.filter(pl.col("full"), **panel).drop_nulls("mean")
+    full = view.of_shown(view.means).filter(pl.col("full"), **panel).drop_nulls("mean")
     shown = truncation_cost.axis(truncation_cost.y, panel).shown
     for x, y in full.select("backward_length", "mean").iter_rows():
         ax.annotate("full", (x, shown(y)), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)

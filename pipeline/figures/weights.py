@@ -81,7 +81,7 @@ def _gate_looks(view: View) -> dict[tuple[str, str], tuple[str, Look]]:
     names: dict[Look, list[str]] = {}
     for gate in gates:
         names.setdefault(looks[gate], []).append("W_hh" if gate == "h" else gate)
-    return {(arm, gate): (", ".join(names[looks[gate]]), looks[gate]) for arm in view.grid.arms for gate in gates}
+    return {(arm, gate): (", ".join(names[looks[gate]]), looks[gate]) for arm in view.with_looks for gate in gates}
 
 
 _tanh_spectrum = Lines(
@@ -182,7 +182,7 @@ _cloud_by_arm = Points(
     series="stage",
     look=lambda view: {
         (arm, stage): _START if stage == "initialisation" else Look(view.looks[arm].colour, "none", "o")
-        for arm in view.arms
+        for arm in view.with_looks
         for stage in STAGE_TITLES
     },
     more=lambda view: {"at initialisation": _START, "at the end of training": Look(INK, "none", "o")},

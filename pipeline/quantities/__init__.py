@@ -7,7 +7,7 @@ declarations over quantities. The seed is the only unit of replication.
 import importlib
 import pkgutil
 
-from pipeline.quantities.grid import Grid, finished, grids_of
+from pipeline.quantities.grid import Grid, Tables, finished, grids_of
 from pipeline.quantities.intervals import CONFIDENCE, line_interval, mean_interval, paired_difference, share_interval
 from pipeline.quantities.quantity import QUANTITIES, Effect, Quantity, Selection, difference_of, ratio_of, value_of
 
@@ -21,6 +21,7 @@ __all__ = [
     "Grid",
     "Quantity",
     "Selection",
+    "Tables",
     "difference_of",
     "finished",
     "grids_of",

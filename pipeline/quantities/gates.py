@@ -15,7 +15,7 @@ KEEPING = ("f", "z")
 
 @once_per_grid
 def _staged(grid: Grid) -> pl.DataFrame:
-    rows = staged(top_forward(grid["gates"]))
+    rows = staged(top_forward(grid["gates"])).select("stage", "arm", "gate", "quantity", "position", "seed", "value")
     return rows.sort(pl.col("stage") == "end", grid.rank(), "gate", "quantity", "position", maintain_order=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -21,6 +21,34 @@ Result = TypeVar("Result")
 
 _NEVER_NAMED = ("dataset.length", "dataset.name")
 """Fields that no arm's name mentions."""
+
+
+KEPT_BYTES = 128 * 2**20
+"""Tables are kept in memory up to so many bytes; what is larger is made anew each time that it is asked for."""
+
+
+class Tables(Mapping[str, pl.DataFrame]):
+    """Tables by name that are made when they are asked for: those of ten thousand settings do not all fit in memory."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], pl.DataFrame], kept_bytes: int = KEPT_BYTES) -> None:
+        self._names, self._make, self._left = tuple(names), make, kept_bytes
+        self._kept: dict[str, pl.DataFrame] = {}
+
+    def __getitem__(self, table: str) -> pl.DataFrame:
+        if table in self._kept:
+            return self._kept[table]
+        if table not in self._names:
+            raise KeyError(table)
+        made = self._make(table)
+        if (size := int(made.estimated_size())) <= self._left:
+            self._kept[table], self._left = made, self._left - size
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,6 +113,10 @@ class Grid:
         found: Result = self._memo[key]
         return found
 
+    def forget(self) -> None:
+        """Drop what the grid was asked for so far: it is computed anew."""
+        self._memo.clear()
+
     def rank(self) -> pl.Expr:
         """Return an expression that sorts arms as the study's file does."""
         places = list(range(len(self.arms)))
@@ -97,7 +129,7 @@ class Grid:
 
     def _filtered(self, rows: pl.Expr) -> Grid:
         frames = {name: getattr(self, name).filter(rows) for name in ("settings", "runs", "all_runs")}
-        long = {table: frame.filter(rows) for table, frame in self.long.items()}
+        long = Tables(self.long, lambda table: self.long[table].filter(rows))
         return dataclasses.replace(self, **frames, long=long, _memo={})
 
 
@@ -158,11 +190,10 @@ def _grid(
     all_runs = keys.join(trials.drop("length"), on="trial_id", maintain_order="left_right")
     kept = keys.filter("selected").select("trial_id", "arm", "length")
     statuses = trials.select("trial_id", "seed", "status")
-    long = {
-        table: tables[table].join(kept, on="trial_id").join(statuses, on=["trial_id", "seed"], how="left")
-        for table in TRIAL_TABLES
-        if table != "trials"
-    }
+
+    def of_kept(table: str) -> pl.DataFrame:
+        return tables[table].join(kept, on="trial_id").join(statuses, on=["trial_id", "seed"], how="left")
+
     runs = all_runs.filter("selected")
     return Grid(
         study=study,
@@ -171,7 +202,7 @@ def _grid(
         settings=named,
         runs=runs,
         all_runs=all_runs,
-        long=long,
+        long=Tables((table for table in TRIAL_TABLES if table != "trials"), of_kept),
     )
 
 

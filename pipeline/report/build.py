@@ -21,7 +21,7 @@ from pipeline.config import Paths, Study, write_whole
 from pipeline.errors import PipelineError
 from pipeline.figures.catalogue import figures_of
 from pipeline.figures.style import to_png, to_svg_and_png
-from pipeline.quantities import Grid, grids_of
+from pipeline.quantities import Grid, Tables, grids_of
 from pipeline.quantities.settings import settings_table
 from pipeline.report.explorer import Explored, explored, listing
 from pipeline.report.page import ShownFigure, ShownGrid, ShownStudy, asset, content, render, shown_failure
@@ -42,6 +42,9 @@ PICTURE_DPI = 100
 
 MAX_WORKERS = 8
 """At most so many studies are drawn at once: each has its tables in memory."""
+
+MAX_REMEMBERED = 1000
+"""Of a grid with more settings nothing is kept from one figure to the next."""
 
 ASSETS = ("page.css", "page.js", "explorer.js")
 
@@ -80,6 +83,8 @@ def build_report(paths: Paths, studies: Mapping[str, Study], scale: str) -> Path
         plots = plot_tables(every, verdicts, checks)
         files |= {f"plots/{name}.csv": frame.write_csv().encode() for name, frame in plots.items()}
         files |= {"headline.json": headline(every, verdicts), "metrics.json": metrics(every, verdicts)}
+        for grid in every:
+            _forget_many(grid)
         drawn = drawing()
     shown = []
     for name, study in studies.items():
@@ -156,8 +161,15 @@ def draw_study(paths: Paths, name: str, study: Study) -> Drawn:
                 files[f"pictures/{name}.png"] = to_png(figure, dpi=PICTURE_DPI)
             words = {"title": view.title, "caption": view.caption}
             figures[grid.name].append(ShownFigure(kind=frame.name, path=path, num_rows=table.height, **words))
+            _forget_many(grid)
     part = explored(study.question, grids, tables)
     return figures, part, files | {f"site/{path}": script for path, script in part.scripts.items()}
+
+
+def _forget_many(grid: Grid) -> None:
+    """Let a grid of many settings forget what it computed: memory counts more than time there."""
+    if grid.settings.height > MAX_REMEMBERED:
+        grid.forget()
 
 
 def flat(table: pl.DataFrame) -> pl.DataFrame:
@@ -165,8 +177,15 @@ def flat(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(pl.col(pl.List).list.eval(pl.element().cast(pl.String)).list.join(" "))
 
 
-def _grids(paths: Paths, name: str, study: Study) -> tuple[list[Grid], dict[str, pl.DataFrame]]:
-    tables = {table: read_table(table, paths.results(name)) for table in SCHEMAS}
+def _grids(paths: Paths, name: str, study: Study) -> tuple[list[Grid], Mapping[str, pl.DataFrame]]:
+    """Return the grids of a study and its tables, which are read when they are asked for.
+
+    Raises:
+        TableError: If a table is missing or wrong.
+    """
+    tables = Tables(SCHEMAS, lambda table: read_table(table, paths.results(name)), kept_bytes=0)
+    for _ in tables.values():  # each can be read
+        pass
     return grids_of(name, tables, study.select.over if study.select else ()), tables
 
 

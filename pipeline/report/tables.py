@@ -14,8 +14,9 @@ from pipeline.claims import VERDICTS
 from pipeline.quantities import Grid
 from pipeline.quantities import gradients as gradient
 from pipeline.quantities import outcomes as outcome
+from pipeline.quantities.grid import once_per_grid
 from pipeline.quantities.quantity import from_log10
-from pipeline.quantities.selection import thin_evenly
+from pipeline.quantities.selection import pick_evenly, thin_evenly
 from pipeline.quantities.settings import settings_table
 from pipeline.quantities.training import median_validation_loss
 from pipeline.quantities.words import number
@@ -23,6 +24,9 @@ from pipeline.report.page import distance
 
 MAX_CURVE_STEPS, MAX_LAGS = 100, 25
 """A line of `dvc plots` has at most as many points."""
+
+MAX_ARMS = 100
+"""Of a grid with more arms, `dvc plots` and `metrics.json` have so many, and say of how many."""
 
 PLOT_DIGITS = 6
 """Significant digits of `dvc plots`: git keeps these tables, so they are small."""
@@ -69,18 +73,20 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 
 def _grid_metrics(grid: Grid) -> dict[str, Any]:
-    arms: dict[str, Any] = {}
-    for row in settings_table(grid).filter("selected").iter_rows(named=True):
+    few = _few_arms(grid)
+    is_few, arms = pl.col("arm").is_in(few), dict[str, Any]()
+    for row in settings_table(grid).filter("selected", is_few).iter_rows(named=True):
         arms.setdefault(row["arm"], {})[f"T{row['length']}"] = {name: _finite(row[name]) for name in _METRICS}
-    for arm, longest in outcome.longest_solved(grid).iter_rows():
+    for arm, longest in outcome.longest_solved(grid).filter(is_few).iter_rows():
         arms[arm]["longest_solved"] = longest
     quantity, longest = gradient.decay_factor, grid.at("longest")
-    decay = quantity.summary(quantity.of(longest), ["stage", "arm", "state"])
+    decay = quantity.summary(quantity.of(longest).filter(is_few), ["stage", "arm", "state"])
     for row in decay.iter_rows(named=True):
         factor = None if row["mean"] is None else _finite(from_log10(row["mean"]))
         arms[row["arm"]][f"decay_factor_{row['state']}_{row['stage']}"] = factor
     statuses = grid.all_runs["status"]
-    return arms | {"num_replicas": len(statuses), "num_not_ok": int((statuses != "ok").sum())}
+    cut = {"num_arms": len(grid.arms), "num_arms_listed": len(few)} if len(few) < len(grid.arms) else {}
+    return arms | cut | {"num_replicas": len(statuses), "num_not_ok": int((statuses != "ok").sum())}
 
 
 def plot_tables(grids: Sequence[Grid], verdicts: pl.DataFrame, checks: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -119,29 +125,44 @@ _CURVES |= {"num_seeds": pl.Int64()}
 def _stacked(grids: Iterable[Grid], rows: Any, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
     frames = [pl.DataFrame(schema=schema)]
     for grid in grids:
-        named = rows(grid).with_columns(study=pl.lit(grid.study), grid=pl.lit(grid.name))
+        few = _few_arms(grid)
+        name = grid.name if len(few) == len(grid.arms) else f"{grid.name} ({len(few)} of {len(grid.arms)} arms)"
+        named = rows(grid, few).with_columns(study=pl.lit(grid.study), grid=pl.lit(name))
         frames.append(named.select(pl.col(name).cast(dtype) for name, dtype in schema.items()))
     return pl.concat(frames).with_columns(pl.col(pl.Float64).round_sig_figs(PLOT_DIGITS))
 
 
-def _gradient_rows(grid: Grid) -> pl.DataFrame:
+@once_per_grid
+def _few_arms(grid: Grid) -> list[str]:
+    """Return at most `MAX_ARMS` arms: the extremes by test loss, and between them evenly by rank."""
+    losses = outcome.test_loss.by_arm(grid.at("longest"))
+    return pick_evenly({arm: losses.get(arm) for arm in grid.arms}, MAX_ARMS)
+
+
+def _gradient_rows(grid: Grid, arms: Sequence[str]) -> pl.DataFrame:
     """Return the gradient by lag, thinned to at most `MAX_LAGS` lags of each line."""
     quantity, line = gradient.gradient_by_lag, ["stage", "arm", "state"]
-    summary = quantity.summary(quantity.of(grid.at("longest")), [*line, "lag"])
+    rows = quantity.of(grid.at("longest")).filter(pl.col("arm").is_in(arms))
+    summary = quantity.summary(rows, [*line, "lag"])
     return thin_evenly(summary, "lag", line, MAX_LAGS).rename({"mean": "log10_relative_norm"})
 
 
-def _length_rows(grid: Grid) -> pl.DataFrame:
+def _length_rows(grid: Grid, arms: Sequence[str]) -> pl.DataFrame:
     losses, solved = outcome.test_loss, outcome.solved
-    keys = ["arm", "length"]
-    shares = solved.summary(solved.of(grid), keys).select(*keys, solved_share="mean")
-    rows = losses.natural(losses.summary(losses.of(grid), keys)).sort("length", maintain_order=True)
+    keys, is_few = ["arm", "length"], pl.col("arm").is_in(arms)
+    shares = solved.summary(solved.of(grid).filter(is_few), keys).select(*keys, solved_share="mean")
+    rows = losses.natural(losses.summary(losses.of(grid).filter(is_few), keys)).sort("length", maintain_order=True)
     rows = rows.select(*keys, "num_seeds", "low", "high", test_loss="mean")
     return rows.join(shares, on=keys, how="left", maintain_order="left")
 
 
-def _curve_rows(grid: Grid) -> pl.DataFrame:
-    rows = median_validation_loss(grid).sort("length", "arm", "step").rename({"mean": "median_validation_loss"})
+def _curve_rows(grid: Grid, arms: Sequence[str]) -> pl.DataFrame:
+    rows = (
+        median_validation_loss(grid)
+        .filter(pl.col("arm").is_in(arms))
+        .sort("length", "arm", "step")
+        .rename({"mean": "median_validation_loss"})
+    )
     return thin_evenly(rows, "step", ["arm", "length"], MAX_CURVE_STEPS)
 
 

@@ -132,7 +132,7 @@ def test_the_same_tables_give_the_same_bytes() -> None:
 def test_a_grid_may_choose_its_figures_and_their_order(exact: list[Grid]) -> None:
     wanted = ("learning_curves", "gate_distribution", "gradient_by_lag")
     assert [frame.name for frame in figures_of(exact[0], wanted)] == ["learning_curves", "gradient_by_lag"]
-    assert not figures_of(exact[0], ())
+    assert not list(figures_of(exact[0], ()))
 
 
 def test_an_unknown_figure_is_named_with_its_neighbour() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from pipeline.quantities import Grid, grids_of
+from pipeline.quantities import Grid, Tables, grids_of
 from pipeline.results import SCHEMAS
 from tests.synthetic_results import Shape, study_tables
 
@@ -143,3 +143,16 @@ def test_one_length_of_a_grid_keeps_all_its_arms_and_remembers_nothing_of_the_wh
     assert shortest.at("longest") is shortest
     assert whole.memo("key", lambda: 1) == 1
     assert shortest.memo("key", lambda: 2) == 2
+
+
+def test_tables_are_kept_up_to_a_size_and_made_anew_beyond_it() -> None:
+    made: list[str] = []
+
+    def make(table: str) -> pl.DataFrame:
+        made.append(table)
+        return pl.DataFrame({"value": [0.0] * {"small": 10, "large": 1000}[table]})
+
+    tables = Tables(["small", "large"], make, kept_bytes=100)
+    assert [tables[name].height for name in ("small", "large", "small", "large")] == [10, 1000, 10, 1000]
+    assert made == ["small", "large", "large"]
+    assert (list(tables), len(tables), "none" in tables) == (["small", "large"], 2, False)
