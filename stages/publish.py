@@ -2,6 +2,7 @@
 
     python stages/publish.py [study ...] [--mode online|offline]
     python stages/publish.py --follow [study ...]     # a run per setting, live; ends when all of them have
+    python stages/publish.py --report [study ...]     # the project's one Report and its saved view, of these runs
 
 What was published already and has not changed is not sent again.
 """
@@ -23,7 +24,7 @@ from pipeline import stopping
 if __name__ == "__main__":  # what follows takes seconds to import
     stopping.HANDLER.install("publish", "what has ended is published, the rest when it is run again")
 
-from pipeline.config import Params, Paths, check_tree, load_params
+from pipeline.config import Params, Paths, check_tree, load_params, load_study
 from pipeline.errors import ConfigError, PipelineError, unknown_name
 from pipeline.publish import Publisher
 from pipeline.publish.follow import INTERVAL_S, Followed, Follower, follow
@@ -44,8 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("studies", nargs="*", metavar="study", help="default: every study of params.yaml")
     parser.add_argument("--mode", choices=("online", "offline"), help="default: as WANDB_MODE or params.yaml says")
     parser.add_argument("--follow", action="store_true", help="show what trains while it trains; needs a key")
+    parser.add_argument("--report", action="store_true", help="make or update the Report and the view over the runs")
     parser.add_argument("--interval", type=float, default=INTERVAL_S, metavar="S", help="seconds between two looks")
     asked = parser.parse_args(arguments)
+    if asked.follow and asked.report:
+        parser.error("expected one of --follow and --report")
     if asked.mode:  # the command line comes before the environment and params.yaml
         os.environ["WANDB_MODE"] = asked.mode
         os.environ.pop("WANDB_DISABLED", None)
@@ -60,6 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
         with contextlib.closing(Publisher(paths, params)) as publisher:
             if asked.follow:
                 follow_all(publisher, paths, params, asked.studies or params.studies, asked.interval)
+            elif asked.report:
+                names = asked.studies or params.studies
+                for line in publisher.board({name: load_study(paths, name).question for name in names}):
+                    print(line)
             else:
                 publish(publisher, params, asked.studies)
     except PipelineError as error:

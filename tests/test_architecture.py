@@ -30,7 +30,18 @@ LAYERS = {
     "loading": {"errors", "config", "results", "quantities", "figures"},
     "trained": {"errors", "config", "data", "core", "results", "sweep", "loading"},
 }
-LIBRARIES = {"ray", "wandb", "optuna", "dvc", "polars", "seaborn", "matplotlib", "pandas", "pyarrow"}
+LIBRARIES = {
+    "ray",
+    "wandb",
+    "wandb_workspaces",
+    "optuna",
+    "dvc",
+    "polars",
+    "seaborn",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+}
 
 
 @cache
@@ -87,7 +98,7 @@ def test_a_sweep_sees_of_quantities_the_intervals_alone() -> None:
     assert {".".join(name.split(".")[:3]) for name in quantities} == {"pipeline.quantities.intervals"}
 
 
-@pytest.mark.parametrize("library", ["ray", "wandb", "optuna"])
+@pytest.mark.parametrize("library", ["ray", "wandb", "wandb_workspaces", "optuna"])
 def test_some_libraries_are_each_imported_in_one_module(library: str) -> None:
     users = [path for path in modules() if any(name.split(".")[0] == library for name in imports(path))]
     assert len(users) == 1, [str(path.relative_to(ROOT)) for path in users]

@@ -88,6 +88,14 @@ class Client:
             run = self._open(view, "online", live=True)
         return None if run is None else LiveRun(run, lambda: _environment(self._folder, staging))
 
+    def open_api(self) -> Any:
+        """Return wandb's API, logged in; raises what wandb raises where the key is refused or nobody answers."""
+        import wandb
+
+        with _environment(self._folder, self._folder / "staging"):
+            self._started = True
+            return wandb.Api(timeout=int(REQUEST_TIMEOUT_S), api_key=self._api_key)
+
     def close(self) -> None:
         """End the service process, if there is one."""
         if self._started:

@@ -30,6 +30,8 @@ SWITCHES: Mapping[str, bool] = {"true": True, "1": True, "yes": True, "false": F
 DEFAULT_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 """Hosts under which `wandb login` keeps the key of the public server, older and newer."""
 
+PUBLIC_APP = "https://wandb.ai"
+
 _log = logging.getLogger(__name__)
 
 
@@ -83,6 +85,12 @@ def hosts(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return the server of `WANDB_BASE_URL` as netrc files name it, or the names of the public one."""
     url = environment.get("WANDB_BASE_URL")
     return (urlsplit(url).netloc,) if url else DEFAULT_HOSTS
+
+
+def app_url(environment: Mapping[str, str]) -> str:
+    """Return the address under which a browser sees the server of `WANDB_BASE_URL`, or the public one."""
+    given = environment.get("WANDB_APP_URL") or environment.get("WANDB_BASE_URL", "")
+    return (given or PUBLIC_APP).rstrip("/").replace("//api.wandb.ai", "//wandb.ai")
 
 
 def _netrc_files(environment: Mapping[str, str]) -> list[Path]:

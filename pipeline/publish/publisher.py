@@ -7,15 +7,20 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.config import Params, Paths, write_digest
-from pipeline.publish.client import Client, LiveRun, is_installed
-from pipeline.publish.mode import Mode, asked_mode, find_key, hosts, resolve_mode
+from pipeline.publish import workspace
+from pipeline.publish.board import board_of
+from pipeline.publish.client import Client, LiveRun, is_installed, is_refused
+from pipeline.publish.mode import Mode, app_url, asked_mode, find_key, hosts, resolve_mode
 from pipeline.publish.views import RunView, digest_of, view_of_report, views_of
 from pipeline.results import read_table
+
+BOARD_FILE = "report.json"
+"""In the folder of the run folders: the Report and the view as they would be sent."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +75,41 @@ class Publisher:
         """Publish the run of the report, if there is one, made of the tables of `studies`."""
         if self.mode != "disabled" and (view := view_of_report(self._paths, studies)) is not None:
             self.publish(view)
+
+    def board(self, questions: Mapping[str, str]) -> Iterator[str]:
+        """Make or update the project's one Report and its saved view, and yield what became of them, line by line.
+
+        Without a key, or where W&B does not answer or take it, what would be sent is written into a file.
+
+        Args:
+            questions: Of each study by name.
+
+        Raises:
+            TableError: If a study has no result tables, or they do not have their columns.
+        """
+        if self.mode == "disabled" or not workspace.is_installed():
+            missing = "" if workspace.is_installed() else "wandb-workspaces is not installed; "
+            yield f"report: {missing}nothing is made" if missing else "report: W&B is disabled, nothing is made"
+            return
+        board, problem = board_of(self._paths, questions), "W&B is offline"
+        entity, project = self._tracking.entity, self._tracking.project
+        if self.mode == "online":
+            try:
+                api = self._client.open_api()
+                place = workspace.place_of(api, entity, project)
+                for kind, address in workspace.send(api, workspace.requests_of(board, place), place).items():
+                    yield f"{kind}: {address}"
+            except Exception as error:
+                self.num_failed += 1
+                refused = "refuses the API key" if is_refused(error) else "failed"
+                problem = f"{hosts(os.environ)[0]} {refused}: {cause_of(error)}"
+            else:
+                return
+        place = workspace.Place(entity or workspace.UNKNOWN_ENTITY, project, app_url(os.environ))
+        path = self.folder / BOARD_FILE
+        write_digest(path, workspace.requests_of(board, place))
+        yield f"report: {problem}; what would be sent is in {path}"
+        yield "report: with a key (`wandb login`, or WANDB_API_KEY) `python stages/publish.py --report` sends it"
 
     def close(self) -> None:
         """End W&B's service process; the publisher may be used again after."""

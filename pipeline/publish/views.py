@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -142,8 +142,10 @@ def digest_of_frame(frame: pl.DataFrame) -> str:
     return hashlib.sha256(frame.sort(frame.columns).write_csv().encode()).hexdigest()
 
 
-def views_of(paths: Paths, study: str) -> Iterator[RunView]:
+def views_of(paths: Paths, study: str, positions: Collection[int] | None = None) -> Iterator[RunView]:
     """Yield the W&B run of every setting of a study that has a finished trial, in the order of the plan, then its own.
+
+    Where `positions` are given, of the settings at these places in the plan alone.
 
     A trial that ended in an error has nothing to show beyond its row in the table of settings.
 
@@ -152,7 +154,9 @@ def views_of(paths: Paths, study: str) -> Iterator[RunView]:
     """
     tables = {table: read_table(table, paths.results(study)) for table in SCHEMAS}
     parts = {table: tables[table].partition_by("trial_id", as_dict=True) for table in TRIAL_TABLES}
-    for setting in tables["settings"].sort("position").iter_slices(1):
+    for place, setting in enumerate(tables["settings"].sort("position").iter_slices(1)):
+        if positions is not None and place not in positions:
+            continue
         key = (setting["trial_id"][0],)
         of_trial = {table: parts[table].get(key, tables[table].clear()) for table in TRIAL_TABLES}
         if "error" not in of_trial["trials"]["status"]:

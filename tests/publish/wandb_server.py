@@ -89,6 +89,25 @@ class WandbServer:
     def _on_viewer(self, variables: dict[str, Any]) -> dict[str, Any]:
         return {"viewer": {"id": "u", "username": "someone", "entity": "team", "flags": "{}", "teams": {"edges": []}}}
 
+    def _on_project_views(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Say which views of a type there are, one a page."""
+        mine = [view for view in self.views.values() if view["type"] == variables["viewType"]]
+        first = int(variables.get("cursor") or 0)
+        edges = [
+            {"node": {name: view[name] for name in ("id", "name", "displayName")}} for view in mine[first : first + 1]
+        ]
+        page = {"endCursor": str(first + 1), "hasNextPage": first + 1 < len(mine)}
+        return {"project": {"allViews": {"edges": edges, "pageInfo": page}}}
+
+    def _on_upsert_view(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Make a view where no id is given, or change the one that has it; leave a name that is not given."""
+        inserted = variables.get("id") is None
+        identity = variables.get("id") or f"Vmlldzo{len(self.views)}"
+        given = {key: value for key, value in variables.items() if value is not None}
+        view = self.views.get(identity, {"name": f"name{len(self.views)}"}) | given | {"id": identity}
+        self.views[identity] = view
+        return {"upsertView": {"view": view, "inserted": inserted}}
+
     def _on_artifact_type(self, variables: dict[str, Any]) -> dict[str, Any]:
         return {"project": None}
 
