@@ -100,6 +100,7 @@ _ENDS = {
     "exploded": ("exploded, recovering or not", Look("#b08000", "none", "^")),
     "timed_out": ("ran out of time", Look("#93308a", "none", "s")),
     "untrained": ("never better than untrained", Look("#5b7f3b", "none", "D")),
+    "censored": ("stopped by the search", Look("#1a8f80", "none", "P")),
     "error": ("failed", Look(FAINT, "none", "v")),
 }
 
@@ -116,6 +117,7 @@ def _ends(grid: Grid) -> pl.DataFrame:
         "exploded": quantities.exploded.means(grid),
         "timed_out": outcome.means(grid, status="timed_out"),
         "untrained": quantities.never_improved.means(grid),
+        "censored": quantities.censored.means(grid),
         "error": quantities.failed.means(grid),
     }
     asked = {"solved": has_criterion(grid.runs), "untrained": bool(parts["untrained"]["mean"].gt(0).any())}
@@ -160,6 +162,8 @@ def _outcome_about(view: View) -> str:
     mean, has_ends = "means" if has_classes(view.grid) else "geometric means", "ends" in view.means["panel"]
     lead = f"Left: {lead[0].lower()}{lead[1:]}" if has_ends else lead
     right = " Right: shares of seeds that ended so, with 95 % intervals." if has_ends else ""
+    if "censored" in view.means["end"]:
+        right += " Seeds that the search stopped have no test loss, and count in another share only where that came before."
     seeds = seeds_of(view.means.filter(panel=_loss(view.grid)[0]).drop_nulls("mean"))
     return (
         f"{lead} on {{dataset}} at T = {{T}}, at each replica's best validation step: points are seeds, markers {mean} "

@@ -143,6 +143,12 @@ def never_improved(grid: Grid) -> pl.DataFrame:
     return _answer(grid, pl.when(~_CENSORED | pl.col("beat_untrained")).then(never))
 
 
+@quantity(words="share of seeds that the search stopped", scale="event")
+def censored(grid: Grid) -> pl.DataFrame:
+    """Whether a search stopped a seed before its last step, so that nobody knows how it would have ended."""
+    return _answer(grid, _CENSORED)
+
+
 @quantity(words="share of seeds whose program failed", scale="event", better="lower")
 def failed(grid: Grid) -> pl.DataFrame:
     """Whether the program of a seed ended with an error."""

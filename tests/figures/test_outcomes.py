@@ -208,6 +208,17 @@ def test_seeds_that_exploded_and_recovered_are_shown_where_there_are_any(exact: 
     assert view.means.filter(panel="ends")["end"].unique().to_list() == ["diverged"]
 
 
+def test_seeds_that_a_search_stopped_have_a_mark_of_their_own(exact: list[Grid]) -> None:
+    view = outcome_by_arm.view(with_runs(exact[0], LOSSES, solved={"b": 2}, status={"c": "censored"}))
+    ends = view.means.filter(panel="ends")
+    stopped = dict(ends.filter(end="censored").select("arm", "mean").iter_rows())
+    assert stopped == {arm: float(arm == "c") for arm in LOSSES}
+    assert ends.filter(arm="c", end="solved")["mean"].to_list() == [None]  # it might yet have been
+    assert legend(outcome_by_arm.draw(view.grid)) == ["reached the criterion", "stopped by the search"]
+    assert "Seeds that the search stopped have no test loss" in view.caption
+    assert "stopped" not in outcome_by_arm.view(with_runs(exact[0], LOSSES, solved={"b": 2})).caption
+
+
 def test_only_two_panels_have_a_left_one(exact: list[Grid]) -> None:
     assert outcome_by_arm.view(with_runs(exact[0], LOSSES)).caption.startswith("Test loss on adding")
     both = with_runs(exact[0], LOSSES, solved={"b": 2})
