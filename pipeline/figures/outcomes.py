@@ -163,7 +163,9 @@ def _outcome_about(view: View) -> str:
     lead = f"Left: {lead[0].lower()}{lead[1:]}" if has_ends else lead
     right = " Right: shares of seeds that ended so, with 95 % intervals." if has_ends else ""
     if "censored" in view.means["end"]:
-        right += " Seeds that the search stopped have no test loss, and count in another share only where that came before."
+        right += (
+            " Seeds that the search stopped have no test loss, and count in another share only where that came before."
+        )
     seeds = seeds_of(view.means.filter(panel=_loss(view.grid)[0]).drop_nulls("mean"))
     return (
         f"{lead} on {{dataset}} at T = {{T}}, at each replica's best validation step: points are seeds, markers {mean} "

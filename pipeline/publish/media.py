@@ -5,7 +5,8 @@ A run logs them in the row of their step, so that W&B's own slider walks through
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,29 +119,36 @@ def _by_lag(rows: pl.DataFrame) -> Chart:
 
 
 def _gradient_maps(rows: pl.DataFrame, step: int) -> Maps:
-    from pipeline.figures.maps import map_png
-
-    pictures = []
+    captioned = []
     for (line,), of_line in rows.group_by("line", maintain_order=True):
-        values = _matrix(of_line, "seed", "timestep", "value")
         caption = (
             f"{line}, step {step}: seeds down, timesteps across; {DECADES[0]} to {DECADES[1]} decades above the last"
         )
-        pictures.append((caption, lambda values=values: map_png(values, *DECADES, wide=True)))
-    return Maps(tuple(pictures))
+        captioned.append((caption, _matrix(of_line, "seed", "timestep", "value")))
+    return _maps(captioned, DECADES, wide=True)
 
 
 def _attention_maps(rows: pl.DataFrame, step: int) -> Maps:
-    from pipeline.figures.maps import map_png
-
     keys = ["example", "output_position", "source_position"]
     means = rows.group_by(keys).agg(pl.col("weight").mean()).sort(keys)
-    pictures = []
+    captioned = []
     for example in means["example"].unique().sort().head(MAX_EXAMPLES):
         values = _matrix(means.filter(example=example), "output_position", "source_position", "weight")
         caption = f"example {example}, step {step}: outputs down, source across; weights 0 to 1, mean over seeds"
-        pictures.append((caption, lambda values=values: map_png(values, 0.0, 1.0)))
-    return Maps(tuple(pictures))
+        captioned.append((caption, values))
+    return _maps(captioned, (0.0, 1.0), wide=False)
+
+
+def _maps(captioned: Sequence[tuple[str, np.ndarray[Any, Any]]], ends: tuple[float, float], *, wide: bool) -> Maps:
+    """Return pictures of matrices, all of the size of the largest: W&B shows those of one key side by side."""
+    from pipeline.figures.maps import map_png, map_size
+
+    heights, widths = zip(*(map_size(values.shape, wide=wide) for _, values in captioned), strict=True)
+    size = max(heights), max(widths)
+    pictures = tuple(
+        (caption, functools.partial(map_png, values, *ends, wide=wide, size=size)) for caption, values in captioned
+    )
+    return Maps(pictures)
 
 
 def _histogram(rows: pl.DataFrame) -> Histogram:

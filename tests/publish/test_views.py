@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import polars as pl
 import pytest
 
 from pipeline.config import Paths
 from pipeline.errors import TableError
-from pipeline.publish.media import Histogram, media_of
+from pipeline.publish.media import Histogram, Maps, media_of
 from pipeline.publish.views import run_id_of, short, views_of
 from pipeline.results import SCHEMAS, read_table, write_table
 from tests.publish.conftest import SPEC, TRIAL_IDS, make_trial, settings_of, write_study
@@ -86,3 +87,26 @@ def test_traced_steps_have_charts_maps_and_histograms() -> None:
     for name in ("gradient_map", "attention_map"):
         for _, draw in media[0][name].pictures:
             assert draw().startswith(b"\x89PNG")
+
+
+def test_pictures_of_one_key_have_one_size() -> None:
+    """Else W&B warns, and shows them askew: examples and parts of a network differ in length."""
+    attention = {"trial_id": TRIAL_IDS[0], "step": 0, "seed": 0, "aligned": False, "weight": 0.5}
+    weights = [
+        attention | {"example": example, "output_position": output, "source_position": source}
+        for example, size in enumerate([(2, 9), (4, 3), (700, 1)])
+        for output in range(1, size[0] + 1)
+        for source in range(1, size[1] + 1)
+    ]
+    traces = make_trial().tables["traces"]
+    shorter = traces.filter(pl.col("timestep") <= 7).with_columns(part=pl.lit("encoder"))
+    tables = make_trial().tables | {
+        "traces": pl.concat([traces, shorter]),
+        "attention": pl.DataFrame(weights, schema=SCHEMAS["attention"]),
+    }
+    shown = media_of(tables, [0])[0]
+    for name, number in (("gradient_map", 2), ("attention_map", 3)):
+        maps = shown[name]
+        assert isinstance(maps, Maps)
+        sizes = {struct.unpack(">II", draw()[16:24]) for _, draw in maps.pictures}
+        assert (len(maps.pictures), len(sizes)) == (number, 1)
