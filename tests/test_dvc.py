@@ -208,8 +208,10 @@ def test_a_new_length_prepares_its_dataset_and_sweeps_its_study(author: Clone) -
     assert stale(author) == {"sweep@on_adding", "report"}
 
 
-def test_more_seeds_prepare_nothing(author: Clone) -> None:
+def test_more_seeds_and_other_settings_of_the_same_lengths_prepare_nothing(author: Clone) -> None:
     author.edit("configs/scales/smoke.yaml", num_seeds=3)
+    others = {"optimiser.learning_rate": 0.02, "training.max_steps": 3}
+    author.edit("configs/studies/on_adding.yaml", set=tiny_study("adding")["set"] | others)
     author.edit("params.yaml", resources={"cpus_per_trial": 2, "gpus_per_trial": 0})
     assert ran(author.run("dvc", "repro", "plan")) == ["request", "plan"]
     assert stale(author) == {f"sweep@{name}" for name in STUDIES}

@@ -374,7 +374,7 @@ window.explorer = (() => {
     form.step.addEventListener("input", move);
     form.lag.addEventListener("input", read);
     for (const id of ["maps", "lags", "heat"]) element(id).querySelector("details").addEventListener("toggle", () => tabulate(id));
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+    for (const look of ["(prefers-color-scheme: dark)", "print"]) matchMedia(look).addEventListener("change", draw);
     addEventListener("hashchange", go);
     let resized;
     new ResizeObserver(([{contentRect}]) => {

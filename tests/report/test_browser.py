@@ -53,6 +53,7 @@ return [...document.querySelectorAll("section:not([hidden]) > .chart")].filter((
   return new Set(pixels).size < 10;
 }).length;
 """
+ON_PAPER = "const {backgroundColor, color} = getComputedStyle(document.body); return [backgroundColor, color]"
 READY = "document.body.dataset.ready"
 
 
@@ -96,8 +97,10 @@ def test_everything_is_drawn_and_nothing_hangs_over(page: str, browser: Browser,
         assert browser.run(BLANK_CANVASES) == 0
         assert browser.run(REQUESTS) == []
         assert browser.messages() == [], (width, dark)
-    browser.show(1000, media="print")
+    browser.show(1000, dark=True, media="print")
     assert browser.run(OVERHANGING) == []
+    assert browser.run(ON_PAPER) == ["rgb(255, 255, 255)", "rgb(34, 40, 46)"], "paper is light whatever the screen is"
+    browser.show(1000)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -224,6 +227,19 @@ def test_the_explorer_shows_attention_over_training(browser: Browser, built: Pat
     values = [float(value) for row in cells(browser, "maps") for value in row[1:]]
     assert values == pytest.approx(first["weight"].to_list(), abs=6e-4)
     assert "at training step 0" in browser.run('return document.querySelector("#maps-words").textContent')
+
+
+def test_a_chart_is_printed_light_from_a_dark_screen(browser: Browser, built: Paths) -> None:
+    corner = (
+        '[...document.querySelector("#lags canvas").getContext("2d").getImageData(1, 1, 1, 1).data.slice(0, 3)].join()'
+    )
+    browser.show(1280, dark=True)
+    shown(browser, built, "explorer.html")
+    assert browser.run(f"return {corner}") == "20,24,28"
+    browser.show(1280, dark=True, media="print")
+    browser.wait(f'{corner} === "255,255,255"')
+    assert browser.run('return getComputedStyle(document.querySelector(".controls")).display') != "none"
+    browser.show(1280)
 
 
 def test_an_address_that_is_not_shown_is_said(browser: Browser, built: Paths) -> None:
