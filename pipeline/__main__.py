@@ -264,4 +264,9 @@ def _store_at(url: str | None) -> TrialStore:
 
 
 if __name__ == "__main__":
+    if {*sys.argv[1:2]} & {"adopt", "rerun"}:  # they train, and Ray has ways of its own to end
+        from pipeline import stopping
+
+        stopping.watch(sys.argv[1], "what was trained to its end is kept: run again")
+        stopping.run(main)
     sys.exit(main())

@@ -61,6 +61,7 @@ OTHER = {
     ("trial_store",): "elsewhere",
     ("datasets",): ["adding"],
     ("studies",): ["another"],
+    ("keep_weights",): True,
     ("resources", "max_silence_s"): None,
     ("tracking", "mode"): "disabled",
     ("tracking", "entity"): "somebody",
