@@ -43,6 +43,7 @@ def with_all(spec_of: Any, dropout: str, **changes: Any) -> TrialSpec:
             "training__evaluate_every": 4,
             "training__max_steps": 12,
             "diagnostics__num_traces": 2,
+            "seeds": [0, 1],
         }
         | changes
     )
