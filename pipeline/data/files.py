@@ -439,7 +439,8 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
                     raise DatasetError(f"{path}: {unknown('array', name, infos)}")
             return {name: _read_array(archive, infos[name], f"{path}, array {name!r}") for name in names}
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise DatasetError(f"{path}: not an NPZ archive, or a damaged one ({error}); numpy.savez writes one") from None
+        got = f"not an NPZ archive, or a damaged one ({str(error)[:100]})"
+        raise DatasetError(f"{path}: {got}; numpy.savez writes one") from None
 
 
 def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.ndarray:

@@ -105,7 +105,6 @@ class Images(ShortTexts):
         if self.read_as != "caption":
             check = partial(check_classes, where=str(self.whole_path))
             parts = self.divide(self.read, lambda one: one.group, lambda one: one.answer, check)
-            check_answers(parts, lambda example: [example.answer], "class")
         else:
             parts = self.divide(self.read, lambda one: one.group)
         sizes = {example.read.shape: example.where for some in parts.values() for example in some}
@@ -113,7 +112,10 @@ class Images(ShortTexts):
             (one, where), (other, elsewhere) = list(sizes.items())[:2]
             got = f"{one[0]} x {one[1]} in {where}, {other[0]} x {other[1]} in {elsewhere}"
             raise DatasetError(f"{self.whole_path}: expected images of one size, got {got}; scale a copy of them")
-        return self.kept(parts, "captions" if self.read_as == "caption" else "images")
+        parts = self.kept(parts, "captions" if self.read_as == "caption" else "images")
+        if self.read_as != "caption":
+            check_answers(parts, lambda example: [example.answer], "class", self.max_train)
+        return parts
 
     def read(self, paths: Sequence[Path]) -> list[Labelling[Any]]:
         """Return the images of an archive or a folder, each with its class or one of its captions.

@@ -136,9 +136,10 @@ class Labelled(ShortTexts):
         vocabulary = None if self.are_numbers else vocabulary_of(self, parts)
         if vocabulary is not None and self.group is None:
             parts = self.apart(parts, lambda one: one.read, vocabulary)
+        parts = self.kept(parts, "sequences")
         if self.kind == "class":
-            check_answers(parts, lambda example: [example.answer], "class")
-        return Division(self.kept(parts, "sequences"), vocabulary)
+            check_answers(parts, lambda example: [example.answer], "class", self.max_train)
+        return Division(parts, vocabulary)
 
     def read(self, paths: Sequence[Path]) -> list[Labelling[Any]]:
         """Return the sequences of a file, in order.
@@ -146,7 +147,8 @@ class Labelled(ShortTexts):
         Raises:
             DatasetError: If the file cannot be read, a text is too long, or a label or a number is missing.
         """
-        table = read_table(paths[0], [*filter(None, (self.inputs, self.targets, self.group, self.lengths))])
+        names = (self.inputs, self.targets, self.group, self.lengths)
+        table = read_table(paths[0], [name for name in names if name is not None])
         rows = range(len(table))
         answers: Sequence[Any] = table.texts(self.targets, name="label")
         if self.kind == "value":
@@ -326,9 +328,9 @@ class Tagged(ShortTexts):
                 f"{self.whole_path}: expected at least two tags, got {min(tags)!r} alone; see tag_column"
             )
         vocabulary = vocabulary_of(self, parts)
-        parts = self.apart(parts, lambda one: one.read, vocabulary)
-        check_answers(parts, lambda example: list(example.answer), "tag")
-        return Division(self.kept(parts, "sentences"), vocabulary)
+        parts = self.kept(self.apart(parts, lambda one: one.read, vocabulary), "sentences")
+        check_answers(parts, lambda example: list(example.answer), "tag", self.max_train)
+        return Division(parts, vocabulary)
 
     def read(self, paths: Sequence[Path]) -> list[Labelling[tuple[str, ...]]]:
         """Return the sentences of a file, in order.
@@ -467,8 +469,10 @@ def check_classes(examples: Sequence[Labelling[Any]], where: str, hint: str = ""
         raise DatasetError(f"{where}: expected classes that repeat, got {got}{hint}")
 
 
-def check_answers(parts: dict[str, list[Labelling[Any]]], answers_of: Any, what: str) -> None:
-    """Check that training has every class, or tag, that validation and test have.
+def check_answers(
+    parts: dict[str, list[Labelling[Any]]], answers_of: Any, what: str, max_train: int | None = None
+) -> None:
+    """Check that training has every class, or tag, that validation and test have, after at most `max_train` are kept.
 
     Raises:
         DatasetError: If one is missing, or there are more than ids.
@@ -479,9 +483,10 @@ def check_answers(parts: dict[str, list[Labelling[Any]]], answers_of: Any, what:
             for answer in answers_of(example):
                 if answer not in trained:
                     got = f"the {what} {answer!r}, which no training sequence has"
-                    raise DatasetError(
-                        f"{example.where}: in the {split} split, {got}; leave it out, or give more of it"
+                    remedy = "leave it out, or give more of it" + (
+                        f", or raise max_train {max_train}" if max_train else ""
                     )
+                    raise DatasetError(f"{example.where}: in the {split} split, {got}; {remedy}")
     if len(trained) >= MAX_TOKENS:
         where = next(iter(parts["train"])).where
         plural = "classes" if what == "class" else f"{what}s"

@@ -177,7 +177,7 @@ class Series(AtLengths, OwnData):
             DatasetError: If a file is not what it should be.
         """
         names = list(dict.fromkeys((*self.inputs, *self.targets)))
-        wanted = [*names, *filter(None, (self.time, self.group))]
+        wanted = [*names, *(name for name in (self.time, self.group) if name is not None)]
         parts: dict[str, list[dict[str, np.ndarray]]] = {split: [] for split in SPLITS}
         for given, key in (FILE_KEYS if self.given else {"": "data_file"}).items():
             table = read_table(self.paths(key)[0], wanted)

@@ -15,6 +15,7 @@ import io
 import lzma
 import os
 import pickle
+import random
 import re
 import subprocess
 import sys
@@ -347,6 +348,8 @@ bad("labelled", "one group", "a.csv: 1 different sequences, too few for a share 
 bad("labelled", "words all too rare", "a.csv: texts of the training split: expected a token that occurs min_count 99 times, …; lower min_count", min_count=99)
 bad("labelled", "a word that training lacks", "c.csv, line 32: in the test split, with a token that the training split lacks: 'new'; leave it out, or set min_count", {"b.csv": LABELLED, "c.csv": LABELLED + "new,no,1\n"}, min_count=0, **given("a.csv", "b.csv", "c.csv"))
 bad("labelled", "a class that training lacks", "c.csv, line 2: in the test split, the class 'perhaps', which no training sequence has; leave it out", {"b.csv": LABELLED, "c.csv": LABELLED.replace("yes", "perhaps")}, **given("a.csv", "b.csv", "c.csv"))
+bad("labelled", "a class that max_train cuts off", "a.csv, line …: in the validation split, the class '…', which no training sequence has; leave it out, or give more of it, or raise max_train 1", max_train=1)
+bad("labelled", "a column without a name", "a.csv, line 1: unknown column ''; known: label, text, who", inputs="")
 bad("labelled", "lengths of texts", f"{YAML}.lengths: expected null, as texts have their own, got 'n'", lengths="n")
 bad("labelled", "a scale of nothing", f"{YAML}.scaling: expected 'standard', or nothing, as there are no numbers, got 'none'", scaling="none")
 bad("numbers", "an unknown array", "a.npz: unknown array 'xs'; did you mean 'x'? known: n, x, y", inputs="xs")
@@ -427,6 +430,7 @@ bad("tagged", "one tag", "a.conll: expected at least two tags, got 'A' alone; se
 bad("tagged", "a remark", "a.conll, line 2: expected 4 columns as in the first line, got 2: 'one A'; comments: true leaves lines out", "# sent_id = 1\n" + TAGGED)
 bad("tagged", "a tag of the network's", "a.conll, line 7: a tag cannot be called '<pad>'; name it otherwise", TAGGED.replace("three A", "three <pad>", 1))
 bad("tagged", "a tag that training lacks", "c.conll, line 1: in the test split, the tag 'C', which no training sequence has; leave it out", {"b.conll": TAGGED, "c.conll": TAGGED.replace("A", "C", 1)}, **given("a.conll", "b.conll", "c.conll"))
+bad("tagged", "a tag that max_train cuts off", "a.conll, line …: in the validation split, the tag '…', which no training sequence has; …raise max_train 1", TAGGED.replace("two A", "two C"), max_train=1)
 bad("tagged", "starts of documents alone", "a.conll: expected at least one sentence of at most 9 words, …got none", "-DOCSTART- -X-\n\n")
 bad("tagged", "letters", f"{YAML}.unit: expected word, got 'character'", unit="character")
 
@@ -441,6 +445,7 @@ bad("images", "NaN", "a.npz, array 'images', image 0: expected brightness from 0
 bad("images", "fewer labels", "a.npz, array 'labels': expected a label an image, got (29,) labels for 30 images", pictures(labels=Y[:29]))
 bad("images", "a label that is NaN", "a.npz, array 'labels', image 28: a class cannot be called 'nan'", pictures(labels=np.where(np.arange(N) == 28, np.nan, Y)))
 bad("images", "one class", "a.npz: expected at least two classes, got '0' alone", pictures(labels=np.zeros(N, int)))
+bad("images", "a class that max_train cuts off", "a.npz, array 'images', image …: in the validation split, the class '…', which no training sequence has; …raise max_train 1", max_train=1)
 bad("images", "a class an image", "a.npz: expected classes that repeat, got 30 different ones of 30", pictures(labels=np.arange(N)))
 bad("images", "images all alike", "a.npz: 1 different images, too few for a share of 0.2", pictures(images=np.zeros((N, 4, 4))))
 bad("images", "another size in a later file", "a.npz: expected images of one size, got 4 x 4 in b.npz, …5 x 4 in c.npz, …; scale a copy of them", {"b.npz": pictures(), "c.npz": pictures(images=np.tile(PIXELS, (1, 2, 1))[:, :5])}, **given("a.npz", "b.npz", "c.npz"))
@@ -564,6 +569,28 @@ def test_there_are_many_of_every_kind() -> None:
     assert len({case[:2] for case in CASES}) == len(CASES)
     for kind in GOOD:
         assert sum(case.kind == kind for case in CASES) >= 9
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_what_is_damaged_at_random_is_refused_in_one_line_or_read(
+    kind: str, written: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(sum(map(ord, kind)))
+    root, ended = written(kind, {}, {}), []
+    files = [root / name for name in GOOD[kind][0]]
+    for _ in range(25):
+        path = rng.choice(files)
+        good = path.read_bytes()
+        at, length = rng.randrange(len(good)), rng.choice([1, 1, 2, 16])
+        put = rng.choice([b"", rng.randbytes(length), rng.choice([b"\n", b",", b"\t", b'"', b" ", b"nan", b"<unk>"])])
+        path.write_bytes(good[:at] + put + good[at + rng.choice([0, length, len(good)]) :])
+        ended.append(prepare.main(["mine", "--project", str(root)]))
+        said = capsys.readouterr().err
+        assert said.count("\n") == (ended[-1] == 2)
+        assert len(said) < 800
+        path.write_bytes(good)
+    assert {*ended} <= {0, 2}
+    assert 2 in ended
 
 
 SAME: list[tuple[str, dict[str, Content]]] = [
