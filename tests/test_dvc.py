@@ -214,7 +214,7 @@ def test_more_seeds_and_other_settings_of_the_same_lengths_prepare_nothing(autho
     author.edit("configs/studies/on_adding.yaml", set=tiny_study("adding")["set"] | others)
     author.edit("params.yaml", resources={"cpus_per_trial": 2, "gpus_per_trial": 0})
     assert ran(author.run("dvc", "repro", "plan")) == ["request", "plan"]
-    assert stale(author) == {f"sweep@{name}" for name in STUDIES}
+    assert stale(author) == {f"sweep@{name}" for name in STUDIES} | {"report"}
 
 
 def pairs(word: str) -> str:

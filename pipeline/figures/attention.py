@@ -89,7 +89,8 @@ def _maps_values(view: View) -> str:
     rule = f"whose known alignment is {which} in the order of the source" if known else f"that {come}"
     shown = "that one is shown" if one else "those are shown"
     whole = view.rows.join(drawn.select("arm", "example").unique(), on=["arm", "example"])
-    without = [name_of(arm) for arm in view.grid.arms if arm not in view.arms]
+    attends = set(view.arms)
+    without = [name_of(arm) for arm in view.grid.arms if arm not in attends]
     share = "Share of aligned output tokens whose largest weight lies outside, mean over"
     return where_true(
         {
@@ -172,7 +173,7 @@ def _training_finding(view: View) -> str:
         attention_entropy.difference(rows.filter(arm=arm), "end", "initialisation", "stage").with_columns(
             arm=pl.lit(arm)
         )
-        for arm in view.arms
+        for arm in view.one_by_one
     ]
     changes = pl.concat(differences).drop_nulls("mean")
     if changes.is_empty():
@@ -182,7 +183,7 @@ def _training_finding(view: View) -> str:
         return f"One seed, no interval: the entropy of {arm}'s weights changes by {change} nats"
     words = {"below": "sharpens the attention of {arms}", "above": "widens the attention of {arms}"}
     words |= {"unsure": "does not measurably change the attention of {arms}"}
-    finding = f"Training {by_sign(changes, words).replace('; ', '; it ')}"
+    finding = f"{view.of_few}Training {by_sign(changes, words).replace('; ', '; it ')}"
     errors = ranked(alignment_error.means(view.grid, stage="end"))
     ends = [f"{100 * row['mean']:.1f} % ({name_of(row['arm'])})" for row in errors.iter_rows(named=True)]
     if not ends:

@@ -99,9 +99,9 @@ def _exposure_picture(view: View) -> Figure:
 
 
 def _exposure_table(view: View) -> pl.DataFrame:
-    """Return the errors along the output of the arms that have lines, then every arm's gap, which has no position."""
+    """Return the errors along the output of the arms that have lines, then the gaps drawn, without position."""
     along = _ALONG_OUTPUT.view(view.grid)
-    return pl.concat([along.of_shown(along.means), view.means], how="diagonal")
+    return pl.concat([along.of_shown(along.means), view.of_shown(view.means)], how="diagonal")
 
 
 def _exposure_values(view: View) -> str:
@@ -142,7 +142,8 @@ def _growths(view: View) -> pl.DataFrame:
     """
     near, far = _ends(view)
     found = []
-    for (arm,), rows in view.rows.group_by("arm", maintain_order=True):
+    looked_at = view.rows.filter(pl.col("arm").is_in(view.one_by_one))
+    for (arm,), rows in looked_at.group_by("arm", maintain_order=True):
         levels = {name: rows.filter(source_length=end)["value"].mean() for name, end in (("near", near), ("far", far))}
         growth = sequence_error_by_bin.difference(rows, far, near, "source_length")
         known = {name: pl.lit(mean, pl.Float64) for name, mean in levels.items()}
@@ -158,6 +159,10 @@ def _ends(view: View) -> tuple[float, float]:
 
 def _length_finding(view: View) -> str:
     """How far the error grows where it grows most, and what it is in the arm that is best at the longest."""
+    return f"{view.of_few}{_growth_finding(view)}"
+
+
+def _growth_finding(view: View) -> str:
     known = _growths(view).drop_nulls("mean")
     if known.is_empty():
         return NOTHING_FINISHED

@@ -257,6 +257,16 @@ class View:
         return looks_of(self.with_looks)
 
     @property
+    def one_by_one(self) -> list[str]:
+        """The arms that words look at one by one: all that have rows, or where there are very many those drawn."""
+        return self.arms if len(self.arms) <= MAX_LISTED else self.shown
+
+    @property
+    def of_few(self) -> str:
+        """What a finding over those begins with: nothing, or where they are not all «Of 12 arms that are drawn: »."""
+        return "" if len(self.one_by_one) == len(self.arms) else f"Of {len(self.one_by_one)} arms that are drawn: "
+
+    @property
     def with_looks(self) -> list[str]:
         """The arms that have a look: every one, or where there are very many those that are drawn."""
         every = list(dict.fromkeys([*self.grid.arms, *self.arms]))

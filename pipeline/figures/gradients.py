@@ -390,9 +390,10 @@ def _encoder_looks(view: View) -> dict[str, tuple[str, Look]]:
 def _encoder_fits(view: View) -> str:
     fits = quantities.encoder_decay_factor.of(view.grid).filter(pl.col("r_squared").is_finite(), stage="end")
     means = fits.group_by("arm", maintain_order=True).agg(pl.col("r_squared").mean())
-    parts = [f"{name_of(arm)} {r_squared:.2f}" for arm, r_squared in means.iter_rows()]
+    few, rest = view.listed(means)
+    parts = [f"{name_of(arm)} {r_squared:.2f}" for arm, r_squared in few.iter_rows()]
     explained = "After training a line explains of the variance over lags (R², mean over seeds)"
-    return f"{explained}: {'; '.join(parts)}." if parts else ""
+    return f"{explained}: {'; '.join(parts)}{rest}." if parts else ""
 
 
 gradient_into_encoder = Lines(

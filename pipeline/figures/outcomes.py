@@ -141,7 +141,8 @@ def _outcome_finding(view: View) -> str:
     if solved.is_empty():
         return f"{_best_finding(view)}{tail}"
     won = solved.filter(pl.col("mean") > 0.5).sort("mean", descending=True, maintain_order=True)["arm"].to_list()
-    others = [with_article(arm) for arm in solved["arm"] if arm not in won]
+    winners = set(won)
+    others = [with_article(arm) for arm in solved["arm"] if arm not in winners]
     if not won or not others:
         return f"At T = {view.T} {'every' if won else 'no'} arm reaches the criterion with most of its seeds{tail}"
     rest = join_first(others) if len(others) <= 3 else f"{len(others)} others"

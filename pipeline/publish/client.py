@@ -43,10 +43,14 @@ def is_installed() -> bool:
 
 
 def is_refused(error: BaseException) -> bool:
-    """Return whether the server does not take the key, so that asking again is of no use."""
+    """Return whether the server does not take the key, so that asking again is of no use.
+
+    wandb's API calls a server that does not answer an error of authentication, too; its cause has no response then.
+    """
     import wandb
 
-    return isinstance(error, wandb.errors.AuthenticationError) or "401" in str(error)
+    is_answered = error.__cause__ is None or getattr(error.__cause__, "response", None) is not None
+    return (isinstance(error, wandb.errors.AuthenticationError) and is_answered) or "401" in str(error)
 
 
 class Client:

@@ -188,3 +188,12 @@ def test_without_an_alignment_there_is_no_panel_for_it(trained: Grid) -> None:
     assert len(attention_over_training.draw(unknown).axes) == 1
     view = attention_over_training.view(unknown)
     assert "lignment" not in view.title + view.caption
+
+
+def test_a_finding_over_very_many_arms_is_of_those_that_are_drawn() -> None:
+    inside = {f"η = {number}": 0.5 + number / 1000 for number in range(40)}
+    view = attention_over_training.view(grid(list(inside), attending(inside, dates=DATES[:1])))
+    assert view.title.startswith("Of 12 arms that are drawn: Training ")
+    assert view.title.count("and 10 others") == 1
+    assert "(12 of 40 arms)" in view.caption
+    assert "12 of 40 arms are shown" in view.caption
