@@ -244,12 +244,12 @@ class View:
         """Return the rows of the arms that are drawn."""
         return frame.filter(pl.col("arm").is_in(self.shown))
 
-    def listed(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, str]:
-        """Return the rows, one per arm, that words list, and what they say of the others: of too many those drawn."""
+    def listed(self, rows: pl.DataFrame, by: str = "mean") -> tuple[pl.DataFrame, str]:
+        """Return the rows, one per arm, that words list, and what they say of the others: of too many the ends."""
         if rows.height <= MAX_LISTED:
             return rows, ""
-        few = self.of_shown(rows).head(MAX_LISTED)
-        return few, f" ({few.height} of {rows.height} arms)"
+        order = rows.sort(by, maintain_order=True)
+        return pl.concat([order.head(2), order.tail(2)]), f" (the lowest and highest of {rows.height} arms)"
 
     @cached_property
     def looks(self) -> dict[str, Look]:
@@ -803,9 +803,8 @@ def draw_dotted(view: View, ax: Axes, means: pl.DataFrame, along: str) -> None:
 def listed(view: View, means: pl.DataFrame, *, digits: int = 2, scale: float = 1.0) -> str:
     """Return «LSTM 0.91 [0.88, 0.94]; GRU …» of the rows of a summary by arm that have a mean.
 
-    Of more than `MAX_LISTED` arms only those that are drawn are listed, and it says so.
+    Of more than `MAX_LISTED` arms only the lowest and highest are listed, and it says so.
     """
-    known = means.drop_nulls("mean")
-    few, rest = view.listed(known)
-    rows = few.sort(view.grid.rank(), maintain_order=True).iter_rows(named=True)
+    few, rest = view.listed(means.drop_nulls("mean"))
+    rows = (few if rest else few.sort(view.grid.rank(), maintain_order=True)).iter_rows(named=True)
     return "; ".join(f"{name_of(row['arm'])} {interval(row, digits, scale=scale)}" for row in rows) + rest

@@ -390,7 +390,7 @@ def _encoder_looks(view: View) -> dict[str, tuple[str, Look]]:
 def _encoder_fits(view: View) -> str:
     fits = quantities.encoder_decay_factor.of(view.grid).filter(pl.col("r_squared").is_finite(), stage="end")
     means = fits.group_by("arm", maintain_order=True).agg(pl.col("r_squared").mean())
-    few, rest = view.listed(means)
+    few, rest = view.listed(means, by="r_squared")
     parts = [f"{name_of(arm)} {r_squared:.2f}" for arm, r_squared in few.iter_rows()]
     explained = "After training a line explains of the variance over lags (R², mean over seeds)"
     return f"{explained}: {'; '.join(parts)}{rest}." if parts else ""

@@ -195,5 +195,5 @@ def test_a_finding_over_very_many_arms_is_of_those_that_are_drawn() -> None:
     view = attention_over_training.view(grid(list(inside), attending(inside, dates=DATES[:1])))
     assert view.title.startswith("Of 12 arms that are drawn: Training ")
     assert view.title.count("and 10 others") == 1
-    assert "(12 of 40 arms)" in view.caption
+    assert "(the lowest and highest of 40 arms)" in view.caption
     assert "12 of 40 arms are shown" in view.caption
