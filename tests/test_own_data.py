@@ -6,6 +6,7 @@ import datetime
 import math
 import random
 import re
+import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -67,13 +68,8 @@ class Here(Executor):
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The four tutorials in one project, prepared, trained and reported; each stage as DVC calls it."""
     root, rng = tmp_path_factory.mktemp("own") / "project", random.Random(0)
-    for folder in ("datasets", "studies"):
-        (root / "configs" / folder).mkdir(parents=True)
-        for path in (ROOT / "configs" / folder).iterdir():
-            (root / "configs" / folder / path.name).symlink_to(path)
-    for name in ("claims.yaml", "scales"):
-        (root / "configs" / name).symlink_to(ROOT / "configs" / name)
-    base = yaml.safe_load((ROOT / "configs" / "base.yaml").read_text(encoding="utf-8"))
+    shutil.copytree(ROOT / "configs", root / "configs")
+    base = yaml.safe_load((root / "configs" / "base.yaml").read_text(encoding="utf-8"))
     base["model"]["hidden_size"], base["diagnostics"]["num_traces"] = 8, 2  # smaller than smoke
     (root / "configs" / "base.yaml").write_text(yaml.safe_dump(base))
     for name, block in BLOCKS.items():
