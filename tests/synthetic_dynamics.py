@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import polars as pl
 
 from pipeline.quantities import Grid
 from pipeline.results import SCHEMAS
@@ -64,3 +66,33 @@ def _truncation(factor: float) -> Mapping[str, object]:
     columns = {"backward_length": BACKWARD_LENGTHS, "cosine": 1 - error / 2, "relative_error": error}
     columns |= {"log10_phi": np.log10(error), "relative_bias_bound": error / (1 - error)}
     return columns | {"decay_factor": factor}
+
+
+ORBITS: dict[str, tuple[int | None, Sequence[float]]] = {
+    "every 4": (4, (0.9, 0.5, 3.0)),
+    "every 16": (16, (0.6, 0.7, 2.0)),
+    "never": (None, (9.0, 8.0, 7.0)),
+    "never, clipped": (None, (0.1, 0.1, 0.1)),
+}
+"""By arm the timesteps between forcings, and the divergence of each seed; the last is the only one that is clipped."""
+
+
+def orbit_grid(arms: Mapping[str, tuple[int | None, Sequence[float]]] = ORBITS, **kwargs: object) -> Grid:
+    """Return a grid of networks that generate, over sequences of 60 timesteps, with the exponents 0, 0.01, 0.02."""
+
+    def replica(arm: str, seed: int) -> Iterator[tuple[str, Mapping[str, object]]]:
+        for metric, value in (("state_space_divergence", arms[arm][1][seed]), ("orbit_exponent", seed / 100)):
+            yield "curves", dict.fromkeys(SCHEMAS["curves"]) | {"step": LAST, "metric": metric, "value": [value]}
+
+    found = grid(list(arms), replica, num_seeds=3, **kwargs)  # type: ignore[arg-type]
+    every = {name: each for name, (each, _) in arms.items()}
+    columns = {
+        "training.state_forcing.every": pl.col("arm").replace_strict(every, return_dtype=pl.Int64),
+        "clipping.name": pl.when(pl.col("arm").str.ends_with("clipped"))
+        .then(pl.lit("value"))
+        .otherwise(pl.lit("none")),
+        "length": pl.lit(60, pl.Int64),
+    }
+    return dataclasses.replace(
+        found, runs=found.runs.with_columns(**columns), all_runs=found.all_runs.with_columns(**columns), _memo={}
+    )

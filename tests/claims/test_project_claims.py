@@ -21,7 +21,7 @@ from tests.test_architecture import ROOT
 PATHS = Paths.at(ROOT)
 RULES = load_rules(PATHS, {})
 STUDIES = {name: load_study(PATHS, name) for name in load_params(PATHS).studies}
-CLAIMS = [f"C{number}" for number in range(1, 27)]
+CLAIMS = [f"C{number}" for number in range(1, 29)]
 """Those of the lecture notes, and from C23 on of papers."""
 
 CHECKS = [

@@ -5,12 +5,12 @@ import math
 import polars as pl
 import pytest
 
-from pipeline.figures.dynamics import jacobian_spectrum, lyapunov_spectrum
+from pipeline.figures.dynamics import jacobian_spectrum, lyapunov_spectrum, orbit_exponent, state_space_divergence
 from pipeline.figures.style import to_svg
 from pipeline.quantities import Grid
 from tests.synthetic_attention import autoencoding, grid
 from tests.synthetic_decoding import with_tables
-from tests.synthetic_dynamics import FACTORS, T, dynamical_grid
+from tests.synthetic_dynamics import FACTORS, T, dynamical_grid, orbit_grid
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,16 @@ def test_of_many_arms_the_title_names_some(measured: Grid) -> None:
     assert "and 5 others" in jacobian_spectrum.view(many).title
     assert "(-" not in lyapunov_spectrum.view(many).title
     assert to_svg(lyapunov_spectrum.draw(many)) == to_svg(lyapunov_spectrum.draw(many))
+
+
+def test_orbits_are_compared_by_seed_and_exponents_with_zero() -> None:
+    made = orbit_grid()
+    title = state_space_divergence.view(made).title
+    assert title.startswith("Inconclusive: no difference in divergence is established between «never, clipped»")
+    close = {"near": (8, (0.1, 0.2, 0.15)), "far": (16, (3.1, 3.3, 3.2))}
+    title = state_space_divergence.view(orbit_grid(close)).title
+    assert title.startswith("Orbits nearest to the series: near (0.15")
+    assert "is not shown to be chaotic in" in orbit_exponent.view(made).title
+    for frame in (state_space_divergence, orbit_exponent):
+        assert b"<svg" in to_svg(frame.draw(made))
+        assert "500 timesteps on" in frame.view(made).caption

@@ -5,9 +5,16 @@ import math
 import polars as pl
 import pytest
 
-from pipeline.quantities.dynamics import jacobian_bound, jacobian_singular_values, lyapunov_exponents
+from pipeline.quantities.dynamics import (
+    best_forcing_interval,
+    jacobian_bound,
+    jacobian_singular_values,
+    lyapunov_exponents,
+    orbit_exponent,
+    state_space_divergence,
+)
 from tests.synthetic_decoding import with_tables
-from tests.synthetic_dynamics import FACTORS, POWERS, SIGMA, T, dynamical_grid
+from tests.synthetic_dynamics import FACTORS, ORBITS, POWERS, SIGMA, T, dynamical_grid, orbit_grid
 
 
 def test_singular_values_are_powers_of_the_factor() -> None:
@@ -56,3 +63,19 @@ def test_what_diverged_has_no_end() -> None:
     assert end.drop_nulls("value")["seed"].unique().sort().to_list() == [0, 2]
     assert end.filter(pl.col("value").is_null())["seed"].unique().to_list() == [1]  # counted as missing
     assert rows.filter(stage="initialisation", arm="gru")["seed"].unique().sort().to_list() == [0, 1, 2]
+
+
+def test_the_best_interval_is_that_of_each_seed_among_arms_without_clipping() -> None:
+    rows = best_forcing_interval.of(orbit_grid())
+    assert rows["arm"].unique().to_list() == ["all arms"]
+    assert (10 ** rows.sort("seed")["value"]).to_list() == pytest.approx([16, 4, 16])
+    never_best = ORBITS | {"never": (None, (0.01, 8.0, 7.0))}
+    assert (10 ** best_forcing_interval.of(orbit_grid(never_best)).sort("seed")["value"])[0] == pytest.approx(60)
+
+
+def test_orbits_of_a_seed_that_diverged_are_missing_and_its_best_is_among_the_others() -> None:
+    grid = orbit_grid(broken={"every 16#0": "diverged"})
+    lost = state_space_divergence.of(grid).filter(arm="every 16", seed=0)
+    assert lost["value"].to_list() == [None]
+    assert (10 ** best_forcing_interval.of(grid).sort("seed")["value"]).to_list() == pytest.approx([4, 4, 16])
+    assert orbit_exponent.of(grid).filter(arm="never")["value"].to_list() == [0.0, 0.01, 0.02]
