@@ -105,16 +105,23 @@ def orbit_exponent(grid: Grid) -> pl.DataFrame:
     return _of_orbits(grid, "orbit_exponent")
 
 
-@quantity(words="forcing interval whose orbits diverge least, in timesteps", scale="log10", pools_arms=True)
+@quantity(
+    words="share of seeds whose orbits diverge least when forced every {at_most} timesteps or more often",
+    scale="event",
+    facets=("at_most",),
+    pools_arms=True,
+)
 def best_forcing_interval(grid: Grid) -> pl.DataFrame:
-    """log10 of the interval, of a seed's arms without clipping, with the least state-space divergence.
+    """Whether the interval of a seed's arm with the least state-space divergence is `at_most` so many timesteps.
 
-    An arm that is never forced counts as forced once a sequence.
+    Of arms without clipping; one that is never forced counts as forced once a sequence.
     """
     forced = "training.state_forcing.every"
     every = pl.col(forced) if forced in grid.runs.columns else pl.lit(None, pl.Int64)
     runs = grid.runs.filter(pl.col("clipping.name") == "none")
     intervals = runs.select("arm", "seed", every=pl.coalesce(every, "length"))
     known = state_space_divergence.of(grid).drop_nulls("value").join(intervals, on=["arm", "seed"])
-    best = known.sort("value").group_by("seed").agg(pl.col("every").first()).sort("seed")
-    return best.select(arm=pl.lit("all arms"), seed="seed", value=pl.col("every").cast(pl.Float64).log10())
+    best = known.sort("value").group_by("seed").agg(best=pl.col("every").first()).sort("seed")
+    limits = intervals.select(at_most="every").unique().sort("at_most")
+    value = (pl.col("best") <= pl.col("at_most")).cast(pl.Float64)
+    return limits.join(best, how="cross").select("at_most", arm=pl.lit("all arms"), seed="seed", value=value)

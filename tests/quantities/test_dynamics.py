@@ -13,6 +13,7 @@ from pipeline.quantities.dynamics import (
     orbit_exponent,
     state_space_divergence,
 )
+from pipeline.quantities.grid import Grid
 from tests.synthetic_decoding import with_tables
 from tests.synthetic_dynamics import FACTORS, ORBITS, POWERS, SIGMA, T, dynamical_grid, orbit_grid
 
@@ -65,17 +66,25 @@ def test_what_diverged_has_no_end() -> None:
     assert rows.filter(stage="initialisation", arm="gru")["seed"].unique().sort().to_list() == [0, 1, 2]
 
 
+def best_by_seed(grid: Grid) -> list[int]:
+    """The least limit that holds, by seed."""
+    rows = best_forcing_interval.of(grid).filter(value=1.0)
+    return rows.group_by("seed").agg(pl.col("at_most").min()).sort("seed")["at_most"].to_list()
+
+
 def test_the_best_interval_is_that_of_each_seed_among_arms_without_clipping() -> None:
     rows = best_forcing_interval.of(orbit_grid())
     assert rows["arm"].unique().to_list() == ["all arms"]
-    assert (10 ** rows.sort("seed")["value"]).to_list() == pytest.approx([16, 4, 16])
-    never_best = ORBITS | {"never": (None, (0.01, 8.0, 7.0))}
-    assert (10 ** best_forcing_interval.of(orbit_grid(never_best)).sort("seed")["value"])[0] == pytest.approx(60)
+    assert rows["at_most"].unique().sort().to_list() == [4, 16, 60]
+    assert best_by_seed(orbit_grid()) == [16, 4, 16]
+    assert best_by_seed(orbit_grid(ORBITS | {"never": (None, (0.01, 8.0, 7.0))})) == [60, 4, 16]
+    (share,) = best_forcing_interval.summary(rows, ["at_most"]).filter(at_most=4)["mean"]
+    assert share == pytest.approx(1 / 3)
 
 
 def test_orbits_of_a_seed_that_diverged_are_missing_and_its_best_is_among_the_others() -> None:
     grid = orbit_grid(broken={"every 16#0": "diverged"})
     lost = state_space_divergence.of(grid).filter(arm="every 16", seed=0)
     assert lost["value"].to_list() == [None]
-    assert (10 ** best_forcing_interval.of(grid).sort("seed")["value"]).to_list() == pytest.approx([4, 4, 16])
+    assert best_by_seed(grid) == [4, 4, 16]
     assert orbit_exponent.of(grid).filter(arm="never")["value"].to_list() == [0.0, 0.01, 0.02]
