@@ -48,7 +48,7 @@ def test_the_terms_are_defined(word: str) -> None:
 
 CHECK = {
     (row["claim"], number): row
-    for claim in [f"C{number}" for number in range(1, 27)]
+    for claim in [f"C{number}" for number in range(1, 29)]
     for number, row in enumerate(
         row
         for row in csv.DictReader(
@@ -123,6 +123,7 @@ FINDINGS = {
         ),
         of_check("C17", 0, "{0:.0f} % [{1:.0f}, {2:.0f}] of its weight lies", scale=100),
         of_check("C19", 0, "{0:.1f} [{1:.1f}, {2:.1f}] points more often", scale=100),
+        of_check("C28", 0, "{0:.1f} [{1:.1f}, {2:.1f}] nats further"),
         of_check("C19", 1, "with the linear schedule {0:.1f} [{2:.1f}, {1:.1f}] points less", scale=-100),
     ],
 }
