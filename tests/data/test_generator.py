@@ -116,6 +116,7 @@ def test_every_generator_of_the_folder_is_found():
         "flip_flop",
         "images",
         "labelled",
+        "lorenz63",
         "matching_digits",
         "moving_digits",
         "numbers",

@@ -99,11 +99,20 @@ def test_an_unknown_trial_has_its_neighbours_named(
     swept: tuple[Paths, Params, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths, params, known = swept
-    with pytest.raises(SweepError, match=f"unknown trial '{known[:-1]}'; did you mean '{known}'"):
-        run_again(paths, params, known[:-1])
+    with pytest.raises(SweepError, match=f"unknown trial '{known[:-1]}x'; did you mean '{known}'"):
+        run_again(paths, params, f"{known[:-1]}x")
     monkeypatch.chdir(paths.root)
     assert main(["rerun", "nothing"]) == 2
     assert "unknown trial 'nothing'" in capsys.readouterr().err
+
+
+def test_the_beginning_of_one_id_is_enough_and_that_of_several_is_refused(swept: tuple[Paths, Params, str]) -> None:
+    paths, params, known = swept
+    agrees, said = again((paths, params, known[:-1]), FakeTrain())
+    assert agrees
+    assert f"(trial {known})" in said
+    with pytest.raises(SweepError, match="4 trials begin with ''"):
+        run_again(paths, params, "")
 
 
 def test_without_results_it_says_so(project: tuple[Paths, Params]) -> None:

@@ -41,8 +41,8 @@ def test_measures_of_one_recurrent_stack_are_refused_of_two(dataset: SmallDatase
     [
         (reversal(), TRUNCATED, r"training\.truncation: expected null: this is not one recurrent stack"),
         (films(), TRUNCATED | CODE, r"training\.truncation: expected null: this is not one recurrent stack"),
-        (first_letter(), TRUNCATED, r"training\.truncation: expected null: .*over sequences of one length"),
-        (letter_before(), TRUNCATED, r"training\.truncation: expected null: .*over sequences of one length"),
+        (first_letter(), TRUNCATED, r"training\.truncation: expected null: .*that reads sequences of one length"),
+        (letter_before(), TRUNCATED, r"training\.truncation: expected null: .*that reads sequences of one length"),
         (
             first_letter(),
             {"diagnostics__measures": ["jacobians"]},
