@@ -211,11 +211,11 @@ for _kind in variants(Optimiser):
     CASES[f"optimiser {_kind.name}"] = run(adding, 2, optimiser=raw(_kind))
 for _kind in variants(Dropout):
     _deep = {"model__cell": "lstm", "model__num_layers": 2, "model__dropout": {"name": "none"}}
-    CASES[f"dropout {_kind.name}"] = run(adding, 2, **_deep | {"model__dropout": raw(_kind)})  # type: ignore[attr-defined]
+    CASES[f"dropout {_kind.name}"] = run(adding, **_deep | {"model__dropout": raw(_kind)})  # type: ignore[attr-defined]
 for _kind in variants(StatesForced):
     _forced = raw(_kind)
     CASES[f"state forcing {_forced['name']}"] = run(
-        circles, 2, model__generates=4, training__state_forcing=_forced, training__accumulation=2
+        lambda: circles(num_timesteps=4), model__generates=2, training__state_forcing=_forced, training__accumulation=2
     )
 for _kind in variants(AttentionSpec):
     _fields = {field.name for field in dataclasses.fields(_kind)}
