@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -17,19 +16,17 @@ from typing import Any
 
 import polars as pl
 import torch
-import yaml
 
 from benchmarks import pages, record
+from benchmarks.many import NUM_SEEDS, SPACE, STUDY, with_settings
 from benchmarks.timing import environment
-from pipeline.config import Paths, load_study, read_yaml
+from pipeline.config import Paths, load_study
 from pipeline.core.training.runtime import peak_memory_bytes
 from pipeline.report import build_report
 from pipeline.results import write_table
 from tests.synthetic_results import many_tables
 
 ROOT = Path(__file__).parents[1]
-STUDY = "many"
-NUM_SEEDS = 2
 KINDS = ("every setting an arm", "selected over")
 
 
@@ -57,25 +54,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def lay_out(folder: Path, num_settings: int, *, select: bool) -> Paths:
     """Write a workspace with the made-up tables of a study of so many settings, in one grid."""
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT / "configs", folder / "configs")
-    workspace = Paths.at(folder)
-    space = {
-        "optimiser.learning_rate": {"name": "log_uniform", "low": 1.0e-4, "high": 1.0e-1},
-        "clipping.threshold": {"name": "log_uniform", "low": 0.01, "high": 10.0},
-    }
-    search = {"name": "random", "number": num_settings, "seed": 0, "space": space}
-    study: dict[str, Any] = {"question": "What do many settings cost?", "grids": {"adding": {"search": search}}}
+    study: dict[str, Any] = {}
     tables = many_tables(num_settings)
     if select:
-        study["select"] = {"over": list(space), "metric": "best_validation_loss"}
+        study["select"] = {"over": list(SPACE), "metric": "best_validation_loss"}
         best = tables["trials"].group_by("trial_id").agg(loss=pl.col("best_validation_loss").mean())
         settings = tables["settings"].join(best, on="trial_id", maintain_order="left")
         is_best = pl.col("loss") == pl.col("loss").min().over("model.cell")
         tables["settings"] = settings.with_columns(selected=is_best).drop("loss")
-    params = read_yaml(ROOT / "params.yaml") | {"scale": "laptop", "datasets": ["adding"], "studies": [STUDY]}
-    for path, content in ((workspace.study_config(STUDY), study), (workspace.params, params)):
-        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    workspace = with_settings(folder, num_settings, grid={}, params={}, **study)
     for name, table in tables.items():
         write_table(name, table, workspace.results(STUDY))
     return workspace

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ PACKED = 32
 NUM_SEEDS = 2
 RAY = {"num_trials": 10_000, "num_cpus": 16, "total_s": 715.0, "floor_s": 625.0}
 LOOK_S = 2.0
+SPACE = {
+    "optimiser.learning_rate": {"name": "log_uniform", "low": 1.0e-4, "high": 1.0e-1},
+    "clipping.threshold": {"name": "log_uniform", "low": 0.01, "high": 10.0},
+}
+"""In what the settings of the study differ."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,28 +77,47 @@ def measure(folder: Path, num_settings: int) -> dict[str, Any]:
     }
 
 
-def lay_out(folder: Path, num_settings: int, packed: int) -> Paths:
-    """Write a workspace with a study of so many one-step trainings that differ in learning rate and threshold."""
+def with_settings(
+    folder: Path, num_settings: int, *, grid: Mapping[str, Any], params: Mapping[str, Any], **study: Any
+) -> Paths:
+    """Write a workspace, made anew, with one study of one grid that searches so many settings of `SPACE`.
+
+    Args:
+        folder: Of the workspace.
+        num_settings: How many.
+        grid: What the grid has besides.
+        params: Of params.yaml, what is not as in this project.
+        **study: What the study has besides.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "configs", folder / "configs")
     workspace = Paths.at(folder)
-    space = {
-        "optimiser.learning_rate": {"name": "log_uniform", "low": 1.0e-4, "high": 1.0e-1},
-        "clipping.threshold": {"name": "log_uniform", "low": 0.01, "high": 10.0},
-    }
-    changes = {"dataset.length": 10, "training.max_steps": 1, "model.hidden_size": 4, "diagnostics.num_traces": 2}
-    search = {"name": "random", "number": num_settings, "seed": 0, "space": space}
-    study = {"question": "What do many settings cost?", "grids": {"adding": {"set": changes, "search": search}}}
-    params = read_yaml(ROOT / "params.yaml") | {
+    search = {"name": "random", "number": num_settings, "seed": 0, "space": SPACE}
+    asked = {"question": "What do many settings cost?", "grids": {"adding": {**grid, "search": search}}, **study}
+    project = read_yaml(ROOT / "params.yaml") | {
         "scale": "laptop",
-        "seeds": {"start": 0, "count": NUM_SEEDS},
         "datasets": ["adding"],
         "studies": [STUDY],
-        "trial_store": None,
-        "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "settings_per_program": packed},
+        **params,
     }
-    for path, content in ((workspace.study_config(STUDY), study), (workspace.params, params)):
+    for path, content in ((workspace.study_config(STUDY), asked), (workspace.params, project)):
         path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return workspace
+
+
+def lay_out(folder: Path, num_settings: int, packed: int) -> Paths:
+    """Write a workspace with a study of so many one-step trainings that differ in learning rate and threshold."""
+    changes = {"dataset.length": 10, "training.max_steps": 1, "model.hidden_size": 4, "diagnostics.num_traces": 2}
+    workspace = with_settings(
+        folder,
+        num_settings,
+        grid={"set": changes},
+        params={
+            "seeds": {"start": 0, "count": NUM_SEEDS},
+            "trial_store": None,
+            "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "settings_per_program": packed},
+        },
+    )
     command = [sys.executable, str(ROOT / "stages" / "prepare.py"), "adding", "--project", str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=_environment())  # noqa: S603
     return workspace

@@ -35,7 +35,7 @@ from pipeline.core.training import MemorySink, run_trial
 from pipeline.core.training.data import interface_of
 from pipeline.core.training.spec import TrialSpec, trial_id
 from pipeline.data import Dataset, load_dataset
-from pipeline.data.dataset import PAD, SPECIAL_TOKENS, unknown_id
+from pipeline.data.dataset import PAD, SPECIAL_TOKENS, UNKNOWN, unknown_id
 from pipeline.errors import ConfigError, DatasetError, StoreError, unknown_name
 from pipeline.loading import project_of
 from pipeline.results.store import StoredTrial, TrialStore
@@ -239,7 +239,7 @@ class Trained:
         else:
             written, _ = beam_search(self.network, ids, num_tokens, beams)
         after = log_probability(self.network, [*ids, *written])[len(ids) - 1 :]
-        return Text(self._joined([*ids, *written], self._letters), float(after.sum()), self._texts(written), None, True)
+        return Text(self._joined([*ids, *written]), float(after.sum()), self._texts(written), None, True)
 
     def score(self, texts: Sequence[str]) -> list[Score]:
         """Return how probable texts are."""
@@ -298,12 +298,6 @@ class Trained:
     def _inputs(self) -> np.ndarray[Any, Any]:
         return self.dataset.splits["train"].inputs
 
-    @cached_property
-    def _letters(self) -> bool:
-        """Whether a text is read letter by letter: every token but the special ones is one."""
-        known = [token for token in self.dataset.input_tokens or () if token not in {*SPECIAL_TOKENS, "<unk>"}]
-        return all(len(token) == 1 for token in known)
-
     def _read(self, text: str) -> list[int]:
         """Return the ids of a text.
 
@@ -314,7 +308,7 @@ class Trained:
         if tokens is None:
             raise ConfigError(f"{self.dataset.name}: its tokens have no texts; give arrays of ids")
         ids, unknown = {token: i for i, token in enumerate(tokens)}, unknown_id(tokens)
-        parts = list(text) if self._letters else text.split()
+        parts = list(text) if _are_letters(tokens) else text.split()
         if not parts:
             raise ConfigError("expected a text with at least one token, got an empty one")
         for part in parts:
@@ -345,12 +339,16 @@ class Trained:
     def _label(self, answer: int) -> str:
         return str(answer) if self.dataset.target_tokens is None else self.dataset.target_tokens[answer]
 
+    @property
+    def _written_tokens(self) -> tuple[str, ...] | None:
+        return self.dataset.target_tokens if self.dataset.target_at == "sequence" else self.dataset.input_tokens
+
     def _texts(self, ids: Sequence[int]) -> tuple[str, ...]:
-        tokens = self.dataset.target_tokens if self.dataset.target_at == "sequence" else self.dataset.input_tokens
+        tokens = self._written_tokens
         return tuple(str(i) if tokens is None else tokens[i] for i in ids)
 
-    def _joined(self, ids: Sequence[int], letters: bool) -> str:
-        return ("" if letters else " ").join(self._texts(ids))
+    def _joined(self, ids: Sequence[int]) -> str:
+        return ("" if _are_letters(self._written_tokens) else " ").join(self._texts(ids))
 
     def _written(
         self, source: Tensor, beams: int, penalty: float, max_length: int | None, lengths: list[int] | None
@@ -366,8 +364,10 @@ class Trained:
         return [self._text(one, None if lengths is None else lengths[i]) for i, one in enumerate(found)]
 
     def _text(self, one: Written, num_read: int | None) -> Text:
-        symbols = [token for token in self.dataset.target_tokens or () if token not in {*SPECIAL_TOKENS, "<unk>"}]
-        letters = all(len(token) == 1 for token in symbols)
         weights = None if one.weights_US is None else one.weights_US[:, :num_read].numpy()
-        text = self._joined(one.tokens, letters)
-        return Text(text, one.log_probability, self._texts(one.tokens), weights, one.is_whole)
+        return Text(self._joined(one.tokens), one.log_probability, self._texts(one.tokens), weights, one.is_whole)
+
+
+def _are_letters(tokens: Sequence[str] | None) -> bool:
+    """Return whether texts of these tokens are read letter by letter: every one that is not special is a letter."""
+    return all(len(token) == 1 for token in tokens or () if token not in {*SPECIAL_TOKENS, UNKNOWN})

@@ -5,6 +5,7 @@ import math
 import polars as pl
 import pytest
 
+from pipeline.core.measures.orbit import NUM_BURNT, NUM_KEPT, NUM_ORBITS
 from pipeline.figures.dynamics import jacobian_spectrum, lyapunov_spectrum, orbit_exponent, state_space_divergence
 from pipeline.figures.style import to_svg
 from pipeline.quantities import Grid
@@ -111,4 +112,7 @@ def test_orbits_are_compared_by_seed_and_exponents_with_zero() -> None:
     assert "is not shown to be chaotic in" in orbit_exponent.view(made).title
     for frame in (state_space_divergence, orbit_exponent):
         assert b"<svg" in to_svg(frame.draw(made))
-        assert "500 timesteps on" in frame.view(made).caption
+        counts = (
+            f"from {NUM_ORBITS} beginnings of test sequences of dates {NUM_KEPT} timesteps on, after {NUM_BURNT} that"
+        )
+        assert counts in frame.view(made).caption

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from pipeline.publish import Publisher
 from pipeline.publish.views import RunView, views_of
 from pipeline.quantities import Grid
 from pipeline.results import SCHEMAS, TRIAL_TABLES, write_table
+from tests.publish.wandb_server import WandbServer
 
+KEY = "feed" * 10
 SEEDS = (0, 1, 2)
 STEPS = 20
 TRIAL_IDS = ("00112233445566aa", "00112233445566bb")
@@ -51,6 +54,16 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A stand-in for W&B on loopback, whose address and key are in the environment."""
+    server = WandbServer()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    yield server
+    server.close()
 
 
 @pytest.fixture

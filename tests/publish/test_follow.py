@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,18 +34,14 @@ from tests.publish.offline_run import OfflineRun, offline_folders
 from tests.publish.wandb_server import WandbServer
 from tests.sweep.fakes import PARAMS, grid, sweep, write_project, write_yaml
 
-KEY = "a" * 40
 NUM_STEPS = 6
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, heatmap: list[int]) -> Iterator[WandbServer]:
-    server = WandbServer()
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
+def server(server: WandbServer, monkeypatch: pytest.MonkeyPatch, heatmap: list[int]) -> WandbServer:
+    """The server of all of these tests, of which a follower wants news each second."""
     monkeypatch.setattr("pipeline.publish.client.LIVE_INTERVAL_S", 1)
-    yield server
-    server.close()
+    return server
 
 
 @pytest.fixture

@@ -9,24 +9,14 @@ import pytest
 
 from pipeline.config import Paths
 from pipeline.publish import Publisher
-from tests.publish.conftest import STEPS, TRIAL_IDS, Trial, make_trial, params_with, warnings_of, write_study
+from tests.publish.conftest import KEY, STEPS, TRIAL_IDS, Trial, make_trial, params_with, warnings_of, write_study
 from tests.publish.conftest import publish as publish_with
 from tests.publish.offline_run import offline_folders
 from tests.publish.wandb_server import WandbServer
 from tests.quantities.conftest import geometric
 
-KEY = "feed" * 10
 RUN_ID = f"cells-adding-{TRIAL_IDS[0]}"
 NUM_ROWS = STEPS + 2  # step 0, every update, and the row of pictures and tables
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    server = WandbServer()
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    yield server
-    server.close()
 
 
 @pytest.fixture

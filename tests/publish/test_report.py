@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from tests.publish.wandb_server import WandbServer
 
 pytest.importorskip("wandb_workspaces")
 
-KEY = "feed" * 10
 PLACE = Place("team", "gradients", "https://wandb.ai")
 STUDY = """
 question: How far back?
@@ -46,15 +44,6 @@ def project(paths: Paths, heatmap: list[int], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("stages.publish.load_study", lambda *_: type("Study", (), {"question": "How far back?"}))
     monkeypatch.chdir(paths.root)
     return study_of(paths)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    server = WandbServer()
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    yield server
-    server.close()
 
 
 def study_of(paths: Paths) -> Paths:

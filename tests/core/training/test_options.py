@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from pipeline.errors import ConfigError
 from tests.core.slowly import slowly
 from tests.core.training.sequences import curve, finished, letter_before, reversal, small
 from tests.core.training.test_pack import alone, packed, same
-from tests.core.training.test_trial import Slot, rows_of, sorted_rows
+from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
 from tests.core.training.test_truncation import displaced, exact_trial, truncated
 
 ADAMW = {"name": "adamw", "learning_rate": 0.01, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.1}
@@ -53,13 +52,9 @@ def with_all(spec_of: Any, dropout: str, **changes: Any) -> TrialSpec:
 def test_a_killed_trial_with_dropout_schedule_and_accumulation_goes_on_bit_for_bit(
     dropout: str, adding: Any, spec_of: Any
 ) -> None:
-    spec, interrupted = with_all(spec_of, dropout), MemorySink()
+    spec = with_all(spec_of, dropout)
     expected, whole = finished(spec, adding)
-    slot = Slot(die_after=7)
-    with pytest.raises(KeyboardInterrupt, match="plug"):
-        run_trial(spec, adding, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
-    slot.die_after = None
-    result = run_trial(spec, adding, interrupted, checkpoints=slot, checkpoint_interval_s=math.inf)
+    result, interrupted = killed_and_resumed(spec, adding, 7)
     assert rows_of(result) == rows_of(expected)
     for table in ("curves", "traces", "eigenvalues"):
         assert sorted_rows(interrupted, table) == sorted_rows(whole, table)

@@ -30,7 +30,7 @@ from tests.core.training.sequences import (
     small,
     trial_of,
 )
-from tests.core.training.test_trial import Slot, rows_of, sorted_rows
+from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
 
 TABLES = ("curves", "traces", "eigenvalues", "attention", "breakdown", "tokens")
 JUDGED = (("loss", "train"), ("grad_norm", ""), ("loss", "validation"), ("error", "validation"))
@@ -118,13 +118,9 @@ def test_a_captioner_alone_gives_the_rows_it_gives_in_a_pack(spec_of: Any) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("die_after", [1, 5, 9])
 def test_a_killed_trial_goes_on_under_scheduled_sampling_bit_for_bit(sampled: TrialSpec, die_after: int) -> None:
-    interrupted, dataset = MemorySink(), reversal()
+    dataset = reversal()
     expected, whole = finished(sampled, dataset)
-    slot = Slot(die_after=die_after)
-    with pytest.raises(KeyboardInterrupt, match="plug"):
-        run_trial(sampled, dataset, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
-    slot.die_after = None
-    result = run_trial(sampled, dataset, interrupted, checkpoints=slot, checkpoint_interval_s=math.inf)
+    result, interrupted = killed_and_resumed(sampled, dataset, die_after)
     assert rows_of(result) == rows_of(expected)
     for table in TABLES:
         assert sorted_rows(interrupted, table) == sorted_rows(whole, table)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.core.models import Replicas, SequenceModel
-from pipeline.core.training import CheckpointError, MemorySink, TrialResult, run_trial
+from pipeline.core.training import CheckpointError, MemorySink, TrialResult, TrialSpec, run_trial
 from pipeline.core.training.diagnostics import GradientCheckError
 from pipeline.core.training.loop import Trial, train
 from pipeline.core.training.progress import ReplicaOutcome
@@ -38,6 +38,15 @@ class Slot:
         self.num_saves += 1
         if self.num_saves == self.die_after:
             raise KeyboardInterrupt("the plug is pulled")
+
+
+def killed_and_resumed(spec: TrialSpec, dataset: Any, die_after: int) -> tuple[TrialResult, MemorySink]:
+    """Kill a trial at its checkpoint of this number, and return what it leaves after it has gone on from there."""
+    slot, resumed = Slot(die_after=die_after), MemorySink()
+    with pytest.raises(KeyboardInterrupt, match="plug"):
+        run_trial(spec, dataset, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
+    slot.die_after = None
+    return run_trial(spec, dataset, resumed, checkpoints=slot, checkpoint_interval_s=math.inf), resumed
 
 
 def rows_of(result: TrialResult) -> list[dict[str, Any]]:
@@ -107,12 +116,8 @@ def test_a_killed_trial_goes_on_from_its_checkpoint_bit_for_bit(optimiser: str, 
         "adam": {"beta1": 0.9, "beta2": 0.999},
     }
     spec = spec_of(optimiser={"name": optimiser, "learning_rate": 0.01, **fields[optimiser]})
-    interrupted, (expected, whole) = MemorySink(), finished(spec, adding)
-    slot = Slot(die_after=17)
-    with pytest.raises(KeyboardInterrupt, match="plug"):
-        run_trial(spec, adding, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
-    slot.die_after = None
-    result = run_trial(spec, adding, interrupted, checkpoints=slot, checkpoint_interval_s=math.inf)
+    expected, whole = finished(spec, adding)
+    result, interrupted = killed_and_resumed(spec, adding, 17)
     assert rows_of(result) == rows_of(expected)
     for table in ("curves", "traces", "eigenvalues"):
         assert sorted_rows(interrupted, table) == sorted_rows(whole, table)

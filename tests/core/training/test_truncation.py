@@ -17,7 +17,7 @@ from pipeline.core.training.schedule import Truncation, Windows
 from pipeline.errors import ConfigError
 from tests.core.slowly import slowly
 from tests.core.training.sequences import finished
-from tests.core.training.test_trial import Slot, rows_of, sorted_rows
+from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
 
 T = 12  # of the `symbols` fixture
 RATE = 0.5
@@ -222,13 +222,9 @@ def test_the_state_before_a_target_at_the_end_is_of_the_present_batch_and_weight
     ],
 )
 def test_what_is_carried_from_update_to_update_survives_a_kill(changes: Any, symbols: Any, spec_of: Any) -> None:
-    spec, whole, resumed = spec_of(**changes), MemorySink(), MemorySink()
+    spec, whole = spec_of(**changes), MemorySink()
     expected = run_trial(spec, symbols, whole)
-    slot = Slot(die_after=17)
-    with pytest.raises(KeyboardInterrupt, match="plug"):
-        run_trial(spec, symbols, MemorySink(), checkpoints=slot, checkpoint_interval_s=0.0)
-    slot.die_after = None
-    result = run_trial(spec, symbols, resumed, checkpoints=slot)
+    result, resumed = killed_and_resumed(spec, symbols, 17)
     assert rows_of(result) == rows_of(expected)
     for table in ("curves", "traces"):
         assert sorted_rows(resumed, table) == sorted_rows(whole, table)
