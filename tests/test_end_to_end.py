@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 
 import polars as pl
@@ -56,10 +55,8 @@ def test_wandb_runs_are_offline_folders_one_per_setting(first_run: str, clone: C
         assert sum(f"cells-{grid}-{trial_id}" in name for name in folders) == 1
 
 
-def test_a_second_run_trains_nothing_within_10_seconds(first_run: str, clone: Clone) -> None:
-    started = time.monotonic()
+def test_a_second_run_trains_nothing(first_run: str, clone: Clone) -> None:
     printed = clone.run("dvc", "repro")
-    assert time.monotonic() - started < 10
     assert "up to date" in printed
     assert "trained" not in printed
 

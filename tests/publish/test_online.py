@@ -124,7 +124,7 @@ def test_a_dead_server_means_offline_from_there_on(
     monkeypatch.setenv("WANDB_API_KEY", KEY)  # the server is 127.0.0.1:9, see conftest
     started = time.monotonic()
     publisher = publish(paths, make_trial(), make_trial(TRIAL_IDS[1]))
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
     assert publisher.mode == "offline"
     assert publisher.num_failed == 0
     (warning,) = warnings_of(caplog)
@@ -147,7 +147,7 @@ def test_a_silent_server_does_not_hang(
     monkeypatch.setattr("pipeline.publish.client.INIT_TIMEOUT_S", 2.0)
     started = time.monotonic()
     assert publish(paths, make_trial()).mode == "offline"
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert len(warnings_of(caplog)) == 1
     assert len(offline_folders(paths.root)) == 1
 
@@ -175,7 +175,7 @@ def test_a_server_that_falls_silent_does_not_hang(
     server.takes_history = False
     started = time.monotonic()
     assert publish(paths, make_trial(), make_trial(TRIAL_IDS[1])).mode == "offline"
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     (warning,) = warnings_of(caplog)
     assert "TimeoutError" in warning
     assert len(offline_folders(paths.root)) == 2

@@ -209,7 +209,7 @@ def test_an_address_without_a_cluster_is_refused_at_once(
     started = time.monotonic()
     with pytest.raises(SweepError, match=message), executor_ray.connected(address):
         pass
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # Ray itself waits for minutes
 
 
 @pytest.mark.parametrize("says", [b"", b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"], ids=["nothing", "HTTP/2 settings"])
@@ -232,7 +232,7 @@ def test_a_port_that_accepts_and_is_not_rays_is_refused_in_bounded_time(
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(SweepError, match=f"RAY_ADDRESS={address}: what listens there does not answer as Ray does"):
             executor_ray._probe(address)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
         server.shutdown(socket.SHUT_RDWR)
         accepting.join()
         for connection in taken:

@@ -59,11 +59,11 @@ def test_a_store_that_stays_away_is_an_error_in_bounded_time(bucket: str, monkey
     monkeypatch.setattr(objects, "HASTY_ATTEMPTS", 2)
     proxy, url = behind(bucket, refused=0.0, seed=3)
     with proxy:
-        proxy.goes_away(after=0, seconds=60.0)
+        proxy.goes_away(after=0, seconds=300.0)
         begun = time.monotonic()
         with pytest.raises(StoreError, match=r"s3://bucket-\w+/trials/probe-\w+: cannot be written: "):
             TrialStore(url).probe_writable()
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 60
 
 
 def test_a_clock_that_jumps_by_an_hour_changes_nothing(

@@ -124,7 +124,7 @@ def test_a_living_driver_of_another_machine_is_waited_for_however_long(url: str,
         timer.start()
         begun = time.monotonic()
         with sweep_lease(TrialStore(url), "cells", wait=True, say=lambda line: None):
-            assert time.monotonic() - begun > 4.0
+            assert time.monotonic() - begun > 3.0
 
 
 def test_studies_do_not_wait_for_each_other_and_an_ended_sweep_frees_its_lease(url: str) -> None:
@@ -155,12 +155,12 @@ def test_a_driver_whose_lease_was_taken_is_interrupted_and_names_who_has_it(tmp_
     def work() -> None:
         with sweep_lease(store, "cells"):
             store.objects.below(FOLDER).create("cells.00000002", json.dumps(other).encode())
-            time.sleep(20)
+            time.sleep(120)
 
     begun = time.monotonic()
     with pytest.raises(SweepError, match=r"'cells' was taken over by pid 7 on node-3 since noon.*finished trials"):
         work()
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 60
     assert json.loads((tmp_path / FOLDER / "cells.00000002").read_bytes()) == other
 
 
