@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pipeline.config import build, load_params
 from pipeline.config.strict import plain
-from pipeline.core.models import Network, SequenceModel, build_network, generator
+from pipeline.core.models import CustomModel, Network, SequenceModel, build_network, generator
 from pipeline.core.models.encoder_decoder import Seq2SeqNetwork
 from pipeline.core.models.generation import beam_search, generate, log_probability
 from pipeline.core.models.writing import Written, write_by_beam, write_greedily
@@ -164,7 +164,8 @@ class Trained:
 
     def __repr__(self) -> str:
         model = self.spec.model
-        what = f"{model.cell}, {model.hidden_size} units, on {self.dataset.name}"
+        name = model.label if isinstance(model, CustomModel) else f"{model.cell}, {model.hidden_size} units"
+        what = f"{name}, on {self.dataset.name}"
         return f"<Trained {self.trial_id}, seed {self.seed}: {what}; it can {', '.join(self.abilities)}>"
 
     @cached_property
@@ -179,7 +180,8 @@ class Trained:
         if data.target_at == "last":
             return ("classify",)
         same = data.input_kind == "token" and data.input_tokens == data.target_tokens
-        forward = isinstance(self.network, SequenceModel) and not self.spec.model.bidirectional and not data.padded
+        reads_on = isinstance(self.network, SequenceModel) and self.network.recurrent.num_directions == 1
+        forward = reads_on and not data.padded
         return ("write", "score") if same and forward else ("tag",)
 
     def translate(

@@ -12,7 +12,8 @@ stage depends on a digest instead, which follows from exactly those inputs that 
 A user's own files lie anywhere, so no stage can list them. `request` keeps a link to each in digests/files and depends
 on that folder: DVC follows the links, so once a file has changed it runs `request`, whose digest makes the dataset
 stale. The key of a dataset's configuration that names a file, or a list of files, ends in `_file`; one that names a
-folder, of which every file counts, in `_folder`.
+folder, of which every file counts, in `_folder`. The modules of a network of one's own are linked there, too, in
+digests/files/code-of-models, and their digests stand in digests/studies.json, so that the plan is made anew.
 
 The stage that makes the folder also writes the digest, or one that runs in between and takes seconds. The same content
 gives the same bytes, so a stage that runs again and finds nothing new leaves later ones fresh.
@@ -28,11 +29,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.own_code import own_files
 from pipeline.config.params import Params, load_scale
 from pipeline.config.paths import Paths, digest_of_file, write_whole
 from pipeline.config.strict import read_yaml
-from pipeline.config.study import lengths_of, load_study
+from pipeline.config.study import Study, expand, lengths_of, load_study
 from pipeline.errors import ConfigError, PipelineError, unknown_name
+
+CODE = "code-of-models"
+"""The folder of links to modules, beside those of datasets, whose names have no -."""
 
 
 def write_digest(path: Path, content: Any) -> None:
@@ -70,6 +75,7 @@ def write_requests(paths: Paths, params: Params) -> None:
     for folder in paths.watched("any").parent.glob("*/"):
         if folder.is_dir() and folder.name not in params.datasets:
             shutil.rmtree(folder)
+    code = _watch_code(paths, studies, params.scale)
     for dataset in params.datasets:
         asked = {"lengths": lengths_of(studies, params.scale, dataset), "sizes": dataclasses.asdict(sizes)}
         files = _watch_files(paths, dataset)
@@ -78,8 +84,38 @@ def write_requests(paths: Paths, params: Params) -> None:
     for name, study in studies.items():
         scales = {scale: override for scale, override in study.scales.items() if scale == params.scale}
         read.append({"name": name, **dataclasses.asdict(dataclasses.replace(study, scales=scales))})
-    write_digest(paths.listed_studies, read)
+    write_digest(paths.listed_studies, [*read, {"code": code}] if code else read)
     keep_listed(paths.request, params.datasets)
+
+
+def _watch_code(paths: Paths, studies: Mapping[str, Study], scale: str) -> dict[str, str]:
+    """Return the sha256 of every module that networks of one's own are made of, and keep links for DVC to follow.
+
+    What cannot be found, `plan` says.
+
+    Raises:
+        PipelineError: If a file cannot be read, or a link cannot be made.
+    """
+    files: dict[str, Path] = {}
+    for name, study in studies.items():
+        for setting in expand(study, scale, f"configs/studies/{name}.yaml"):
+            model = setting.spec.get("model")
+            if isinstance(model, Mapping) and isinstance(model.get("import"), str):
+                files |= own_files(model["import"].partition(":")[0])
+    folder = paths.watched("any").parent / CODE
+    try:
+        for module, path in files.items():
+            _link(paths, folder / f"{module}.py", path)
+        return {module: digest_of_file(path) for module, path in sorted(files.items())}
+    except OSError as error:
+        raise PipelineError(f"{folder}: cannot hold links to modules: {error.strerror}") from None
+
+
+def _link(paths: Paths, link: Path, path: Path) -> None:
+    """Make a link; in a copied project those to its own files are to the copy's."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    inside = path.resolve().is_relative_to(paths.root.resolve())
+    link.symlink_to(os.path.relpath(path, link.parent) if inside else path)
 
 
 def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
@@ -106,10 +142,7 @@ def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
         except ValueError:
             raise ConfigError(f"{where}: expected the path of a file, got one with a byte 0: {str(path)!r}") from None
         try:
-            link = folder / link_name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            inside = path.resolve().is_relative_to(paths.root.resolve())  # a copied project has links to its own files
-            link.symlink_to(os.path.relpath(path, link.parent) if inside else path)
+            _link(paths, folder / link_name, path)
         except OSError as error:
             raise PipelineError(f"{folder}: cannot hold a link to {path}: {error.strerror}") from None
     return digests

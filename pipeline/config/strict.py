@@ -56,6 +56,11 @@ def option(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"option": True})
 
 
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """Return what a field is called in a file: its name, or the word of Python that it cannot have as one."""
+    return str(field.metadata.get("key", field.name))
+
+
 def is_left_out(field: dataclasses.Field[Any], value: object) -> bool:
     """Return whether a field is an `option` that has its default."""
     return bool(field.metadata.get("option")) and value == field.default
@@ -65,7 +70,7 @@ def plain(value: Any) -> Any:
     """Return a dataclass, and what is in it, as plain mappings and tuples, without options that have their defaults."""
     if dataclasses.is_dataclass(value):
         pairs = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
-        return {field.name: plain(part) for field, part in pairs if not is_left_out(field, part)}
+        return {key_of(field): plain(part) for field, part in pairs if not is_left_out(field, part)}
     if isinstance(value, Mapping):
         return {key: plain(part) for key, part in value.items()}
     return tuple(plain(part) for part in value) if isinstance(value, tuple) else value
@@ -136,7 +141,8 @@ def build(cls: Any, value: object, where: str) -> Any:
     """Return `value` as an instance of `cls`, checked field by field.
 
     Args:
-        cls: A frozen dataclass, a union of dataclasses told apart by a `name: Literal[...]` field, an abstract class,
+        cls: A frozen dataclass, a union of dataclasses told apart by a `name: Literal[...]` field (which one of
+            them may leave out, where it is an `option` there), an abstract class,
             which stands for the union of its subclasses, or a plain type (`int`, `float`, `str`, `bool`, `Literal`,
             `X | None`, `tuple[X, ...]`, `Mapping`).
         value: What a YAML file holds there.
@@ -178,7 +184,7 @@ def _build_dataclass(cls: Any, value: object, where: str) -> Any:
             conform(value, f"{where}.")
         return value
     fields = dataclasses.fields(cls)
-    names = [field.name for field in fields]
+    names = [key_of(field) for field in fields]
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: expected a mapping with keys {names}, got {value!r}")
     for key in value:
@@ -186,10 +192,10 @@ def _build_dataclass(cls: Any, value: object, where: str) -> Any:
             raise ConfigError(f"{where}: {unknown_name('key', key, names)}")
     hints, given = _hints_of(cls), {}
     for field in fields:
-        if field.name in value:
-            given[field.name] = build(hints[field.name], value[field.name], f"{where}.{field.name}")
+        if (key := key_of(field)) in value:
+            given[field.name] = build(hints[field.name], value[key], f"{where}.{key}")
         elif field.default is field.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{where}: missing key {field.name!r} ({_type_name(hints[field.name])})")
+            raise ConfigError(f"{where}: missing key {key!r} ({_type_name(hints[field.name])})")
     try:
         return cls(**given)
     except InvalidFieldError as error:
@@ -207,6 +213,9 @@ def _build_union(args: tuple[Any, ...], value: object, where: str) -> Any:
     if isinstance(value, tuple(variants)):
         return _build_dataclass(type(value), value, where)
     by_name = {get_args(_hints_of(variant)["name"])[0]: variant for variant in variants}
+    unnamed = [variant for variant in variants if variant.__dataclass_fields__["name"].metadata.get("option")]
+    if unnamed and isinstance(value, Mapping) and "name" not in value:
+        return build(unnamed[0], value, where)
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ConfigError(
             f"{where}: expected a mapping with a name, one of {', '.join(sorted(by_name))}; got {value!r}"
@@ -253,7 +262,7 @@ def conform(instance: Any, where: str = "") -> None:
     cls: Any = type(instance)
     hints = _hints_of(cls)
     for field in dataclasses.fields(instance):
-        value = build(hints[field.name], getattr(instance, field.name), f"{where}{field.name}")
+        value = build(hints[field.name], getattr(instance, field.name), f"{where}{key_of(field)}")
         object.__setattr__(instance, field.name, value)
 
 

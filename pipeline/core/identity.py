@@ -13,6 +13,9 @@ a reached one mentions, through imports, in the syntax trees of the package as i
 - A method counts with its class; one whose name begins with `_`, where reached code mentions it.
 - Statements that run on import count for every imported module, those that change a name of it with that name.
 
+- Of a user's own (a network of one's own, a class of a spec defined elsewhere) everything counts that is reached by the
+  same rules in modules outside the folders of installed packages (`config/own_code`); an installed one, its version.
+
 In doubt more counts, and a trial trains once more than it had to. Whatever a dataset's arrays come from does not count,
 for their digest stands in the trial's identity. Nor do torch and Python, whose versions are columns.
 """
@@ -23,11 +26,11 @@ import ast
 import copy
 import dataclasses
 import hashlib
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from pipeline.config.own_code import own_source, version_of
 from pipeline.errors import PipelineError
 
 T = TypeVar("T")
@@ -92,6 +95,7 @@ class Code:
             is_package = parts[-1] == "__init__"
             self._sources[".".join(parts[:-1] if is_package else parts)] = (path.read_bytes(), is_package)
         self._modules: dict[str, _Module] = {}
+        self._versions: dict[str, str] = {}
         self._contents: dict[tuple[Key, _Named | None], _Content] = {}
         self._digests: dict[_Named, str] = {}
 
@@ -120,7 +124,10 @@ class Code:
             if dataclasses.is_dataclass(value):
                 classes.add((type(value).__module__, type(value).__qualname__))
                 for inner in dataclasses.fields(value):
-                    visit(getattr(value, inner.name), inner.name)
+                    visit(part := getattr(value, inner.name), inner.name)
+                    if inner.metadata.get("code"):  # `package.module:name`
+                        classes.add(tuple(part.split(":")))
+                        words.update(inner.metadata.get("names", ()))
             elif isinstance(value, Mapping):
                 for key, part in value.items():
                     visit(key, field)
@@ -135,8 +142,8 @@ class Code:
 
         visit(spec, "")
         for name, _ in classes:
-            if name not in self._sources:  # else what was imported counts, whatever its file has become
-                self._sources[name] = _foreign_source(name)
+            if name not in self._sources and not self._has_own(name):  # else what was imported counts
+                self._versions[name] = _version(name)
         return _Named(
             frozenset(classes), frozenset(words), frozenset((name, frozenset(found)) for name, found in lists.items())
         )
@@ -159,6 +166,8 @@ class Code:
         touched: set[str] = set()
         while waiting:
             module_name, name = key = waiting.pop()
+            if module_name in self._versions:
+                texts[key] = self._versions[module_name]
             module = self._module(module_name)
             if key in seen or module is None:
                 continue
@@ -200,13 +209,26 @@ class Code:
         touched = [(holder.name, IMPORT) for holder in holders]
         return [*((holder, f"{name}[{word}]") for holder, name, word in chosen), *rest, *touched]
 
+    def look_for(self, module: _Module, name: str) -> None:
+        """Read the source of what a module of a user's own imports, where it is a user's own, too."""
+        if module.name.partition(".")[0] != PACKAGE:
+            self._has_own(name)
+
+    def _has_own(self, name: str) -> bool:
+        """Return whether a module is known, or one of a user's own, whose source is then read once."""
+        if name not in self._sources and name.partition(".")[0] != PACKAGE and (path := own_source(name)) is not None:
+            self._sources[name] = (path.read_bytes(), path.name == "__init__.py")
+        return name in self._sources
+
     def _module(self, name: str) -> _Module | None:
-        """Return a module of the package, or of a class of a spec; None for any other, and for those not followed."""
+        """Return a module of the package, or of a user's own; None for any other, and for those not followed."""
         if name not in self._sources or name in OPAQUE:
             return None
         if name not in self._modules:
             text, is_package = self._sources[name]
-            self._modules[name] = _Module(name, ast.parse(text), is_package)
+            self._modules[name] = module = _Module(name, ast.parse(text), is_package)
+            for other in module.imported:
+                self.look_for(module, other)
         return self._modules[name]
 
     def resolve(self, module_name: str, name: str) -> list[Key]:
@@ -455,6 +477,7 @@ class _Reader:
             self.attributes.add(node.attr)
         keys = self._targets(node) if isinstance(node, ast.Attribute | ast.Name) else []
         for _, source in _imports(node, self.module.name, self.module.is_package):
+            self.code.look_for(self.module, source[0])
             keys = [*keys, *(self.code.resolve(*source) if source[1] else [source])]
         for key in keys:
             members = self.code.members(key)
@@ -540,20 +563,18 @@ def _is_union(statement: ast.Assign) -> bool:
     return isinstance(statement.value, ast.BinOp) and all(isinstance(n, allowed) for n in ast.walk(statement.value))
 
 
-def _foreign_source(module: str) -> tuple[bytes, bool]:
-    """Return the source of a module outside the package that defines a class of a spec.
+def _version(module: str) -> str:
+    """Return the version of the installed package in which a module lies that a spec names something of.
 
     Raises:
-        PipelineError: If it has none.
+        PipelineError: If it lies in none, as one that was made in a notebook.
     """
-    path = getattr(sys.modules.get(module), "__file__", None)
-    try:
-        return Path(str(path)).read_bytes(), False
-    except OSError:
+    if (version := version_of(module)) is None:
         raise PipelineError(
             f"module {module!r}: its source cannot be read, and a trial's identity holds the code that it runs; "
             "define the classes of a spec in a file that is imported"
-        ) from None
+        )
+    return version
 
 
 TREE = Path(__file__).resolve().parents[2]

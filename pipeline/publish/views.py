@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pipeline.config import Paths, digest_of_file
+from pipeline.core.models.custom import label_of
 from pipeline.publish.media import Medium, Picture, media_of, shown_steps
 from pipeline.quantities import Grid, grids_of, mean_interval
 from pipeline.quantities.gradients import decay_factor
@@ -216,7 +217,7 @@ def _view_of_trial(row: Mapping[str, Any], spec: Mapping[str, Any], facts: Mappi
     """Return the run of a setting: what it is called and what it was asked to train."""
     named = {key: row[key] for key in ("study", "grid", "label")}
     task = spec["dataset"]["name"]
-    tags = (row["study"], spec["model"]["cell"], task)
+    tags = (row["study"], label_of(spec["model"]), task)
     return RunView(
         run_id=run_id_of(row["study"], row["grid"], row["trial_id"]),
         name=row["label"],

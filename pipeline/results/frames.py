@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 import numpy as np
 import polars as pl
 
-from pipeline.config.strict import is_left_out, plain
+from pipeline.config.strict import is_left_out, key_of, plain
+from pipeline.core.models import CustomModel
 from pipeline.core.training.rows import FACTS
 from pipeline.errors import TableError
 from pipeline.results.schema import SCHEMAS, TRIAL_TABLES, TRIALS, check
@@ -42,7 +43,7 @@ def spec_columns(spec: Any) -> dict[str, SpecColumn]:
     found: dict[str, SpecColumn] = {}
     for field in dataclasses.fields(spec):
         if not is_left_out(field, value := getattr(spec, field.name)):
-            found |= _columns(field.name, hints[field.name], value)
+            found |= _columns(key_of(field), hints[field.name], value)
     return found
 
 
@@ -105,7 +106,10 @@ def trials_frame(
     names = list(dict.fromkeys(name for row in rows for name in row))
     series = [_series("trials", name, [row.get(name) for row in rows], TRIALS.get(name), where) for name in names]
     constants = [pl.lit(value, TRIALS[name]).alias(name) for name, value in common.items()]
-    constants += [pl.lit(column.value, column.dtype).alias(name) for name, column in spec_columns(spec).items()]
+    columns = spec_columns(spec)
+    if isinstance(model := getattr(spec, "model", None), CustomModel):
+        columns["model.cell"] = SpecColumn(model.label, pl.String())  # what it is told apart by from others
+    constants += [pl.lit(column.value, column.dtype).alias(name) for name, column in columns.items()]
     return check("trials", pl.DataFrame(series).with_columns(constants), where)
 
 
@@ -127,10 +131,11 @@ def _columns(name: str, hint: Any, value: Any) -> dict[str, SpecColumn]:
     if dataclasses.is_dataclass(value):
         return {f"{name}.{inner}": column for inner, column in spec_columns(value).items()}
     if isinstance(value, Mapping):
-        held = next(get_args(option)[1] for option in _options(hint) if get_args(option))
+        held = next((get_args(option)[1] for option in _options(hint) if get_args(option)), Any)
         parts = [_columns(f"{name}.{key}", held, part) for key, part in value.items()]
         return {inner: column for part in parts for inner, column in part.items()}
-    dtypes = [dtype for option in _options(hint) if (dtype := _dtype(option)) is not None]
+    options = (type(value),) if hint is Any else _options(hint)
+    dtypes = [dtype for option in options if (dtype := _dtype(option)) is not None]
     return {name: SpecColumn(value, dtypes[0])} if dtypes else {}
 
 

@@ -5,6 +5,7 @@ Both are rough on purpose. They are there to refuse `hidden_size: 100000` at onc
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.core.attention.score import Additive, NoAttention
 from pipeline.core.cells import CELLS
-from pipeline.core.models import Interface, count_parameters
+from pipeline.core.models import CustomModel, Interface, check_custom, count_parameters
 from pipeline.core.models.architecture import SelfAttention
+from pipeline.core.models.custom import num_units
 from pipeline.core.training.diagnostics import NUM_JACOBIAN_EXAMPLES
 from pipeline.core.training.evaluation import num_at_once
 from pipeline.core.training.pack import architecture
@@ -71,13 +73,14 @@ def memory_bytes(spec: TrialSpec, work: Workload) -> int:
     """Return about how much memory the trial needs: float32 training and the float64 probe, all replicas at once."""
     num_replicas = len(spec.seeds)
     parameters = num_replicas * count_parameters(work.interface, spec.model)
-    per_timestep = num_replicas * _units(spec) * _floats_per_state(spec)
+    units = _units(spec, work)
+    per_timestep = math.ceil(num_replicas * units * _floats_per_state(spec))
     attention = num_replicas * _attention_floats(spec, work)
     states = _num_run(spec, work) * per_timestep + attention
     training = 4 * (parameters * FLOATS_PER_PARAMETER + states * spec.training.batch_size // spec.training.accumulation)
     probe = 8 * (parameters * 2 + (work.num_timesteps * per_timestep + attention) * spec.diagnostics.probe_size)
     num_predictions = 1 if work.interface.target_at == "last" else work.num_timesteps
-    per_sequence = work.num_timesteps * _units(spec) + num_predictions * work.interface.output_size
+    per_sequence = math.ceil(work.num_timesteps * units) + num_predictions * work.interface.output_size
     at_once = num_at_once(num_replicas, per_sequence)
     evaluation = 4 * per_sequence * num_replicas * FLOATS_PER_EVALUATED_STATE * at_once
     return training + max(probe + _jacobian_bytes(spec, work), evaluation) + work.num_data_bytes
@@ -85,6 +88,8 @@ def memory_bytes(spec: TrialSpec, work: Workload) -> int:
 
 def _floats_per_state(spec: TrialSpec) -> int:
     """Return what is kept per timestep, sequence, replica and hidden unit."""
+    if isinstance(spec.model, CustomModel):
+        return FLOATS_PER_STATE
     cell = CELLS[spec.model.cell]
     if cell.whole_step is not None or spec.model.dropout.unrolls:
         return FLOATS_PER_STATE
@@ -93,6 +98,8 @@ def _floats_per_state(spec: TrialSpec) -> int:
 
 def _attention_floats(spec: TrialSpec, work: Workload) -> int:
     """Return what attention keeps per sequence and replica."""
+    if isinstance(spec.model, CustomModel):
+        return 0
     attention, num_read = spec.model.attention, work.num_timesteps - work.num_written
     if isinstance(attention, SelfAttention):
         return FLOATS_PER_WEIGHT * spec.model.num_layers * attention.num_heads * work.num_timesteps**2
@@ -104,7 +111,7 @@ def _attention_floats(spec: TrialSpec, work: Workload) -> int:
 
 def _jacobian_bytes(spec: TrialSpec, work: Workload) -> int:
     """Return the bytes of every timestep's Jacobian of one layer, where they are measured."""
-    if not {"jacobians", "lyapunov"} & set(spec.diagnostics.measures):
+    if isinstance(spec.model, CustomModel) or not {"jacobians", "lyapunov"} & set(spec.diagnostics.measures):
         return 0
     size = spec.model.hidden_size * len(CELLS[spec.model.cell].states)
     num_examples = min(NUM_JACOBIAN_EXAMPLES, spec.diagnostics.probe_size)
@@ -115,8 +122,7 @@ def duration_s(spec: TrialSpec, work: Workload) -> float:
     """Return about how many seconds one core needs for the trial's `max_steps`."""
     weights, batch = count_parameters(work.interface, spec.model), spec.training.batch_size * len(spec.seeds)
     flops = 3 * 2 * weights * batch  # a product forward, two backward; a multiplication and an addition each
-    num_places = _units(spec) // spec.model.hidden_size
-    each = SECONDS_PER_UNROLLED_TIMESTEP if spec.model.dropout.unrolls else SECONDS_PER_TIMESTEP
+    num_places, each = _passes(spec, work)
     if (forced := spec.training.state_forcing) is not None:
         each += SECONDS_PER_PIECE / forced.forcing.every
     per_timestep = num_places * each + flops / FLOPS_PER_SECOND
@@ -149,7 +155,7 @@ def packs_of(settings: Sequence[Setting], largest: int, num_workers: int, memory
     for setting in settings:
         spec = setting.spec
         alone_s = setting.duration_s / spec.training.max_steps
-        pays = (UPDATE_S + alone_s) / (OWN_UPDATE_S + alone_s) >= PAYS
+        pays = not isinstance(spec.model, CustomModel) and (UPDATE_S + alone_s) / (OWN_UPDATE_S + alone_s) >= PAYS
         key = (architecture(spec), spec.training.max_steps) if pays else setting.trial_id
         groups.setdefault(key, []).append(setting)
     packs = []
@@ -162,8 +168,20 @@ def packs_of(settings: Sequence[Setting], largest: int, num_workers: int, memory
     return packs
 
 
-def _units(spec: TrialSpec) -> int:
-    """Return the hidden units of all layers and directions."""
+def _passes(spec: TrialSpec, work: Workload) -> tuple[int, float]:
+    """Return how often a timestep is run, layer by layer (and seed by seed), and the seconds of each at least."""
+    if isinstance(spec.model, CustomModel):
+        layout = check_custom(spec.model, work.interface, work.num_timesteps)
+        in_turn = layout.reason is not None
+        return max(1, len(layout.num_timesteps)) * (len(spec.seeds) if in_turn else 1), SECONDS_PER_TIMESTEP
+    num_places = spec.model.num_layers * (2 if spec.model.bidirectional else 1)
+    return num_places, SECONDS_PER_UNROLLED_TIMESTEP if spec.model.dropout.unrolls else SECONDS_PER_TIMESTEP
+
+
+def _units(spec: TrialSpec, work: Workload) -> float:
+    """Return the hidden units of all layers and directions, per timestep."""
+    if isinstance(spec.model, CustomModel):
+        return num_units(spec.model, work.interface, work.num_timesteps)
     return spec.model.hidden_size * spec.model.num_layers * (2 if spec.model.bidirectional else 1)
 
 

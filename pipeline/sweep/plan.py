@@ -27,6 +27,7 @@ from pipeline.config.search import Halving, TpeSearch
 from pipeline.config.strict import InvalidFieldError, plain, unknown_file
 from pipeline.config.study import VARIANT, Proposed, searches_of
 from pipeline.core.identity import code_digest
+from pipeline.core.models import CustomModel
 from pipeline.core.training.data import interface_of
 from pipeline.core.training.spec import TrialSpec, check_fit, trial_id
 from pipeline.data import Manifest, Variant, combined_digest, read_manifest
@@ -270,7 +271,7 @@ def _check_fit(spec: TrialSpec, variant: Variant, where: str) -> None:
         ConfigError: If the data cannot feed such a trial.
     """
     try:
-        check_fit(spec, variant.num_sequences, interface_of(variant))
+        check_fit(spec, variant.num_sequences, interface_of(variant), variant.num_timesteps)
     except InvalidFieldError as error:
         raise ConfigError(
             f"{where}.{error.field}: expected {error.expected} (dataset {spec.dataset.name!r}); got {error.got!r}"
@@ -284,10 +285,12 @@ def _check_memory(spec: TrialSpec, needed: int, limit: int | None, where: str) -
         ConfigError: If the machine cannot hold it.
     """
     if limit is not None and needed > limit:
+        model, size, what = spec.model, "", f"{len(spec.seeds)} replicas"
+        if not isinstance(model, CustomModel):
+            size, what = ".hidden_size", f"{what} with {model.hidden_size} hidden units"
         raise ConfigError(
-            f"{where}.model.hidden_size: expected a trial that fits into the {limit / 2**30:.1f} GiB "
-            f"of memory that are free; {len(spec.seeds)} replicas with {spec.model.hidden_size} hidden units "
-            f"need about {needed / 2**30:.1f} GiB"
+            f"{where}.model{size}: expected a trial that fits into the {limit / 2**30:.1f} GiB "
+            f"of memory that are free; {what} need about {needed / 2**30:.1f} GiB"
         )
 
 

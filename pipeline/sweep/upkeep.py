@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.config import build
 from pipeline.core.identity import code_digest
+from pipeline.core.models.custom import label_of
 from pipeline.core.training.spec import TrialSpec, identity_of
 from pipeline.errors import PipelineError, StoreError, SweepError
 from pipeline.results import RESUMABLE
@@ -299,7 +300,7 @@ def _row(trial: Summary, size: int) -> tuple[str, ...]:
     return (
         trial.trial_id,
         trial.status,
-        str(spec.get("model", {}).get("cell")),
+        label_of(spec.get("model", {})),
         f"{dataset.get('name')}{length}",
         str(spec.get("training", {}).get("max_steps")),
         str(len(trial.statuses)),

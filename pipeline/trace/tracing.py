@@ -1,7 +1,7 @@
 """`trace(model)`: the gradient in every state of somebody's own recurrent network, at every timestep.
 
 While a trace is on, a call of a recurrent module runs its own code; only torch's operation at the end of it is replaced
-(`recurrence`). Nothing is put on a module. Norms are kept by timestep, not gradients.
+(`core/cells/operations`). Nothing is put on a module. Norms are kept by timestep, not gradients.
 """
 
 from __future__ import annotations
@@ -26,19 +26,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pipeline.config import write_whole
+from pipeline.core.cells.operations import SEQUENCES, STEPS, Arguments, Tap, run_sequences, run_step
 from pipeline.core.cells.stack import FORWARD, Place
 from pipeline.core.measures.gradients import log10_norm
 from pipeline.errors import PipelineError
-from pipeline.trace.recurrence import (
-    SEQUENCES,
-    STEPS,
-    Arguments,
-    Seen,
-    Watch,
-    owner_of,
-    run_sequences,
-    run_step,
-)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -308,6 +299,49 @@ def _listed(reasons: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
 
+Seen = Callable[[Tensor], None]
+"""What is done with the gradient of a state, (timesteps, B, H), in its recurrence's own order of time."""
+
+
+class _Tap(torch.autograd.Function):
+    """A zero that is added to a state; nothing flows on from it."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, shape: tuple[int, ...], seen: Seen, owner: object) -> Tensor:  # noqa: D102
+        ctx.seen, ctx.owner = seen, owner
+        return anchor.new_zeros(()).expand(shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, ...]:  # noqa: D102
+        ctx.seen(grad.detach())
+        return None, None, None, None
+
+
+def _tapped(like: Tensor, shape: tuple[int, ...], seen: Seen, owner: object) -> Tensor:
+    """Return zeros of a shape, whose gradient `seen` gets; `_owner_of` finds the owner from what is made of them."""
+    zeros: Tensor = _Tap.apply(like.new_zeros((), requires_grad=True), shape, seen, owner)  # type: ignore[no-untyped-call]
+    return zeros
+
+
+_NODES_SEARCHED = 200
+"""How far `_owner_of` looks; between a state and the next call that takes it there are few operations."""
+
+
+def _owner_of(states: Sequence[Tensor], is_wanted: Callable[[object], bool]) -> Any:
+    """Return the owner of the nearest tap that the states are made with and that is wanted; None without one."""
+    todo: list[Any] = [state.grad_fn for state in states if state.grad_fn is not None]
+    met = set(todo)
+    for node in todo:  # grows: breadth first
+        owner = getattr(node, "owner", None)
+        if owner is not None and is_wanted(owner):
+            return owner
+        if len(todo) < _NODES_SEARCHED:
+            found = [near for near, _ in node.next_functions if near is not None and near not in met]
+            met.update(found)
+            todo += found
+    return None
+
+
 class _Hooks:
     """The traces that are on, and the two hooks on calls of modules that they share; none while no trace is on.
 
@@ -411,7 +445,7 @@ class _Replacing(TorchFunctionMode):
 
         def run(x: Tensor, start: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
             cast = replace(given, x=x, start=tuple(start), weights=weights)
-            return run_sequences(name, cast, self._watch(sequences), sequences)
+            return run_sequences(name, cast, self._tap(sequences)).found
 
         found = self._in_precision(run, given.x, given.start, given.weights)
         for sequence in sequences:
@@ -422,7 +456,7 @@ class _Replacing(TorchFunctionMode):
         sequences = self._sequences(start)
 
         def run(x: Tensor, before: Sequence[Tensor], weights: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-            return run_step(name, (x, *before, *weights), self._watch(sequences), sequences)
+            return run_step(name, (x, *before, *weights), self._tap(sequences))
 
         x = tensors[0]
         assert x is not None  # noqa: S101 - only biases may be missing
@@ -437,20 +471,21 @@ class _Replacing(TorchFunctionMode):
         def is_mine(owner: Any) -> bool:
             return any(sequence.module in names for sequence in owner)
 
-        earlier = owner_of(start, is_mine) or ()
+        earlier = _owner_of(start, is_mine) or ()
         return tuple(traced.sequence(name, earlier, self._packed) for traced, name in self.listening)
 
-    def _watch(self, sequences: Sequence[_Sequence]) -> Watch:
+    def _tap(self, sequences: Sequence[_Sequence]) -> Tap:
+        """Return what hands the gradient of every state on to the traces."""
         firsts = [sequence.num_timesteps for sequence in sequences]
 
-        def watch(place: Place, state: str) -> Seen:
+        def tap(place: Place, state: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
             def seen(grad_TBH: Tensor) -> None:
                 for (traced, _), sequence, first in zip(self.listening, sequences, firsts, strict=True):
                     traced.seen(sequence, first, place, state, grad_TBH)
 
-            return seen
+            return _tapped(like, shape, seen, sequences)
 
-        return watch
+        return tap
 
     def _in_precision(
         self,

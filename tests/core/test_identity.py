@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import pipeline
 from pipeline.config import build
+from pipeline.config.own_code import top_folders
 from pipeline.core.identity import Code, code_digest
 from pipeline.core.training import TrialSpec, trial_id
 from pipeline.errors import PipelineError
@@ -322,6 +324,89 @@ def test_the_id_holds_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(before) == 16
 
 
+OWN = {
+    "own_nets/__init__.py": "",
+    "own_nets/models.py": (
+        "import torch\nimport own_tools\nfrom .layers import width\n\n\ndef net(n):\n    from .late import twist\n"
+        "    return torch.nn.Linear(width(n), own_tools.LIMIT)\n\n\ndef other():\n    return 1\n"
+    ),
+    "own_nets/layers.py": "def width(n):\n    return n + 1\n\n\ndef height(n):\n    return n\n",
+    "own_nets/late.py": "def twist(x):\n    return -x\n",
+    "own_tools.py": "LIMIT = 3\nMORE = 4\n",
+}
+"""A package of a user's own, and a module beside it."""
+
+
+@functools.cache
+def read_once() -> Code:
+    code = Code(PACKAGE)
+    code.digest(spec(model={"name": "custom", "import": "torch.nn:Linear"}))
+    return code
+
+
+@pytest.fixture
+def own_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """The digest of a network of one's own, as a new process would find it."""
+    for name, text in OWN.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    top_folders.cache_clear()
+    own, whole = spec(model={"name": "custom", "import": "own_nets.models:net"}), read_once()
+
+    def digest() -> str:
+        code = copy.copy(whole)
+        for name in ("_sources", "_modules", "_contents", "_digests"):  # the package was read, a user's own was not
+            setattr(code, name, dict(getattr(code, name)))
+        return code.digest(own)
+
+    yield digest
+    top_folders.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "counts"),
+    [
+        ("own_nets/models.py", "width(n)", "width(n + 1)", True),
+        ("own_nets/layers.py", "n + 1", "n + 2", True),
+        ("own_nets/late.py", "-x", "+x", True),
+        ("own_tools.py", "LIMIT = 3", "LIMIT = 4", True),
+        ("own_nets/models.py", "import torch\n", "import torch\n\ntorch.manual_seed(0)\n", True),
+        ("own_nets/models.py", "return 1", "return 2", False),
+        ("own_nets/layers.py", "return n\n", "return 2 * n\n", False),
+        ("own_nets/layers.py", "def width(n):\n", 'def width(n):\n    """Return a width."""\n', False),
+        ("own_tools.py", "MORE = 4", "MORE = 5", False),
+    ],
+)
+def test_of_a_network_of_ones_own_the_code_that_it_is_made_of_counts(
+    name: str, old: str, new: str, counts: bool, tmp_path: Path, own_digest: Callable[[], str]
+) -> None:
+    before = own_digest()
+    edit(tmp_path / name, old, new)
+    assert (own_digest() != before) == counts
+
+
+def test_of_this_package_what_runs_torchs_modules_counts_for_a_network_of_ones_own(package: Path) -> None:
+    own, digests = spec(model={"name": "custom", "import": "tests.own_models:Last"}), [""] * 3
+    for place, (name, old, new) in enumerate(
+        [
+            ("core/cells/lstm.py", "JANET_SHIFT = 1.0", "JANET_SHIFT = 2.0"),  # a cell that torch does not have
+            ("core/cells/operations.py", "EXAMPLES_OF_A_THREAD = 8", "EXAMPLES_OF_A_THREAD = 9"),
+        ]
+    ):
+        digests[place] = Code(package).digest(own)
+        edit(package / name, old, new)
+    digests[2] = Code(package).digest(own)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_an_installed_package_counts_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = spec(model={"name": "custom", "import": "torch.nn:Linear"})
+    before = Code(PACKAGE).digest(own)
+    monkeypatch.setattr("pipeline.core.identity.version_of", lambda module: "torch 99")
+    assert Code(PACKAGE).digest(own) != before
+
+
 def test_a_class_without_a_source_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = type(SPECS["elman"].clipping)
     monkeypatch.setattr(rule, "__module__", "__main__.notebook")
@@ -340,5 +425,5 @@ def test_two_hundred_settings_take_no_time() -> None:
 
 def test_what_was_imported_counts_whatever_its_files_have_become(monkeypatch: pytest.MonkeyPatch) -> None:
     code = Code(PACKAGE)
-    monkeypatch.setattr("pipeline.core.identity._foreign_source", lambda name: pytest.fail(f"{name} was read again"))
+    monkeypatch.setattr("pipeline.core.identity.own_source", lambda name: pytest.fail(f"{name} was read again"))
     assert code.digest(SPECS["elman"]) == code_digest(SPECS["elman"])

@@ -206,7 +206,7 @@ def clip(grad_BH: Tensor, threshold: float) -> Tensor:
     """Clip the last dimension of a gradient to a norm, in place, and return it."""
     # in float64, as `pipeline.core.clipping` does: squares overflow, and a scale rounded to float32 loses digits
     norm_B1 = torch.linalg.vector_norm(grad_BH, dim=-1, keepdim=True, dtype=torch.float64)
-    return grad_BH.mul_((threshold / norm_B1).clamp_(max=1.0))
+    return grad_BH.mul_((threshold / norm_B1).clamp(max=1.0))
 
 
 def engine_of(cell: Cell, like: Tensor) -> Engine:

@@ -4,6 +4,8 @@ target at the last or at every timestep   `SequenceModel`, or with `attention: s
                                           or, of a series that it generates, `GeneratingModel`
 a sequence of tokens                      `EncoderDecoder`, from an image `Captioner`
 a sequence of frames                      `Autoencoder`
+
+or a module of one's own, `CustomNetwork`, where the target is at the last or at every timestep.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 
 from pipeline.core.models.architecture import ModelSpec, SelfAttention, check_model
 from pipeline.core.models.captioner import Captioner
+from pipeline.core.models.custom import CustomModel, CustomNetwork, check_custom, count_custom
 from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.models.generating import GeneratingModel
 from pipeline.core.models.initialisation import PLAIN, generator
@@ -40,6 +43,8 @@ from pipeline.core.models.sequence import Autoencoder, SequenceModel
 
 __all__ = [
     "INPUT",
+    "AnyModel",
+    "CustomModel",
     "Inputs",
     "Interface",
     "ModelSpec",
@@ -51,6 +56,7 @@ __all__ = [
     "SequenceModel",
     "StateKey",
     "build_network",
+    "check_custom",
     "check_model",
     "count_parameters",
     "generator",
@@ -65,8 +71,14 @@ __all__ = [
 ]
 
 
-def network_class(interface: Interface, spec: ModelSpec) -> type[Network]:
+AnyModel = ModelSpec | CustomModel
+"""The variants that a spec may name."""
+
+
+def network_class(interface: Interface, spec: AnyModel) -> type[Network]:
     """Return the kind of network for this dataset."""
+    if isinstance(spec, CustomModel):
+        return CustomNetwork
     if interface.target_at != "sequence":
         if spec.generates is not None:
             return GeneratingModel
@@ -76,14 +88,16 @@ def network_class(interface: Interface, spec: ModelSpec) -> type[Network]:
     return Captioner if interface.input_kind == "image" else EncoderDecoder
 
 
-def build_network(interface: Interface, spec: ModelSpec, seed: int) -> Network:
+def build_network(interface: Interface, spec: AnyModel, seed: int) -> Network:
     """Return one network with its initial weights, a pure function of the arguments."""
-    kind: Callable[[Interface, ModelSpec, int], Network] = network_class(interface, spec)
+    kind: Callable[[Interface, AnyModel, int], Network] = network_class(interface, spec)
     return kind(interface, spec, seed)
 
 
-def count_parameters(interface: Interface, spec: ModelSpec) -> int:
+def count_parameters(interface: Interface, spec: AnyModel) -> int:
     """Return the number of trained numbers of such a network."""
+    if isinstance(spec, CustomModel):
+        return count_custom(interface, spec)
     return _count(interface, dataclasses.replace(spec, initialisation=PLAIN))
 
 

@@ -47,6 +47,7 @@ class ModelSpec(Checked):
     encoder half of them.
     """
 
+    name: Literal["built_in"] = option("built_in")
     cell: str
     hidden_size: int
     num_layers: int

@@ -32,6 +32,7 @@ class GeneratingModel(SequenceModel):
     """
 
     options = (SequenceModel.options | {"forcing"}) - {"initial"}
+    generates = True
 
     def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
         super().__init__(interface, spec, seed)

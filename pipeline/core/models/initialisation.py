@@ -30,7 +30,7 @@ MAX_PLACES = 200
 STREAMS = (
     *("embedding", "recurrent", "readout", "data", "input_weight", "recurrent_weight", "bias", "readout_weight"),
     *("decoder", "decoder_embedding", "attention", "combine", "features", "begin", "code", "forcing", "sample"),
-    "dropout",
+    *("dropout", "custom"),
 )
 """Every random number of a trial comes from one of these streams of its seed.
 

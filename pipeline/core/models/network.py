@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.cells.cell import States
+from pipeline.core.cells.recurrence import kernel_of
 from pipeline.core.cells.stack import RecurrentStack, StackRun, stack_states, unstack_states
 from pipeline.core.models.architecture import ModelSpec
 from pipeline.core.models.dropout import Coins
@@ -147,11 +148,13 @@ class Network(nn.Module, ABC):
     Attributes:
         options: Names of the `RunOptions` that this kind of network can be run with.
         traces_inputs: Whether its inputs have timesteps, so that ∂L/∂x_t can be traced.
+        generates: Whether it says a series by itself, its states forced where the series is seen.
         attends: Whether there are attention weights to look at.
     """
 
     options: ClassVar[frozenset[str]] = frozenset({"taps", "state_threshold", "dropout"})
     traces_inputs: ClassVar[bool] = True
+    generates: ClassVar[bool] = False
 
     def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
         super().__init__()
@@ -212,15 +215,34 @@ class Network(nn.Module, ABC):
         Raises:
             ValueError: If this kind of network cannot be run with one of the options.
         """
-        if not options.names() <= self.options:
-            refused = ", ".join(sorted(options.names() - self.options))
-            raise ValueError(f"expected none of the options {refused} for a network of the kind {type(self).__name__}")
+        self.check_options(options)
         run = NetworkRun(self, options)
         values, weights = self.predict(inputs, run)
         recurrent = run.runs.get("recurrent", [None])[0]
         return Prediction(
             values=values, states=run.states(), weights=weights, run=recurrent, decoder_inputs=run.decoder_inputs
         )
+
+    def check_options(self, options: RunOptions) -> None:
+        """Check that this kind of network can be run with some options.
+
+        Raises:
+            ValueError: If not.
+        """
+        if not options.names() <= self.options:
+            refused = ", ".join(sorted(options.names() - self.options))
+            raise ValueError(f"expected none of the options {refused} for a network of the kind {type(self).__name__}")
+
+    def in_turn(self, inputs: Any) -> bool:
+        """Return whether replicas are run one after the other, not as one batched program."""
+        return False
+
+    def kernel(self, like: Tensor) -> str | None:
+        """Return what runs the recurrences for parameters like this one; None where there are none."""
+        stack = next(iter(self.stacks.values()), None)  # the stacks of a network share their cell
+        if stack is None:
+            return None
+        return "autograd" if self.dropout.unrolls else kernel_of(stack.cell, like)
 
     @abstractmethod
     def predict(self, inputs: Any, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
@@ -240,6 +262,11 @@ class Network(nn.Module, ABC):
     def lengths(self, inputs: Tensor) -> Tensor | None:
         """Return the number of timesteps of every sequence, (B,); None where all are equally long."""
         return lengths_of(inputs) if self.interface.padded else None
+
+
+def buffers_in(network: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the buffers of a network, real ones in a precision."""
+    return {name: each.to(dtype) if each.is_floating_point() else each for name, each in network.named_buffers()}
 
 
 def embedded(tokens: Tensor, embedding: nn.Embedding | None, num_tokens: int, dtype: torch.dtype) -> Tensor:

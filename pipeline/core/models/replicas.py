@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state
+from torch.utils._pytree import tree_leaves, tree_map
 
 from pipeline.core.cells import Weights
-from pipeline.core.cells.recurrence import kernel_of
-from pipeline.core.cells.stack import Place, stack_states
+from pipeline.core.cells.stack import Place
 from pipeline.core.models.interface import (
     Inputs,
     Interface,
@@ -26,7 +26,7 @@ from pipeline.core.models.interface import (
     coverage_penalty,
     loss,
 )
-from pipeline.core.models.network import NO_OPTIONS, Network, RunOptions
+from pipeline.core.models.network import NO_OPTIONS, Network, RunOptions, buffers_in
 
 Result = TypeVar("Result")
 
@@ -89,13 +89,16 @@ class Replicas:
         Args:
             function: Its first argument is a replica's network, as a function of inputs and options.
             parameters: As `named` returns them.
-            data: What else it is a function of.
+            data: What else it is a function of, the network's inputs first.
             dims: Where each of them has its replica axis; None where all replicas see the same.
         """
+        buffers = buffers_in(self.model, next(iter(parameters.values())).dtype)
 
         def one(mine: dict[str, Tensor], *data: Any) -> Result:
-            return function(lambda *arguments: functional_call(self.model, mine, arguments), *data)
+            return function(lambda *arguments: functional_call(self.model, mine | buffers, arguments), *data)
 
+        if self.model.in_turn(data[0]):
+            return _in_turn(one, (dict(parameters), *data), (0, *dims))
         stacked: Result = torch.vmap(one, in_dims=(0, *dims))(dict(parameters), *data)
         return stacked
 
@@ -149,13 +152,13 @@ class Replicas:
         """Return the states after the last timestep, (R, B, H) each, forward in time only.
 
         Args:
-            parameters: As `named` returns them, of networks with the part "recurrent".
+            parameters: As `named` returns them, of networks whose states can be carried on.
             inputs: Each replica's own, (R, B, ...).
             initial: States before the first timestep, (R, B, H) each in the order of `state_keys`; none for zeros.
         """
 
         def advanced(network: Callable[..., Any], inputs: Tensor, *initial: Tensor) -> list[Tensor]:
-            return stack_states(network(inputs, RunOptions(initial=initial)).run.final)
+            return [state[-1] for state in network(inputs, RunOptions(initial=initial)).states]
 
         return self._each(advanced, parameters, inputs, *initial, dims=[0] * (1 + len(initial)))
 
@@ -248,7 +251,7 @@ class Replicas:
         weighed = losses if share_R is None else losses * share_R.to(losses.dtype)
         objective = weighed.sum() if coverage_weight == 0.0 else (weighed + coverage_weight * coverage).sum()
         weight = torch.full_like(objective, options.loss_weight)
-        grads = torch.autograd.grad(objective, [*taps, *leaves.values()], weight)
+        grads = torch.autograd.grad(objective, [*taps, *leaves.values()], weight, materialize_grads=True)
         return Pass(
             losses=losses.detach(),
             loss_weight=options.loss_weight,
@@ -260,13 +263,22 @@ class Replicas:
 
     def kernel(self, flat_RP: Tensor) -> str | None:
         """Return what runs the recurrences for parameters of this device and precision; None where there are none."""
-        stack = next(iter(self.model.stacks.values()), None)  # the stacks of a network share their cell
-        if stack is None:
-            return None
-        return "autograd" if self.model.dropout.unrolls else kernel_of(stack.cell, flat_RP)
+        return self.model.kernel(flat_RP)
 
     def weights(self, flat_RP: Tensor, place: Place, part: str = "recurrent") -> Weights:
         """Return the parameters of one layer and direction of one of the model's stacks, (R, ...) each."""
         named, stack = self.named(flat_RP), self.model.stacks[part]
         prefix = next(name for name, module in self.model.named_modules() if module is stack)
         return stack.cell.weights({name: named[f"{prefix}.{name}{place.suffix}"] for name in stack.cell.shapes(1, 1)})
+
+
+def _in_turn(function: Callable[..., Result], arguments: Sequence[Any], dims: Sequence[Any]) -> Result:
+    """Return what vmap over the replica axis would, from one replica after the other; the first argument has it."""
+
+    def mine(r: int) -> list[Any]:
+        pairs = zip(arguments, dims, strict=True)
+        return [each if dim is None else tree_map(lambda tensor: tensor[r], each) for each, dim in pairs]
+
+    found = [function(*mine(r)) for r in range(len(tree_leaves(arguments[0])[0]))]
+    stacked: Result = tree_map(lambda *parts: torch.stack(parts), *found)
+    return stacked

@@ -134,7 +134,9 @@ class Examples:
 
     def _is_language_model(self) -> bool:
         """Return whether the networks are language models whose tokens have texts."""
-        interface, stack = self.replicas.interface, self.replicas.model.stacks["recurrent"]
+        if (stack := self.replicas.model.stacks.get("recurrent")) is None:
+            return False
+        interface = self.replicas.interface
         next_token = interface.target_at == "every" and interface.input_size == interface.output_size
         texts = self.dataset.input_tokens
         same = texts is not None and texts == self.dataset.target_tokens

@@ -158,7 +158,8 @@ class Trial:
         self.clock = program.clock
         interface, splits = interface_of(dataset), dataset.splits
         try:
-            check_fit(spec, {name: len(split.targets) for name, split in splits.items()}, interface)
+            numbers = {name: len(split.targets) for name, split in splits.items()}
+            check_fit(spec, numbers, interface, dataset.num_timesteps)
         except InvalidFieldError as error:
             raise ConfigError(f"{error.field}: expected {error.expected}; got {error.got}") from None
         self.replicas = program.replicas([build_network(interface, spec.model, seed) for seed in spec.seeds])

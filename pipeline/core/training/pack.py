@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from pipeline.core.models import Inputs, Interface, Network, Pass, Replicas, RunOptions, Seq2SeqInputs
+from pipeline.core.models import CustomModel, Inputs, Interface, Network, Pass, Replicas, RunOptions, Seq2SeqInputs
 from pipeline.core.models.initialisation import PLAIN
 from pipeline.core.models.network import NO_OPTIONS
 from pipeline.core.training.data import Sequences, to_device
@@ -41,7 +41,8 @@ _log = logging.getLogger(__name__)
 
 def architecture(spec: TrialSpec) -> Hashable:
     """Return what two trials must have in common to share passes: data and networks, but for their first weights."""
-    return spec.dataset, dataclasses.replace(spec.model, initialisation=PLAIN)
+    model = spec.model
+    return spec.dataset, model if isinstance(model, CustomModel) else dataclasses.replace(model, initialisation=PLAIN)
 
 
 def train_pack(

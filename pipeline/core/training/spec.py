@@ -14,7 +14,8 @@ from pipeline.core.cells import CELLS
 from pipeline.core.clipping import ClippingRule
 from pipeline.core.identity import code_digest
 from pipeline.core.measures.orbit import MAX_NUMBERS
-from pipeline.core.models import Interface, ModelSpec, check_model
+from pipeline.core.models import AnyModel, CustomModel, Interface, check_custom, check_model
+from pipeline.core.models.custom import is_one_way, require_whole
 from pipeline.core.training.forcing import Forcing, StatesForced
 from pipeline.core.training.optimisers import CONSTANT_RATE, LearningRateSchedule, Optimiser
 from pipeline.core.training.regularisation import Regularisation
@@ -142,7 +143,7 @@ class TrialSpec(Checked):
     """One setting with all its seeds: everything that its result depends on, besides the data and the code."""
 
     dataset: DatasetRef
-    model: ModelSpec
+    model: AnyModel
     optimiser: Optimiser
     clipping: ClippingRule
     regularisation: Regularisation
@@ -157,6 +158,12 @@ class TrialSpec(Checked):
         require(len(self.seeds) <= MAX_SEEDS, "seeds", f"at most {MAX_SEEDS} seeds", len(self.seeds))
         largest = MAX_START + MAX_SEEDS - 1
         require(max(self.seeds) <= largest, "seeds", f"integers of at most {largest}", list(self.seeds))
+        once = self.training.accumulation == 1 or self.regularisation.coverage_weight == 0.0
+        expected = "1, beside a penalty on the attention of a whole batch"
+        require(once, "training.accumulation", expected, self.training.accumulation)
+        if isinstance(self.model, CustomModel):
+            self._check_custom()
+            return
         if self.model.bidirectional:
             expected = "false: nothing can be carried into a network that reads backward in time"
             full, unmeasured = self.training.truncation is None, "truncation" not in self.diagnostics.measures
@@ -178,22 +185,31 @@ class TrialSpec(Checked):
         expected = "measures of a cell's own step, which zoneout mixes with the state before"
         for measure in sorted({"jacobians", "lyapunov"} & {*self.diagnostics.measures}):
             require(dropped != "zoneout", "diagnostics.measures", expected, measure)
-        once = self.training.accumulation == 1 or self.regularisation.coverage_weight == 0.0
-        expected = "1, beside a penalty on the attention of a whole batch"
-        require(once, "training.accumulation", expected, self.training.accumulation)
+
+    def _check_custom(self) -> None:
+        """Check what is asked of a module of one's own, of which only torch's recurrent modules are known.
+
+        Raises:
+            InvalidFieldError: If it is too much.
+        """
+        rule, measures = self.regularisation.name, {*self.diagnostics.measures} - {"smoothness"}
+        require(rule == "none", "regularisation.name", "none, for a module of one's own", rule)
+        expected = "smoothness alone, for a module of one's own"
+        require(not measures, "diagnostics.measures", expected, ", ".join(sorted(measures)))
 
 
 RECURRENT_MEASURES = {"gates", "jacobians", "lyapunov", "truncation"}
 """Measures of a single recurrent stack."""
 
 
-def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Interface) -> None:
+def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Interface, num_timesteps: int) -> None:
     """Check that a spec fits its data: sizes, what is to stop training, the kind of network, what is measured of it.
 
     Args:
         spec: What is to be trained.
         num_sequences: N of each split.
         interface: What the dataset asks of a model.
+        num_timesteps: T of its sequences.
 
     Raises:
         InvalidFieldError: If not; the caller knows the file and the dataset.
@@ -207,10 +223,13 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
     stop_on = spec.training.stop_on
     classes = interface.target_kind == "class" or stop_on != "validation_error"
     require(classes, "training.stop_on", "validation_loss, for real targets have no error", stop_on)
-    check_model(spec.model, interface)
     expected = "a constant 1: nothing is decoded, so there is nothing to force"
     forcing = spec.training.forcing
     require(interface.decodes or forcing.is_teacher_forcing, "training.forcing.schedule", expected, forcing.schedule)
+    if isinstance(spec.model, CustomModel):
+        _check_fit_custom(spec, spec.model, interface, num_timesteps)
+        return
+    check_model(spec.model, interface)
     recurs = spec.model.attention.name != "self"
     recurrent = recurs and interface.target_at != "sequence"
     expected = "a rule outside the recurrence: self-attention has none"
@@ -233,6 +252,37 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
     truncation = spec.training.truncation
     expected = "null: this is not one recurrent stack that reads sequences of one length"
     require(even or truncation is None, "training.truncation", expected, truncation)
+    _check_truncation(truncation, interface)
+
+
+def _check_fit_custom(spec: TrialSpec, model: CustomModel, interface: Interface, num_timesteps: int) -> None:
+    """Check that a trial of a module of one's own fits its data.
+
+    Raises:
+        InvalidFieldError: If not.
+    """
+    layout = check_custom(model, interface, num_timesteps)
+    recurs, clips_inside = bool(layout.num_timesteps), spec.clipping.state_threshold is not None
+    expected = "a rule outside the recurrence: the module has no recurrent module of torch's"
+    require(recurs or not clips_inside, "clipping.name", expected, spec.clipping.name)
+    expected = "null: the network reads its inputs, so its states are its own"
+    require(spec.training.state_forcing is None, "training.state_forcing", expected, spec.training.state_forcing)
+    if (truncation := spec.training.truncation) is None:
+        return
+    expected = "null: this is no module whose recurrences all run forward in time over sequences of one length"
+    carries = is_one_way(model, interface) and not interface.padded
+    require(carries, "training.truncation", expected, truncation)
+    _check_truncation(truncation, interface)
+    for length in sorted({num_timesteps, min(num_timesteps, truncation.backward_length)}):
+        require_whole(model, check_custom(model, interface, length), length, "truncation")
+
+
+def _check_truncation(truncation: Truncation | None, interface: Interface) -> None:
+    """Check that a truncation has an update per sequence where the loss has one.
+
+    Raises:
+        InvalidFieldError: If not.
+    """
     if truncation is not None and interface.target_at == "last":
         expected = f"backward_length ({truncation.backward_length}): a target at the end means one update per sequence"
         once = truncation.update_every == truncation.backward_length

@@ -94,7 +94,7 @@ class Step:
         self.device = train.targets.device
         self.order = BatchOrder(spec.seeds, len(train.targets), spec.training.batch_size)
         rule = spec.training.state_forcing
-        self.forcing = None if spec.model.generates is None else rule.forcing if rule else FREE
+        self.forcing = rule.forcing if rule else FREE if replicas.model.generates else None
         self.windows = Windows(spec.training.truncation, num_timesteps, replicas.interface.target_at)
 
     def start(self, flat_RP: Tensor) -> State:
