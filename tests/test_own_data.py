@@ -1,13 +1,16 @@
-"""The tutorials of docs/how-to/own-data.md run as they stand: from files of one's own to a report, at smoke scale."""
+"""The tutorials on data and a network of one's own run as they stand: from files to a report, at smoke scale."""
 
 from __future__ import annotations
 
 import datetime
+import json
 import math
+import os
 import random
 import re
 import shutil
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -25,10 +28,16 @@ from stages import plan, prepare, report, request, sweep
 from tests.report.pages import Page
 from tests.test_architecture import ROOT
 
-PAGE = (ROOT / "docs" / "how-to" / "own-data.md").read_text(encoding="utf-8")
-BLOCKS: dict[str, str] = dict(re.findall(r'^```\w+ title="(.+?)"\n(.*?)^```$', PAGE, re.DOTALL | re.MULTILINE))
-"""What the page shows of every file, by its path."""
-STUDIES = ("weather", "tale", "ptb", "french")
+PAGE, OF_MODELS = (
+    (ROOT / "docs" / "how-to" / name).read_text(encoding="utf-8") for name in ("own-data.md", "own-models.md")
+)
+BLOCKS: dict[str, str] = dict(
+    re.findall(r'^```\w+ title="(.+?)"\n(.*?)^```$', PAGE + OF_MODELS, re.DOTALL | re.MULTILINE)
+)
+"""What the pages show of every file, by its path."""
+STUDIES = {"weather": "weather", "tale": "tale", "ptb": "ptb", "french": "french", "convolved": "weather"}
+"""And the dataset of each."""
+DATASETS = tuple(dict.fromkeys(STUDIES.values()))
 
 
 def rest_of(name: str, rng: random.Random) -> str:
@@ -75,20 +84,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name, block in BLOCKS.items():
         if name not in {"params.yaml", "prepare"}:
             (root / name).write_text(
-                block if name.startswith("configs/") else block + rest_of(name, rng), encoding="utf-8"
+                block if name.startswith("configs/") or name.endswith(".py") else block + rest_of(name, rng),
+                encoding="utf-8",
             )
     for split in ("valid", "test"):
         (root / f"ptb.{split}.txt").write_text(rest_of("ptb", rng))
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params |= yaml.safe_load(BLOCKS["params.yaml"])
     assert params["datasets"] == params["studies"] == ["weather"]
-    params |= {"scale": "smoke", "datasets": list(STUDIES), "studies": list(STUDIES)}
+    params |= {"scale": "smoke", "datasets": list(DATASETS), "studies": list(STUDIES)}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
+        patch.syspath_prepend(str(root))  # as it is for `python stages/…`
         patch.setattr(build.concurrent.futures, "ProcessPoolExecutor", Here)
         assert request.main([]) == 0
-        for name in STUDIES:
+        for name in DATASETS:
             assert prepare.main([name, "--project", "."]) == 0
         assert plan.main([]) == 0
         assert sweep.main([*STUDIES, "--executor", "inline"]) == 0
@@ -97,22 +108,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_a_tutorial_has_at_most_fifteen_lines_of_yaml_and_one_command() -> None:
-    for name in STUDIES:
-        named = ("params.yaml", f"configs/datasets/{name}.yaml", f"configs/studies/{name}.yaml")
+    for name, dataset in STUDIES.items():
+        named = ("params.yaml", f"configs/datasets/{dataset}.yaml", f"configs/studies/{name}.yaml")
         assert sum(len(BLOCKS[file].splitlines()) for file in named) <= 15
     assert "\n    dvc repro\n" in PAGE
     assert {path.split("/")[-1].removesuffix(".yaml") for path in BLOCKS if "/" in path} == {*STUDIES}
 
 
 def test_every_setting_trained_and_is_on_a_page_with_its_data(project: Path) -> None:
-    for name in STUDIES:
+    for name, dataset in STUDIES.items():
         trials = pl.read_parquet(project / "results" / name / "trials.parquet")
         assert trials["status"].unique().to_list() == ["ok"]
         assert trials.height == 2 * 2  # arms, seeds
         page = Page(project / "reports" / "site" / "studies" / f"{name}.html")
         words = page.words
         assert yaml.safe_load(BLOCKS[f"configs/studies/{name}.yaml"])["question"] in words
-        manifest = read_manifest(project / "data" / name)
+        manifest = read_manifest(project / "data" / dataset)
         assert " ".join(manifest.examples[0].split()) in words
         for remark in manifest.remarks:
             assert remark in words
@@ -122,7 +133,7 @@ def test_every_setting_trained_and_is_on_a_page_with_its_data(project: Path) -> 
 
 
 def test_what_a_network_sees_is_what_the_tutorials_say(project: Path) -> None:
-    weather, tale, ptb, french = (read_manifest(project / "data" / name) for name in STUDIES)
+    weather, tale, ptb, french = (read_manifest(project / "data" / name) for name in DATASETS)
     assert [line.strip().split("  ")[0] for line in weather.examples[:3]] == [
         "temperature",
         "pressure",
@@ -135,6 +146,52 @@ def test_what_a_network_sees_is_what_the_tutorials_say(project: Path) -> None:
     assert "<eos>" in ptb.variant(35).input_tokens
     assert "fra.txt: 1 of 123 pairs left out, longer than max_length 10" in french.remarks
     assert not any("CC-BY" in token for token in french.variant(10).target_tokens)
+
+
+def test_a_network_of_ones_own_stands_beside_a_built_in_one(project: Path) -> None:
+    trials = pl.read_parquet(project / "results" / "convolved" / "trials.parquet")
+    own = trials.filter(pl.col("model.name") == "custom")
+    assert own["model.cell"].unique().to_list() == ["Convolved"]
+    assert own["model.import"].unique().to_list() == ["weather_nets:Convolved"]
+    assert own["gradient_check_error"].max() < 1e-5
+    traces = pl.read_parquet(project / "results" / "convolved" / "traces.parquet")
+    assert traces.filter(pl.col("trial_id").is_in(own["trial_id"]))["part"].unique().sort().to_list() == [
+        "input",
+        "recurrent",
+    ]
+    links = project / "digests" / "files" / "code-of-models"
+    assert [path.name for path in links.iterdir()] == ["weather_nets.py"]
+
+
+def settings_of(plan: str) -> list[dict[str, Any]]:
+    settings: list[dict[str, Any]] = json.loads(plan)["settings"]
+    return settings
+
+
+def test_an_edit_of_the_networks_code_makes_its_trials_stale_and_no_others(project: Path) -> None:
+    path, digests = project / "weather_nets.py", project / "digests"
+    text, before = path.read_text(), (digests / "plans" / "convolved.json").read_text()
+    stale = (digests / "studies.json").read_text()
+    try:
+        path.write_text(text.replace(".relu()", ".tanh()"))
+        assert request.main([]) == 0
+        assert (digests / "studies.json").read_text() != stale
+        planned = subprocess.run(
+            [sys.executable, ROOT / "stages" / "plan.py"],
+            cwd=project,
+            env=os.environ | {"PYTHONPATH": f"{project}{os.pathsep}{ROOT}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert planned.returncode == 0, planned.stderr
+        after = (digests / "plans" / "convolved.json").read_text()
+        built_in, own = zip(*(settings_of(each) for each in (before, after)), strict=True)
+        assert built_in[0] == built_in[1]
+        assert own[0] | {"trial_id": ""} == own[1] | {"trial_id": ""}
+        assert own[0] != own[1]
+    finally:
+        path.write_text(text)
 
 
 def test_studies_come_before_a_ledger_of_which_nothing_was_tested(project: Path) -> None:
