@@ -2,6 +2,9 @@
 
 What torch makes of a product under vmap, one batched product, is added up in an order that depends on the number of
 replicas and on where each one's matrices happen to begin. Networks multiply through `matmul` and `Linear` instead.
+
+Under torch.autocast both sides of a product are rounded to its precision, and so is the product; it is then float32
+again. Recurrences turn it off: their states are carried on for many timesteps.
 """
 
 from __future__ import annotations
@@ -47,6 +50,10 @@ def _replicated(a_R: Tensor, b_R: Tensor) -> Tensor:
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b, matrices or as many of them on both sides; of a replica batch each by itself."""
+    if torch.is_autocast_enabled(kind := a.device.type):
+        dtype = torch.get_autocast_dtype(kind)
+        with torch.autocast(kind, enabled=False):
+            return matmul(a.to(dtype), b.to(dtype)).float()
     if torch._C._functorch.maybe_current_level() is None:
         return a @ b
     return _replicated(a[None], b[None])[0]

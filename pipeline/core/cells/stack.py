@@ -172,6 +172,9 @@ class RecurrentStack(nn.Module):
     ) -> States:
         """Return the states of one layer and direction at every timestep, (T, B, H), in its own order of time."""
         cell = self.cell
+        if torch.is_autocast_enabled(x_TBD.device.type):
+            with torch.autocast(x_TBD.device.type, enabled=False):
+                return self._recur(x_TBD.float(), weights, start, taps, state_threshold, fed, kept)
         if is_transformed():
             refuse_clipping(state_threshold)
         if fed is not None or kept:

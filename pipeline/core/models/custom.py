@@ -256,6 +256,8 @@ class CustomNetwork(Network):
             self.module.train(training)
         with _kept_weights(self.module), _drawing_from(options.dropout), run:
             values = self.module(x, **given)
+        if isinstance(values, Tensor) and torch.is_autocast_enabled(values.device.type):
+            values = values.float()
         return values if options.num_scored is None else values[:, -options.num_scored :], None
 
 
@@ -370,16 +372,11 @@ class _Run(TorchFunctionMode):
         module, lengths_B = self.parts[part], given.lengths
         order = None if given.batch_sizes is None else module.__dict__.get("_pack_order")
         places, states = _places(module), CELLS[name].states
-        start = self._start(part, places, given.start)
-        weights = [weight.to(given.x.dtype) for weight in given.weights]
-        cast_start = tuple(state.to(given.x.dtype) for state in start)
-        run = run_sequences(
-            name,
-            replace(given, start=cast_start, weights=weights),
-            self._tap(part, lengths_B, order),
-            state_threshold=self.options.state_threshold,
-            shares=False,
-        )
+        dtype = given.weights[0].dtype  # what comes in may be rounded, or torch.zeros of the module's own
+        start = tuple(state.to(dtype) for state in self._start(part, places, given.start))
+        given, tap = replace(given, x=given.x.to(dtype), start=start), self._tap(part, lengths_B, order)
+        with torch.autocast(given.x.device.type, enabled=False):
+            run = run_sequences(name, given, tap, state_threshold=self.options.state_threshold, shares=False)
         for place, made in zip(places, run.states, strict=True):
             for state, each in zip(states, made, strict=True):
                 found = each if order is None else each.index_select(1, order.argsort())
@@ -389,10 +386,11 @@ class _Run(TorchFunctionMode):
 
     def _run_step(self, part: str, name: str, args: Sequence[Any]) -> Any:
         x, start, weights = args[0], args[1] if isinstance(args[1], tuple) else (args[1],), args[2:]
-        begun = self._start(part, places_of(1, False), tuple(state[None] for state in start))
-        before = [state[0].to(x.dtype) for state in begun]
-        threshold = self.options.state_threshold
-        found = run_step(name, (x, *before, *weights), self._tap(part, None, None), state_threshold=threshold)
+        begun, dtype = self._start(part, places_of(1, False), tuple(state[None] for state in start)), weights[0].dtype
+        before, tap = [state[0].to(dtype) for state in begun], self._tap(part, None, None)
+        with torch.autocast(x.device.type, enabled=False):
+            given = (x.to(dtype), *before, *weights)
+            found = run_step(name, given, tap, state_threshold=self.options.state_threshold)
         for state, each in zip(CELLS[name].states, found, strict=True):
             self.states.setdefault(StateKey(0, FORWARD, state, part), []).append(each[None])
         self.num_run[part] += 1

@@ -6,6 +6,7 @@ clipping, its ledger and the optimiser one operation each; a row is a replica, a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -56,7 +57,12 @@ class Replicas:
 
     Args:
         models: One per seed, of equal architecture.
+
+    Attributes:
+        autocast: To which precision products outside the recurrences are rounded in passes in float32; None is none.
     """
+
+    autocast: torch.dtype | None = None
 
     def __init__(self, models: Sequence[Network]) -> None:
         stacked, _ = stack_module_state(list(models))
@@ -92,15 +98,21 @@ class Replicas:
             data: What else it is a function of, the network's inputs first.
             dims: Where each of them has its replica axis; None where all replicas see the same.
         """
-        buffers = buffers_in(self.model, next(iter(parameters.values())).dtype)
+        like = next(iter(parameters.values()))
+        buffers = buffers_in(self.model, like.dtype)
 
         def one(mine: dict[str, Tensor], *data: Any) -> Result:
             return function(lambda *arguments: functional_call(self.model, mine | buffers, arguments), *data)
 
-        if self.model.in_turn(data[0]):
-            return _in_turn(one, (dict(parameters), *data), (0, *dims))
-        stacked: Result = torch.vmap(one, in_dims=(0, *dims))(dict(parameters), *data)
-        return stacked
+        if self.autocast is not None and like.dtype == torch.float32:
+            rounding: Any = torch.autocast(like.device.type, self.autocast, cache_enabled=False)
+        else:
+            rounding = contextlib.nullcontext()
+        with rounding:
+            if self.model.in_turn(data[0]):
+                return _in_turn(one, (dict(parameters), *data), (0, *dims))
+            stacked: Result = torch.vmap(one, in_dims=(0, *dims))(dict(parameters), *data)
+            return stacked
 
     def predict(self, parameters: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
         """Return every replica's predictions for the same inputs (B, ...), (R, ...).

@@ -163,6 +163,8 @@ class Trial:
         except InvalidFieldError as error:
             raise ConfigError(f"{error.field}: expected {error.expected}; got {error.got}") from None
         self.replicas = program.replicas([build_network(interface, spec.model, seed) for seed in spec.seeds])
+        if spec.training.autocast is not None:
+            self.replicas.autocast = torch.bfloat16
         sequences = {name: program.on_device(split, interface, device) for name, split in splits.items()}
         self.measured_steps = frozenset(log_spaced_steps(spec.training.max_steps, spec.diagnostics.num_traces))
         self.step = Step(spec, self.replicas, sequences["train"], dataset.num_timesteps)

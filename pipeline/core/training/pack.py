@@ -42,7 +42,9 @@ _log = logging.getLogger(__name__)
 def architecture(spec: TrialSpec) -> Hashable:
     """Return what two trials must have in common to share passes: data and networks, but for their first weights."""
     model = spec.model
-    return spec.dataset, model if isinstance(model, CustomModel) else dataclasses.replace(model, initialisation=PLAIN)
+    if not isinstance(model, CustomModel):
+        model = dataclasses.replace(model, initialisation=PLAIN)
+    return spec.dataset, model, spec.training.autocast
 
 
 def train_pack(

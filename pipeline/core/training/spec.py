@@ -75,7 +75,8 @@ class TrainingSpec(Checked):
     `state_forcing` is of networks that generate; null: their states are never forced. With `patience` a replica is
     frozen, too, after so many evaluations in a row that were not its best; null: never. `accumulation` portions of a
     batch are passed one after the other, and their gradients added up: the same update to rounding, in less memory.
-    The `learning_rate_schedule` multiplies the optimiser's learning rate.
+    The `learning_rate_schedule` multiplies the optimiser's learning rate. With `autocast` products outside the
+    recurrences are rounded to that precision, in every pass that is in float32.
     """
 
     batch_size: int
@@ -91,6 +92,7 @@ class TrainingSpec(Checked):
     patience: int | None = option(None)
     accumulation: int = option(1)
     learning_rate_schedule: LearningRateSchedule = option(CONSTANT_RATE)
+    autocast: Literal["bfloat16"] | None = option(None)
 
     def __post_init__(self) -> None:
         for field in ("batch_size", "max_steps", "evaluate_every"):
@@ -138,6 +140,10 @@ class DiagnosticsSpec(Checked):
         require(self.gradient_check_tolerance > 0, "gradient_check_tolerance", "above 0", self.gradient_check_tolerance)
 
 
+BFLOAT16_TOLERANCE = 0.03
+"""Of the gradient check, at least, where products are rounded to bfloat16."""
+
+
 @dataclass(frozen=True)
 class TrialSpec(Checked):
     """One setting with all its seeds: everything that its result depends on, besides the data and the code."""
@@ -158,6 +164,10 @@ class TrialSpec(Checked):
         require(len(self.seeds) <= MAX_SEEDS, "seeds", f"at most {MAX_SEEDS} seeds", len(self.seeds))
         largest = MAX_START + MAX_SEEDS - 1
         require(max(self.seeds) <= largest, "seeds", f"integers of at most {largest}", list(self.seeds))
+        tolerance = self.diagnostics.gradient_check_tolerance
+        expected = f"at least {BFLOAT16_TOLERANCE}, with training.autocast: its products have 8 bits"
+        precise = self.training.autocast is None or tolerance >= BFLOAT16_TOLERANCE
+        require(precise, "diagnostics.gradient_check_tolerance", expected, tolerance)
         once = self.training.accumulation == 1 or self.regularisation.coverage_weight == 0.0
         expected = "1, beside a penalty on the attention of a whole batch"
         require(once, "training.accumulation", expected, self.training.accumulation)
@@ -240,6 +250,8 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
     forced = spec.training.state_forcing is None or generates
     expected = "null: the network reads its inputs (model.generates is null), so its states are its own"
     require(forced, "training.state_forcing", expected, spec.training.state_forcing)
+    expected, autocast = "null: of a network that generates every product is in its recurrence", spec.training.autocast
+    require(not (generates and autocast), "training.autocast", expected, autocast)
     expected = "a rule for any network: what is forced has no Jacobian of a recurrence alone"
     require(not (generates and spec.regularisation.traces), "regularisation.name", expected, spec.regularisation.name)
     orbits = generates and spec.model.num_layers == 1 and interface.output_size <= MAX_NUMBERS

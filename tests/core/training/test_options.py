@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.config.strict import plain
+from pipeline.core.cells.products import matmul
 from pipeline.core.training import MemorySink, TrialSpec, run_trial
 from pipeline.core.training.optimisers import ConstantRate, CosineRate, LinearRate, StepRate
 from pipeline.core.training.spec import trial_id
@@ -260,3 +261,48 @@ def test_what_is_without_an_option_has_the_meaning_it_had_before_there_was_one(s
 def test_options_that_do_not_fit_are_refused_by_key(changes: dict[str, Any], message: str, spec_of: Any) -> None:
     with pytest.raises(ConfigError, match=message):
         spec_of(**changes)
+
+
+HALVED = {"training__autocast": "bfloat16", "diagnostics__gradient_check_tolerance": 0.03}
+
+
+def test_products_are_rounded_to_bfloat16_and_their_sums_are_not() -> None:
+    a, b = torch.randn(5, 7, 3), torch.randn(5, 3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, alone = torch.vmap(matmul)(a, b), matmul(a, b)
+    assert found.dtype == alone.dtype == torch.float32
+    expected = (a.bfloat16().double() @ b.bfloat16().double()).float()
+    torch.testing.assert_close(found, expected, rtol=2**-8, atol=1e-6)
+    assert torch.equal(found, found.bfloat16().float())
+    assert not torch.allclose(found, a @ b, rtol=1e-4)
+
+
+@pytest.mark.parametrize("custom", [False, True])
+def test_under_autocast_the_gradient_strays_as_far_as_is_stated(custom: bool, adding: Any, spec_of: Any) -> None:
+    own = {"model": {"name": "custom", "import": "tests.own_models:Two"}} if custom else {"model__cell": "lstm"}
+    rounded, exact = (finished(spec_of(**own, **more), adding)[0] for more in (HALVED, {}))
+    for one, other in zip(rounded.rows, exact.rows, strict=True):
+        assert 1e-4 < one["gradient_check_error"] < 0.03
+        assert other["gradient_check_error"] < 1e-5
+        assert one["status"] == other["status"]
+        assert one["test_loss"] == pytest.approx(other["test_loss"], rel=0.2)
+        assert one["test_loss"] != other["test_loss"]
+
+
+def test_a_killed_trial_under_autocast_goes_on_bit_for_bit_and_is_packed_with_its_like(
+    adding: Any, spec_of: Any
+) -> None:
+    changes = HALVED | {"training__max_steps": 12, "training__evaluate_every": 4, "seeds": [0, 1]}
+    spec = spec_of(model__cell="gru", **changes)
+    expected, _ = finished(spec, adding)
+    assert rows_of(killed_and_resumed(spec, adding, 7)[0]) == rows_of(expected)
+    specs = [spec, spec_of(model__cell="gru", **changes | {"training__autocast": None})]
+    for each, mine in zip(specs, packed(specs, adding), strict=True):
+        assert same(mine, alone(each, adding))
+
+
+def test_a_tolerance_below_that_of_bfloat16_is_refused(spec_of: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"gradient_check_tolerance: expected at least 0\.03, with training\.autocast"
+    ):
+        spec_of(training__autocast="bfloat16")
