@@ -9,6 +9,7 @@ again. Recurrences turn it off: their states are carried on for many timesteps.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -48,11 +49,16 @@ def _replicated(a_R: Tensor, b_R: Tensor) -> Tensor:
     return found
 
 
+def in_full_precision(kind: str) -> AbstractContextManager[Any]:
+    """Return a context without torch.autocast on a kind of device."""
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b, matrices or as many of them on both sides; of a replica batch each by itself."""
     if torch.is_autocast_enabled(kind := a.device.type):
         dtype = torch.get_autocast_dtype(kind)
-        with torch.autocast(kind, enabled=False):
+        with in_full_precision(kind):
             return matmul(a.to(dtype), b.to(dtype)).float()
     if torch._C._functorch.maybe_current_level() is None:
         return a @ b

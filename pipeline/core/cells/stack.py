@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.core.cells import CELLS
 from pipeline.core.cells.cell import Cell, States, Weights
+from pipeline.core.cells.products import in_full_precision
 from pipeline.core.cells.recurrence import Call, Recurrence, is_transformed, refuse_clipping
 
 FORWARD, BACKWARD = "forward", "backward"
@@ -173,7 +174,7 @@ class RecurrentStack(nn.Module):
         """Return the states of one layer and direction at every timestep, (T, B, H), in its own order of time."""
         cell = self.cell
         if torch.is_autocast_enabled(x_TBD.device.type):
-            with torch.autocast(x_TBD.device.type, enabled=False):
+            with in_full_precision(x_TBD.device.type):
                 return self._recur(x_TBD.float(), weights, start, taps, state_threshold, fed, kept)
         if is_transformed():
             refuse_clipping(state_threshold)

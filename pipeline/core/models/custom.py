@@ -31,6 +31,7 @@ from torch.overrides import TorchFunctionMode
 from pipeline.config.strict import Checked, InvalidFieldError, require
 from pipeline.core.cells import CELLS
 from pipeline.core.cells.operations import SEQUENCES, STEPS, Arguments, Tap, run_sequences, run_step
+from pipeline.core.cells.products import in_full_precision
 from pipeline.core.cells.recurrence import kernel_of
 from pipeline.core.cells.stack import BACKWARD, FORWARD, Place, places_of, turned_round
 from pipeline.core.models.dropout import NO_DROPOUT, Coins
@@ -375,7 +376,7 @@ class _Run(TorchFunctionMode):
         dtype = given.weights[0].dtype  # what comes in may be rounded, or torch.zeros of the module's own
         start = tuple(state.to(dtype) for state in self._start(part, places, given.start))
         given, tap = replace(given, x=given.x.to(dtype), start=start), self._tap(part, lengths_B, order)
-        with torch.autocast(given.x.device.type, enabled=False):
+        with in_full_precision(given.x.device.type):
             run = run_sequences(name, given, tap, state_threshold=self.options.state_threshold, shares=False)
         for place, made in zip(places, run.states, strict=True):
             for state, each in zip(states, made, strict=True):
@@ -388,7 +389,7 @@ class _Run(TorchFunctionMode):
         x, start, weights = args[0], args[1] if isinstance(args[1], tuple) else (args[1],), args[2:]
         begun, dtype = self._start(part, places_of(1, False), tuple(state[None] for state in start)), weights[0].dtype
         before, tap = [state[0].to(dtype) for state in begun], self._tap(part, None, None)
-        with torch.autocast(x.device.type, enabled=False):
+        with in_full_precision(x.device.type):
             given = (x.to(dtype), *before, *weights)
             found = run_step(name, given, tap, state_threshold=self.options.state_threshold)
         for state, each in zip(CELLS[name].states, found, strict=True):

@@ -44,6 +44,7 @@ from pipeline.core.measures.jacobians import singular_values_by_lag, step_jacobi
 from pipeline.core.measures.lyapunov import log_stretches
 from pipeline.core.models import Replicas, build_network
 from pipeline.core.models.architecture import AttentionSpec
+from pipeline.core.models.custom import CustomNetwork
 from pipeline.core.models.dropout import Dropout
 from pipeline.core.training import TrialSpec
 from pipeline.core.training.data import Sequences, interface_of, to_device
@@ -135,6 +136,8 @@ def run(
         replicas = Replicas([build_network(interface, spec.model, seed) for seed in spec.seeds])
         stacks = replicas.model.stacks.values()
         _ = [stack.cell.derivation for stack in stacks if stack.cell.whole_step is None]
+        if isinstance(replicas.model, CustomNetwork):
+            replicas.model.layout(dataset.num_timesteps)  # found on the CPU, by looking at values
         fake = FakeTensorMode()
 
         def moved(tensor: Tensor) -> Tensor:
@@ -245,6 +248,14 @@ CASES |= {
     "measures": run(adding, measures=[measure, measure_recurrence], model__cell="lstm"),
     "measures of a decoder": run(reversal, measures=[measure], model__attention={"name": "dot", "feeds": "nothing"}),
     "captions": run(canvases, model__hidden_size=8, model__attention=raw(variants(AttentionSpec)[3])),
+    "a module of one's own": run(
+        adding, measures=[measure], model={"name": "custom", "import": "tests.own_models:Last"}
+    ),
+    "a loop of one's own": run(
+        adding,
+        clipping={"name": "state_norm", "threshold": 1.0},
+        model={"name": "custom", "import": "tests.own_models:Steps"},
+    ),
     "frames": run(films, measures=[measure], model__code_size=2),
 }
 
