@@ -115,7 +115,7 @@ def load_trained(trial: str, seed: int | None = None, project: str | Path | None
     weights = _weights(TrialStore.of(paths, params.trial_store), stored, spec, dataset)
     network = build_network(interface_of(dataset), spec.model, chosen)
     mine = spec.seeds.index(chosen)
-    network.load_state_dict({name: torch.from_numpy(array[mine].copy()) for name, array in weights.items()})
+    network.load_parameters({name: torch.from_numpy(array[mine].copy()) for name, array in weights.items()})
     return Trained(network.eval(), spec, dataset, stored.trial_id, chosen)
 
 

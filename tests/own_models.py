@@ -110,6 +110,21 @@ class Frozen(Last):
         return super().forward(x * self.scale)
 
 
+class Tied(nn.Module):
+    """What reads the input and what writes the output have one matrix."""
+
+    def __init__(self, input_size: int, output_size: int, hidden_size: int = 5) -> None:
+        super().__init__()
+        self.write = nn.Linear(hidden_size, input_size, bias=False)
+        self.rnn = nn.RNN(hidden_size, hidden_size, batch_first=True)
+        self.read = nn.Linear(hidden_size, input_size)
+        self.read.weight = self.write.weight
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(self.rnn(x @ self.write.weight)[0][:, -1])[:, : self.output_size]
+
+
 class NoRecurrence(nn.Module):
     """A linear function of the mean."""
 

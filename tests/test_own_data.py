@@ -17,10 +17,12 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import yaml
 
+import pipeline
 from examples import first_study
 from pipeline.data import read_manifest
 from pipeline.report import build
@@ -161,6 +163,14 @@ def test_a_network_of_ones_own_stands_beside_a_built_in_one(project: Path) -> No
     ]
     links = project / "digests" / "files" / "code-of-models"
     assert [path.name for path in links.iterdir()] == ["weather_nets.py"]
+
+
+def test_what_ones_own_network_learnt_is_there_to_be_used(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    trials = pl.read_parquet(project / "results" / "convolved" / "trials.parquet")
+    trained = pipeline.load_trained(trials.filter(pl.col("model.cell") == "Convolved")["trial_id"][0], seed=0)
+    assert "seed 0: Convolved, on weather" in repr(trained)
+    assert [each.shape for each in trained.predict(np.zeros((2, 30, 2), "f4"))] == [(30, 1)] * 2
 
 
 def settings_of(plan: str) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from pipeline.core.models.sequence import SequenceModel
 def network_of(replicas: Replicas, flat_RP: Tensor, r: int) -> Network:
     """Return one network of a replica batch with weights of its own: row `r` of `flat_RP`."""
     network = copy.deepcopy(replicas.model).to(flat_RP)
-    network.load_state_dict(network.state_dict() | {name: view[r] for name, view in replicas.named(flat_RP).items()})
+    network.load_parameters({name: view[r] for name, view in replicas.named(flat_RP).items()})
     return network
 
 

@@ -223,6 +223,19 @@ class Network(nn.Module, ABC):
             values=values, states=run.states(), weights=weights, run=recurrent, decoder_inputs=run.decoder_inputs
         )
 
+    def load_parameters(self, parameters: Mapping[str, Tensor]) -> None:
+        """Give the trained parameters other values, in place; each by the first of its names, as they are listed.
+
+        Raises:
+            ValueError: If there are others.
+        """
+        mine = dict(self.named_parameters())
+        if mine.keys() != parameters.keys():
+            raise ValueError(f"expected parameters {sorted(mine)}, got {sorted(parameters)}")
+        with torch.no_grad():
+            for name, values in parameters.items():
+                mine[name].copy_(values)
+
     def check_options(self, options: RunOptions) -> None:
         """Check that this kind of network can be run with some options.
 

@@ -38,6 +38,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "dropout": ("Dropped", {}),
     "dropout between layers": ("Last", {"num_layers": 2, "dropout": 0.4}),
     "not all is trained": ("Frozen", {}),
+    "two names of one parameter": ("Tied", {}),
 }
 
 
