@@ -44,11 +44,14 @@ class Split:
         alignment: Which source positions each token of a target sequence is made from, Boolean (N, U, S); no position
             where a token has no origin (such as `EOS` and `PAD`). S counts timesteps, or the cells of a grid over an
             image, row by row. None where it is not known. Never used in training.
+        images: What input tokens speak of, (N, height, width) float32; the alignment is then theirs, (N, T, S). None
+            where there is nothing besides the inputs.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     alignment: np.ndarray | None = None
+    images: np.ndarray | None = None
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -75,7 +78,8 @@ class Task:
             sequences too.
         input_tokens: The text of every input token, by id. None where inputs are no tokens, or nobody reads them.
         target_tokens: The text of every class of a target, by id.
-        frame_shape: Height and width, where every timestep is a frame of that many pixels, row by row.
+        frame_shape: Height and width, where every timestep is a frame of that many pixels, row by row; where inputs are
+            tokens, of the image that they speak of.
     """
 
     length: int

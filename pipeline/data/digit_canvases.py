@@ -90,11 +90,15 @@ class DigitCanvases(ShowsDigits):
         cells = covered_cells(tops[present], lefts[present], self.height, self.width, self.cell)
         alignment = np.zeros((*targets.shape, cells.shape[1]), dtype=bool)
         alignment[:, :-1][present] = cells
+        return Split(self.canvases(present, tops, lefts, images[chosen]), targets, alignment)
+
+    def canvases(self, present: np.ndarray, tops: np.ndarray, lefts: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """Return canvases (N, height, width) float32 with the images (N, n, 8, 8) of the digits that are present."""
         y, x = np.ogrid[:SIDE, :SIDE]
-        canvases = np.zeros((num, self.height, self.width), dtype=np.float32)
+        canvases = np.zeros((len(present), self.height, self.width), dtype=np.float32)
         rows, columns = tops[present][:, None, None] + y, lefts[present][:, None, None] + x
-        canvases[np.nonzero(present)[0][:, None, None], rows, columns] = images[chosen[present]]
-        return Split(canvases, targets, alignment)
+        canvases[np.nonzero(present)[0][:, None, None], rows, columns] = images[present]
+        return canvases
 
     def place(self, rng: np.random.Generator, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the top and the left edge of each digit, in pixels, in reading order, both (N, n).

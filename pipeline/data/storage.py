@@ -2,7 +2,7 @@
 
     manifest.json                                   what the files are, with their checksums, read strictly
     preview.txt                                     a few sequences for a person
-    length-<length>/<split>.{inputs,targets}.npy    the arrays; <split>.alignment.npy where it is known
+    length-<length>/<split>.{inputs,targets}.npy    the arrays; <split>.{alignment,images}.npy where there are such
 
 Nothing depends on time, machine or order: preparing twice gives the same bytes.
 """
@@ -68,8 +68,8 @@ class Variant(Task):
     @property
     def roles(self) -> tuple[str, ...]:
         """What the arrays of a split are."""
-        aligned = array_path(self.length, "train", "alignment") in self.files
-        return ("inputs", "targets", "alignment") if aligned else ("inputs", "targets")
+        further = (role for role in ("alignment", "images") if array_path(self.length, "train", role) in self.files)
+        return ("inputs", "targets", *further)
 
     @property
     def num_bytes(self) -> int:

@@ -42,6 +42,10 @@ CONFIGS = {
         "generator: digit_canvases\nseed: 0\nnum_lines: 2\nline_height: 12\nwidth: 24\nmin_digits: 1\nmax_digits: 3\n"
         "cell: 4\nshares: {train: 0.7, validation: 0.15, test: 0.15}\n"
     ),
+    "described_digits": (
+        "generator: described_digits\nseed: 0\nnum_lines: 2\nline_height: 12\nwidth: 24\nmin_digits: 3\nmax_digits: 4\n"
+        "cell: 4\nshares: {train: 0.7, validation: 0.15, test: 0.15}\n"
+    ),
     "moving_digits": (
         "generator: moving_digits\nseed: 0\nlengths: [4]\ntask: frame\nframe_side: 12\n"
         "shares: {train: 0.7, validation: 0.15, test: 0.15}\n"

@@ -110,6 +110,7 @@ def test_every_generator_of_the_folder_is_found():
         "adding",
         "copy_memory",
         "dates",
+        "described_digits",
         "digit_canvases",
         "digits",
         "fixed_lag_copy",
