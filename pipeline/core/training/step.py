@@ -217,7 +217,8 @@ class Step:
             return [(batch, options, None)]
         size = self.spec.training.batch_size // count
         found = list[tuple[Sequences, RunOptions, Tensor | None]]()
-        scored_RB = (batch.targets != self.replicas.interface.ignored).flatten(2).sum(dim=2, dtype=torch.float64)
+        scored = (batch.targets != self.replicas.interface.ignored)[..., None]
+        scored_RB = scored.flatten(2).sum(dim=2, dtype=torch.float64)
         for at in range(0, self.spec.training.batch_size, size):
             mine = (slice(None), slice(at, at + size))
             inputs = map_inputs(lambda tensor, mine=mine: tensor[mine], batch.inputs)  # type: ignore[misc]

@@ -15,7 +15,7 @@ from pipeline.core.training.optimisers import ConstantRate, CosineRate, LinearRa
 from pipeline.core.training.spec import trial_id
 from pipeline.errors import ConfigError
 from tests.core.slowly import slowly
-from tests.core.training.sequences import curve, finished, letter_before, reversal, small
+from tests.core.training.sequences import curve, finished, first_letter, letter_before, reversal, small
 from tests.core.training.test_pack import alone, packed, same
 from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
 from tests.core.training.test_truncation import displaced, exact_trial, truncated
@@ -82,11 +82,11 @@ def test_dropout_changes_training_and_nothing_that_is_measured_of_the_untrained_
 
 
 @pytest.mark.parametrize("count", [2, 4, 16])
-@pytest.mark.parametrize("data", ["adding", "symbols", "ragged", "reversal"])
+@pytest.mark.parametrize("data", ["adding", "symbols", "ragged", "one class", "reversal"])
 def test_the_portions_of_a_batch_give_the_gradient_of_the_batch(
     count: int, data: str, request: pytest.FixtureRequest, spec_of: Any
 ) -> None:
-    made = {"ragged": letter_before, "reversal": reversal}
+    made = {"ragged": letter_before, "one class": first_letter, "reversal": reversal}
     dataset = made[data]() if data in made else request.getfixturevalue(data)
     rule = {"optimiser": {"name": "sgd", "learning_rate": 1.0}, "clipping": {"name": "none"}}
     whole, parted = (
