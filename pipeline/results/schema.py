@@ -174,7 +174,7 @@ TOKENS: dict[str, pl.DataType] = {
     # examples as text, token by token
     **_MEASURED,
     "example": pl.Int64(),
-    "sequence": pl.String(),  # source, target, free_running; of a language model prompt, and sample (temperature 0.7)
+    "sequence": pl.String(),  # source, target, free_running; prompt, sample (temperature 0.7); words, class, answer
     "position": pl.Int64(),  # from 1
     "token": pl.String(),
 }

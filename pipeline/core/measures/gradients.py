@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.cells.stack import FORWARD
-from pipeline.core.models import Inputs, Replicas, RunOptions, Seq2SeqInputs, StateKey, lengths_of, map_inputs
+from pipeline.core.models import Inputs, Replicas, RunOptions, StateKey, lengths_of, map_inputs, source_of
 from pipeline.core.models.interface import AnyInputs
 from pipeline.core.models.network import NO_OPTIONS
 
@@ -41,7 +41,7 @@ def trace_gradients(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets
     run = replicas.backpropagate(flat_RP.double(), in_float64(inputs), targets, trace=True, shared=True)
     states = run.grad_states
     if replicas.interface.padded:
-        lengths_B = lengths_of(inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs)
+        lengths_B = lengths_of(source_of(inputs))
         states = {key: grad if key.part == "decoder" else at_end(grad, lengths_B) for key, grad in states.items()}
     norms = {key: log10_norm(grad_RTBH.flatten(2)) for key, grad_RTBH in states.items()}
     return GradientTrace(norms, run.grad_RP)

@@ -2,6 +2,7 @@
 
 target at the last or at every timestep   `SequenceModel`, or with `attention: self` `SelfAttentionModel`
                                           or, of a series that it generates, `GeneratingModel`
+                                          or, of an image that the tokens speak of, `CrossAttentionModel`
 a sequence of tokens                      `EncoderDecoder`, from an image `Captioner`
 a sequence of frames                      `Autoencoder`
 
@@ -18,12 +19,14 @@ import torch
 
 from pipeline.core.models.architecture import ModelSpec, SelfAttention, check_model
 from pipeline.core.models.captioner import Captioner
+from pipeline.core.models.cross_attention import CrossAttentionModel
 from pipeline.core.models.custom import CustomModel, CustomNetwork, check_custom, count_custom
 from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.models.generating import GeneratingModel
 from pipeline.core.models.initialisation import PLAIN, generator
 from pipeline.core.models.interface import (
     INPUT,
+    Described,
     Inputs,
     Interface,
     Seq2SeqInputs,
@@ -33,6 +36,7 @@ from pipeline.core.models.interface import (
     map_inputs,
     num_scored,
     num_wrong,
+    source_of,
     teacher_forced,
     wrong,
 )
@@ -45,6 +49,7 @@ __all__ = [
     "INPUT",
     "AnyModel",
     "CustomModel",
+    "Described",
     "Inputs",
     "Interface",
     "ModelSpec",
@@ -66,6 +71,7 @@ __all__ = [
     "network_class",
     "num_scored",
     "num_wrong",
+    "source_of",
     "teacher_forced",
     "wrong",
 ]
@@ -79,6 +85,8 @@ def network_class(interface: Interface, spec: AnyModel) -> type[Network]:
     """Return the kind of network for this dataset."""
     if isinstance(spec, CustomModel):
         return CustomNetwork
+    if interface.describes:
+        return CrossAttentionModel
     if interface.target_at != "sequence":
         if spec.generates is not None:
             return GeneratingModel

@@ -37,9 +37,9 @@ class ModelSpec(Checked):
     """A network, whose kind follows from the dataset's targets.
 
     A target at the last or at every timestep: a stack of recurrent layers (with `attention: self` of self-attention)
-    between an input encoding and a linear readout. A target sequence of tokens: an encoder-decoder, or of images a
-    captioner, with or without attention. A target sequence of frames: an autoencoder through a code of `code_size`
-    numbers.
+    between an input encoding and a linear readout; where the tokens read speak of an image, with or without attention
+    to its cells. A target sequence of tokens: an encoder-decoder, or of images a captioner, with or without attention.
+    A target sequence of frames: an autoencoder through a code of `code_size` numbers.
 
     `embedding_size` is of tokens, read or written: null encodes them one-hot. For a real input without a token it must
     be null. With `generates` the network reads where a series begins, and no more of it: it says what follows, and is
@@ -88,7 +88,7 @@ def check_model(spec: ModelSpec, interface: Interface) -> None:
     """
     transduces, attention = interface.target_at == "sequence", spec.attention.name
     expected = "for this dataset's targets"
-    if interface.decodes:
+    if interface.decodes or interface.describes:
         require(attention != "self", "model.attention.name", f"none, dot, general or additive, {expected}", attention)
     else:
         one_of = "none" if transduces else "none or self"
@@ -98,11 +98,12 @@ def check_model(spec: ModelSpec, interface: Interface) -> None:
         even = not spec.bidirectional or spec.hidden_size % 2 == 0
         halves = "an even number: a bidirectional encoder has half of the units in each direction"
         require(even, "model.hidden_size", halves, spec.hidden_size)
-    elif transduces:
-        what = "an image" if interface.input_kind == "image" else "an autoencoder"
+    elif transduces or interface.describes:
+        sees = interface.input_kind == "image" or interface.describes
+        what = "a text of an image" if interface.describes else "an image" if sees else "an autoencoder"
         one_way = f"false: {what} is not read both ways"
         require(not spec.bidirectional, "model.bidirectional", one_way, spec.bidirectional)
-        enough = interface.input_kind != "image" or spec.hidden_size >= 4
+        enough = not sees or spec.hidden_size >= 4
         quarter = "an integer of at least 4: an image is first read by a quarter of the units"
         require(enough, "model.hidden_size", quarter, spec.hidden_size)
     coded = transduces and not interface.decodes

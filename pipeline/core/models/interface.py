@@ -31,6 +31,7 @@ class Interface:
         padded: Whether inputs, and targets that are sequences, end with `PAD` where they are shorter than others.
         unknown: The class that stands for all tokens that are not told apart; to answer it is wrong. None where there
             is none.
+        describes: Whether the tokens read speak of an image, which comes along.
     """
 
     input_kind: InputKind
@@ -40,6 +41,7 @@ class Interface:
     output_size: int
     padded: bool = False
     unknown: int | None = None
+    describes: bool = False
 
     @property
     def decodes(self) -> bool:
@@ -85,8 +87,20 @@ class Seq2SeqInputs(NamedTuple):
     decoder_inputs: Tensor
 
 
-Inputs = Tensor | Seq2SeqInputs
-"""Real vectors (B, T, D), symbol ids (B, T), or a source and the inputs of a decoder."""
+class Described(NamedTuple):
+    """Inputs of a network that reads a text of an image.
+
+    Attributes:
+        source: Symbol ids of the words (B, T).
+        images: What they speak of, (B, height, width).
+    """
+
+    source: Tensor
+    images: Tensor
+
+
+Inputs = Tensor | Seq2SeqInputs | Described
+"""Real vectors (B, T, D), symbol ids (B, T), a source and the inputs of a decoder, or words and their image."""
 
 
 AnyInputs = TypeVar("AnyInputs", bound=Inputs)
@@ -94,8 +108,13 @@ AnyInputs = TypeVar("AnyInputs", bound=Inputs)
 
 def map_inputs(function: Callable[[Tensor], Tensor], inputs: AnyInputs) -> AnyInputs:
     """Return the inputs with `function` applied to each of their tensors."""
-    mapped = Seq2SeqInputs(*map(function, inputs)) if isinstance(inputs, Seq2SeqInputs) else function(inputs)
+    mapped = function(inputs) if isinstance(inputs, Tensor) else type(inputs)(*map(function, inputs))
     return cast(AnyInputs, mapped)
+
+
+def source_of(inputs: Inputs) -> Tensor:
+    """Return what is read: the inputs themselves, the source of a decoder, or the words of a text."""
+    return inputs if isinstance(inputs, Tensor) else inputs.source
 
 
 def teacher_forced(targets: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from pipeline.core.cells.stack import RecurrentStack, StackRun, stack_states, un
 from pipeline.core.models.architecture import ModelSpec
 from pipeline.core.models.dropout import Coins
 from pipeline.core.models.initialisation import embedding_of, generator
-from pipeline.core.models.interface import INPUT, Interface, Prediction, Seq2SeqInputs, StateKey, lengths_of
+from pipeline.core.models.interface import INPUT, Interface, Prediction, Seq2SeqInputs, StateKey, lengths_of, source_of
 
 
 class StateForcing(NamedTuple):
@@ -198,7 +198,7 @@ class Network(nn.Module, ABC):
 
     def _num_examples_and_timesteps(self, inputs: Any) -> tuple[int, dict[str, int]]:
         """Return B, and T of each part, that of the inputs among them."""
-        source = inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs
+        source = source_of(inputs)
         num_examples, num_timesteps = source.shape[-2:] if self.interface.input_kind == "token" else source.shape[-3:-1]
         lengths = dict.fromkeys([*self.stacks, INPUT.part], num_timesteps)
         return num_examples, lengths | (
@@ -209,7 +209,7 @@ class Network(nn.Module, ABC):
         """Return predictions, and the states that the network went through.
 
         Args:
-            inputs: (B, T, D) real vectors, (B, T) symbol ids, or `Seq2SeqInputs`.
+            inputs: (B, T, D) real vectors, (B, T) symbol ids, `Seq2SeqInputs` or `Described`.
             options: Of this pass.
 
         Raises:

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core.models import Inputs, Interface, Seq2SeqInputs, map_inputs, teacher_forced
+from pipeline.core.models import Described, Inputs, Interface, Seq2SeqInputs, map_inputs, teacher_forced
 from pipeline.data import Split
 from pipeline.data.dataset import Task, unknown_id
 
 
 class Sequences(NamedTuple):
-    """Inputs (N, T, D) or (N, T), or a source with what teacher forcing gives the decoder; and their targets."""
+    """Inputs (N, T, D) or (N, T), with what teacher forcing gives the decoder or with images; and their targets."""
 
     inputs: Inputs
     targets: Tensor
@@ -38,6 +38,7 @@ def interface_of(dataset: Task) -> Interface:
         output_size=dataset.output_size,
         padded=dataset.padded,
         unknown=unknown_id(dataset.target_tokens),
+        describes=dataset.input_kind == "token" and dataset.frame_shape is not None,
     )
 
 
@@ -46,9 +47,13 @@ def to_device(split: Split, interface: Interface, device: torch.device) -> Seque
     inputs = torch.from_numpy(np.array(split.inputs)).to(device)  # a copy: arrays from an object store are read-only
     targets = torch.from_numpy(np.array(split.targets)).to(device)
     targets = targets if targets.is_floating_point() else targets.long()
-    return Sequences(Seq2SeqInputs(inputs, teacher_forced(targets)) if interface.decodes else inputs, targets)
+    if interface.decodes:
+        return Sequences(Seq2SeqInputs(inputs, teacher_forced(targets)), targets)
+    if split.images is not None:
+        return Sequences(Described(inputs, torch.from_numpy(np.array(split.images)).to(device)), targets)
+    return Sequences(inputs, targets)
 
 
 def aligned_on(split: Split, num_sequences: int, device: torch.device) -> Tensor | None:
-    """Return which source positions each output token of the first sequences is made from, (B, U, S); or None."""
+    """Return which source positions each output token, or word, of the first sequences is made from, (B, U, S)."""
     return None if split.alignment is None else torch.from_numpy(np.array(split.alignment[:num_sequences])).to(device)

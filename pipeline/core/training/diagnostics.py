@@ -33,7 +33,7 @@ from pipeline.core.measures.lyapunov import lyapunov_spectrum
 from pipeline.core.measures.orbit import free_orbits
 from pipeline.core.measures.spectrum import eigenvalues, recurrent_blocks, sigma_max, spectral_radius
 from pipeline.core.measures.truncation_bias import geometric_lengths, truncation_bias
-from pipeline.core.models import Replicas, Seq2SeqInputs
+from pipeline.core.models import Replicas, Seq2SeqInputs, source_of
 from pipeline.core.training.data import Sequences
 from pipeline.core.training.rows import RowWriter
 from pipeline.core.training.spec import DiagnosticsSpec
@@ -65,8 +65,8 @@ class Diagnostics:
         spec: How exact, and what besides.
         replicas: The replica batch.
         probe: The batch, the same for all replicas and steps.
-        alignment: Which source positions each output token of the probe is made from, (B, U, S); which timesteps are
-            alike, for self-attention. None where it is not known.
+        alignment: Which source positions each output token, or word of a text, of the probe is made from, (B, U, S);
+            which timesteps are alike, for self-attention. None where it is not known.
         rows: Where they go.
 
     Raises:
@@ -87,7 +87,7 @@ class Diagnostics:
         if self.alignment.shape != weights_RBUS.shape[1:]:
             known, seen = self.alignment.shape[2], weights_RBUS.shape[3]
             found = f"dataset: its alignment is over {known} source positions, the network attends to {seen}"
-            raise ConfigError(f"{found} (a captioner's cells are 4 x 4 pixels)")
+            raise ConfigError(f"{found} (the cells of an image are 4 x 4 pixels)")
 
     def measure(self, step: int, flat_RP: Tensor, which: list[int]) -> list[float]:
         """Write the scheduled rows of a step; return the gradient check errors of the replicas in `which`.
@@ -178,10 +178,11 @@ class Diagnostics:
         inputs, targets = self.probe
         weights_RBUS = self.replicas.attend(self.replicas.named(flat_RP.double()), in_float64(inputs))
         aligned, entropy_RBU = self.alignment, entropy_nats(weights_RBUS)
-        asking_BU = targets != PAD if isinstance(inputs, Seq2SeqInputs) else self.replicas.interface.mask(inputs)
+        written = isinstance(inputs, Seq2SeqInputs)
+        asking_BU = targets != PAD if written else self.replicas.interface.mask(source_of(inputs))
         asking_BU = torch.ones_like(entropy_RBU[0], dtype=torch.bool) if asking_BU is None else asking_BU
         measured = {"attention_entropy_nats": mean_over_tokens(entropy_RBU, asking_BU)}
-        if aligned is not None and isinstance(inputs, Seq2SeqInputs):
+        if aligned is not None and not isinstance(inputs, Tensor):
             measured["alignment_error"] = alignment_error(weights_RBUS, aligned)
             measured["alignment_share"] = alignment_share(weights_RBUS, aligned)
         elif aligned is not None and isinstance(inputs, Tensor):  # which timesteps are of one class

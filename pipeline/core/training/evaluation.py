@@ -19,7 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.core.models import Interface, Replicas, Seq2SeqInputs, lengths_of, loss, num_scored, num_wrong, wrong
+from pipeline.core.models import (
+    Described,
+    Interface,
+    Replicas,
+    Seq2SeqInputs,
+    lengths_of,
+    loss,
+    num_scored,
+    num_wrong,
+    source_of,
+    wrong,
+)
 from pipeline.core.training.data import Sequences, to_device
 from pipeline.core.training.rows import RowWriter
 from pipeline.data import EOS, PAD, Dataset
@@ -120,8 +131,10 @@ def portions(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> list[Sequ
     numbers = sum(num * size for num, _, size in replicas.model.tap_shapes(inputs))
     numbers += replicas.interface.output_size * (1 if replicas.interface.target_at == "last" else targets.shape[1])
     if replicas.model.attends:
-        source, asking = inputs if isinstance(inputs, Seq2SeqInputs) else (inputs, inputs)
-        numbers += source[0].numel() * asking.shape[1]
+        seen, asking = (inputs, inputs) if isinstance(inputs, Tensor) else inputs
+        if isinstance(inputs, Described):
+            seen, asking = inputs.images, inputs.source
+        numbers += seen[0].numel() * asking.shape[1]
     return split.split(num_at_once(len(flat_RP), numbers))
 
 
@@ -158,20 +171,22 @@ def error_by_group(
 ) -> dict[str, Tensor]:
     """Return by group the share of wrong classes, (R,), at the timesteps whose input is in it; NaN where none is.
 
-    The split has symbol ids, (N, T), and classes at every timestep, (N, T); without any group nothing is predicted.
+    The split has symbol ids, (N, T), and classes at every timestep, (N, T), or one a sequence, (N,): then it counts in
+    the groups that any token of the sequence is in. Without any group nothing is predicted.
     """
     if not groups:
         return {}
-    assert isinstance(split.inputs, Tensor)  # noqa: S101 - token groups are of input tokens
+    tokens_NT, at_every = source_of(split.inputs).long(), split.targets.dim() > 1
     parameters, errors = replicas.named(flat_RP), {}
     missed = [
         wrong(replicas.interface, replicas.predict(parameters, part.inputs).argmax(-1), part.targets)
         for part in portions(replicas, flat_RP, split)
     ]
-    missed_RNT = torch.cat(missed, dim=1)
+    missed_R = torch.cat(missed, dim=1)
     for group, tokens in groups.items():
-        chosen_NT = torch.isin(split.inputs.long(), torch.tensor(tokens, device=flat_RP.device))
-        errors[group] = (missed_RNT & chosen_NT).sum(dim=(1, 2)).double() / chosen_NT.sum()
+        chosen = torch.isin(tokens_NT, torch.tensor(tokens, device=flat_RP.device))
+        chosen = chosen if at_every else chosen.any(dim=1)
+        errors[group] = (missed_R & chosen).flatten(1).sum(dim=1).double() / chosen.sum()
     return errors
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core.models import Replicas, Seq2SeqInputs, SequenceModel, generator, lengths_of
+from pipeline.core.models import Described, Replicas, Seq2SeqInputs, SequenceModel, generator, lengths_of, source_of
 from pipeline.core.models.generation import beam_search, generate, network_of
 from pipeline.core.training.data import Sequences, aligned_on
 from pipeline.core.training.evaluation import FREE_RUNNING, decode
@@ -54,6 +54,8 @@ class Examples:
         interface = self.replicas.interface
         if interface.decodes:
             self._write_decoding()
+        elif interface.describes:
+            self._write_described()
         elif interface.target_at == "sequence" and self.dataset.frame_shape is not None:
             self._write_frames()
         elif isinstance(self.replicas.model, SequenceModel) and self._is_language_model():
@@ -75,8 +77,25 @@ class Examples:
         if self.replicas.model.attends:
             self.write_maps()
 
-    def _write_tokens(self, r: int, example: int, sequence: str, ids: Tensor, texts: Sequence[str] | None) -> None:
-        kept = [token for token in ids.tolist() if token != PAD or not self.dataset.padded]
+    def _write_described(self) -> None:
+        """Write the words of each text, the class that is meant and the one that is answered, and the image."""
+        inputs, targets = self._sequences
+        assert isinstance(inputs, Described)  # noqa: S101 - so texts of images are
+        answers_RB = self.replicas.predict(self.replicas.named(self.flat_RP), inputs).argmax(dim=-1)
+        words, classes = self.dataset.input_tokens, self.dataset.target_tokens
+        for r in self.which:
+            for example in range(len(targets)):
+                self._write_tokens(r, example, "words", inputs.source[example], words)
+                self._write_tokens(r, example, "class", targets[example, None], classes, padded=False)
+                self._write_tokens(r, example, "answer", answers_RB[r, example, None], classes, padded=False)
+        self._write_images("input", inputs.images[:, None])
+        if self.replicas.model.attends:
+            self.write_maps()
+
+    def _write_tokens(
+        self, r: int, example: int, sequence: str, ids: Tensor, texts: Sequence[str] | None, *, padded: bool = True
+    ) -> None:
+        kept = [token for token in ids.tolist() if token != PAD or not (padded and self.dataset.padded)]
         shown = [str(token) if texts is None else texts[token] for token in kept]
         if shown:
             columns: dict[str, Column] = {
@@ -90,14 +109,18 @@ class Examples:
             self.rows.sink.write("tokens", columns)
 
     def write_maps(self) -> None:
-        """Write where the networks, which attend, look: from each output token, or from each timestep."""
+        """Write where the networks, which attend, look: from each output token, or each timestep or word."""
         inputs, targets = self._sequences
-        source = inputs.source if isinstance(inputs, Seq2SeqInputs) else inputs
+        source, seen = source_of(inputs), inputs.images if isinstance(inputs, Described) else source_of(inputs)
         weights_RBUS = self.replicas.attend(self.replicas.named(self.flat_RP), inputs).double()
         aligned = aligned_on(self.dataset.splits["test"], self.num_examples, targets.device)
-        whole = not self.dataset.padded or source.dim() > 2  # noqa: PLR2004 - an image
+        whole = not self.dataset.padded or seen.dim() > 2  # noqa: PLR2004 - an image
         lengths = [weights_RBUS.shape[3]] * len(targets) if whole else lengths_of(source).tolist()
-        written = (targets != PAD).sum(dim=1).tolist() if isinstance(inputs, Seq2SeqInputs) else lengths
+        written = lengths
+        if isinstance(inputs, Seq2SeqInputs):
+            written = (targets != PAD).sum(dim=1).tolist()
+        elif isinstance(inputs, Described):
+            written = lengths_of(source).tolist()
         for example, (num_outputs, stop) in enumerate(zip(written, lengths, strict=True)):
             shown = weights_RBUS[self.which, example, :num_outputs, :stop]
             axes = {

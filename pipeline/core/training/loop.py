@@ -314,7 +314,8 @@ class Trial:
             self.diagnostics.measure_orbit(step, progress.best_RP, sound, self.evaluation.splits["test"])
             examples = self._examples(progress.best_RP, sound)
             examples.write()
-            if "maps" in self.spec.diagnostics.measures and not self.replicas.interface.decodes:
+            interface = self.replicas.interface
+            if "maps" in self.spec.diagnostics.measures and not (interface.decodes or interface.describes):
                 examples.write_maps()
         progress.wall_s = self.wall_time_s()
         common = self._common_columns()

@@ -246,6 +246,9 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
     require(recurs or spec.clipping.state_threshold is None, "clipping.name", expected, spec.clipping.name)
     expected = "a rule for any network: this one is not one recurrent stack"
     require(recurrent or not spec.regularisation.traces, "regularisation.name", expected, spec.regularisation.name)
+    expected = "a rule for any network: this one writes nothing for which it is to look everywhere once"
+    written = interface.decodes or spec.regularisation.coverage_weight == 0.0
+    require(written, "regularisation.name", expected, spec.regularisation.name)
     generates = spec.model.generates is not None
     forced = spec.training.state_forcing is None or generates
     expected = "null: the network reads its inputs (model.generates is null), so its states are its own"
@@ -257,7 +260,7 @@ def check_fit(spec: TrialSpec, num_sequences: Mapping[str, int], interface: Inte
     orbits = generates and spec.model.num_layers == 1 and interface.output_size <= MAX_NUMBERS
     expected = f"no orbit: this is not a network of one layer that generates up to {MAX_NUMBERS} numbers"
     require(orbits or "orbit" not in spec.diagnostics.measures, "diagnostics.measures", expected, "orbit")
-    even = recurrent and not interface.padded and not generates
+    even = recurrent and not interface.padded and not generates and not interface.describes
     for measure in spec.diagnostics.measures:
         expected = "measures of any network: this one is not one recurrent stack that reads sequences of one length"
         require(even or measure not in RECURRENT_MEASURES, "diagnostics.measures", expected, measure)

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.config.strict import InvalidFieldError
 from pipeline.core.attention.score import Additive, Dot, General
 from pipeline.core.models import (
+    Described,
     Inputs,
     Interface,
     ModelSpec,
@@ -26,6 +27,7 @@ from pipeline.core.models import (
 )  # fmt: skip
 from pipeline.core.models.architecture import SelfAttention
 from pipeline.core.models.captioner import Captioner
+from pipeline.core.models.cross_attention import CrossAttentionModel
 from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.models.initialisation import PLAIN, Orthogonal, SpectralRadius
 from pipeline.core.models.self_attention import SelfAttentionModel
@@ -43,6 +45,7 @@ IMAGE = Interface(
     input_kind="image", input_size=1, target_at="sequence", target_kind="class", output_size=6, padded=True
 )
 FRAMES = Interface(input_kind="real", input_size=9, target_at="sequence", target_kind="value", output_size=9)
+SPOKEN_OF = dataclasses.replace(LAST, describes=True)
 SELF = SelfAttention(num_heads=2)
 DOT = Dot(feeds="nothing")
 
@@ -64,6 +67,9 @@ MADE: list[tuple[Interface, dict[str, Any], type]] = [
     (IMAGE, {}, Captioner),
     (IMAGE, {"attention": Additive(feeds="context", size=5), "num_layers": 2, "embedding_size": 3}, Captioner),
     (IMAGE, {"attention": General(feeds="nothing"), "hidden_size": 10}, Captioner),  # 10 is no multiple of 4
+    (SPOKEN_OF, {}, CrossAttentionModel),
+    (SPOKEN_OF, {"attention": Dot(feeds="attentional_state"), "embedding_size": 3}, CrossAttentionModel),
+    (SPOKEN_OF, {"attention": Additive(feeds="context", size=5), "num_layers": 2}, CrossAttentionModel),
     (FRAMES, {"code_size": 2}, Autoencoder),
     (FRAMES, {"code_size": 5, "num_layers": 2}, Autoencoder),
 ]
@@ -139,6 +145,15 @@ def test_a_network_is_a_pure_function_of_its_seed(interface: Interface, changes:
         (DELAYED, {"bidirectional": True, "hidden_size": 7}, r"model\.hidden_size: expected an even number: .* got 7"),
         (IMAGE, {"bidirectional": True}, r"model\.bidirectional: expected false: an image is not read both ways"),
         (FRAMES, {"bidirectional": True, "code_size": 2}, r"model\.bidirectional: expected false: an autoencoder"),
+        (SPOKEN_OF, {"attention": SELF}, r"model\.attention\.name: expected none, dot, general or additive"),
+        (
+            SPOKEN_OF,
+            {"bidirectional": True},
+            r"model\.bidirectional: expected false: a text of an image is not",
+        ),
+        (SPOKEN_OF, {"hidden_size": 3}, r"model\.hidden_size: expected an integer of at least 4.*got 3"),
+        (SPOKEN_OF, {"code_size": 2}, r"model\.code_size: expected null: nothing is coded"),
+        (SPOKEN_OF, {"generates": 2}, r"model\.generates: expected null: only a series of real numbers is generated"),
         (IMAGE, {"hidden_size": 3}, r"model\.hidden_size: expected an integer of at least 4.*got 3"),
     ],
 )
@@ -192,6 +207,7 @@ def test_every_network_reads_all_that_a_cell_puts_out(
     network, source = build_network(interface, spec_of(cell=cell, **changes), 0), source_of(interface)
     decodes = kind in {EncoderDecoder, Captioner}
     inputs = Seq2SeqInputs(source, draw(2, 4, high=6)) if decodes else source
+    inputs = Described(source, draw(2, 16, 16)) if kind is CrossAttentionModel else inputs
     answer = network(inputs).values
     assert answer.isfinite().all()
     grads = torch.autograd.grad(answer.sin().sum(), list(network.parameters()), allow_unused=True)

@@ -18,6 +18,7 @@ class Split:
     inputs: np.ndarray
     targets: np.ndarray
     alignment: np.ndarray | None = None
+    images: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -128,6 +128,41 @@ def canvases() -> SmallDataset:
     )
 
 
+def described_cells(num_images: int, seed: int, further: int = 0) -> Split:
+    """Images of 2 × 3 cells, one of them bright, one dim, and a text that asks for one of the two: which cell is it?"""
+    random = np.random.default_rng(seed)
+    images, texts, targets = np.zeros((num_images, 8, 12), dtype=np.float32), [], []
+    alignment = np.zeros((num_images, 3 + further, 6), dtype=bool)
+    for n in range(num_images):
+        cells = random.choice(6, 2, replace=False).tolist()
+        for cell, brightness in zip(cells, (1.0, 0.4), strict=True):
+            i, j = divmod(cell, 3)
+            images[n, 4 * i + 1 : 4 * i + 3, 4 * j + 1 : 4 * j + 3] = brightness
+        dim, asks = random.integers(0, 2), random.integers(0, 2)
+        texts.append([*[3] * asks, 4 + dim, EOS])
+        targets.append(cells[dim])
+        alignment[n, len(texts[-1]) - 1, cells[dim]] = True
+    return Split(filled(texts, 3 + further), np.array(targets, dtype=np.uint8), alignment, images)
+
+
+def described(further: int = 0) -> SmallDataset:
+    """Two kinds of data to one: which cell of an image does a text speak of?"""
+    return SmallDataset(
+        splits_of(lambda size, seed: described_cells(size, seed, further)),
+        "token",
+        6,
+        "last",
+        "class",
+        6,
+        float(np.log(2)),
+        token_groups={"bright": (4,), "dim": (5,)},
+        padded=True,
+        input_tokens=(*SPECIAL_TOKENS, "the", "bright", "dim"),
+        target_tokens=tuple(f"cell {cell}" for cell in range(1, 7)),
+        frame_shape=(8, 12),
+    )
+
+
 def moving_dots(num_films: int, seed: int) -> Split:
     random = np.random.default_rng(seed)
     films = np.zeros((num_films, 3, 2, 2), dtype=np.float32)
