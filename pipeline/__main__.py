@@ -137,6 +137,9 @@ def _add_uses(add: Callable[[str, str, Callable[[argparse.Namespace], int]], arg
             command.add_argument("--draws", type=_at_least(0), default=0, metavar="SEED", help="of the draws (0)")
         else:
             command.add_argument("texts", metavar="text", nargs="*", help="default: one from each line that comes in")
+        if name == "classify":
+            spoken_of = "where texts speak of images, that of each, (N, height, width), as .npy"
+            command.add_argument("--images", type=Path, metavar="FILE", help=spoken_of)
         if name in {"translate", "caption", "write"}:
             command.add_argument(
                 "--beams", type=_at_least(1), metavar="K", help="the best that a beam of so many finds"
@@ -162,6 +165,8 @@ def _use(chosen: argparse.Namespace) -> int:
     elif chosen.command == "write":
         how = {"temperature": chosen.temperature, "beams": beams, "seed": chosen.draws}
         found = [trained.write(texts[0], chosen.tokens, **how)]
+    elif chosen.command == "classify":
+        found = trained.classify(texts, chosen.images and _images(chosen.images))
     else:
         found = getattr(trained, chosen.command)(texts)
     for one in found:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from torch import Tensor
 from pipeline.config import build, load_params
 from pipeline.config.strict import plain
 from pipeline.core.models import CustomModel, Network, SequenceModel, build_network, generator
+from pipeline.core.models import Described, Network, SequenceModel, build_network, generator
 from pipeline.core.models.encoder_decoder import Seq2SeqNetwork
 from pipeline.core.models.generation import beam_search, generate, log_probability
 from pipeline.core.models.writing import Written, write_by_beam, write_greedily
@@ -35,7 +36,7 @@ from pipeline.core.training import MemorySink, run_trial
 from pipeline.core.training.data import interface_of
 from pipeline.core.training.spec import TrialSpec, trial_id
 from pipeline.data import Dataset, load_dataset
-from pipeline.data.dataset import PAD, SPECIAL_TOKENS, UNKNOWN, unknown_id
+from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, UNKNOWN, unknown_id
 from pipeline.errors import ConfigError, DatasetError, StoreError, unknown_name
 from pipeline.loading import project_of
 from pipeline.results.store import StoredTrial, TrialStore
@@ -250,12 +251,22 @@ class Trained:
         return [Score(float(each.sum()), len(each)) for each in found]
 
     @torch.no_grad()
-    def classify(self, texts: Sequence[Any]) -> list[Answer]:
-        """Return the likeliest class of each sequence: texts, or arrays of real numbers (T, D), or of ids."""
+    def classify(self, texts: Sequence[Any], images: np.ndarray[Any, Any] | None = None) -> list[Answer]:
+        """Return the likeliest class of each sequence: texts, or arrays of real numbers (T, D), or of ids.
+
+        Args:
+            texts: The sequences.
+            images: Where texts speak of images, that of each, (N, height, width) as the dataset has them.
+
+        Raises:
+            ConfigError: If the network has no classes, or texts or images are not as the dataset's are.
+        """
         self._require("classify")
+        if images is not None and not self._describes:
+            raise ConfigError(f"images: expected none: texts of {self.dataset.name} speak of no image")
         found = []
-        for text in texts:
-            probabilities = self.network(self._batch(text)).values[0].softmax(dim=-1)
+        for inputs in self._texts_of_images(texts, images) if self._describes else map(self._batch, texts):
+            probabilities = self.network(inputs).values[0].softmax(dim=-1)
             best = int(probabilities.argmax())
             found.append(Answer(self._label(best), float(probabilities[best])))
         return found
@@ -337,6 +348,26 @@ class Trained:
             expected = f"real numbers (T, {self.dataset.input_size})"
             raise ConfigError(f"expected {expected}; got an array of {array.dtype}, {array.shape}")
         return torch.as_tensor(array.astype(np.float32))[None]
+
+    @property
+    def _describes(self) -> bool:
+        return self.network.interface.describes
+
+    def _texts_of_images(self, texts: Sequence[Any], images: np.ndarray[Any, Any] | None) -> Iterator[Described]:
+        """Yield each text, with the end that texts of the dataset have, and its image as a batch of one.
+
+        Raises:
+            ConfigError: If they are not as the dataset's are.
+        """
+        seen = np.asarray([] if images is None else images, dtype=np.float32)
+        shape = (len(texts), *(self.dataset.frame_shape or ()))
+        if seen.shape != shape:
+            expected = f"images: expected {shape}, that of each text, as {self.dataset.name} has"
+            raise ConfigError(f"{expected}; got {'none' if images is None else seen.shape}")
+        ends = [EOS] if EOS in self._inputs[0] else []
+        for text, image in zip(texts, seen, strict=True):
+            words = torch.tensor([[*self._read(text), *ends]]) if isinstance(text, str) else self._batch(text)
+            yield Described(words, torch.from_numpy(image)[None])
 
     def _label(self, answer: int) -> str:
         return str(answer) if self.dataset.target_tokens is None else self.dataset.target_tokens[answer]

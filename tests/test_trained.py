@@ -20,6 +20,7 @@ from pipeline.config import Paths, Sizes, load_params
 from pipeline.core.models import Seq2SeqInputs
 from pipeline.core.models.generation import log_probability
 from pipeline.core.training import train_networks
+from pipeline.core.training.data import interface_of, to_device
 from pipeline.core.training.spec import TrialSpec
 from pipeline.data import load_dataset, prepare_dataset
 from pipeline.data.dataset import EOS, SOS
@@ -30,10 +31,12 @@ from pipeline.sweep import executor_named, run_sweep
 from tests.sweep.fakes import BASE, PARAMS, SCALE, write_yaml
 
 LETTERS = "the quick brown fox jumps over the lazy dog\n" * 60
+CANVAS = {"num_lines": 2, "line_height": 12, "width": 24, "min_digits": 3, "max_digits": 4, "cell": 4}
 DATASETS: dict[str, tuple[dict[str, Any], int | None]] = {
     "reversal": ({"generator": "transduction", "operation": "reverse", "num_symbols": 4, "min_share": 0.5}, 4),
     "sentiment": ({"generator": "sentences", "task": "sentiment"}, None),
     "entities": ({"generator": "sentences", "task": "entities"}, None),
+    "described": ({"generator": "described_digits", **CANVAS}, None),
     "letters": ({"generator": "text", "data_file": "letters.txt", "unit": "character"}, 12),
     "adding": ({"generator": "adding"}, 6),
 }
@@ -56,11 +59,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     for name, (config, length) in DATASETS.items():
         more = {} if config["generator"] == "text" else {"seed": 0}
         more |= {"lengths": [length]} if length else {}
-        more |= {"shares": SHARES} if config["generator"] in {"sentences", "text"} else {}
+        more |= {"shares": SHARES} if config["generator"] in {"sentences", "described_digits", "text"} else {}
         write_yaml(paths.dataset_config(name), config | more)
         prepare_dataset(name, paths.dataset_config(name), [length] if length else [], SIZES, paths.dataset(name))
         variants[name] = {"dataset": {"name": name, "length": length, "unseen_lengths": []}}
     variants["reversal"] |= {"model.attention": {"name": "dot", "feeds": "nothing"}, "model.cell": "gru"}
+    variants["described"] |= {"model.attention": {"name": "dot", "feeds": "attentional_state"}}
     study = {
         "question": "What are they good for?",
         "set": {
@@ -181,6 +185,17 @@ def test_answers_are_those_of_the_network(project: Paths) -> None:
     words = " ".join((tagger.dataset.input_tokens or ())[i] for i in row if i)
     (tags,) = tagger.tag([words])
     assert [token for token, _ in tags] == words.split()
+    pointer = trained_of(project, "described")
+    test = pointer.dataset.splits["test"]
+    sentence = [(pointer.dataset.input_tokens or ())[i] for i in test.inputs[2] if i]
+    assert sentence[-1] == "<eos>"  # which a text need not have
+    (answer,) = pointer.classify([" ".join(sentence[:-1])], test.images[2:3])
+    inputs = to_device(test, interface_of(pointer.dataset), torch.device("cpu")).take(slice(2, 3)).inputs
+    values = pointer.network(inputs).values[0].softmax(dim=0)
+    assert answer.label == (pointer.dataset.target_tokens or ())[int(values.argmax())]
+    assert answer.probability == pytest.approx(values.max().item(), rel=1e-5)
+    ids = test.inputs[2][test.inputs[2] > 0]
+    assert pointer.classify([ids], test.images[2:3]) == [answer]
     adder = trained_of(project, "adding")
     array = np.zeros((6, 2), dtype=np.float32)
     (number,) = adder.predict([array])
@@ -205,6 +220,11 @@ def test_every_use_has_a_command(
     film = (trained_of(project, "sentiment").dataset.input_tokens or ())[4]
     status, out, _ = said(capsys, "classify", trial_of(project, "sentiment"), "--seed", "1", film)
     assert out.split("\t")[0] == trained_of(project, "sentiment", 1).classify([film])[0].label
+    images = trained_of(project, "described").dataset.splits["test"].images
+    np.save("canvas.npy", images[:1])
+    answer = trained_of(project, "described").classify(["left of seven"], images[:1])[0]
+    status, out, _ = said(capsys, "classify", trial_of(project, "described"), "left of seven", "--images", "canvas.npy")
+    assert (status, out) == (0, f"{answer.label}\t{answer.probability:.4f}\n")
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{film}\n{film} {film}\n"))
     status, out, _ = said(capsys, "classify", trial_of(project, "sentiment"))
     assert (status, len(out.splitlines())) == (0, 2)
@@ -212,7 +232,19 @@ def test_every_use_has_a_command(
 
 def of_mistakes(paths: Paths) -> list[tuple[list[str], str]]:
     reversal, letters = trial_of(paths, "reversal"), trial_of(paths, "letters")
+    described, sentiment = trial_of(paths, "described"), trial_of(paths, "sentiment")
+    np.save(paths.root / "wrong.npy", np.zeros((2, 24, 24)))
     return [
+        (
+            ["classify", described, "left of seven"],
+            "images: expected (1, 24, 24), that of each text, as described has",
+        ),
+        (["classify", described, "below six", "--images", "wrong.npy"], "as described has; got (2, 24, 24)"),
+        (["classify", described, "lift of six", "--images", "wrong.npy"], "images: expected (1, 24, 24)"),
+        (
+            ["classify", sentiment, "good", "--images", "wrong.npy"],
+            "images: expected none: texts of sentiment speak",
+        ),
         (["translate", "zzzz", "a"], "unknown trial 'zzzz'"),
         (["translate", "", "A"], "trials begin with ''"),
         (["translate", reversal, "Aq"], "reversal: unknown token 'q'"),
