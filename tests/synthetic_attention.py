@@ -96,6 +96,31 @@ def captioning(inside: Mapping[str, float]) -> Replica:
     return replica
 
 
+DESCRIBED = (
+    ("left of seven", "three", "three", 4),
+    ("last in the upper line", "one", "nine", 2),
+    ("above two", "six", "six", 9),
+)
+"""Texts of images, what is answered, what is right, and the cell where that is."""
+
+
+def describing(inside: Mapping[str, float]) -> Replica:
+    """Return replicas that read texts of images of 8 x 24 pixels, the last look with its mass inside by arm."""
+
+    def replica(arm: str, seed: int) -> Iterator[tuple[str, Mapping[str, object]]]:
+        for example, (text, answer, true, cell) in enumerate(DESCRIBED):
+            words = [*text.split(), "<eos>"]
+            yield from _tokens(example, 1000, {"words": words, "class": [true], "answer": [answer]})
+            yield "images", _image(example, "input", 1, _squares([cell]))
+            if arm in inside:
+                looks = [*[()] * (len(words) - 1), (cell,)]
+                yield "attention", _attention(example, 1000, looks, 12, inside[arm])
+        if arm in inside:
+            yield "curves", _curve("alignment_share", np.linspace(0.1, inside[arm], len(STEPS)))
+
+    return replica
+
+
 def autoencoding(arm: str, seed: int) -> Iterator[tuple[str, Mapping[str, object]]]:
     """Yield what an autoencoder leaves: a dot that moves for ten frames of 6 x 6, and the same at half brightness."""
     for example, frame in itertools.product(range(3), range(10)):

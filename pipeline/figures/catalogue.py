@@ -37,6 +37,7 @@ _ORDER = (
     "attention_maps",
     "attention_over_training",
     "captions",
+    "descriptions",
     "reconstructions",
     "samples",
     "outcome_by_arm",

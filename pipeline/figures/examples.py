@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,9 @@ def _captions(grid: Grid) -> pl.DataFrame:
 
     Beside them stand the words `written` (free-running) and `true` at the output position; null where a caption ended.
     """
-    rows = of_first_seed(grid, "attention").join(_inputs(grid).select("example").unique(), on="example")
+    rows = of_first_seed(grid, "attention").join(inputs_of(grid).select("example").unique(), on="example")
+    written = of_first_seed(grid, "tokens").filter(sequence="free_running")
+    rows = rows.join(written.select("arm", "example").unique(), on=["arm", "example"], how="semi")
     ranking = test_error.means(grid).filter(pl.col("arm").is_in(rows["arm"].unique().to_list()))
     best = ranking.sort("mean", nulls_last=True, maintain_order=True)["arm"].head(1)
     rows = rows.filter(pl.col("arm").is_in(best.to_list()))
@@ -58,7 +61,7 @@ def _captions(grid: Grid) -> pl.DataFrame:
     return rows.sort("example", "output_position", "source_position")
 
 
-def _inputs(grid: Grid) -> pl.DataFrame:
+def inputs_of(grid: Grid) -> pl.DataFrame:
     """Return the pixels of the images, the same for all replicas, as one of them left them."""
     pixels = grid["images"].filter(image="input").sort(grid.rank(), "seed")
     return pixels.unique(["example", "row", "column"], keep="first", maintain_order=True)
@@ -89,19 +92,33 @@ def _captions_values(view: View) -> str:
 
 def _draw_captions(view: View) -> Figure:
     """Draw a row for each image: the image, then the image under a veil for each word."""
-    examples, inputs = view.rows["example"].unique(maintain_order=True).to_list(), _inputs(view.grid)
+    written, true = (pl.col(side).fill_null("–").replace("", "–") for side in ("written", "true"))
+    title = pl.when(written == true).then(written).otherwise(pl.format("{} ≠ {}", written, true))
+    rows = view.rows.with_columns(title=title.map_elements(legible, return_dtype=pl.String))
+    return captioned_images(view, rows, dict.fromkeys(rows["example"], "image"))
+
+
+def captioned_images(view: View, rows: pl.DataFrame, heads: Mapping[int, str]) -> Figure:
+    """Draw a row for each image: the image, then the image under a veil for each word.
+
+    Args:
+        view: Of the figure.
+        rows: Weights, with the columns `example`, `output_position`, `source_position`, `aligned` and `title`.
+        heads: What stands above each image, by example.
+    """
+    examples, inputs = rows["example"].unique(maintain_order=True).to_list(), inputs_of(view.grid)
     images = {example: as_grid(inputs.filter(example=example), "row", "column", "brightness") for example in examples}
-    num_columns = 1 + max(view.rows["output_position"])
+    num_columns = 1 + max(rows["output_position"])
     width = WIDTH / num_columns - 0.1
     height = 0.35 + max(width * image.shape[0] / image.shape[1] for image in images.values())
     figure, axes = canvas(view.title, len(examples), num_columns, 0.5 + height * len(examples))
     for row, example in zip(axes, examples, strict=True):
-        words = view.rows.filter(example=example).partition_by("output_position", maintain_order=True)
+        words = rows.filter(example=example).partition_by("output_position", maintain_order=True)
         for ax in row:
             ax.set_visible(False)
         for ax, word in zip(row, [None, *words], strict=False):
             _draw_word(ax, images[example], word)
-        row[0].set_title("image", fontweight="normal")
+        row[0].set_title(heads[example], fontweight="normal", parse_math=False)
     return figure
 
 
@@ -121,8 +138,7 @@ def _draw_word(ax: Axes, image: np.ndarray[Any, Any], word: pl.DataFrame | None)
     ax.imshow(veil, extent=(0, W, H, 0), interpolation="nearest")
     inside = word["aligned"].fill_null(value=False).to_numpy().reshape(rows, columns)
     outline(ax, inside, width=W / columns, height=H / rows)
-    written, true = (legible(word[side][0] or "–") for side in ("written", "true"))
-    ax.set_title(written if written == true else f"{written} ≠ {true}", fontsize=7.5, parse_math=False)
+    ax.set_title(word["title"][0], fontsize=7.5, parse_math=False)
 
 
 def cells_of(num_cells: int, aspect: float) -> tuple[int, int]:

@@ -167,7 +167,8 @@ def _maps(weights: pl.DataFrame, tokens: pl.DataFrame | None) -> list[dict[str, 
         values = np.stack([_filled(frame, places, "weight") for frame in frames])
         aligned = mine.filter("aligned").select(axes[1:]).unique().sort(axes[1:]).rows()
         words = {
-            side: _words(tokens, example, sequence) for side, sequence in (("outputs", "target"), ("sources", "source"))
+            "outputs": _words(tokens, example, "target") or _words(tokens, example, "words"),
+            "sources": _words(tokens, example, "source"),
         }
         sizes = {"outputs": places[1].len(), "sources": places[2].len()}
         labels = {

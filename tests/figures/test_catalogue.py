@@ -21,7 +21,7 @@ from pipeline.quantities import Grid
 from tests.figures.conftest import changed, grids
 from tests.figures.test_outcomes import ERRORS, with_errors
 from tests.figures.test_training import LOSSES, with_unseen
-from tests.synthetic_attention import attending, autoencoding, captioning, writing
+from tests.synthetic_attention import attending, autoencoding, captioning, describing, writing
 from tests.synthetic_attention import grid as shown_grid
 from tests.synthetic_decoding import ATTENTION, RECURRENCE, SCHEDULES, decoding_grid
 from tests.synthetic_dynamics import orbit_grid
@@ -55,10 +55,14 @@ def test_every_figure_is_of_some_grid(measured: Grid, many: Grid, deep: Grid) ->
     tested = with_unseen(with_errors(measured, ERRORS), LOSSES)
     decoders = [decoding_grid(arms) for arms in (ATTENTION, SCHEDULES, RECURRENCE)]
     shown = [shown_grid(["dot"], attending({"dot": 0.9})), shown_grid(["a"], captioning({"a": 0.9}))]
-    shown += [shown_grid(["lstm"], autoencoding), shown_grid(["lstm"], writing)]
+    shown += [
+        shown_grid(["a"], describing({"a": 0.9})),
+        shown_grid(["lstm"], autoencoding),
+        shown_grid(["lstm"], writing),
+    ]
     found = [names(grid) for grid in (measured, many, deep, cut, digits, tested, *decoders, *shown, orbit_grid())]
     assert set(itertools.chain(*found)) == set(FIGURES)
-    assert len(FIGURES) == 34
+    assert len(FIGURES) == 35
 
 
 @pytest.mark.parametrize("grid", [0, 1])
