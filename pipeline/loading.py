@@ -535,7 +535,7 @@ relative_error: norm of their difference over that of the full one
 log10_phi: log10 of φ, how much gradient is left at that lag
 decay_factor: of φ per timestep
 relative_bias_bound: bound on the bias by Aicher, Foti and Fox (2019)
-output_position: of the output, from 1
+output_position: of the output, or of the word that is read of an image, from 1
 source_position: of the source, from 1; of an image the cell of the grid, row by row
 weight: attention that the output pays to the source
 aligned: whether they belong together; false everywhere where that is not known
@@ -543,7 +543,7 @@ by: what errors are broken down by: output_position, or source_length
 at: that position (from 1) or length
 num: of how many tokens, or sequences
 error: share in [0, 1] that is wrong
-sequence: source, target, free_running; of a language model prompt and sample
+sequence: source, target, free_running; of a language model prompt and sample; of texts of images words, class, answer
 tokens.position: in the sequence, from 1
 token: the token as text
 image: input or reconstruction

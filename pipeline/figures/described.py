@@ -68,13 +68,13 @@ def _values(view: View) -> str:
 
 
 def _draw(view: View) -> Figure:
-    """Draw a row for each image: the image with the answer, then the image under a veil for each word."""
+    """Draw a row for each image: the image below the answer, then the image under a veil for each word."""
     rows = view.rows.with_columns(title=pl.col("word").map_elements(legible, return_dtype=pl.String))
     heads = {
         example: answer if answer == true else f"{answer} ≠ {true}"
         for example, answer, true in view.rows.select("example", "answer", "true").unique().iter_rows()
     }
-    return captioned_images(view, rows, {example: f"answer: {legible(head)}" for example, head in heads.items()})
+    return captioned_images(view, rows, {example: legible(head) for example, head in heads.items()})
 
 
 descriptions = Pictures(
@@ -84,9 +84,9 @@ descriptions = Pictures(
     picture=_draw,
     title=_finding,
     about=lambda view: (
-        f"The first test images of {{where}}, and the words that {with_article(view.arms[0])} ({WHOSE}) read of each, "
-        "with its answer; where that is wrong, the true one follows ≠. The clearer a cell, the greater its weight "
-        "after the word, relative to the panel's greatest."
+        f"The first test images of {{where}}, below the answers of {with_article(view.arms[0])} ({WHOSE}), and the "
+        "words that it read of each; where an answer is wrong, the true one follows ≠. The clearer a cell, the greater its "
+        "weight after the word, relative to the panel's greatest."
     ),
     values=_values,
     not_ok=NOT_SHOWN,

@@ -118,7 +118,7 @@ def captioned_images(view: View, rows: pl.DataFrame, heads: Mapping[int, str]) -
             ax.set_visible(False)
         for ax, word in zip(row, [None, *words], strict=False):
             _draw_word(ax, images[example], word)
-        row[0].set_title(heads[example], fontweight="normal", parse_math=False)
+        row[0].set_title(heads[example], fontsize=7.5, fontweight="normal", parse_math=False)
     return figure
 
 

@@ -63,15 +63,15 @@ def test_title_and_caption_say_how_good_it_is_and_where_it_looked(described: Gri
     assert "(of an even map in these examples 8 %): dot 0.5" in view.caption
     assert "Inside the border: what the text describes." in view.caption
     assert "Share of wrong answers over 2 to 3 seeds with 95 % interval: none 0.03" in view.caption
-    assert "read of each, with its answer; where that is wrong, the true one follows ≠." in view.caption
+    assert "that it read of each; where an answer is wrong, the true one follows ≠." in view.caption
     assert "Cut" not in view.caption
 
 
 def test_each_word_stands_above_what_it_looked_at(described: Grid) -> None:
     axes = panels(described)
-    assert titles(axes[:5]) == ["answer: three", "left", "of", "seven", "<eos>"]
-    assert titles(axes[5:12]) == ["answer: one ≠ nine", "last", "in", "the", "upper", "line", "<eos>"]
-    assert titles(axes[12:]) == ["answer: six", "above", "two", "<eos>"]
+    assert titles(axes[:5]) == ["three", "left", "of", "seven", "<eos>"]
+    assert titles(axes[5:12]) == ["one ≠ nine", "last", "in", "the", "upper", "line", "<eos>"]
+    assert titles(axes[12:]) == ["six", "above", "two", "<eos>"]
     veil = np.asarray(axes[4].images[1].get_array())[..., 3]
     expected = np.full(12, OPACITY * (1 - 0.3 / 11 / 0.7))
     expected[4] = 0.0
