@@ -85,8 +85,8 @@ descriptions = Pictures(
     title=_finding,
     about=lambda view: (
         f"The first test images of {{where}}, below the answers of {with_article(view.arms[0])} ({WHOSE}), and the "
-        "words that it read of each; where an answer is wrong, the true one follows ≠. The clearer a cell, the greater its "
-        "weight after the word, relative to the panel's greatest."
+        "words that it read of each; where an answer is wrong, the true one follows ≠. The clearer a cell, the greater "
+        "its weight after the word, relative to the panel's greatest."
     ),
     values=_values,
     not_ok=NOT_SHOWN,
