@@ -27,8 +27,7 @@ from torch import Tensor
 
 from pipeline.config import build, load_params
 from pipeline.config.strict import plain
-from pipeline.core.models import CustomModel, Network, SequenceModel, build_network, generator
-from pipeline.core.models import Described, Network, SequenceModel, build_network, generator
+from pipeline.core.models import CustomModel, Described, Network, SequenceModel, build_network, generator
 from pipeline.core.models.encoder_decoder import Seq2SeqNetwork
 from pipeline.core.models.generation import beam_search, generate, log_probability
 from pipeline.core.models.writing import Written, write_by_beam, write_greedily

@@ -483,6 +483,8 @@ def check_custom(spec: CustomModel, interface: Interface, num_timesteps: int) ->
     expected = "a built-in network, for this dataset's targets: a module of one's own has them at the last or at every"
     transduces = interface.target_at == "sequence" or interface.input_kind == "image"
     require(not transduces, "model.name", f"{expected} timestep", spec.name)
+    expected = "a built-in network, for texts of images: a module of one's own is given one kind of data"
+    require(not interface.describes, "model.name", expected, spec.name)
     layout = layout_of(spec, interface, num_timesteps)
     if interface.padded:
         require_whole(spec, layout, num_timesteps, "sequences that are padded")
