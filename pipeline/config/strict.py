@@ -240,10 +240,16 @@ def _build_scalar(cls: type, value: object, where: str) -> Any:
 
 
 def _type_name(cls: Any) -> str:
-    if dataclasses.is_dataclass(cls):
-        return "a mapping"
-    plain = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
-    return plain.get(cls) or str(cls).replace("typing.", "").replace("collections.abc.", "")
+    origin, args = get_origin(cls), get_args(cls)
+    if origin in (Union, types.UnionType):
+        named = ["null" if arg is type(None) else _type_name(arg) for arg in args]
+        return " or ".join(dict.fromkeys(sorted(named, key=lambda name: name != "null")))
+    if origin is Literal:
+        return " or ".join(map(str, args))
+    if origin is tuple:
+        return f"a list, each {_type_name(args[0])}"
+    plain = {int: "an integer", float: "a number", str: "text", bool: "true or false", Any: "anything"}
+    return plain.get(cls, "a mapping")
 
 
 def conform(instance: Any, where: str = "") -> None:

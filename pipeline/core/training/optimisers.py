@@ -105,8 +105,6 @@ class _Warmup(Checked):
 
     def __post_init__(self) -> None:
         require(self.warmup_steps >= 0, "warmup_steps", "an integer of at least 0", self.warmup_steps)
-        final = getattr(self, "final", 0.0)
-        require(0 <= final <= 1, "final", "a share of the learning rate, in [0, 1]", final)
 
     def factor(self, step: int, max_steps: int) -> float:
         """Return what the learning rate is multiplied by in the update after `step` others, of `max_steps` in all."""
@@ -118,6 +116,16 @@ class _Warmup(Checked):
         return 1.0
 
 
+class _Falling(_Warmup):
+    """After the warm-up the learning rate falls to the share `final` of it at the last update."""
+
+    final: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.final <= 1, "final", "a share of the learning rate, in [0, 1]", self.final)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConstantRate(_Warmup):
     """η after the warm-up."""
@@ -127,7 +135,7 @@ class ConstantRate(_Warmup):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearRate(_Warmup):
+class LinearRate(_Falling):
     """After the warm-up from η to `final` · η at the last update, evenly."""
 
     name: Literal["linear"] = "linear"
@@ -139,7 +147,7 @@ class LinearRate(_Warmup):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CosineRate(_Warmup):
+class CosineRate(_Falling):
     """After the warm-up from η to `final` · η at the last update, along half a cosine (Loshchilov and Hutter, 2017)."""
 
     name: Literal["cosine"] = "cosine"
