@@ -54,7 +54,16 @@ from pipeline.core.training.optimisers import Optimiser
 from pipeline.core.training.regularisation import Regularisation
 from pipeline.core.training.step import Step
 from tests.core.training.conftest import RAW, SmallDataset, adding_split, symbols_split
-from tests.core.training.sequences import canvases, circles, films, first_letter, letter_before, reversal, splits_of
+from tests.core.training.sequences import (
+    canvases,
+    circles,
+    described,
+    films,
+    first_letter,
+    letter_before,
+    reversal,
+    splits_of,
+)
 
 GPU = "gpu"
 VALUES = {"threshold": 1.0, "clipping": 0.1, "percentile": 10.0, "learning_rate": 0.1, "weight": 1.0, "value": 0.5}
@@ -256,6 +265,7 @@ CASES |= {
         clipping={"name": "state_norm", "threshold": 1.0},
         model={"name": "custom", "import": "tests.own_models:Steps"},
     ),
+    "texts of images": run(described, measures=[measure], model__attention={"name": "dot", "feeds": "context"}),
     "frames": run(films, measures=[measure], model__code_size=2),
 }
 
