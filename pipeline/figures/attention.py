@@ -208,7 +208,7 @@ attention_over_training = Lines(
     },
     across=("quantity", {"attention_entropy_nats": "Entropy of the weights", "alignment_error": "Alignment error"}),
     title=_training_finding,
-    about="Attention over training (logarithmic axis) on the probe batch of {where}; decoders are teacher-forced: "
-    "mean over {seeds} with {interval}; a replica that stopped keeps its last measurement.",
+    about="Attention over training (logarithmic axis) on the probe batch of {where}, what a decoder writes being "
+    "teacher-forced: mean over {seeds} with {interval}; a replica that stopped keeps its last measurement.",
     values=_training_values,
 )

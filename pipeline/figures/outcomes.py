@@ -47,6 +47,14 @@ error_by_cell = Dots(
 )
 
 
+def _errors_by_kind(grid: Grid) -> pl.DataFrame:
+    """Return the test errors by group, under what they are of: tokens, or the texts that have such a word."""
+    of_texts = "class" in grid["tokens"]["sequence"]
+    return test_error_by_group.of(grid).with_columns(
+        pl.format("{} {}", "group", pl.lit("texts" if of_texts else "tokens"))
+    )
+
+
 def _error_by_token_finding(view: View) -> str:
     """For which kind of token the best arm differs most from the worst, seed by seed."""
     means = view.means.drop_nulls("mean")
@@ -56,24 +64,25 @@ def _error_by_token_finding(view: View) -> str:
     group = gaps.sort("gap", descending=True, maintain_order=True)["group"][0]
     if means["arm"].n_unique() == 1:
         worst = means.sort("mean", descending=True, maintain_order=True).row(0, named=True)
-        return f"Most errors of {with_article(worst['arm'])} are on {worst['group']} tokens"
+        return f"Most errors of {with_article(worst['arm'])} are on {worst['group']}"
     ends = extremes(test_error_by_group, view.rows.filter(group=group))
     if ends is None or not ends[2]:
         return "Inconclusive: for no kind of token is a difference between arms established"
     best, worst, _ = ends
     shares = f"{100 * best['mean']:.1f} % against {100 * worst['mean']:.1f} %"
     name = capitalised(with_article(best["arm"]))
-    return f"{name} is ahead on {group} tokens: {shares} of {with_article(worst['arm'])} are wrong"
+    return f"{name} is ahead on {group}: {shares} of {with_article(worst['arm'])} are wrong"
 
 
 error_by_token = Dots(
     name="error_by_token",
-    rows=test_error_by_group,
+    rows=_errors_by_kind,
+    quantity=test_error_by_group,
     x=Axis(label="test error in %", scale="percent", limits=(-3, 103)),
-    across=("group", "{} tokens"),
+    across=("group", "{}"),
     title=_error_by_token_finding,
-    about="Share of wrong answers on the test sequences of {dataset} (T = {T}), by the kind of the token that they "
-    "answer, at each replica's best validation step: points are seeds, markers means over {seeds} with {interval}.",
+    about="Share of wrong answers on the test sequences of {dataset} (T = {T}), by the kind of the token or text that "
+    "they answer, at each replica's best step: points are seeds, markers means over {seeds} with {interval}.",
     values=lambda view: (
         "; ".join(
             f"{group[0]}: {listed(view, rows)}" for group, rows in view.means.group_by("group", maintain_order=True)

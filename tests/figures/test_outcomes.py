@@ -12,6 +12,7 @@ from pipeline.figures.outcomes import error_by_cell, error_by_token, loss_by_len
 from pipeline.quantities import Grid
 from pipeline.quantities.intervals import share_limits
 from pipeline.quantities.words import interval
+from tests import synthetic_attention
 from tests.figures.conftest import changed, grids, legend, panels
 from tests.quantities.conftest import difference
 from tests.synthetic_results import Shape, Variant
@@ -99,11 +100,20 @@ def with_errors(grid: Grid, errors: dict[tuple[str, str], float], step: float = 
 def test_errors_by_kind_of_token_are_means_over_seeds(exact: list[Grid]) -> None:
     assert not error_by_token.is_of(exact[0])
     view = error_by_token.view(with_errors(exact[0], ERRORS))
-    means = {(row["arm"], row["group"]): row["mean"] for row in view.means.iter_rows(named=True)}
+    means = {
+        (row["arm"], row["group"].removesuffix(" tokens")): row["mean"] for row in view.means.iter_rows(named=True)
+    }
     assert means == {key: pytest.approx(error + 0.01) for key, error in ERRORS.items()}  # seeds 0, 1, 2
     assert view.means["num_seeds"].to_list() == [3] * 4
     assert panels(error_by_token.draw(view.grid)) == ["a  left tokens", "b  right tokens"]
-    assert "left: Elman 0.030" in view.caption
+    assert "left tokens: Elman 0.030" in view.caption
+
+
+def test_the_kinds_of_texts_of_images_are_kinds_of_texts() -> None:
+    described = synthetic_attention.grid(["dot"], synthetic_attention.describing({"dot": 0.5}), num_seeds=3)
+    view = error_by_token.view(with_errors(described, {("dot", "place"): 0.2, ("dot", "relation"): 0.4}))
+    assert {*view.rows["group"]} == {"place texts", "relation texts"}
+    assert "relation texts: dot 0.41" in view.caption
 
 
 def test_the_kind_of_token_where_arms_differ_most_is_the_finding(exact: list[Grid]) -> None:
