@@ -136,3 +136,36 @@ def test_files_of_a_list_and_of_a_folder_are_watched_one_by_one(tmp_path: Path) 
     (paths.root / "pictures").rename(paths.root / "pics")
     with pytest.raises(ConfigError, match=r"adding.yaml.image_folder: .*pictures: no such file"):
         write_requests(paths, params)
+
+
+def test_modules_of_ones_own_networks_are_watched_and_stand_in_the_studies_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, params = write_project(tmp_path)
+    (tmp_path / "digest_nets.py").write_text("import torch\nimport digest_tools\n\n\ndef net():\n    return torch\n")
+    (tmp_path / "digest_tools.py").write_text("LIMIT = 3\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = {
+        "own": {"model": {"name": "custom", "import": "digest_nets:net"}},
+        "missing": {"model.import": "nowhere:net"},
+    }
+    write_yaml(
+        paths.study_config("cells"), {**STUDY, "select": None, "grids": {"mine": {"variants": {"elman": {}, **own}}}}
+    )
+    links = paths.watched("any").parent / "code-of-models"
+    write_requests(paths, params)
+    before = json.loads(paths.listed_studies.read_text())
+    assert {path.name: path.resolve() for path in links.iterdir()} == {
+        f"{name}.py": (tmp_path / f"{name}.py").resolve() for name in ("digest_nets", "digest_tools")
+    }
+    assert [*before[-1]["code"]] == ["digest_nets", "digest_tools"]
+    (tmp_path / "digest_tools.py").write_text("LIMIT = 4\n")
+    write_requests(paths, params)
+    after = json.loads(paths.listed_studies.read_text())
+    assert before[:-1] == after[:-1]
+    assert before[-1]["code"]["digest_nets"] == after[-1]["code"]["digest_nets"]
+    assert before[-1]["code"]["digest_tools"] != after[-1]["code"]["digest_tools"]
+    write_yaml(paths.study_config("cells"), STUDY)
+    write_requests(paths, params)
+    assert not links.exists()
+    assert len(json.loads(paths.listed_studies.read_text())) == len(before) - 1
