@@ -20,7 +20,7 @@ from pipeline.claims import judge, load_rules, trials_of
 from pipeline.config import Paths, Study, write_whole
 from pipeline.errors import PipelineError
 from pipeline.figures.catalogue import figures_of
-from pipeline.figures.style import to_png, to_svg_and_png
+from pipeline.figures.style import to_small_png, to_svg_and_png
 from pipeline.quantities import Grid, Tables, grids_of
 from pipeline.quantities.settings import settings_table
 from pipeline.report.explorer import Explored, explored, listing
@@ -158,7 +158,7 @@ def draw_study(paths: Paths, name: str, study: Study) -> Drawn:
             files |= {f"site/{path}.svg": svg, f"site/{path}.png": png}
             files |= {f"site/{path}.csv": table.write_csv().encode(), f"site/{path}.parquet": parquet_bytes(table)}
             if f"pictures/{name}.png" not in files:  # the first figure of a study stands for it in the README
-                files[f"pictures/{name}.png"] = to_png(figure, dpi=PICTURE_DPI)
+                files[f"pictures/{name}.png"] = to_small_png(figure, PICTURE_DPI)
             words = {"title": view.title, "caption": view.caption}
             figures[grid.name].append(ShownFigure(kind=frame.name, path=path, num_rows=table.height, **words))
             _forget_many(grid)

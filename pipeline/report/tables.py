@@ -22,7 +22,7 @@ from pipeline.quantities.training import median_validation_loss
 from pipeline.quantities.words import number
 from pipeline.report.page import distance
 
-MAX_CURVE_STEPS, MAX_LAGS = 100, 25
+MAX_CURVE_STEPS, MAX_LAGS = 100, 17
 """A line of `dvc plots` has at most as many points."""
 
 MAX_ARMS = 100

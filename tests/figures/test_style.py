@@ -1,11 +1,28 @@
 from __future__ import annotations
 
+import io
+
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 
-from pipeline.figures.style import LOOKS, canvas, decades, log_ticks, looks_of, state_looks, styled, to_svg, with_room
+from pipeline.figures.style import (
+    LOOKS,
+    NUM_COLOURS,
+    canvas,
+    decades,
+    log_ticks,
+    looks_of,
+    state_looks,
+    styled,
+    to_png,
+    to_small_png,
+    to_svg,
+    with_room,
+)
 
 
 def test_a_figure_leaves_the_callers_look_alone() -> None:
@@ -76,3 +93,18 @@ def test_logarithms_are_shown_as_what_they_are_of(limits: tuple[float, float], l
     figure.draw_without_rendering()
     shown = {label.get_text().replace("$10^{-1}$", "0.1") for label in axes[0, 0].get_yticklabels()}
     assert labels <= shown
+
+
+def test_a_small_picture_looks_as_the_large_one_does() -> None:
+    def drawn() -> Figure:
+        figure, axes = canvas("A finding", 1, 2, 2.0)
+        axes[0, 0].plot(range(9), color="tab:red")
+        axes[0, 1].imshow(np.random.default_rng(0).random((30, 30)), cmap="viridis")
+        return figure
+
+    whole, small = to_png(drawn(), 100), to_small_png(drawn(), 100)
+    assert small == to_small_png(drawn(), 100)
+    assert len(small) < 0.6 * len(whole)
+    pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float) for data in (whole, small)]
+    assert np.abs(pixels[0] - pixels[1]).mean() < 1.0  # of 255
+    assert len(np.unique(pixels[1].reshape(-1, 3), axis=0)) <= NUM_COLOURS
