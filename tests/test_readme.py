@@ -124,6 +124,8 @@ FINDINGS = {
         of_check("C17", 0, "{0:.0f} % [{1:.0f}, {2:.0f}] of its weight lies", scale=100),
         of_check("C19", 0, "{0:.1f} [{1:.1f}, {2:.1f}] points more often", scale=100),
         of_check("C28", 0, "{0:.1f} [{1:.1f}, {2:.1f}] nats further"),
+        of_check("C29", 0, "{0:.0f} % [{1:.0f}, {2:.0f}] of the last word's weight", scale=100),
+        of_check("C29", 1, "{0:.0f} points fewer wrong answers", scale=-100),
         of_check("C19", 1, "with the linear schedule {0:.1f} [{2:.1f}, {1:.1f}] points less", scale=-100),
     ],
 }
