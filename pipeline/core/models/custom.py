@@ -490,7 +490,8 @@ def check_custom(spec: CustomModel, interface: Interface, num_timesteps: int) ->
         require_whole(spec, layout, num_timesteps, "sequences that are padded")
     if layout.reason is not None and spec not in _TOLD:
         _TOLD.add(spec)
-        _log.warning("%s: seeds are trained one after the other, not as one program: %s", spec.import_, layout.reason)
+        what = f"{spec.label} {dict(spec.arguments)}" if spec.arguments else spec.label
+        _log.warning("%s: seeds are trained one after the other, not as one program: %s", what, layout.reason)
     return layout
 
 
@@ -657,7 +658,8 @@ class _Trial:
                 values = torch.vmap(run, randomness="error")(leaves)
                 torch.autograd.grad(values.sum(), [*leaves.values()], materialize_grads=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, one after the other it runs
-            return _first_line(error)
+            said = _first_line(error)
+            return "it draws random numbers in training" if "random operation" in said else said
         return None
 
 
