@@ -136,7 +136,10 @@ assert result.status == "ok", result
 
 
 def test_nothing_draws_from_a_global_generator() -> None:
+    """But a user's own code, which knows no other: around it torch's is forked, and is afterwards where it was."""
     for path in modules():
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Attribute) and node.attr in {"manual_seed", "seed"}:
-                assert ast.unparse(node) not in {"torch.manual_seed", "np.random.seed", "random.seed"}, path
+                allowed = {"torch.manual_seed"} if path.name == "custom.py" else set()
+                drawn_from = {"torch.manual_seed", "np.random.seed", "random.seed"} - allowed
+                assert ast.unparse(node) not in drawn_from, path

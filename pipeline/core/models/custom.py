@@ -546,7 +546,8 @@ def layout_of(spec: CustomModel, interface: Interface, num_timesteps: int) -> La
     Raises:
         InvalidFieldError: If it does not run, or is not what a network of a study must be.
     """
-    return _Trial(spec, interface, num_timesteps).layout()
+    with torch.enable_grad(), in_full_precision("cpu"):  # wherever it is asked for
+        return _Trial(spec, interface, num_timesteps).layout()
 
 
 class _Trial:

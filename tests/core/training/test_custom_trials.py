@@ -56,14 +56,15 @@ WINDOWS = {"update_every": 3, "backward_length": 5}
         {"clipping": {"name": "state_norm", "threshold": 0.01}},
         {"training__accumulation": 4, "clipping": {"name": "value", "threshold": 0.001}},
         {"training__truncation": WINDOWS},
+        {"training__truncation": {"update_every": 4, "backward_length": 4}},
     ],
-    ids=["whole", "clipped inside", "accumulated", "truncated"],
+    ids=["whole", "clipped inside", "accumulated", "truncated", "truncated before the end"],
 )
 def test_a_trial_of_the_same_network_is_the_same_trial(
     changes: dict[str, Any], adding: Any, symbols: Any, spec_of: Any
 ) -> None:
     """The same weights at the start, the same batches: every curve and trace to rounding."""
-    truncated = "training__truncation" in changes
+    truncated = changes.get("training__truncation") == WINDOWS
     dataset = one_hot(symbols) if truncated else adding
     mine = finished(spec_of(model=EVERY if truncated else OWN, **changes), dataset)[1].tables()
     theirs = finished(spec_of(**BUILT_IN, **changes), dataset)[1].tables()
