@@ -133,6 +133,8 @@ def _watch_files(paths: Paths, dataset: str) -> dict[str, str]:
     for key, link_name, path in named_files(paths.root, keys):
         where = f"configs/datasets/{config_path.name}.{key.partition('/')[0]}"
         try:
+            if path.is_fifo() or path.is_socket() or path.is_char_device():
+                raise ConfigError(f"{where}: {path}: expected a file, got what only its writer knows the end of")
             digests[key] = digest_of_file(path)
         except FileNotFoundError:
             beside = (other.name for other in path.parent.glob("*") if other.is_file())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -169,3 +170,12 @@ def test_modules_of_ones_own_networks_are_watched_and_stand_in_the_studies_diges
     write_requests(paths, params)
     assert not links.exists()
     assert len(json.loads(paths.listed_studies.read_text())) == len(before) - 1
+
+
+def test_what_has_no_end_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    paths, params = write_project(tmp_path)
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("pipe.csv", "/dev/zero"):
+        write_yaml(paths.dataset_config("adding"), {"data_file": name})
+        with pytest.raises(ConfigError, match=rf"adding\.yaml\.data_file: .*{name}: expected a file, got what only"):
+            write_requests(paths, params)
