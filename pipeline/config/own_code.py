@@ -63,28 +63,29 @@ def own_files(module: str) -> dict[str, Path]:
         if name in found or (path := own_source(name)) is None:
             continue
         found[name] = path
-        above = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        waiting += [above, *imported(path, above)]
+        is_package = path.name == "__init__.py"
+        waiting += [name if is_package else name.rpartition(".")[0]]
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError, OSError):  # `plan` says so
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            for _, source in imports_of(node, name, is_package):
+                waiting += [source[0], ".".join(filter(None, source))]
     return found
 
 
-def imported(path: Path, package: str) -> Iterator[str]:
-    """Yield what a file imports, and may: `from a import b` is `a` and `a.b`.
-
-    Args:
-        path: Of Python's source; one that cannot be read as such imports nothing.
-        package: In which it lies, for relative imports.
-    """
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parts = package.split(".")
-            above = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
-            source = ".".join(part for part in (above, node.module) if part)
-            yield source
-            yield from (f"{source}.{alias.name}" for alias in node.names)
+def imports_of(node: ast.AST, module: str, is_package: bool) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the names that an import in a module binds, and where they come from: a module, and a name there or ""."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            top = alias.name.partition(".")[0]
+            yield (alias.asname, (alias.name, "")) if alias.asname else (top, (top, ""))
+    elif isinstance(node, ast.ImportFrom):
+        parts = module.split(".")
+        above = ".".join(parts[: len(parts) - node.level + is_package]) if node.level else ""
+        source = ".".join(part for part in (above, node.module) if part)
+        for alias in node.names:
+            yield alias.asname or alias.name, (source, alias.name)

@@ -26,11 +26,11 @@ import ast
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pipeline.config.own_code import own_source, version_of
+from pipeline.config.own_code import imports_of, own_source, version_of
 from pipeline.errors import PipelineError
 
 T = TypeVar("T")
@@ -306,7 +306,7 @@ class _Module:
 
     def _add(self, statement: ast.stmt) -> None:
         for node in [statement] if isinstance(statement, _DEFINING) else ast.walk(statement):
-            for name, source in _imports(node, self.name, self.is_package):
+            for name, source in imports_of(node, self.name, self.is_package):
                 self.imports.setdefault(name, []).append(source)
                 self.imported.update((source[0], ".".join(source)))
         if isinstance(statement, ast.Import | ast.ImportFrom) or _is_for_types_only(statement):
@@ -476,7 +476,7 @@ class _Reader:
         if isinstance(node, ast.Attribute):
             self.attributes.add(node.attr)
         keys = self._targets(node) if isinstance(node, ast.Attribute | ast.Name) else []
-        for _, source in _imports(node, self.module.name, self.module.is_package):
+        for _, source in imports_of(node, self.module.name, self.module.is_package):
             self.code.look_for(self.module, source[0])
             keys = [*keys, *(self.code.resolve(*source) if source[1] else [source])]
         for key in keys:
@@ -503,20 +503,6 @@ class _Reader:
 def _called(node: ast.AST) -> str:
     """Return the name of the function that is called, "" where none is."""
     return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-
-
-def _imports(node: ast.AST, module: str, is_package: bool) -> Iterator[tuple[str, Key]]:
-    """Yield the names that an import binds, and where they come from."""
-    if isinstance(node, ast.Import):
-        for alias in node.names:
-            top = alias.name.partition(".")[0]
-            yield (alias.asname, (alias.name, "")) if alias.asname else (top, (top, ""))
-    elif isinstance(node, ast.ImportFrom):
-        parts = module.split(".")
-        above = ".".join(parts[: len(parts) - node.level + is_package]) if node.level else ""
-        source = ".".join(part for part in (above, node.module) if part)
-        for alias in node.names:
-            yield alias.asname or alias.name, (source, alias.name)
 
 
 def _is_for_types_only(statement: ast.stmt) -> bool:

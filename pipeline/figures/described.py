@@ -5,14 +5,12 @@ from __future__ import annotations
 import polars as pl
 from matplotlib.figure import Figure
 
-from pipeline.figures.examples import captioned_images, inputs_of
-from pipeline.figures.findings import where_true
-from pipeline.figures.frame import NOT_SHOWN, Pictures, View, listed
+from pipeline.figures.examples import captioned_images, inputs_of, looks_finding, looks_values, of_best_arm
+from pipeline.figures.frame import NOT_SHOWN, Pictures, View
 from pipeline.figures.pictures import WHOSE, legible, of_first_seed
 from pipeline.quantities import Grid
-from pipeline.quantities.attention import alignment_share
 from pipeline.quantities.outcomes import test_error
-from pipeline.quantities.words import INTERVAL, capitalised, seeds_of, with_article
+from pipeline.quantities.words import with_article
 
 MAX_EXAMPLES, MAX_WORDS = 4, 8
 """Images, and words of a text, that have a panel."""
@@ -30,11 +28,7 @@ def _looks(grid: Grid) -> pl.DataFrame:
     for column, sequence in {"answer": "answer", "true": "class"}.items():
         said = tokens.filter(sequence=sequence).rename({"token": column})
         rows = rows.join(said.select(*keys, column), on=keys, how="left")
-    ranking = test_error.means(grid).filter(pl.col("arm").is_in(rows["arm"].unique().to_list()))
-    best = ranking.sort("mean", nulls_last=True, maintain_order=True)["arm"].head(1)
-    shown = rows["example"].unique().sort().head(MAX_EXAMPLES)
-    rows = rows.filter(pl.col("arm").is_in(best.to_list()), pl.col("example").is_in(shown.to_list()))
-    rows = rows.filter(pl.col("output_position") <= MAX_WORDS)
+    rows = of_best_arm(grid, rows, MAX_EXAMPLES, MAX_WORDS)
     rows = rows.select(*keys[:2], "step", "example", "output_position", "source_position", "weight", "aligned", *_TEXTS)
     return rows.sort("example", "output_position", "source_position")
 
@@ -42,29 +36,11 @@ def _looks(grid: Grid) -> pl.DataFrame:
 _TEXTS = ("word", "answer", "true")
 
 
-def _finding(view: View) -> str:
-    """How many answers are right, and how much of the last word's attention lies on what is described."""
-    (arm,) = view.arms
-    errors = view.means.filter(arm=arm).drop_nulls("mean")
-    shares = alignment_share.means(view.grid, stage="end").filter(arm=arm).drop_nulls("mean")
-    parts = [f"gets {100 * (1 - error):.0f} % of texts right" for error in errors["mean"]]
-    parts += [f"has {100 * share:.0f} % of its last look on what they describe" for share in shares["mean"]]
-    return f"{capitalised(with_article(arm))} {' and '.join(parts) or 'looks at images while it reads'}"
-
-
 def _values(view: View) -> str:
-    errors, shares = view.means.drop_nulls("mean"), alignment_share.means(view.grid, stage="end")
-    longest = max(of_first_seed(view.grid, "attention")["output_position"])
     chance = view.rows.filter(pl.col("aligned").any().over("example", "output_position"))["aligned"].mean()
-    even = f" (of an even map in these examples {100 * float(chance or 0):.0f} %)"  # type: ignore[arg-type]
-    return where_true(
-        {
-            "Inside the border: what the text describes.": view.rows["aligned"].any(),
-            f"Cut after {MAX_WORDS} words.": longest > MAX_WORDS,
-            f"Share of wrong answers over {seeds_of(errors)} with {INTERVAL}: {listed(view, errors)}.": errors.height,
-            f"Share of the last word's attention inside the border{even}: {listed(view, shares)}.": shares.height,
-        }
-    )
+    even = f"of an even map in these examples {100 * float(chance or 0):.0f} %"  # type: ignore[arg-type]
+    looks = f"the last word's attention inside the border ({even})"
+    return looks_values(view, "what the text describes", "answers", looks, MAX_WORDS)
 
 
 def _draw(view: View) -> Figure:
@@ -82,7 +58,12 @@ descriptions = Pictures(
     rows=_looks,
     means=lambda view: test_error.means(view.grid),
     picture=_draw,
-    title=_finding,
+    title=lambda view: looks_finding(
+        view,
+        "gets {:.0f} % of texts right",
+        "has {:.0f} % of its last look on what they describe",
+        "looks at images while it reads",
+    ),
     about=lambda view: (
         f"The first test images of {{where}}, below the answers of {with_article(view.arms[0])} ({WHOSE}), and the "
         "words that it read of each; where an answer is wrong, the true one follows ≠. The clearer a cell, the greater "

@@ -48,17 +48,21 @@ def _captions(grid: Grid) -> pl.DataFrame:
     rows = of_first_seed(grid, "attention").join(inputs_of(grid).select("example").unique(), on="example")
     written = of_first_seed(grid, "tokens").filter(sequence="free_running")
     rows = rows.join(written.select("arm", "example").unique(), on=["arm", "example"], how="semi")
-    ranking = test_error.means(grid).filter(pl.col("arm").is_in(rows["arm"].unique().to_list()))
-    best = ranking.sort("mean", nulls_last=True, maintain_order=True)["arm"].head(1)
-    rows = rows.filter(pl.col("arm").is_in(best.to_list()))
+    rows = of_best_arm(grid, rows, 3, MAX_WORDS)
     tokens, keys = of_first_seed(grid, "tokens"), ["arm", "seed", "example", "output_position"]
     for column, sequence in {"written": "free_running", "true": "target"}.items():
         words = tokens.filter(sequence=sequence).rename({"position": "output_position", "token": column})
         rows = rows.join(words.select(*keys, column), on=keys, how="left")
-    shown = rows["example"].unique().sort().head(3)
-    rows = rows.filter(pl.col("example").is_in(shown.to_list()), pl.col("output_position") <= MAX_WORDS)
     rows = rows.select(*keys[:2], "step", *keys[2:], "source_position", "weight", "aligned", "written", "true")
     return rows.sort("example", "output_position", "source_position")
+
+
+def of_best_arm(grid: Grid, rows: pl.DataFrame, num_examples: int, num_words: int) -> pl.DataFrame:
+    """Return the rows of the first words of the first examples, of one arm: the one with the fewest errors."""
+    ranking = test_error.means(grid).filter(pl.col("arm").is_in(rows["arm"].unique().to_list()))
+    best = ranking.sort("mean", nulls_last=True, maintain_order=True)["arm"].head(1)
+    rows = rows.filter(pl.col("arm").is_in(best.to_list()), pl.col("output_position") <= num_words)
+    return rows.filter(pl.col("example").is_in(rows["example"].unique().sort().head(num_examples).to_list()))
 
 
 def inputs_of(grid: Grid) -> pl.DataFrame:
@@ -67,25 +71,33 @@ def inputs_of(grid: Grid) -> pl.DataFrame:
     return pixels.unique(["example", "row", "column"], keep="first", maintain_order=True)
 
 
-def _captions_finding(view: View) -> str:
-    """How many captions are right, and how much of the attention lies where the words' objects are."""
+def looks_finding(view: View, answers: str, looks: str, neither: str) -> str:
+    """How many answers are right, and how much of the attention lies where it is to.
+
+    Args:
+        view: Of one arm, with the means of its test errors.
+        answers: What is said of a percentage of right answers.
+        looks: What is said of a percentage of attention.
+        neither: What is said where neither is known.
+    """
     (arm,) = view.arms
     errors = view.means.filter(arm=arm).drop_nulls("mean")
     shares = alignment_share.means(view.grid, stage="end").filter(arm=arm).drop_nulls("mean")
-    parts = [f"writes {100 * (1 - error):.0f} % of captions exactly right" for error in errors["mean"]]
-    parts += [f"has {100 * share:.0f} % of its attention inside the right place" for share in shares["mean"]]
-    return f"{capitalised(with_article(arm))} {' and '.join(parts) or 'looks at images while it writes'}"
+    parts = [answers.format(100 * (1 - error)) for error in errors["mean"]]
+    parts += [looks.format(100 * share) for share in shares["mean"]]
+    return f"{capitalised(with_article(arm))} {' and '.join(parts) or neither}"
 
 
-def _captions_values(view: View) -> str:
+def looks_values(view: View, border: str, answers: str, looks: str, num_words: int) -> str:
+    """What is inside the border, whether words are cut, and the shares of wrong answers and of attention, so named."""
     errors, shares = view.means.drop_nulls("mean"), alignment_share.means(view.grid, stage="end")
     longest = max(of_first_seed(view.grid, "attention")["output_position"])
     return where_true(
         {
-            "Inside the border: where the object of the true word is.": view.rows["aligned"].any(),
-            f"Cut after {MAX_WORDS} words.": longest > MAX_WORDS,
-            f"Share of wrong captions over {seeds_of(errors)} with {INTERVAL}: {listed(view, errors)}.": errors.height,
-            f"Share of attention inside the known place: {listed(view, shares)}.": shares.height,
+            f"Inside the border: {border}.": view.rows["aligned"].any(),
+            f"Cut after {num_words} words.": longest > num_words,
+            f"Share of wrong {answers} over {seeds_of(errors)} with {INTERVAL}: {listed(view, errors)}.": errors.height,
+            f"Share of {looks}: {listed(view, shares)}.": shares.height,
         }
     )
 
@@ -156,13 +168,20 @@ captions = Pictures(
     rows=_captions,
     means=lambda view: test_error.means(view.grid),
     picture=_draw_captions,
-    title=_captions_finding,
+    title=lambda view: looks_finding(
+        view,
+        "writes {:.0f} % of captions exactly right",
+        "has {:.0f} % of its attention inside the right place",
+        "looks at images while it writes",
+    ),
     about=lambda view: (
         f"The first test images of {{where}} and the words of {with_article(view.arms[0])} ({WHOSE}), free-running; "
         "where one is wrong, the true one follows ≠. The clearer a cell, the greater its weight while the decoder is "
         "teacher-forced, relative to the panel's greatest."
     ),
-    values=_captions_values,
+    values=lambda view: looks_values(
+        view, "where the object of the true word is", "captions", "attention inside the known place", MAX_WORDS
+    ),
     not_ok=NOT_SHOWN,
 )
 

@@ -15,7 +15,6 @@ from pipeline.core.attention.score import Additive, NoAttention
 from pipeline.core.cells import CELLS
 from pipeline.core.models import CustomModel, Interface, check_custom, count_parameters
 from pipeline.core.models.architecture import SelfAttention
-from pipeline.core.models.custom import num_units
 from pipeline.core.training.diagnostics import NUM_JACOBIAN_EXAMPLES
 from pipeline.core.training.evaluation import num_at_once
 from pipeline.core.training.pack import architecture
@@ -181,7 +180,7 @@ def _passes(spec: TrialSpec, work: Workload) -> tuple[int, float]:
 def _units(spec: TrialSpec, work: Workload) -> float:
     """Return the hidden units of all layers and directions, per timestep."""
     if isinstance(spec.model, CustomModel):
-        return num_units(spec.model, work.interface, work.num_timesteps)
+        return check_custom(spec.model, work.interface, work.num_timesteps).num_traced / work.num_timesteps
     return spec.model.hidden_size * spec.model.num_layers * (2 if spec.model.bidirectional else 1)
 
 

@@ -232,8 +232,14 @@ class CustomNetwork(Network):
         """Return the shape of each tap, (T, B, features), for inputs with or without a replica axis."""
         num_examples, lengths = self._num_examples_and_timesteps(inputs)
         lengths |= self.layout(lengths[INPUT.part]).num_timesteps
-        sizes = {key: _width(self.parts[key.part], key.quantity) for key in self.state_keys} | {INPUT: self.input_size}
-        return [(lengths[key.part], num_examples, sizes[key]) for key in self.tap_keys]
+        return [(lengths[key.part], num_examples, self.width(key)) for key in self.tap_keys]
+
+    def width(self, key: StateKey) -> int:
+        """Return the size of what can be tapped, at one timestep of one example."""
+        if key == INPUT:
+            return self.input_size
+        module: Any = self.parts[key.part]
+        return (key.quantity == "h" and getattr(module, "proj_size", 0)) or module.hidden_size
 
     def dropout_coins(self, inputs: Any) -> list[Coins]:
         """Return what the random numbers of one pass in training follow from."""
@@ -316,14 +322,11 @@ def parts_of(module: nn.Module) -> dict[str, nn.Module]:
 
 def cell_name(module: nn.Module) -> str:
     """Return which cell a recurrent module of torch.nn is of."""
-    kind = type(module).__name__ if type(module).__module__.startswith("torch.nn") else _kind(module)
-    relu = getattr(module, "nonlinearity", "tanh") == "relu"
-    return {"LSTM": "lstm", "GRU": "gru"}.get(kind.removesuffix("Cell"), "elman_relu" if relu else "elman")
-
-
-def _kind(module: nn.Module) -> str:
-    kinds = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
-    return next((kind.__name__ for kind in kinds if isinstance(module, kind)), "RNN")
+    if isinstance(module, nn.LSTM | nn.LSTMCell):
+        return "lstm"
+    if isinstance(module, nn.GRU | nn.GRUCell):
+        return "gru"
+    return "elman_relu" if getattr(module, "nonlinearity", "tanh") == "relu" else "elman"
 
 
 def _is_sequence(module: nn.Module) -> bool:
@@ -332,11 +335,6 @@ def _is_sequence(module: nn.Module) -> bool:
 
 def _places(module: nn.Module) -> tuple[Place, ...]:
     return places_of(module.num_layers, module.bidirectional) if isinstance(module, nn.RNNBase) else places_of(1, False)
-
-
-def _width(module: nn.Module, state: str) -> int:
-    projected = getattr(module, "proj_size", 0)
-    return int(projected if state == "h" and projected else module.hidden_size)  # type: ignore[arg-type]
 
 
 class _Run(TorchFunctionMode):
@@ -488,11 +486,15 @@ def check_custom(spec: CustomModel, interface: Interface, num_timesteps: int) ->
     layout = layout_of(spec, interface, num_timesteps)
     if interface.padded:
         require_whole(spec, layout, num_timesteps, "sequences that are padded")
-    if layout.reason is not None and spec not in _TOLD:
-        _TOLD.add(spec)
-        what = f"{spec.label} {dict(spec.arguments)}" if spec.arguments else spec.label
-        _log.warning("%s: seeds are trained one after the other, not as one program: %s", what, layout.reason)
+    if layout.reason is not None:
+        _tell(f"{spec.label} {dict(spec.arguments)}" if spec.arguments else spec.label, layout.reason)
     return layout
+
+
+@functools.cache
+def _tell(what: str, reason: str) -> None:
+    """Say, once, why seeds are not one program."""
+    _log.warning("%s: seeds are trained one after the other, not as one program: %s", what, reason)
 
 
 def require_whole(spec: CustomModel, layout: Layout, num_timesteps: int, why: str) -> None:
@@ -506,25 +508,10 @@ def require_whole(spec: CustomModel, layout: Layout, num_timesteps: int, why: st
         require(number == num_timesteps, "model.import", expected, f"{number} ({spec.import_})")
 
 
-def is_one_way(spec: CustomModel, interface: Interface) -> bool:
-    """Return whether all recurrent modules run forward in time, and there are some."""
-    keys = CustomNetwork(interface, spec, 0).state_keys
-    return bool(keys) and all(key.direction == FORWARD for key in keys)
-
-
+@functools.cache
 def count_custom(interface: Interface, spec: CustomModel) -> int:
     """Return the number of trained numbers of a module of one's own."""
     return sum(each.numel() for each in CustomNetwork(interface, spec, 0).parameters())
-
-
-def num_units(spec: CustomModel, interface: Interface, num_timesteps: int) -> float:
-    """Return how many numbers of states there are per timestep of the inputs."""
-    sizes = [interface.input_size] if interface.input_kind == "real" else []
-    shapes = CustomNetwork(interface, spec, 0).tap_shapes(torch.empty(1, num_timesteps, *sizes))
-    return sum(number * size for number, _, size in shapes) / num_timesteps
-
-
-_TOLD: set[CustomModel] = set()
 
 
 class Layout(NamedTuple):
@@ -532,10 +519,14 @@ class Layout(NamedTuple):
 
     Attributes:
         num_timesteps: That each recurrent module runs in one pass.
+        num_traced: Numbers of all states, and of real inputs, of all timesteps, per example.
+        is_one_way: Whether there are recurrent modules, and all run forward in time.
         reason: Why seeds run one after the other; None where they are one program.
     """
 
     num_timesteps: dict[str, int]
+    num_traced: int
+    is_one_way: bool
     reason: str | None
 
 
@@ -564,7 +555,13 @@ class _Trial:
         self._check_weights()
         for dtype in (torch.float32, torch.float64):
             ran = self._check_run(dtype)
-        return Layout(ran, self._why_in_turn())
+        network, lengths = self.networks[0], ran | {INPUT.part: self.num_timesteps}
+        return Layout(
+            num_timesteps=ran,
+            num_traced=sum(lengths[key.part] * network.width(key) for key in network.tap_keys),
+            is_one_way=bool(ran) and all(key.direction == FORWARD for key in network.state_keys),
+            reason=self._why_in_turn(),
+        )
 
     def _refuse(self, expected: str, got: object) -> InvalidFieldError:
         return InvalidFieldError("model.import", f"{self.spec.label} {expected}", got)

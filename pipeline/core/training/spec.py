@@ -15,7 +15,7 @@ from pipeline.core.clipping import ClippingRule
 from pipeline.core.identity import code_digest
 from pipeline.core.measures.orbit import MAX_NUMBERS
 from pipeline.core.models import AnyModel, CustomModel, Interface, check_custom, check_model
-from pipeline.core.models.custom import is_one_way, require_whole
+from pipeline.core.models.custom import require_whole
 from pipeline.core.training.forcing import Forcing, StatesForced
 from pipeline.core.training.optimisers import CONSTANT_RATE, LearningRateSchedule, Optimiser
 from pipeline.core.training.regularisation import Regularisation
@@ -285,7 +285,7 @@ def _check_fit_custom(spec: TrialSpec, model: CustomModel, interface: Interface,
     if (truncation := spec.training.truncation) is None:
         return
     expected = "null: this is no module whose recurrences all run forward in time over sequences of one length"
-    carries = is_one_way(model, interface) and not interface.padded
+    carries = layout.is_one_way and not interface.padded
     require(carries, "training.truncation", expected, truncation)
     _check_truncation(truncation, interface)
     for length in sorted({num_timesteps, min(num_timesteps, truncation.backward_length)}):

@@ -6,7 +6,7 @@ The weights are those of the network under test, so that every gradient can be c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -85,25 +85,48 @@ def write(
     for u, token in enumerate(true):
         given.append(token if u == 0 or coins is None or coins[u] else said[-1])
         x = vector_of(given[-1], decoder.embedding, decoder.num_tokens)
-        if decoder.feeds == "context":
-            context, looked = look(decoder.attention, states[-1][0][0], keys)
-            x = torch.cat([x, context])
-        elif decoder.feeds == "attentional_state":
-            x = torch.cat([x, output])
-        for layer, step in enumerate(steps):
-            states = [*states[:layer], step(x, states[layer]), *states[layer + 1 :]]
-            for name, value in zip(decoder.stack.cell.states, states[layer], strict=True):
+        states, output, looked = step_and_look(decoder, steps, x, states, output, keys)
+        weights += [] if looked is None else [looked]
+        for layer, state in enumerate(states):
+            for name, value in zip(decoder.stack.cell.states, state, strict=True):
                 notes.setdefault(StateKey(layer, "forward", name, "decoder"), []).append(value)
-            x = states[layer][0][0]
-        if decoder.attention is not None:
-            if decoder.feeds != "context":
-                context, looked = look(decoder.attention, x, keys)
-            x = torch.tanh(decoder.combine.weight @ torch.cat([context, x]) + decoder.combine.bias)
-            weights.append(looked)
-        output = x
         logits.append(decoder.readout.weight @ output + decoder.readout.bias)
         said.append(int(logits[-1].argmax()))
     return Written(torch.stack(logits), torch.stack(weights) if weights else None, given, said)
+
+
+def step_and_look(
+    model: Any,
+    steps: Sequence[Callable[[Tensor, State | None], State]],
+    x: Tensor,
+    states: list[State],
+    output: Tensor,
+    keys: list[Tensor],
+) -> tuple[list[State], Tensor, Tensor | None]:
+    """Return the states, h̃ and the weights after one position of what attends, if it does, as it feeds its looks.
+
+    Args:
+        model: Has `attention`, `combine` and `feeds`.
+        steps: Of its layers.
+        x: What is read.
+        states: Before it.
+        output: h̃ before it.
+        keys: What is looked at.
+    """
+    looked = None
+    if model.feeds == "context":
+        context, looked = look(model.attention, states[-1][0][0], keys)
+        x = torch.cat([x, context])
+    elif model.feeds == "attentional_state":
+        x = torch.cat([x, output])
+    for layer, step in enumerate(steps):
+        states = [*states[:layer], step(x, states[layer]), *states[layer + 1 :]]
+        x = states[layer][0][0]
+    if model.attention is not None:
+        if model.feeds != "context":
+            context, looked = look(model.attention, x, keys)
+        x = torch.tanh(model.combine.weight @ torch.cat([context, x]) + model.combine.bias)
+    return states, x, looked
 
 
 def transduce(

@@ -16,9 +16,8 @@ from pipeline.core.models import INPUT, Described, Interface, ModelSpec, Replica
 from pipeline.core.models.cross_attention import CrossAttentionModel
 from pipeline.core.models.network import RunOptions
 from pipeline.core.training.runtime import computing
-from tests.core.attention.reference import look
 from tests.core.cells.reference import IN_TORCH
-from tests.core.models.reference import Notes, negative_log_likelihood, step_of, vector_of
+from tests.core.models.reference import Notes, negative_log_likelihood, step_and_look, step_of, vector_of
 from tests.core.models.test_captioner import HEIGHT, IMAGES, WIDTH, H, close, seen, told
 
 INTERFACE = Interface(
@@ -60,22 +59,11 @@ def answered(
     for word in words:
         x = vector_of(word, model.embedding, INTERFACE.input_size)
         notes.setdefault(INPUT, []).append(x)
-        if model.feeds == "context":
-            context, looked = look(model.attention, states[-1][0][0], cells)
-            x = torch.cat([x, context])
-        elif model.feeds == "attentional_state":
-            x = torch.cat([x, output])
-        for layer, step in enumerate(steps):
-            states = [*states[:layer], step(x, states[layer]), *states[layer + 1 :]]
-            for name, value in zip(model.recurrent.cell.states, states[layer], strict=True):
+        states, output, looked = step_and_look(model, steps, x, states, output, cells)
+        weights += [] if looked is None else [looked]
+        for layer, state in enumerate(states):
+            for name, value in zip(model.recurrent.cell.states, state, strict=True):
                 notes.setdefault(StateKey(layer, "forward", name), []).append(value)
-            x = states[layer][0][0]
-        if model.attention is not None:
-            if model.feeds != "context":
-                context, looked = look(model.attention, x, cells)
-            x = torch.tanh(model.combine.weight @ torch.cat([context, x]) + model.combine.bias)
-            weights.append(looked)
-        output = x
     return model.readout.weight @ output + model.readout.bias, weights
 
 

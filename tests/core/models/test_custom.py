@@ -12,7 +12,16 @@ from torch import Tensor
 import tests.own_models
 from pipeline.config.strict import InvalidFieldError, build, plain
 from pipeline.core.measures.gradients import log10_norm, trace_gradients
-from pipeline.core.models import AnyModel, CustomModel, Interface, Replicas, RunOptions, build_network, check_custom
+from pipeline.core.models import (
+    AnyModel,
+    CustomModel,
+    Interface,
+    ModelSpec,
+    Replicas,
+    RunOptions,
+    build_network,
+    check_custom,
+)
 from pipeline.core.models.custom import layout_of
 from pipeline.core.models.generation import network_of
 from pipeline.errors import ConfigError
@@ -145,8 +154,6 @@ def test_states_can_be_carried_from_one_window_to_the_next(name: str) -> None:
 
 
 def test_a_gradient_is_clipped_inside_the_recurrence_as_in_a_built_in_network() -> None:
-    from pipeline.core.models import ModelSpec
-
     own, built_in = replicas_of(custom("Last"), LAST), replicas_of(ModelSpec.plain("lstm", 5), LAST)
     for replicas in (own, built_in):
         replicas.flat_RP = torch.linspace(-1, 1, own.num_parameters).expand(3, -1).contiguous()

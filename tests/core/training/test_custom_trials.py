@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.core.training import MemorySink, TrialSpec, run_trial, train_networks
 from pipeline.errors import ConfigError
-from tests.core.training.conftest import SmallDataset
-from tests.core.training.sequences import curve, finished, first_letter, letter_before, reversal, small
+from tests.core.training.conftest import SmallDataset, Split
+from tests.core.training.sequences import curve, finished, first_letter, letter_before, reversal
 from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
 
 
@@ -86,8 +86,6 @@ def test_a_trial_of_the_same_network_is_the_same_trial(
 
 def one_hot(symbols: Any) -> SmallDataset:
     """The symbols as real vectors, which are a built-in network's inputs and one's own alike."""
-    from tests.core.training.conftest import Split
-
     eye = np.eye(4, dtype=np.float32)
     splits = {name: Split(eye[each.inputs], each.targets) for name, each in symbols.splits.items()}
     return SmallDataset(splits, "real", 4, "every", "class", 4, float(np.log(4)))
@@ -152,14 +150,10 @@ def test_what_is_measured_of_built_in_networks_alone_is_refused(
 
 
 def custom(spec_of: Any, name: str, **changes: Any) -> TrialSpec:
-    return small(spec_of, model={"name": "custom", "import": f"tests.own_models:{name}"}, **changes)
+    return spec_of(model={"name": "custom", "import": f"tests.own_models:{name}"}, **changes)
 
 
-def test_what_does_not_fit_the_data_is_refused_before_training(
-    adding: Any, symbols: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = {key: value for key, value in small.__globals__["SMALL"].items() if not key.startswith("model__")}
-    monkeypatch.setitem(small.__globals__, "SMALL", plain)
+def test_what_does_not_fit_the_data_is_refused_before_training(adding: Any, symbols: Any, spec_of: Any) -> None:
     both_ways = {"arguments": {"bidirectional": True}}
     cases = [
         (custom(spec_of, "Last"), reversal(), r"model\.name: expected a built-in network, for this dataset's targets"),
