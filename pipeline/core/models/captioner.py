@@ -115,6 +115,28 @@ class FeatureMap(nn.Module):
         return self.project(cells_BLC.contiguous())  # of a replica batch a product with a view is another one
 
 
+class ImageReader(nn.Module):
+    """What recurrent layers have of an image: the annotations of its cells, and first states made of their mean.
+
+    Args:
+        spec: Of the layers.
+        seed: Where the initial weights come from.
+    """
+
+    def __init__(self, spec: ModelSpec, seed: int) -> None:
+        super().__init__()
+        self.cell, size = CELLS[spec.cell], spec.hidden_size * CELLS[spec.cell].num_outputs
+        self.num_states = spec.num_layers * len(self.cell.states)
+        self.features = FeatureMap(size, generator(seed, "features"))
+        self.begin = linear(size, self.num_states * spec.hidden_size, generator(seed, "begin"))
+
+    def forward(self, images: Tensor) -> Memory:
+        """Return what is to be had of images, (B, height, width)."""
+        cells_BLH = self.features(images)
+        first = torch.tanh(self.begin(cells_BLH.mean(dim=1))).chunk(self.num_states, dim=1)
+        return Memory(unstack_states(first, self.cell), cells_BLH, None)
+
+
 class Captioner(Seq2SeqNetwork):
     """One network that describes an image; see `Network` for the arguments."""
 
@@ -122,15 +144,10 @@ class Captioner(Seq2SeqNetwork):
 
     def __init__(self, interface: Interface, spec: ModelSpec, seed: int) -> None:
         super().__init__(interface, spec, seed)
-        size = spec.hidden_size * CELLS[spec.cell].num_outputs
-        self.features = FeatureMap(size, generator(seed, "features"))
-        num_states = spec.num_layers * len(CELLS[spec.cell].states)
-        self.begin = linear(size, num_states * spec.hidden_size, generator(seed, "begin"))
+        self.image = ImageReader(spec, seed)
         self.decoder = Decoder(interface.output_size, spec, seed)
 
     def read(self, source: Tensor, run: NetworkRun) -> Memory:
         """Return what the convolutions make of images, (B, height, width)."""
-        annotations = self.features(source)
-        stack = self.decoder.stack
-        first = torch.tanh(self.begin(annotations.mean(dim=1))).split(stack.hidden_size, dim=1)
-        return Memory(unstack_states(first, stack.cell), annotations, None)
+        memory: Memory = self.image(source)
+        return memory

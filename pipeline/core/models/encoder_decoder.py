@@ -40,20 +40,102 @@ from pipeline.core.models.network import Network, NetworkRun, embedded
 
 
 class Memory(NamedTuple):
-    """What a decoder has of the source.
+    """What recurrent layers have of a source when they begin.
 
     Attributes:
-        initial: Its states before the first token, (B, H) each, layer by layer.
+        initial: Their states before the first step, (B, H) each, layer by layer.
         keys_BSH: Annotations of the source positions, to attend to.
         mask_BS: Which positions are no padding; None is all.
+        projected_BSK: What the score reads of the annotations, where it has been worked out; None: at every look.
     """
 
     initial: Sequence[States]
     keys_BSH: Tensor
     mask_BS: Tensor | None
+    projected_BSK: Tensor | None = None
 
 
-class Decoder(nn.Module):
+class Step(NamedTuple):
+    """Where recurrent layers are after a step: their states, h̃ (B, H), and the attention weights (B, S) if any."""
+
+    states: Sequence[States]
+    output_BH: Tensor
+    weights_BS: Tensor | None
+
+
+class AttendingStack(nn.Module):
+    """Recurrent layers whose last state looks at a source at every step, if they have attention.
+
+    Args:
+        part: The name under which the network runs them, and that of the stream of their initial weights.
+        width: Of what they read, without what attention feeds beside it.
+        spec: Cell, sizes, attention.
+        seed: Where the initial weights come from.
+        place: Of this part among those of its network.
+    """
+
+    def __init__(self, part: str, width: int, spec: ModelSpec, seed: int, place: int = 0) -> None:
+        super().__init__()
+        self.part, self.size = part, spec.hidden_size * CELLS[spec.cell].num_outputs
+        attention = spec.attention if isinstance(spec.attention, DecoderAttention) else None
+        self.feeds: Feeding = "nothing" if attention is None else attention.feeds
+        width += 0 if self.feeds == "nothing" else self.size
+        self.stack = RecurrentStack(spec.cell, width, spec.hidden_size, generator(seed, part), spec.num_layers)
+        initialise_stack(self.stack, spec.initialisation, seed, part=place)
+        self.attention = self.combine = None
+        if attention is not None:
+            self.attention = Attention(attention, self.size, generator(seed, "attention"))
+            self.combine = linear(2 * self.size, self.size, generator(seed, "combine"))
+
+    def read(self, x_BUD: Tensor, memory: Memory, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
+        """Return h̃ at every step, (B, U, H), and the attention weights, (B, U, S), or None.
+
+        Where nothing of attention enters the recurrence, all steps are one fast pass.
+        """
+        if self.feeds == "nothing":
+            recurrent = run.recur(self.part, x_BUD.transpose(0, 1), memory.initial)
+            return self._look(recurrent.outputs.transpose(0, 1), memory)
+        memory, step = self.begin(memory)
+        steps = [step := self.step(x_BD, step, memory, run) for x_BD in x_BUD.unbind(1)]
+        return stacked(steps)
+
+    def begin(self, memory: Memory) -> tuple[Memory, Step]:
+        """Return the memory with what every step needs of it, and where the layers are before the first step."""
+        nothing_BH = torch.zeros_like(self.stack.cell.seen(memory.initial[-1]))
+        if self.attention is not None:
+            memory = memory._replace(projected_BSK=self.attention.project(memory.keys_BSH))
+        return memory, Step(memory.initial, nothing_BH, None)
+
+    def step(self, x_BD: Tensor, before: Step, memory: Memory, run: NetworkRun) -> Step:
+        """Return where the layers are one step later, any of attention being fed."""
+        attended = None
+        if self.attention is not None and self.feeds == "context":
+            query_B1H = self.stack.cell.seen(before.states[-1])[:, None].contiguous()
+            attended = self.attention(query_B1H, *memory[1:])
+            x_BD = torch.cat([x_BD, attended.context_BUH[:, 0]], dim=1)
+        elif self.feeds == "attentional_state":
+            x_BD = torch.cat([x_BD, before.output_BH], dim=1)
+        recurrent = run.recur(self.part, x_BD[None], before.states)
+        output_B1H, weights_B1S = self._look(recurrent.outputs.transpose(0, 1), memory, attended)
+        return Step(recurrent.final, output_B1H[:, 0], None if weights_B1S is None else weights_B1S[:, 0])
+
+    def _look(self, h_BUH: Tensor, memory: Memory, attended: Attended | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return h̃, (B, U, H), and the weights; `attended` is from the query h_{u-1}, None for the query h_u."""
+        h_BUH = h_BUH.contiguous()  # a product with a transposed view of a replica batch is another one
+        if self.attention is None or self.combine is None:
+            return h_BUH, None
+        attended = attended or self.attention(h_BUH, *memory[1:])
+        combined = torch.tanh(self.combine(torch.cat([attended.context_BUH, h_BUH], dim=2)))
+        return combined, attended.weights_BUS
+
+
+def stacked(steps: Sequence[Step]) -> tuple[Tensor, Tensor | None]:
+    """Return h̃ of all steps, (B, U, H), and their weights, (B, U, S), or None."""
+    weights = [step.weights_BS for step in steps if step.weights_BS is not None]
+    return torch.stack([step.output_BH for step in steps], dim=1), torch.stack(weights, dim=1) if weights else None
+
+
+class Decoder(AttendingStack):
     """Recurrent layers that write one token at a time, with or without attention to the source.
 
     Args:
@@ -63,19 +145,10 @@ class Decoder(nn.Module):
     """
 
     def __init__(self, num_tokens: int, spec: ModelSpec, seed: int) -> None:
-        super().__init__()
-        self.num_tokens, size = num_tokens, spec.hidden_size * CELLS[spec.cell].num_outputs
+        super().__init__("decoder", spec.embedding_size or num_tokens, spec, seed, place=1)
+        self.num_tokens = num_tokens
         self.embedding = embedding_of(num_tokens, spec.embedding_size, generator(seed, "decoder_embedding"))
-        attention = spec.attention if isinstance(spec.attention, DecoderAttention) else None
-        self.feeds: Feeding = "nothing" if attention is None else attention.feeds
-        width = (spec.embedding_size or num_tokens) + (0 if self.feeds == "nothing" else size)
-        self.stack = RecurrentStack(spec.cell, width, spec.hidden_size, generator(seed, "decoder"), spec.num_layers)
-        initialise_stack(self.stack, spec.initialisation, seed, part=1)
-        self.attention = self.combine = None
-        if attention is not None:
-            self.attention = Attention(attention, size, generator(seed, "attention"))
-            self.combine = linear(2 * size, size, generator(seed, "combine"))
-        self.readout = readout_of(size, num_tokens, spec.initialisation, seed)
+        self.readout = readout_of(self.size, num_tokens, spec.initialisation, seed)
 
     def forward(self, inputs_BU: Tensor, memory: Memory, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
         """Return the logits at every output position, (B, U, O), and the attention weights, (B, U, S), or None.
@@ -83,53 +156,29 @@ class Decoder(nn.Module):
         Args:
             inputs_BU: The token before each.
             memory: What it has of the source.
-            run: Runs its layers, the part "decoder".
+            run: Runs its layers; its coins say which of the tokens are read, and not those that were written.
         """
-        if self.feeds != "nothing" or run.options.coins is not None:
-            return self.step_by_step(inputs_BU, memory, run)
-        recurrent = run.recur("decoder", self._embedded(inputs_BU).transpose(0, 1), memory.initial)
-        output_BUH, weights_BUS = self._attend(recurrent.outputs.transpose(0, 1), memory)
+        if run.options.coins is not None:
+            return self._write(inputs_BU, run.options.coins, memory, run)
+        output_BUH, weights_BUS = self.read(self._embedded(inputs_BU), memory, run)
         return self.readout(output_BUH), weights_BUS
 
-    def step_by_step(self, inputs_BU: Tensor, memory: Memory, run: NetworkRun) -> tuple[Tensor, Tensor | None]:
-        """Return the same as `forward`, one output position at a time: any attention may feed the recurrence."""
-        states, output_BH = memory.initial, torch.zeros_like(self.stack.cell.seen(memory.initial[-1]))
-        projected_BSK = None if self.attention is None else self.attention.project(memory.keys_BSH)
-        coins_BU, read = run.options.coins, list[Tensor]()
-        logits, weights = list[Tensor](), list[Tensor]()
-        for u in range(inputs_BU.shape[1]):
-            token_B = inputs_BU[:, u]
-            if coins_BU is not None and u > 0:
+    def _write(
+        self, inputs_BU: Tensor, coins_BU: Tensor, memory: Memory, run: NetworkRun
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the same as `forward`, where a token that was written is read again unless a coin says otherwise."""
+        memory, step = self.begin(memory)
+        read, steps, logits = list[Tensor](), list[Step](), list[Tensor]()
+        for u, token_B in enumerate(inputs_BU.unbind(1)):
+            if u > 0:
                 written_B = logits[-1].argmax(dim=-1).to(token_B.dtype)
                 token_B = torch.where(coins_BU[:, u], token_B, written_B)
-            x_BD, attended = self._embedded(token_B), None
-            if self.attention is not None and self.feeds == "context":
-                query_B1H = self.stack.cell.seen(states[-1])[:, None].contiguous()
-                attended = self.attention(query_B1H, memory.keys_BSH, memory.mask_BS, projected_BSK)
-                x_BD = torch.cat([x_BD, attended.context_BUH[:, 0]], dim=1)
-            elif self.feeds == "attentional_state":
-                x_BD = torch.cat([x_BD, output_BH], dim=1)
-            recurrent = run.recur("decoder", x_BD[None], states)
-            h_B1H = recurrent.outputs.transpose(0, 1)
-            output_B1H, weights_B1S = self._attend(h_B1H, memory, attended, projected_BSK)
-            states, output_BH = recurrent.final, output_B1H[:, 0]
+            step = self.step(self._embedded(token_B), step, memory, run)
             read.append(token_B)
-            logits.append(self.readout(output_BH))
-            weights += [] if weights_B1S is None else [weights_B1S[:, 0]]
-        if coins_BU is not None:
-            run.decoder_inputs = torch.stack(read, dim=1)
-        return torch.stack(logits, dim=1), torch.stack(weights, dim=1) if weights else None
-
-    def _attend(
-        self, h_BUH: Tensor, memory: Memory, attended: Attended | None = None, projected_BSK: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return h̃, (B, U, H), and the weights; `attended` is from the query h_{u-1}, None for the query h_u."""
-        h_BUH = h_BUH.contiguous()  # a product with a transposed view of a replica batch is another one
-        if self.attention is None or self.combine is None:
-            return h_BUH, None
-        attended = attended or self.attention(h_BUH, memory.keys_BSH, memory.mask_BS, projected_BSK)
-        combined = torch.tanh(self.combine(torch.cat([attended.context_BUH, h_BUH], dim=2)))
-        return combined, attended.weights_BUS
+            steps.append(step)
+            logits.append(self.readout(step.output_BH))
+        run.decoder_inputs = torch.stack(read, dim=1)
+        return torch.stack(logits, dim=1), stacked(steps)[1]
 
     def _embedded(self, tokens: Tensor) -> Tensor:
         return embedded(tokens, self.embedding, self.num_tokens, self.readout.weight.dtype)

@@ -70,7 +70,7 @@ def halved(map_CHW: Tensor) -> Tensor:
 
 def seen(model: Captioner, image: Tensor) -> list[Tensor]:
     """The annotations of an image, cell by cell."""
-    features = model.features
+    features = model.image.features
     maps = halved(convolved(halved(convolved(image[None], features.first)), features.second))
     maps = convolved(maps, features.third)
     annotations = []
@@ -83,7 +83,7 @@ def seen(model: Captioner, image: Tensor) -> list[Tensor]:
 
 def described(model: Captioner, cell: str, image: Tensor, true: list[int], notes: Notes) -> Written:
     annotations = seen(model, image)
-    first = torch.tanh(model.begin(sum(annotations) / len(annotations)))
+    first = torch.tanh(model.image.begin(sum(annotations) / len(annotations)))
     num_states = len(CELLS[cell].states)
     layers = first.unflatten(0, (-1, num_states, 1, H))  # the states of the lowest layer come first
     return write(model.decoder, cell, true, [tuple(layer) for layer in layers], annotations, notes)
@@ -117,11 +117,11 @@ def test_loss_weights_and_every_gradient_are_those_of_plain_loops(changes: dict[
 def test_a_cell_knows_where_it_is_and_sees_what_is_near() -> None:
     """A convolution sees one pixel further of its own resolution: 4 + 2 + 1 pixels beyond the cell."""
     model, dark = model_of(), torch.zeros(1, 24, 24, dtype=torch.float64)
-    blank = model.features(dark)[0].unflatten(0, (6, 6))
+    blank = model.image.features(dark)[0].unflatten(0, (6, 6))
     assert torch.pdist(blank.flatten(0, 1)).min() > 1e-3
     lit = dark.clone()
     lit[0, 12, 3] = 5.0  # row 3, column 0
-    changed = (model.features(lit)[0].unflatten(0, (6, 6)) != blank).any(dim=2)
+    changed = (model.image.features(lit)[0].unflatten(0, (6, 6)) != blank).any(dim=2)
     assert changed[3, 0]
     rows, columns = changed.nonzero().unbind(dim=1)
     assert {*rows.tolist()} == {1, 2, 3, 4}

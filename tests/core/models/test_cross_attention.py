@@ -52,17 +52,17 @@ def answered(
 ) -> tuple[Tensor, list[Tensor]]:
     """Logits and, word by word, the weights of one text of one image."""
     cells = seen(model, image)
-    first = torch.tanh(model.begin(sum(cells) / len(cells)))
+    first = torch.tanh(model.image.begin(sum(cells) / len(cells)))
     states = [tuple(layer) for layer in first.unflatten(0, (-1, len(CELLS[cell].states), 1, H))]
-    steps = [step_of(model.recurrent, cell, place) for place in model.recurrent.places]
+    steps = [step_of(model.recurrent.stack, cell, place) for place in model.recurrent.stack.places]
     output, weights = torch.zeros_like(cells[0]), list[Tensor]()
     for word in words:
         x = vector_of(word, model.embedding, INTERFACE.input_size)
         notes.setdefault(INPUT, []).append(x)
-        states, output, looked = step_and_look(model, steps, x, states, output, cells)
+        states, output, looked = step_and_look(model.recurrent, steps, x, states, output, cells)
         weights += [] if looked is None else [looked]
         for layer, state in enumerate(states):
-            for name, value in zip(model.recurrent.cell.states, state, strict=True):
+            for name, value in zip(model.recurrent.stack.cell.states, state, strict=True):
                 notes.setdefault(StateKey(layer, "forward", name), []).append(value)
     return model.readout.weight @ output + model.readout.bias, weights
 
@@ -144,9 +144,9 @@ def test_without_attention_the_image_is_known_from_the_first_state_alone() -> No
     """Two images with the same mean of cells are one; with attention they are not."""
     for changes, alike in (({}, True), ({"attention": Dot(feeds="nothing")}, False)):
         model = model_of(**changes)
-        cells = model.features(IMAGES)
+        cells = model.image.features(IMAGES)
         turned = cells.flip(1) + torch.linspace(-1, 1, cells.shape[1], dtype=torch.float64)[:, None]
-        model.features.forward = lambda images, found=(cells, turned): found[int(images[0, 0, 0] == 0)]  # type: ignore[method-assign]
+        model.image.features.forward = lambda images, found=(cells, turned): found[int(images[0, 0, 0] == 0)]  # type: ignore[method-assign]
         answers = [model(Described(WORDS, images)).values for images in (IMAGES, torch.zeros_like(IMAGES))]
         assert torch.allclose(*answers, rtol=1e-9, atol=1e-12) == alike
 
@@ -156,7 +156,7 @@ def test_a_look_enters_the_recurrence_at_the_next_word_at_once_or_never(feeds: A
     """Of a network that starts without the image, states differ between images from the word that first hears of it."""
     model = model_of(attention=Dot(feeds=feeds))
     with torch.no_grad():
-        model.begin.weight.zero_()
+        model.image.begin.weight.zero_()
     states, others = (model(Described(WORDS[1].expand(3, 4), images)).states[0] for images in (IMAGES, IMAGES.flip(2)))
     differs = [not torch.equal(states[t], others[t]) for t in range(4)]
     assert differs == [t >= first for t in range(4)]

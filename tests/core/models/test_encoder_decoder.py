@@ -301,8 +301,8 @@ def test_taps_and_clipping_inside_the_recurrence_are_the_same_step_by_step(
     model = model_of(attention=attention, num_layers=2)
     taps = [torch.zeros(shape, dtype=torch.float64).requires_grad_() for shape in model.tap_shapes(READING)]
     results = []
-    for path in (model.decoder.forward, model.decoder.step_by_step):
-        monkeypatch.setattr(model.decoder, "forward", path)
+    for feeds in ("nothing", "nothing, but step by step"):
+        monkeypatch.setattr(model.decoder, "feeds", feeds)
         predicted = model(READING, RunOptions(taps=taps, state_threshold=1e-3))
         grads = torch.autograd.grad(loss(INTERFACE, predicted.values, TARGETS), [*taps, *model.parameters()])
         results.append([*grads, *predicted.states])
