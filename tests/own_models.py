@@ -73,6 +73,14 @@ class Dropped(Last):
         return self.readout(self.dropout(self.rnn(x)[0][:, -1]))
 
 
+class Orthogonal(Last):
+    """With recurrent weights made of others, so that they are orthogonal."""
+
+    def __init__(self, input_size: int, output_size: int) -> None:
+        super().__init__(input_size, output_size, kind="RNN")
+        nn.utils.parametrizations.orthogonal(self.rnn, "weight_hh_l0")
+
+
 class Tagger(nn.Module):
     """Embed, read both ways what is packed, answer at every timestep."""
 

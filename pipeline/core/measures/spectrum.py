@@ -26,13 +26,10 @@ class Block(NamedTuple):
 def recurrent_blocks(replicas: Replicas, flat_RP: Tensor) -> dict[Block, Tensor]:
     """Return each gate's square block of W_hh, (R, H, H), in float64, parts and places in order."""
     blocks: dict[Block, Tensor] = {}
-    for part, stack in replicas.model.stacks.items():
-        cell = stack.cell
-        for place in stack.places if cell.recurrent_gates else ():
-            weights = replicas.weights(flat_RP, place, part)
-            for (gate, state), block_RHH in cell.recurrent_blocks(weights.weight_hh.double()).items():
-                name = gate if state == cell.states[0] else f"{gate}_{state}"
-                blocks[Block(part, place, name)] = block_RHH
+    for part, place, cell, weight_hh in replicas.model.hidden_weights(replicas.named(flat_RP)):
+        for (gate, state), block_RHH in cell.recurrent_blocks(weight_hh.double()).items():
+            name = gate if state == cell.states[0] else f"{gate}_{state}"
+            blocks[Block(part, place, name)] = block_RHH
     return blocks
 
 

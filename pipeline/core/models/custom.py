@@ -45,7 +45,7 @@ from pipeline.core.models.initialisation import (
     generator,
 )
 from pipeline.core.models.interface import INPUT, Interface, Prediction, StateKey, lengths_of
-from pipeline.core.models.network import NO_OPTIONS, Network, RunOptions, buffers_in
+from pipeline.core.models.network import NO_OPTIONS, HiddenWeights, Network, RunOptions, buffers_in
 from pipeline.data.dataset import PAD
 from pipeline.errors import unknown_name
 
@@ -214,6 +214,22 @@ class CustomNetwork(Network):
         """None: its recurrences are torch's modules."""
         return {}
 
+    def hidden_weights(self, named: Mapping[str, Tensor]) -> Iterator[HiddenWeights]:
+        """Yield W_hh of every layer and direction of every recurrent module; with a projection, W_hh W_hr.
+
+        What the module makes of other parameters, or has not to be trained, is read as its passes read it.
+        """
+        values = next(iter(named.values()))
+        kept = buffers_in(self, values.dtype)
+
+        def read(r: int) -> Any:
+            mine = {name: each[r] for name, each in named.items()} | kept
+            return functional_call(_Reader(self), {f"network.{name}": each for name, each in mine.items()})
+
+        places = [(part, place) for part, module in self.parts.items() for place in _places(module)]
+        for (part, place), *weights in zip(places, *map(read, range(len(values))), strict=True):
+            yield HiddenWeights(part, place, CELLS[cell_name(self.parts[part])], torch.stack(weights))
+
     def kernel(self, like: Tensor) -> str | None:
         """Return what runs the recurrences for parameters like this one; None where there are none."""
         sequences = {kernel_of(CELLS[cell_name(part)], like) for part in self.parts.values() if _is_sequence(part)}
@@ -266,6 +282,24 @@ class CustomNetwork(Network):
         if isinstance(values, Tensor) and torch.is_autocast_enabled(values.device.type):
             values = values.float()
         return values if options.num_scored is None else values[:, -options.num_scored :], None
+
+
+class _Reader(nn.Module):
+    """Reads the recurrent weights of a network with whatever parameters it is called with."""
+
+    def __init__(self, network: CustomNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self) -> list[Tensor]:
+        """Return W_hh of every place of every part, (gates · H, H) each."""
+        found = list[Tensor]()
+        for module in self.network.parts.values():
+            for place in _places(module):
+                suffix = place.suffix if _is_sequence(module) else ""
+                weight_hh = getattr(module, f"weight_hh{suffix}")
+                found.append(weight_hh @ getattr(module, f"weight_hr{suffix}") if _projects(module) else weight_hh)
+        return found
 
 
 class _Start(Coins):
@@ -331,6 +365,10 @@ def cell_name(module: nn.Module) -> str:
 
 def _is_sequence(module: nn.Module) -> bool:
     return isinstance(module, nn.RNNBase)
+
+
+def _projects(module: nn.Module) -> bool:
+    return getattr(module, "proj_size", 0) > 0
 
 
 def _places(module: nn.Module) -> tuple[Place, ...]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import functools
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.cells.cell import States
+from pipeline.core.cells.cell import Cell, States, Weights
 from pipeline.core.cells.recurrence import kernel_of
-from pipeline.core.cells.stack import RecurrentStack, StackRun, stack_states, unstack_states
+from pipeline.core.cells.stack import Place, RecurrentStack, StackRun, stack_states, unstack_states
 from pipeline.core.models.architecture import ModelSpec
 from pipeline.core.models.dropout import Coins
 from pipeline.core.models.initialisation import embedding_of, generator
@@ -75,6 +75,15 @@ class RunOptions:
 
 
 NO_OPTIONS = RunOptions()
+
+
+class HiddenWeights(NamedTuple):
+    """W_hh of R networks, (R, gates · H, states · H), with the part, the layer and direction, and the cell it is of."""
+
+    part: str
+    place: Place
+    cell: Cell
+    weight_hh: Tensor
 
 
 class NetworkRun:
@@ -222,6 +231,22 @@ class Network(nn.Module, ABC):
         return Prediction(
             values=values, states=run.states(), weights=weights, run=recurrent, decoder_inputs=run.decoder_inputs
         )
+
+    def weights(self, named: Mapping[str, Tensor], place: Place, part: str = "recurrent") -> Weights:
+        """Return the parameters of one layer and direction of a recurrent part, from all by name."""
+        stack = self.stacks[part]
+        prefix = next(name for name, module in self.named_modules() if module is stack)
+        return stack.cell.weights({name: named[f"{prefix}.{name}{place.suffix}"] for name in stack.cell.shapes(1, 1)})
+
+    def hidden_weights(self, named: Mapping[str, Tensor]) -> Iterator[HiddenWeights]:
+        """Yield W_hh of every layer and direction of every recurrent part whose states feed a gate through one.
+
+        Args:
+            named: The parameters of R networks by name, (R, ...) each.
+        """
+        for part, stack in self.stacks.items():
+            for place in stack.places if stack.cell.recurrent_gates else ():
+                yield HiddenWeights(part, place, stack.cell, self.weights(named, place, part).weight_hh)
 
     def load_parameters(self, parameters: Mapping[str, Tensor]) -> None:
         """Give the trained parameters other values, in place; each by the first of its names, as they are listed.

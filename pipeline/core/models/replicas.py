@@ -279,9 +279,7 @@ class Replicas:
 
     def weights(self, flat_RP: Tensor, place: Place, part: str = "recurrent") -> Weights:
         """Return the parameters of one layer and direction of one of the model's stacks, (R, ...) each."""
-        named, stack = self.named(flat_RP), self.model.stacks[part]
-        prefix = next(name for name, module in self.model.named_modules() if module is stack)
-        return stack.cell.weights({name: named[f"{prefix}.{name}{place.suffix}"] for name in stack.cell.shapes(1, 1)})
+        return self.model.weights(self.named(flat_RP), place, part)
 
 
 def _in_turn(function: Callable[..., Result], arguments: Sequence[Any], dims: Sequence[Any]) -> Result:

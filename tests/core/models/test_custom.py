@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import tests.own_models
 from pipeline.config.strict import InvalidFieldError, build, plain
 from pipeline.core.measures.gradients import log10_norm, trace_gradients
+from pipeline.core.measures.spectrum import recurrent_blocks
 from pipeline.core.models import (
     AnyModel,
     CustomModel,
@@ -94,6 +95,29 @@ def test_the_fast_gradient_is_the_exact_one_to_rounding(name: str, arguments: di
     fast = replicas.backpropagate(replicas.flat_RP, x.float(), y.float(), shared=True).grad_RP.double()
     exact = trace_gradients(replicas, replicas.flat_RP, x, y).grad_RP
     assert ((fast - exact).norm(dim=1) < 1e-6 * exact.norm(dim=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [*NETWORKS.values(), ("Orthogonal", {})], ids=[*NETWORKS, "made of other parameters"]
+)
+def test_recurrent_weights_are_those_that_a_pass_reads(name: str, arguments: dict[str, Any]) -> None:
+    """What multiplies the state: of every gate, layer, direction and module; with a projection between, of both."""
+    replicas = replicas_of(custom(name, arguments=arguments), LAST)
+    moved_RP = replicas.flat_RP.double() + 0.1
+    blocks = recurrent_blocks(replicas, moved_RP)
+    places = {(key.part, key.layer, key.direction) for key in replicas.model.state_keys}
+    assert {(part, place.layer, place.direction) for part, place, _ in blocks} == places
+    for r in range(3):
+        parts: Any = network_of(replicas, moved_RP, r).parts
+        for (part, place, gate), block_RHH in blocks.items():
+            suffix = f"_l{place.layer}{'_reverse' * (place.direction == 'backward')}"
+            suffix = suffix if isinstance(parts[part], nn.RNNBase) else ""
+            gates = {"LSTM": "ifgo", "GRU": "rzn"}.get(type(parts[part]).__name__.removesuffix("Cell"))
+            rows = getattr(parts[part], f"weight_hh{suffix}").double()
+            rows = rows if gates is None else rows.chunk(len(gates))[gates.index(gate)]
+            whole = rows @ getattr(parts[part], f"weight_hr{suffix}") if rows.shape[0] > rows.shape[1] else rows
+            torch.testing.assert_close(block_RHH[r], whole, rtol=1e-12, atol=1e-14)
+    assert torch.equal(replicas.flat_RP, replicas_of(custom(name, arguments=arguments), LAST).flat_RP)
 
 
 def test_seeds_are_one_program_where_they_can_be() -> None:
