@@ -121,6 +121,15 @@ class Sizes(Checked):
             require(getattr(self, field) >= 1, field, "an integer of at least 1", getattr(self, field))
 
 
+def require_num_seeds(number: int) -> None:
+    """Check the number of seeds that a scale, or a study at a scale, asks for.
+
+    Raises:
+        InvalidFieldError: If it is none.
+    """
+    require(1 <= number <= MAX_SEEDS, "num_seeds", f"an integer from 1 to {MAX_SEEDS}", number)
+
+
 @dataclass(frozen=True)
 class Scale(Checked):
     """How big everything is: number of seeds and sizes of the generated datasets."""
@@ -130,8 +139,7 @@ class Scale(Checked):
     max_wall_time_s: float
 
     def __post_init__(self) -> None:
-        expected = f"an integer from 1 to {MAX_SEEDS}"
-        require(1 <= self.num_seeds <= MAX_SEEDS, "num_seeds", expected, self.num_seeds)
+        require_num_seeds(self.num_seeds)
         require(self.max_wall_time_s > 0, "max_wall_time_s", "a number of seconds above 0", self.max_wall_time_s)
 
 
@@ -166,7 +174,13 @@ def load_scale(paths: Paths, name: str) -> Scale:
     return scale
 
 
-def seeds_of(params: Params, scale: Scale) -> tuple[int, ...]:
-    """Return the seeds of every trial: `params.seeds.count`, or else the scale's number, from the start."""
-    count = scale.num_seeds if params.seeds.count is None else params.seeds.count
+def seeds_of(params: Params, scale: Scale, of_study: int | None = None) -> tuple[int, ...]:
+    """Return the seeds of a study's trials, from the start: `params.seeds.count`, or else as many as the scale says.
+
+    Args:
+        params: What params.yaml says.
+        scale: The scale.
+        of_study: How many the study asks for at this scale; None: as many as all others.
+    """
+    count = (of_study or scale.num_seeds) if params.seeds.count is None else params.seeds.count
     return tuple(range(params.seeds.start, params.seeds.start + count))

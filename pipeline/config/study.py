@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pipeline.config.params import require_num_seeds
 from pipeline.config.paths import Paths
 from pipeline.config.search import Halving, Search, TpeSearch, require_values
 from pipeline.config.strict import (
@@ -86,7 +87,8 @@ class Grid(Checked):
 class ScaleOverride(Checked):
     """What a scale changes: `set` in every grid, `grids` in one, whole `axes` of one; `skip` names grids left out.
 
-    `search` and `halving` have, by grid, keys of its search and halving.
+    `num_seeds` is the study's own number, where its claims need more than others, or can do with fewer. `search` and
+    `halving` have, by grid, keys of its search and halving.
     """
 
     set: Mapping[str, Any] = field(default_factory=dict)
@@ -95,8 +97,11 @@ class ScaleOverride(Checked):
     search: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     halving: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
+    num_seeds: int | None = None
 
     def __post_init__(self) -> None:
+        if self.num_seeds is not None:
+            require_num_seeds(self.num_seeds)
         require_apart(self.set, "set")
         for grid, changes in self.grids.items():
             require_apart(changes, f"grids.{grid}")

@@ -147,7 +147,8 @@ def plan_study(
     if name not in params.studies:
         raise ConfigError(f"{paths.params.name}: studies: {unknown_name('study', name, params.studies)}")
     study, scale = load_study(paths, name), load_scale(paths, params.scale)
-    seeds = seeds_of(params, scale)
+    override = study.scales.get(params.scale)
+    seeds = seeds_of(params, scale, override.num_seeds if override else None)
     where = str(paths.study_config(name).relative_to(paths.root))
     _check_selection(study, where)
     manifests: dict[str, Manifest] = {}

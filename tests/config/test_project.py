@@ -100,6 +100,19 @@ def test_seeds_come_from_the_scale_unless_counted(project: Paths) -> None:
     assert seeds_of(load_params(project), laptop) == (10, 11)
 
 
+def test_a_study_has_its_own_number_of_seeds_at_a_scale_unless_they_are_counted(project: Paths) -> None:
+    file = project.study_config("optimisers")
+    edit(file, "scales", value={"laptop": {"num_seeds": 12}, "smoke": {}})
+    own = load_study(project, "optimisers").scales
+    laptop, params = load_scale(project, "laptop"), load_params(project)
+    assert [len(seeds_of(params, laptop, own[scale].num_seeds)) for scale in ("laptop", "smoke")] == [12, 10]
+    edit(project.params, "seeds", value={"start": 0, "count": 3})
+    assert seeds_of(load_params(project), laptop, 12) == (0, 1, 2)
+    edit(file, "scales", value={"laptop": {"num_seeds": 0}})
+    with pytest.raises(ConfigError, match=r"optimisers\.yaml\.scales\.laptop\.num_seeds: expected an integer from 1"):
+        load_study(project, "optimisers")
+
+
 def test_a_new_length_is_written_in_the_study_alone(project: Paths) -> None:
     before = load_study(project, "cells")
     edit(
