@@ -42,7 +42,7 @@ def prepare(paths: Paths, name: str) -> None:
     params = load_params(paths)
     sizes = load_scale(paths, params.scale).datasets
     studies = {study: load_study(paths, study) for study in params.studies}
-    lengths = lengths_of(studies, params.scale, name)
+    lengths = lengths_of(studies, params.scale).get(name, ())
     prepare_dataset(name, paths.dataset_config(name), lengths, sizes, paths.dataset(name))
     manifest = read_manifest(paths.dataset(name))
     write_digest(paths.dataset_digest(name), dataclasses.asdict(manifest))

@@ -76,8 +76,9 @@ def write_requests(paths: Paths, params: Params) -> None:
         if folder.is_dir() and folder.name not in params.datasets:
             shutil.rmtree(folder)
     code = _watch_code(paths, studies, params.scale)
+    lengths = lengths_of(studies, params.scale)
     for dataset in params.datasets:
-        asked = {"lengths": lengths_of(studies, params.scale, dataset), "sizes": dataclasses.asdict(sizes)}
+        asked = {"lengths": lengths.get(dataset, ()), "sizes": dataclasses.asdict(sizes)}
         files = _watch_files(paths, dataset)
         write_digest(paths.request(dataset), asked | ({"files": files} if files else {}))
     read = []

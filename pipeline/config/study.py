@@ -12,6 +12,7 @@ that are one trial. What is empty need not be written.
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -264,22 +265,24 @@ def _changed(declared: Declared, changes: Mapping[str, Any], where: str) -> Decl
     return changed
 
 
-def lengths_of(studies: Mapping[str, Study], scale: str, dataset: str) -> tuple[int, ...]:
-    """Return, sorted, every length that `studies` ask of `dataset` at `scale`, to train or to test on.
+def lengths_of(studies: Mapping[str, Study], scale: str) -> dict[str, tuple[int, ...]]:
+    """Return, by dataset and sorted, every length that `studies` ask of it at `scale`, to train or to test on.
 
-    This is why a new length is written in one place only, the study: `prepare` makes what studies ask for.
+    This is why a new length is written in one place only, the study: `prepare` makes what studies ask for. A dataset
+    that no study asks for is not there.
 
     Raises:
         ConfigError: If a length is neither null nor an integer.
     """
-    lengths: set[int | None] = set()
+    lengths = defaultdict[str, set[int | None]](set)
     for name, study in studies.items():
         for setting in expand(study, scale, f"configs/studies/{name}.yaml"):
             wanted, where = setting.spec.get("dataset"), f"{setting.where}.dataset"
-            if isinstance(wanted, Mapping) and wanted.get("name") == dataset:
-                lengths.add(build(int | None, wanted.get("length"), f"{where}.length"))
-                lengths.update(build(tuple[int, ...], wanted.get("unseen_lengths", []), f"{where}.unseen_lengths"))
-    return tuple(sorted(length for length in lengths if length is not None))
+            if isinstance(wanted, Mapping):
+                mine = lengths[str(wanted.get("name"))]
+                mine.add(build(int | None, wanted.get("length"), f"{where}.length"))
+                mine.update(build(tuple[int, ...], wanted.get("unseen_lengths", []), f"{where}.unseen_lengths"))
+    return {dataset: tuple(sorted(each for each in mine if each is not None)) for dataset, mine in lengths.items()}
 
 
 def _check_override(study: Study, override: ScaleOverride, where: str) -> None:

@@ -120,7 +120,7 @@ def test_a_new_length_is_written_in_the_study_alone(project: Paths) -> None:
         value=[*before.grids["adding"].axes["dataset.length"], 75],
     )  # fmt: skip
     after = load_study(project, "cells")
-    old, new = (lengths_of({"cells": study}, "laptop", "adding") for study in (before, after))
+    old, new = (lengths_of({"cells": study}, "laptop")["adding"] for study in (before, after))
     assert set(new) - set(old) == {75}
     known = [setting.spec for setting in expand(before, "laptop", "")]
     fresh = [setting for setting in expand(after, "laptop", "") if setting.spec not in known]
@@ -202,7 +202,7 @@ def test_another_folder_is_named(tmp_path: Path) -> None:
 def test_a_length_that_is_no_number_is_named(project: Paths) -> None:
     edit(project.study_config("cells"), "grids", "adding", "axes", "dataset.length", value=["x", 20])
     with pytest.raises(ConfigError, match=r"grids\.adding\.dataset\.length: expected an integer, got 'x'"):
-        lengths_of({"cells": load_study(project, "cells")}, "laptop", "adding")
+        lengths_of({"cells": load_study(project, "cells")}, "laptop")["adding"]
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ def test_a_scale_skips_grids(with_variants: Paths) -> None:
 
 def test_lengths_of_variants_and_of_grids_that_are_not_skipped(with_variants: Paths) -> None:
     def lengths(scale: str) -> tuple[int, ...]:
-        return lengths_of({"cells": load_study(with_variants, "cells")}, scale, "adding")
+        return lengths_of({"cells": load_study(with_variants, "cells")}, scale).get("adding", ())
 
     assert lengths("laptop") == (30,)
     override(with_variants, grids={"adding": {"dataset.length": 40}})

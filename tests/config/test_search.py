@@ -130,7 +130,7 @@ def test_every_arm_of_a_grid_is_searched_at_the_same_points(project: Paths) -> N
     assert settings[0].spec["optimiser"] == {"name": "sgd", "learning_rate": 0.0681}
     assert settings[0].spec["model"]["hidden_size"] == 16
     studies = {"tune": load_study(project, "tune")}
-    assert lengths_of(studies, "laptop", "adding") == tuple(sorted({point["dataset.length"] for point in points}))
+    assert lengths_of(studies, "laptop")["adding"] == tuple(sorted({point["dataset.length"] for point in points}))
 
 
 def test_a_scale_changes_keys_of_a_search(project: Paths) -> None:
