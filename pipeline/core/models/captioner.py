@@ -3,7 +3,7 @@
     a_1 .. a_L = features of the cells of a grid, each a vector that also holds its position
     h_0 = tanh(W_init mean of a)
 
-Every cell is 4 × 4 pixels: two convolutions, each with a ReLU and a 2 × 2 maximum, and a third one by which a cell sees
+Every cell is 4 × 4 pixels: two convolutions, each with a 2 × 2 maximum and a ReLU, and a third one by which a cell sees
 its neighbours. Row and column are two further channels (Liu et al., 2018), since reading order is a matter of position.
 Without attention the decoder sees the image through its first state alone: one-to-many.
 
@@ -29,14 +29,14 @@ from pipeline.core.models.network import NetworkRun
 
 
 class _ByReplica(torch.autograd.Function):
-    """`conv2d` of one replica after the other.
+    """`_layer` of one replica after the other.
 
     torch makes one grouped convolution of a replica batch: slower, and added up in another order than that of a
     network alone. Under vmap the rule below runs instead of `forward`, in operations that autograd knows.
     """
 
     @staticmethod
-    def forward(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: D102
+    def forward(maps: Tensor, weight: Tensor, bias: Tensor, pools: bool) -> Tensor:  # noqa: D102
         raise NotImplementedError
 
     @staticmethod
@@ -44,27 +44,23 @@ class _ByReplica(torch.autograd.Function):
         raise NotImplementedError
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *batched: Tensor) -> tuple[Tensor, int]:  # noqa: D102
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *given: Any) -> tuple[Tensor, int]:  # noqa: D102
         def of(r: int) -> Tensor:
-            maps, weight, bias = (
-                each if dim is None else each.select(dim, r).contiguous()
-                for each, dim in zip(batched, in_dims, strict=True)
-            )
-            return convolved(maps, weight, bias)
+            pairs = zip(given, in_dims, strict=True)
+            return _layer(*(each if dim is None else each.select(dim, r) for each, dim in pairs))
 
         return torch.stack([of(r) for r in range(info.batch_size)]), 0
 
 
-def convolved(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the 3 × 3 convolution of maps (B, channels, height, width) that keeps height and width."""
-    if torch._C._functorch.maybe_current_level() is None or not torch._C._functorch.is_batchedtensor(weight):
-        return F.conv2d(maps, weight, bias, padding=1)
-    found: Tensor = _ByReplica.apply(maps, weight, bias)  # type: ignore[no-untyped-call]
-    return found
+def _layer(maps: Tensor, weight: Tensor, bias: Tensor, pools: bool) -> Tensor:
+    """Return the maps of a layer, the channels of a pixel side by side: so a maximum takes a third of the time."""
+    maps, weight = (each.contiguous(memory_format=torch.channels_last) for each in (maps, weight))
+    found = F.conv2d(maps, weight, bias.contiguous(), padding=1)
+    return torch.relu(F.max_pool2d(found, 2) if pools else found)
 
 
 class Convolution(nn.Module):
-    """A 3 × 3 convolution that keeps height and width.
+    """A 3 × 3 convolution that keeps height and width, a 2 × 2 maximum where it pools, and a ReLU.
 
     A bias of 0, beside a matrix drawn by He's rule, would put every blank pixel on the kink of the ReLU, where there is
     no gradient to check: it is drawn by torch's.
@@ -72,20 +68,24 @@ class Convolution(nn.Module):
     Args:
         num_inputs: Channels read.
         num_outputs: Channels written.
+        pools: Whether it does.
         start: Where the initial weights come from.
     """
 
-    def __init__(self, num_inputs: int, num_outputs: int, start: torch.Generator) -> None:
+    def __init__(self, num_inputs: int, num_outputs: int, pools: bool, start: torch.Generator) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_outputs, num_inputs, 3, 3))
+        self.weight, self.pools = nn.Parameter(torch.empty(num_outputs, num_inputs, 3, 3)), pools
         self.bias = nn.Parameter(torch.empty(num_outputs))
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu", generator=start)
         bound = (9 * num_inputs) ** -0.5
         nn.init.uniform_(self.bias, -bound, bound, generator=start)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return (B, num_outputs, height, width) of (B, num_inputs, height, width)."""
-        return convolved(maps, self.weight, self.bias)
+        """Return (B, num_outputs, height, width), halves of both where it pools, of (B, num_inputs, height, width)."""
+        if torch._C._functorch.maybe_current_level() is None or not torch._C._functorch.is_batchedtensor(self.weight):
+            return _layer(maps, self.weight, self.bias, self.pools)
+        found: Tensor = _ByReplica.apply(maps, self.weight, self.bias, self.pools)  # type: ignore[no-untyped-call]
+        return found
 
 
 class FeatureMap(nn.Module):
@@ -98,16 +98,14 @@ class FeatureMap(nn.Module):
 
     def __init__(self, size: int, start: torch.Generator) -> None:
         super().__init__()
-        self.first = Convolution(1, size // 4, start)
-        self.second = Convolution(size // 4, size // 2, start)
-        self.third = Convolution(size // 2, size, start)
+        self.first = Convolution(1, size // 4, True, start)
+        self.second = Convolution(size // 4, size // 2, True, start)
+        self.third = Convolution(size // 2, size, False, start)
         self.project = linear(size + 2, size, start)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the annotations, row by row."""
-        maps = F.max_pool2d(torch.relu(self.first(images[:, None])), 2)
-        maps = F.max_pool2d(torch.relu(self.second(maps)), 2)
-        maps = torch.relu(self.third(maps))
+        maps = self.third(self.second(self.first(images[:, None])))
         # row and column of every cell, from -1 to 1
         axes = (torch.linspace(-1, 1, size, device=maps.device, dtype=maps.dtype) for size in maps.shape[-2:])
         positions = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(maps), -1, -1, -1)
