@@ -56,7 +56,7 @@ def median_validation_loss(grid: Grid) -> pl.DataFrame:
     return found.sort("length", grid.rank(), "step")
 
 
-@quantity(words="test error on {group} tokens", scale="share", better="lower", facets=("group",))
+@quantity(words="test error on {group} cases", scale="share", better="lower", facets=("group",))
 def test_error_by_group(grid: Grid) -> pl.DataFrame:
     """Share of wrong answers on the test sequences, by the kind of the token that they answer."""
     curves = grid["curves"].filter(pl.col("group").is_not_null(), metric="error", split="test")
