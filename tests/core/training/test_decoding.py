@@ -220,8 +220,9 @@ def small_replicas(**changes: Any) -> tuple[Replicas, Sequences]:
 def test_a_large_vocabulary_is_evaluated_in_smaller_portions_with_the_same_result(monkeypatch) -> None:
     replicas, split = small_replicas()
     per_sequence = 2 * 4 * S + 4 * (U - S) + INTERFACE.input_size * S + U * V + U * S  # states, inputs, logits, weights
-    expected = decode(replicas, replicas.flat_RP, split), evaluate(replicas, replicas.flat_RP, split)
     assert [len(part.targets) for part in evaluation.portions(replicas, replicas.flat_RP, split)] == [128, 22]
+    split = split.take(slice(20))
+    expected = decode(replicas, replicas.flat_RP, split), evaluate(replicas, replicas.flat_RP, split)
     for num, at_once in ((7 * R * per_sequence, 7), (7 * R * per_sequence - 1, 6), (1, 1)):
         monkeypatch.setattr(evaluation, "MAX_NUMBERS_AT_ONCE", num)
         assert len(evaluation.portions(replicas, replicas.flat_RP, split)[0].targets) == at_once
