@@ -54,6 +54,13 @@ SPECS = {
     "jacobians": spec(diagnostics__measures=["jacobians", "smoothness"]),
 }
 EVERYBODY = set(SPECS)
+PARSED = functools.cache(ast.parse)
+
+
+@pytest.fixture(autouse=True)
+def _every_text_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parse what an edit leaves as it was for the first test only; nothing changes a tree."""
+    monkeypatch.setattr(ast, "parse", PARSED)
 
 
 @pytest.fixture
