@@ -106,7 +106,7 @@ enum { WIDTH = 8, VECTORS = 2, ROWS = 4 };
 #else
 enum { WIDTH = 4, VECTORS = 4, ROWS = 4 };
 #endif
-enum { PANEL = WIDTH * VECTORS };
+enum { PANEL = WIDTH * VECTORS, FEW = 4 };
 typedef float vector __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
 static inline float of_bits(int bits) { float x; memcpy(&x, &bits, 4); return x; }
@@ -194,11 +194,11 @@ static inline __attribute__((always_inline)) void pack(
 /* out[i][:] += x[i][:] @ w for some rows and some vectors of a panel. */
 static inline __attribute__((always_inline)) void tile(
     const int rows, const int vectors, long depth, const float *restrict x, const long x_row, const long x_depth,
-    const float *restrict w, float *out, long out_row) {
+    const float *restrict w, const long w_depth, float *out, long out_row) {
     vector sum[ROWS][VECTORS];
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < vectors; v++) sum[i][v] = *(const vector *)(out + i * out_row + v * WIDTH);
-    for (long k = 0; k < depth; k++, w += PANEL, x += x_depth)
+    for (long k = 0; k < depth; k++, w += w_depth, x += x_depth)
         for (int i = 0; i < rows; i++)
             for (int v = 0; v < vectors; v++) sum[i][v] += x[i * x_row] * *(const vector *)(w + v * WIDTH);
     for (int i = 0; i < rows; i++)
@@ -212,12 +212,12 @@ static void product(
         long b = 0;
         if (columns - first > WIDTH) {
             for (; b + ROWS <= B; b += ROWS)
-                tile(ROWS, VECTORS, depth, x + b * x_row, x_row, 1, w, out + b * out_row, out_row);
-            for (; b < B; b++) tile(1, VECTORS, depth, x + b * x_row, x_row, 1, w, out + b * out_row, out_row);
+                tile(ROWS, VECTORS, depth, x + b * x_row, x_row, 1, w, PANEL, out + b * out_row, out_row);
+            for (; b < B; b++) tile(1, VECTORS, depth, x + b * x_row, x_row, 1, w, PANEL, out + b * out_row, out_row);
         } else {
             for (; b + ROWS <= B; b += ROWS)
-                tile(ROWS, 1, depth, x + b * x_row, x_row, 1, w, out + b * out_row, out_row);
-            for (; b < B; b++) tile(1, 1, depth, x + b * x_row, x_row, 1, w, out + b * out_row, out_row);
+                tile(ROWS, 1, depth, x + b * x_row, x_row, 1, w, PANEL, out + b * out_row, out_row);
+            for (; b < B; b++) tile(1, 1, depth, x + b * x_row, x_row, 1, w, PANEL, out + b * out_row, out_row);
         }
     }
 }
@@ -228,9 +228,17 @@ static void outer_product(
     for (long first = 0; first < columns; first += PANEL, u += depth * PANEL)
         for (long g = 0; g < rows; g += ROWS)
             if (columns - first > WIDTH)
-                tile(ROWS, VECTORS, depth, d + g * depth, 1, ROWS, u, out + g * out_row + first, out_row);
+                tile(ROWS, VECTORS, depth, d + g * depth, 1, ROWS, u, PANEL, out + g * out_row + first, out_row);
             else
-                tile(ROWS, 1, depth, d + g * depth, 1, ROWS, u, out + g * out_row + first, out_row);
+                tile(ROWS, 1, depth, d + g * depth, 1, ROWS, u, PANEL, out + g * out_row + first, out_row);
+}
+
+/* The same of few rows: d as it is, its rows a multiple of FEW; columns beyond the last of u hold any number. */
+static void flat_outer_product(
+    long rows, long depth, long columns, const float *d, const float *u, long u_depth, float *out, long out_row) {
+    for (long first = 0; first < columns; first += PANEL)
+        for (long g = 0; g < rows; g += FEW)
+            tile(FEW, VECTORS, depth, d + g, 1, rows, u + first, u_depth, out + g * out_row + first, out_row);
 }
 """
 
@@ -253,8 +261,8 @@ long scratch_size(long T, long B, long H, long D) {{
     long rows_h = rounded_up(FED_BY_H * H, PANEL), rows_x = rounded_up(FED_BY_X * H, PANEL), C = rounded_up(H, PANEL);
     long M = timesteps_at_once(T, B) * B, G = BLOCKS * H, X = rounded_up(D + 1, PANEL), R = rounded_up(G, ROWS);
     long forward = FEEDING * rows_h * H + rows_x * D + (B + 1) * (G + PANEL) + KEPT * H;
-    long backward = FEEDING * FED_BY_H * H * C + FED_BY_X * H * X + STATES * (B * C + H) + B * X + M * (G + R + D + 1)
-        + M * (C > X ? C : X) + R * (FEEDING * C + X);
+    long backward = FEEDING * FED_BY_H * H * C + FED_BY_X * H * X + STATES * (B * C + H) + B * X + M * (G + R + D + FEW)
+        + PANEL + M * (C > X ? C : X) + R * (FEEDING * C + X) + (D + FEW) * rounded_up(G, PANEL);
     return forward > backward ? forward : backward;
 }}
 
@@ -303,6 +311,8 @@ void backward(
     float *scratch) {{
     const long Z = FEEDING * H + D + 1, G = BLOCKS * H, first_x = (BLOCKS - FED_BY_X) * H;
     const long C = rounded_up(H, PANEL), X = rounded_up(D + 1, PANEL), R = rounded_up(G, ROWS), W = FEEDING * C + X;
+    const long F = rounded_up(D + 1, FEW), flat_row = rounded_up(G, PANEL);
+    const int flat = F < WIDTH; /* so few inputs that the weights' gradient of them is made transposed */
     const long N = timesteps_at_once(T, B);
     float *weight_h[FEEDING + 1], *carried[STATES];
     for (int s = 0; s < FEEDING; s++, scratch += FED_BY_H * H * C)
@@ -313,11 +323,13 @@ void backward(
     float *unused = scratch; scratch += STATES * H;
     float *x_row = scratch; scratch += B * X;
     float *gradient = scratch; scratch += N * B * G;
-    float *packed_gradient = scratch; scratch += N * B * R;
-    float *inputs = scratch; scratch += N * B * (D + 1);
+    float *packed_gradient = scratch; scratch += N * B * R + PANEL;
+    float *inputs = scratch; scratch += N * B * F;
     float *packed = scratch; scratch += N * B * (C > X ? C : X);
-    float *sum = scratch;
+    float *sum = scratch; scratch += R * W;
+    float *flat_sum = scratch;
     memset(sum, 0, 4 * R * W);
+    memset(flat_sum, 0, 4 * F * flat_row);
     for (long stop = T; stop > 0; stop -= N) {{
         const long start = stop > N ? stop - N : 0, M = (stop - start) * B;
         for (long t = stop - 1; t >= start; t--) {{
@@ -360,15 +372,19 @@ void backward(
         }}
         for (long m = 0; m < M; m++) {{
             const float *from = x + (start + m / B) * x_t + m % B * x_b;
-            for (long j = 0; j < D; j++) inputs[m * (D + 1) + j] = from[j];
-            inputs[m * (D + 1) + D] = 1.0f;
+            for (long j = 0; j < F; j++) inputs[m * F + j] = j < D ? from[j] : j == D;
         }}
-        pack(PANEL, D + 1, M, inputs, 1, D + 1, packed);
-        outer_product(G, M, D + 1, packed_gradient, packed, sum + FEEDING * C, W);
+        if (flat) {{
+            flat_outer_product(F, M, G, inputs, gradient, G, flat_sum, flat_row);
+        }} else {{
+            pack(PANEL, D + 1, M, inputs, 1, F, packed);
+            outer_product(G, M, D + 1, packed_gradient, packed, sum + FEEDING * C, W);
+        }}
     }}
     for (long g = 0; g < G; g++) {{
         for (int s = 0; s < FEEDING; s++) memcpy(weight_grad + g * Z + s * H, sum + g * W + s * C, 4 * H);
-        memcpy(weight_grad + g * Z + FEEDING * H, sum + g * W + FEEDING * C, 4 * (D + 1));
+        for (long j = 0; j <= D; j++)
+            weight_grad[g * Z + FEEDING * H + j] = flat ? flat_sum[j * flat_row + g] : sum[g * W + FEEDING * C + j];
     }}
     for (int s = 0; s < STATES; s++)
         for (long b = 0; b < B; b++) memcpy(first[s] + b * H, carried[s] + b * C, 4 * H);
