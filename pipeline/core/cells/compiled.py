@@ -115,19 +115,25 @@ static inline float of_bits(int bits) { float x; memcpy(&x, &bits, 4); return x;
 static inline float max_(float x, float y) { float z = x > y ? x : y; return x != x ? x : z; }
 static inline float min_(float x, float y) { float z = x < y ? x : y; return x != x ? x : z; }
 
-/* e^x to 2 units in the last place (Cephes' polynomial); 2^k in two factors, so that it may overflow and underflow. */
-static inline float exp_(float x) {
-    float y = x > 89.0f ? 89.0f : x;
-    y = y < -104.0f ? -104.0f : y;
-    float rounded = y * 1.44269504088896341f + 12582912.0f;
-    int k; memcpy(&k, &rounded, 4); k -= 0x4B400000;
+/* e^(x - k ln 2) - 1 to 2 units in the last place (Cephes' polynomial), k = x / ln 2 rounded. */
+static inline float reduced_expm1_(float x, int *k) {
+    float rounded = x * 1.44269504088896341f + 12582912.0f;
+    memcpy(k, &rounded, 4); *k -= 0x4B400000;
     float n = rounded - 12582912.0f;
-    float r = y - n * 0.693359375f;
+    float r = x - n * 0.693359375f;
     r = r + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f; p = p * r + 8.3334519073e-3f; p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f; p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    return p * r * r + r;
+}
+
+/* e^x; 2^k in two factors, so that it may overflow and underflow. */
+static inline float exp_(float x) {
+    float y = x > 89.0f ? 89.0f : x;
+    y = y < -104.0f ? -104.0f : y;
+    int k;
+    float p = reduced_expm1_(y, &k) + 1.0f;
     int half = k >> 1;
     return p * of_bits((half + 127) << 23) * of_bits((k - half + 127) << 23);
 }
@@ -159,16 +165,24 @@ static inline float log1p_(float x) {
     return d == 0.0f ? x : y;
 }
 
-static inline float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }
+/* Of e^-x only what 1 + e^-x feels: one factor 2^k will do, which is inf where e^-x overflows. */
+static inline float sigmoid_(float x) {
+    float y = x < -89.0f ? 89.0f : -x;
+    y = y < -87.0f ? -87.0f : y;
+    int k;
+    float p = reduced_expm1_(y, &k) + 1.0f;
+    return 1.0f / (1.0f + p * of_bits((k + 127) << 23));
+}
 
+/* By e^2|x| - 1, from which no digits are lost near 0; where tanh nears 1, what it lacks of it is computed. */
 static inline float tanh_(float x) {
-    float a = fabsf(x), z = x * x;
-    float p = -5.70498872745e-3f;
-    p = p * z + 2.06390887954e-2f; p = p * z - 5.37397155531e-2f; p = p * z + 1.33314422036e-1f;
-    p = p * z - 3.33332819422e-1f;
-    float near = p * z * x + x;
-    float far = copysignf(1.0f - 2.0f / (exp_(2.0f * a) + 1.0f), x);
-    return a < 0.625f ? near : far;
+    float a = fabsf(x);
+    a = a > 20.0f ? 20.0f : a;
+    int k;
+    float p = reduced_expm1_(2.0f * a, &k);
+    float scale = of_bits((k + 127) << 23);
+    float expm1 = p * scale + (scale - 1.0f), share = 1.0f / (expm1 + 2.0f);
+    return copysignf(a < 0.625f ? expm1 * share : 1.0f - 2.0f * share, x);
 }
 
 /* Packs w, (columns, depth) by strides, into panels: (columns / width, depth, width), zeros where columns end. */
