@@ -121,7 +121,7 @@ def _of_forward(run: Run, taps: Sequence[Tensor | None]) -> tuple[Sequence[Tenso
 
 
 def _of_backward(run: Run, grads: Gradients) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
-    read = (run.x, run.weight, run.per_unit, *run.states, run.kept, *grads.direct)
+    read = (run.x, run.weight, run.per_unit, *run.states, run.kept, *grads.direct, *grads.ends)
     return read, (*grads.total, *grads.start, grads.x, grads.weight, grads.per_unit)
 
 

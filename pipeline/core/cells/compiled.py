@@ -317,12 +317,13 @@ void forward(
     }}
 }}
 
-/* `first` (B, H) of each state is what comes out before the first timestep; `unit_grad` is added to. */
+/* `end` and `first` (B, H) of each state: what comes in after the last timestep, or NULL, and what comes out before the
+   first; `unit_grad` is added to. */
 void backward(
     long T, long B, long H, long D, const float *weight, const float *x, long x_t, long x_b, const float *unit,
     const float *kept, float *const *state, const float *const *direct, const long *direct_t, const long *direct_b,
-    double threshold, float *const *total, float *const *first, float *unit_grad, float *weight_grad, float *x_grad,
-    float *scratch) {{
+    const float *const *end, double threshold, float *const *total, float *const *first, float *unit_grad,
+    float *weight_grad, float *x_grad, float *scratch) {{
     const long Z = FEEDING * H + D + 1, G = BLOCKS * H, first_x = (BLOCKS - FED_BY_X) * H;
     const long C = rounded_up(H, PANEL), X = rounded_up(D + 1, PANEL), R = rounded_up(G, ROWS), W = FEEDING * C + X;
     const long F = rounded_up(D + 1, FEW), flat_row = rounded_up(G, PANEL);
@@ -333,7 +334,10 @@ void backward(
         pack(PANEL, H, FED_BY_H * H, weight + s * H, 1, Z, weight_h[s] = scratch);
     float *weight_x = scratch; scratch += FED_BY_X * H * X;
     if (x_grad) pack(PANEL, D, FED_BY_X * H, weight + first_x * Z + FEEDING * H, 1, Z, weight_x);
-    for (int s = 0; s < STATES; s++, scratch += B * C) memset(carried[s] = scratch, 0, 4 * B * C);
+    for (int s = 0; s < STATES; s++, scratch += B * C) {{
+        memset(carried[s] = scratch, 0, 4 * B * C);
+        for (long b = 0; end[s] && b < B; b++) memcpy(carried[s] + b * C, end[s] + b * H, 4 * H);
+    }}
     float *unused = scratch; scratch += STATES * H;
     float *x_row = scratch; scratch += B * X;
     float *gradient = scratch; scratch += N * B * G;
@@ -617,6 +621,7 @@ class Compiled:
     def backward(self, run: Run, grads: Gradients) -> None:  # noqa: D102
         sizes, x, weight, per_unit = _sizes(run), _by_rows(run.x), run.weight.contiguous(), run.per_unit.contiguous()
         direct = [None if grad is None else _by_rows(grad) for grad in grads.direct]
+        ends = [None if grad is None else grad.contiguous() for grad in grads.ends]
         threshold = ctypes.c_double(-1.0 if grads.state_threshold is None else grads.state_threshold)
 
         def one(r: int, scratch: Tensor) -> None:
@@ -630,6 +635,7 @@ class Compiled:
                 _pointers(run.states, r),
                 _pointers(direct, r),
                 *_all_strides(direct),
+                _pointers(ends, r),
                 threshold,
                 _pointers(grads.total, r),
                 _pointers(grads.start, r),

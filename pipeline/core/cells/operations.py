@@ -207,11 +207,11 @@ class _Layer(NamedTuple):
         threads = torch.get_num_threads() if is_shared else 1
         num_shares = next(n for n in range(threads, 0, -1) if n == 1 or (B % n == 0 and B // n >= EXAMPLES_OF_A_THREAD))
         if num_shares == 1:
-            return stack._recur(x_TBD, weights, start, taps, self.state_threshold).tensors()
+            return stack._recur(x_TBD, weights, start, taps, self.state_threshold)[0].tensors()
 
         def recur(x: Tensor, start: tuple[Tensor, ...], taps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             given = States(*taps) if taps else None
-            return stack._recur(x, weights, States(*start), given, self.state_threshold).tensors()
+            return stack._recur(x, weights, States(*start), given, self.state_threshold)[0].tensors()
 
         added = () if taps is None else taps.tensors()
         shares = [each.unflatten(-2, (num_shares, -1)) for each in (x_TBD, *start.tensors(), *added)]

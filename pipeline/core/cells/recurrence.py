@@ -65,6 +65,7 @@ class Gradients:
 
     Attributes:
         direct: In: what reaches each state from the outputs, (R, T, B, H), or None.
+        ends: In: what reaches each state after the last timestep besides, (R, B, H), or None.
         state_threshold: In: what the norm of an example's dL/dh_t is clipped to as it flows back, or None.
         total: Out: dL/ds_t of each state, (R, T, B, H), or None where it is not wanted.
         start: Out: of each state before the first timestep, (R, B, H).
@@ -74,6 +75,7 @@ class Gradients:
     """
 
     direct: Sequence[Tensor | None]
+    ends: Sequence[Tensor | None]
     state_threshold: float | None
     total: Sequence[Tensor | None]
     start: Sequence[Tensor]
@@ -129,6 +131,9 @@ class Eager:
         first_x = G - len(self._cell.fed_by_x) * H
         weights_h, weight_x, x = self._weights_h(run), aligned(run.weight[:, first_x:, -1 - D : -1]), aligned(run.x)
         carried = [start.zero_() for start in grads.start]
+        for carry, end in zip(carried, grads.ends, strict=True):
+            if end is not None:
+                carry.add_(end)
         piece = max(1, PIECE_BYTES // max(1, B * G * run.x.element_size()))  # of one replica's size, however many
         for stop in range(num_timesteps, 0, -piece):
             now = slice(max(0, stop - piece), stop)
@@ -238,15 +243,17 @@ class Call:
         cell: With a pointwise step.
         keep: Whether there will be a way back.
         state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
+        with_ends: Whether the states after the last timestep are returned once more, by themselves: what is made of
+            these alone has a gradient of their size, and not of that of a whole sequence.
     """
 
-    def __init__(self, cell: Cell, keep: bool, state_threshold: float | None) -> None:
-        self.cell, self.keep, self.state_threshold = cell, keep, state_threshold
+    def __init__(self, cell: Cell, keep: bool, state_threshold: float | None, with_ends: bool = False) -> None:
+        self.cell, self.keep, self.state_threshold, self.with_ends = cell, keep, state_threshold, with_ends
 
     def forward(
         self, x: Tensor, weight: Tensor, per_unit: Tensor, start: Sequence[Tensor], taps: Sequence[Tensor | None]
     ) -> tuple[Tensor, ...]:
-        """Return the states after every timestep, (R, T, B, H) each."""
+        """Return the states after every timestep, (R, T, B, H) each, and if asked for after the last, (R, B, H)."""
         (R, T, B, _), H = x.shape, start[0].shape[-1]
         states = [by_replica(x, R, T + 1, B, H) for _ in start]
         for state, first in zip(states, start, strict=True):
@@ -255,7 +262,8 @@ class Call:
         self.engine = engine_of(self.cell, x)
         self.run = Run(x=x, weight=weight, per_unit=per_unit, states=states, kept=kept)
         self.engine.forward(self.run, taps)
-        return tuple(state[:, 1:] for state in states)
+        after = tuple(state[:, 1:] for state in states)
+        return (*after, *(state[:, -1].clone() for state in states)) if self.with_ends else after
 
     def _room(self, like: Tensor, *shape: int) -> Tensor:
         """Return memory for what is kept: on a CPU lent for as long as autograd, or whoever, has it."""
@@ -264,14 +272,15 @@ class Call:
         return Loan(like, *shape).tensor
 
     def backward(
-        self, kept: Tensor, direct: Sequence[Tensor | None], x_needed: bool, totals_needed: Sequence[bool]
+        self, kept: Tensor, reached: Sequence[Tensor | None], x_needed: bool, totals_needed: Sequence[bool]
     ) -> Gradients:
-        """Return every gradient."""
-        run = replace(self.run, kept=kept)
+        """Return every gradient, from those of what `forward` returned."""
+        run, num_states = replace(self.run, kept=kept), len(self.cell.states)
         totals = zip(run.states, totals_needed, strict=True)
         R, T, B, H = direct_shape = run.states[0][:, 1:].shape
         grads = Gradients(
-            direct=direct,
+            direct=reached[:num_states],
+            ends=reached[num_states:] or [None] * num_states,
             state_threshold=self.state_threshold,
             total=[new(state, *direct_shape) if needed else None for state, needed in totals],
             start=[by_replica(state, R, B, H) for state in run.states],
@@ -284,7 +293,7 @@ class Call:
 
 
 class Recurrence(torch.autograd.Function):
-    """A whole sequence: `(call, x, fused, per unit, *first states, *taps, *parameters) -> states`.
+    """A whole sequence: `(call, x, fused, per unit, *first states, *taps, *parameters) -> states`, and their ends.
 
     Shapes: x (R, T, B, D), fused (R, G, Z), per unit (R, V, H), first states (R, B, H), taps and states (R, T, B, H);
     taps may be None. The parameters are what the fused weights were made of, R leading: the first gradient flows
@@ -301,9 +310,10 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
         ctx.call, *tensors = inputs
+        states = output[: len(ctx.call.cell.states)]
         kept = ctx.call.run.kept  # autograd holds it, and lets go of it after the way back
         ctx.call.run = replace(ctx.call.run, kept=None)
-        ctx.save_for_backward(*tensors, *output, kept)  # outputs too: one changed in place is found out
+        ctx.save_for_backward(*tensors, *states, kept)  # outputs too: one changed in place is found out
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -338,6 +348,7 @@ def differentiable_backward(
         states = torch.vmap(call.cell.unroll_flat, in_dims=tuple(None if alias is None else 0 for alias in aliases))(
             *aliases
         )
+        states = (*states, *(state[:, -1] for state in states)) if call.with_ends else states
         reached = [(state, grad) for state, grad in zip(states, grads, strict=True) if grad is not None]
         wanted = [index for index, alias in enumerate(aliases) if alias is not None and alias.requires_grad]
         found = torch.autograd.grad(

@@ -149,11 +149,13 @@ class RecurrentStack(nn.Module):
             start = zeros if initial is None else initial[index]
             tap = None if taps is None else taps[index].map(in_its_time)
             mixing = (fed[index] if fed else None, kept[index] if kept else ())
-            run = self._recur(in_its_time(layer_input), self.weights(place), start, tap, state_threshold, *mixing)
+            run, ends = self._recur(in_its_time(layer_input), self.weights(place), start, tap, state_threshold, *mixing)
             inputs.append(layer_input)
             states.append(run.map(in_its_time))
-            ends = zip(run.tensors(), start.tensors(), strict=True)
-            final.append(States(*(last_of(state, before, lengths_B) for state, before in ends)))
+            if ends is None or lengths_B is not None:
+                pairs = zip(run.tensors(), start.tensors(), strict=True)
+                ends = States(*(last_of(state, before, lengths_B) for state, before in pairs))
+            final.append(ends)
         return StackRun(
             outputs=self._beside(states),
             inputs=tuple(inputs),
@@ -170,8 +172,11 @@ class RecurrentStack(nn.Module):
         state_threshold: float | None,
         fed: Tensor | None = None,
         kept: Sequence[Tensor | float] = (),
-    ) -> States:
-        """Return the states of one layer and direction at every timestep, (T, B, H), in its own order of time."""
+    ) -> tuple[States, States | None]:
+        """Return the states of one layer and direction at every timestep, (T, B, H), in its own order of time.
+
+        Where they are made by a fast loop, also those after the last timestep, (B, H).
+        """
         cell = self.cell
         if torch.is_autocast_enabled(x_TBD.device.type):
             with in_full_precision(x_TBD.device.type):
@@ -179,16 +184,17 @@ class RecurrentStack(nn.Module):
         if is_transformed():
             refuse_clipping(state_threshold)
         if fed is not None or kept:
-            return cell.unroll_dropped(x_TBD, start, weights, taps, state_threshold, fed, kept)
+            return cell.unroll_dropped(x_TBD, start, weights, taps, state_threshold, fed, kept), None
         if is_transformed() or cell.whole_step is not None:
-            return cell.unroll(x_TBD, start, weights, taps, state_threshold)
+            return cell.unroll(x_TBD, start, weights, taps, state_threshold), None
         fused, per_unit = cell.fused(weights)
         given = [None] * len(cell.states) if taps is None else taps.tensors()
         tensors = (x_TBD, fused, per_unit, *start.tensors(), *given, *weights)
         arguments = [None if tensor is None else tensor.unsqueeze(0) for tensor in tensors]
-        call = Call(cell, torch.is_grad_enabled(), state_threshold)
+        call = Call(cell, torch.is_grad_enabled(), state_threshold, with_ends=True)
         found = Recurrence.apply(call, *arguments)  # type: ignore[no-untyped-call]
-        return States(*(state.squeeze(0) for state in found))
+        states = [state.squeeze(0) for state in found]
+        return States(*states[: len(cell.states)]), States(*states[len(cell.states) :])
 
     def _beside(self, states: Sequence[States]) -> Tensor:
         """Return what the directions of the last layer put out beside each other, (T, B, F)."""
