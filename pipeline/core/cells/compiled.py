@@ -601,19 +601,21 @@ class Compiled:
         self._check(run, taps)
         sizes, x, weight, per_unit = _sizes(run), _by_rows(run.x), run.weight.contiguous(), run.per_unit.contiguous()
         given = [_by_rows(tap) for tap in taps if tap is not None]
+        strides, tap_strides = _strides(x), _all_strides(given)
+        singles, states, tapped = _Places(weight, x, per_unit, run.kept), _Places(*run.states), _Places(*given)
 
         def one(r: int, scratch: Tensor) -> None:
+            weight_r, x_r, *others = singles.of(r)
             self._loops.forward(
                 *sizes,
-                _pointer(weight, r),
-                _pointer(x, r),
-                *_strides(x),
-                _pointer(per_unit, r),
-                _pointer(run.kept, r),
-                _pointers(run.states, r),
-                _pointers(given, r) if given else None,
-                *_all_strides(given),
-                _pointer(scratch),
+                weight_r,
+                x_r,
+                *strides,
+                *others,
+                states.array(r),
+                tapped.array(r) if given else None,
+                *tap_strides,
+                *_Places(scratch).of(0),
             )
 
         self._on_every_replica(one, len(x), sizes)
@@ -623,26 +625,29 @@ class Compiled:
         direct = [None if grad is None else _by_rows(grad) for grad in grads.direct]
         ends = [None if grad is None else grad.contiguous() for grad in grads.ends]
         threshold = ctypes.c_double(-1.0 if grads.state_threshold is None else grads.state_threshold)
+        strides, direct_strides = _strides(x), _all_strides(direct)
+        singles, states = _Places(weight, x, per_unit, run.kept), _Places(*run.states)
+        reached, reached_last = _Places(*direct), _Places(*ends)
+        totals, starts = _Places(*grads.total), _Places(*grads.start)
+        filled = _Places(grads.per_unit, grads.weight, grads.x)
 
         def one(r: int, scratch: Tensor) -> None:
+            weight_r, x_r, *others = singles.of(r)
             self._loops.backward(
                 *sizes,
-                _pointer(weight, r),
-                _pointer(x, r),
-                *_strides(x),
-                _pointer(per_unit, r),
-                _pointer(run.kept, r),
-                _pointers(run.states, r),
-                _pointers(direct, r),
-                *_all_strides(direct),
-                _pointers(ends, r),
+                weight_r,
+                x_r,
+                *strides,
+                *others,
+                states.array(r),
+                reached.array(r),
+                *direct_strides,
+                reached_last.array(r),
                 threshold,
-                _pointers(grads.total, r),
-                _pointers(grads.start, r),
-                _pointer(grads.per_unit, r),
-                _pointer(grads.weight, r),
-                _pointer(grads.x, r),
-                _pointer(scratch),
+                totals.array(r),
+                starts.array(r),
+                *filled.of(r),
+                *_Places(scratch).of(0),
             )
 
         self._on_every_replica(one, len(x), sizes)
@@ -713,17 +718,23 @@ def _all_strides(tensors: Sequence[Tensor | None]) -> tuple[Any, Any]:
     return tuple(array(*(0 if each is None else each.stride(dim) for each in tensors)) for dim in (1, 2))  # type: ignore[return-value]
 
 
-def _address(tensor: Tensor | None, r: int) -> int | None:
-    """Return where the numbers of a replica begin."""
-    return None if tensor is None else tensor.data_ptr() + r * tensor.stride(0) * tensor.element_size()
+class _Places:
+    """Where the numbers of each replica begin, of several tensors, (R, ...) each or None; asked once for all."""
 
+    def __init__(self, *tensors: Tensor | None) -> None:
+        self._first_and_step = [
+            (0, 0) if tensor is None else (tensor.data_ptr(), tensor.stride(0) * tensor.element_size())
+            for tensor in tensors
+        ]
+        self._array = ctypes.c_void_p * len(tensors)
 
-def _pointer(tensor: Tensor | None, r: int = 0) -> ctypes.c_void_p:
-    return ctypes.c_void_p(_address(tensor, r))
+    def of(self, r: int) -> list[ctypes.c_void_p]:
+        """Return them one by one."""
+        return [ctypes.c_void_p(first + r * step) for first, step in self._first_and_step]
 
-
-def _pointers(tensors: Sequence[Tensor | None], r: int) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*(_address(tensor, r) for tensor in tensors))
+    def array(self, r: int) -> Any:
+        """Return them as C's array."""
+        return self._array(*[first + r * step for first, step in self._first_and_step])
 
 
 @functools.cache

@@ -9,15 +9,25 @@ again. Recurrences turn it off: their states are carried on for many timesteps.
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.core.cells import memory
 
+FunctionClass = TypeVar("FunctionClass", bound=type[torch.autograd.Function])
 
+
+def read_once(function: FunctionClass) -> FunctionClass:
+    """Keep the signature of an autograd function's `forward`, which torch takes apart anew at each call."""
+    function.forward.__signature__ = inspect.signature(function.forward)  # type: ignore[attr-defined]
+    return function
+
+
+@read_once
 class _Product(torch.autograd.Function):
     """a @ b of a replica batch, (R, ...) each; further vmaps are folded into the replicas."""
 

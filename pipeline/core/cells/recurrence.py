@@ -29,6 +29,7 @@ from pipeline.config.strict import require
 from pipeline.core.cells import compiled
 from pipeline.core.cells.captured import GRAPHS, Captured
 from pipeline.core.cells.memory import LINE, Loan, aligned, by_replica, folded, new, product
+from pipeline.core.cells.products import read_once
 
 if TYPE_CHECKING:
     from pipeline.core.cells.cell import Cell
@@ -292,6 +293,7 @@ class Call:
         return grads
 
 
+@read_once
 class Recurrence(torch.autograd.Function):
     """A whole sequence: `(call, x, fused, per unit, *first states, *taps, *parameters) -> states`, and their ends.
 
