@@ -254,6 +254,38 @@ static void flat_outer_product(
         for (long g = 0; g < rows; g += FEW)
             tile(FEW, VECTORS, depth, d + g, 1, rows, u + first, u_depth, out + g * out_row + first, out_row);
 }
+
+static inline float total_of(vector x) {
+    float lanes[WIDTH]; memcpy(lanes, &x, sizeof lanes);
+    for (int half = WIDTH / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+/* out (rows, columns) = x w^T, of few columns: w (columns, depth) as it is. */
+static inline __attribute__((always_inline)) void dots(
+    const int rows, long depth, long columns, const float *x, long x_row, const float *w, float *out) {
+    for (long j = 0; j < columns; j++, w += depth) {
+        vector sum[FEW];
+        long k = 0;
+        for (int i = 0; i < rows; i++) sum[i] = (vector){0};
+        for (; k + WIDTH <= depth; k += WIDTH)
+            for (int i = 0; i < rows; i++)
+                sum[i] += *(const vector *)(x + i * x_row + k) * *(const vector *)(w + k);
+        for (int i = 0; i < rows; i++) {
+            float total = total_of(sum[i]);
+            for (long l = k; l < depth; l++) total += x[i * x_row + l] * w[l];
+            out[i * columns + j] = total;
+        }
+    }
+}
+
+static void flat_product(
+    long B, long depth, long columns, const float *x, long x_row, const float *w, float *out) {
+    long b = 0;
+    for (; b + FEW <= B; b += FEW) dots(FEW, depth, columns, x + b * x_row, x_row, w, out + b * columns);
+    for (; b < B; b++) dots(1, depth, columns, x + b * x_row, x_row, w, out + b * columns);
+}
 """
 
 LOOPS = """
@@ -327,13 +359,17 @@ void backward(
     const long Z = FEEDING * H + D + 1, G = BLOCKS * H, first_x = (BLOCKS - FED_BY_X) * H;
     const long C = rounded_up(H, PANEL), X = rounded_up(D + 1, PANEL), R = rounded_up(G, ROWS), W = FEEDING * C + X;
     const long F = rounded_up(D + 1, FEW), flat_row = rounded_up(G, PANEL);
-    const int flat = F < WIDTH; /* so few inputs that the weights' gradient of them is made transposed */
+    const int flat = F < WIDTH; /* so few inputs that what is made of them alone is made transposed */
+    const int flat_back = flat && FED_BY_X * H >= 4 * WIDTH; /* below that lanes take longer to add up than they save */
     const long N = timesteps_at_once(T, B);
     float *weight_h[FEEDING + 1], *carried[STATES];
     for (int s = 0; s < FEEDING; s++, scratch += FED_BY_H * H * C)
         pack(PANEL, H, FED_BY_H * H, weight + s * H, 1, Z, weight_h[s] = scratch);
     float *weight_x = scratch; scratch += FED_BY_X * H * X;
-    if (x_grad) pack(PANEL, D, FED_BY_X * H, weight + first_x * Z + FEEDING * H, 1, Z, weight_x);
+    if (x_grad && flat_back)
+        pack(1, D, FED_BY_X * H, weight + first_x * Z + FEEDING * H, 1, Z, weight_x);
+    else if (x_grad)
+        pack(PANEL, D, FED_BY_X * H, weight + first_x * Z + FEEDING * H, 1, Z, weight_x);
     for (int s = 0; s < STATES; s++, scratch += B * C) {{
         memset(carried[s] = scratch, 0, 4 * B * C);
         for (long b = 0; end[s] && b < B; b++) memcpy(carried[s] + b * C, end[s] + b * H, 4 * H);
@@ -377,7 +413,9 @@ void backward(
             }}
             for (int s = 0; s < FEEDING; s++)
                 product(B, FED_BY_H * H, H, gradient_t, G, weight_h[s], carried[s], C);
-            if (x_grad) {{
+            if (x_grad && flat_back) {{
+                flat_product(B, FED_BY_X * H, D, gradient_t + first_x, G, weight_x, x_grad + t * B * D);
+            }} else if (x_grad) {{
                 memset(x_row, 0, 4 * B * X);
                 product(B, FED_BY_X * H, D, gradient_t + first_x, G, weight_x, x_row, X);
                 for (long b = 0; b < B; b++) memcpy(x_grad + (t * B + b) * D, x_row + b * X, 4 * D);
