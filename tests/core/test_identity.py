@@ -18,6 +18,7 @@ from pipeline.config.own_code import top_folders
 from pipeline.core.identity import Code, code_digest
 from pipeline.core.training import TrialSpec, trial_id
 from pipeline.errors import PipelineError
+from tests.core.slowly import mostly
 from tests.core.training.conftest import RAW
 from tests.test_architecture import ROOT
 
@@ -227,7 +228,16 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize("what", EDITS)
+QUICK = (
+    "the recurrence of one cell",
+    "a cell that nobody names",
+    "one clipping rule",
+    "what runs on import",
+)
+"""Edits of each kind, for the quick run."""
+
+
+@pytest.mark.parametrize("what", mostly(EDITS, *QUICK))
 def test_an_edit_makes_those_missing_whose_numbers_it_may_change(
     package: Path, missing_after: Callable[[], set[str]], what: str
 ) -> None:
@@ -242,6 +252,7 @@ NEW_DATASET = (ROOT / "docs" / "examples" / "dataset.py").read_text()
 NEW_INITIALISATION = (ROOT / "docs" / "examples" / "initialisation.py").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_new_leaves_every_trial(package: Path, missing_after: Callable[[], set[str]]) -> None:
     """A cell, a rule, a dataset, an initialisation, an optimiser, a measure, each as an author would write it."""
     append(package / "core" / "cells" / "ran.py", NEW_CELL)
@@ -304,6 +315,7 @@ def test_a_cell_that_changes_another_counts(package: Path, missing_after: Callab
     assert missing_after() == EVERYBODY  # a statement beside the entries: whose it is cannot be seen
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_registered_from_outside_counts_with_all_others(
     package: Path, missing_after: Callable[[], set[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,6 +405,7 @@ def test_of_a_network_of_ones_own_the_code_that_it_is_made_of_counts(
     assert (own_digest() != before) == counts
 
 
+@pytest.mark.slow
 def test_of_this_package_what_runs_torchs_modules_counts_for_a_network_of_ones_own(package: Path) -> None:
     own, digests = spec(model={"name": "custom", "import": "tests.own_models:Last"}), [""] * 3
     for place, (name, old, new) in enumerate(
@@ -407,6 +420,7 @@ def test_of_this_package_what_runs_torchs_modules_counts_for_a_network_of_ones_o
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.slow
 def test_an_installed_package_counts_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     own = spec(model={"name": "custom", "import": "torch.nn:Linear"})
     before = Code(PACKAGE).digest(own)

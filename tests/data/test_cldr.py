@@ -41,6 +41,7 @@ def test_known_dates():
     assert (text, spans) == ("31.12.1999", {"day": slice(0, 2), "month": slice(3, 5), "year": slice(6, 10)})
 
 
+@pytest.mark.slow
 def test_one_year_has_the_longest_text_and_every_character():
     for locale in LOCALES:
         of_year = texts_of_year(2099, (locale,), FORMATS)

@@ -52,6 +52,7 @@ def test_no_date_is_in_two_splits_however_it_is_written():
     assert len(sources) == len(set(sources)) > 366 * 11  # a short month is written alike in two formats
 
 
+@pytest.mark.slow
 def test_every_way_and_every_year_is_drawn():
     train = DATES.generate(LENGTH, Sizes(10_000, 1, 1)).splits["train"]
     assert {int(iso[:4]) for iso in isos(train.targets)} == set(range(1900, 2100))

@@ -24,6 +24,7 @@ def test_an_orbit_is_that_of_another_integrator():
             np.testing.assert_allclose(row, exact, rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_exponents_are_the_known_ones():
     """By the equations of small differences along an orbit, made orthogonal again as it goes."""
 
@@ -75,6 +76,7 @@ def test_a_time_step_that_cannot_be_is_refused():
         Lorenz63(seed=0, lengths=(), time_step=0.0, noise=0.0)
 
 
+@pytest.mark.slow
 def test_errors_of_observation_are_in_what_is_learnt_from_and_belong_to_the_series():
     sizes = Sizes(num_train=400, num_validation=50, num_test=50)
     seen = LORENZ.generate(20, sizes).splits

@@ -32,6 +32,7 @@ import yaml
 from pipeline.config import Paths, load_study
 from pipeline.data import read_manifest
 from stages import prepare
+from tests.core.slowly import mostly
 from tests.test_architecture import ROOT
 
 Content = str | bytes | Mapping[str, np.ndarray] | Callable[[Path], object] | None
@@ -571,7 +572,7 @@ def test_there_are_many_of_every_kind() -> None:
         assert sum(case.kind == kind for case in CASES) >= 9
 
 
-@pytest.mark.parametrize("kind", GOOD)
+@pytest.mark.parametrize("kind", mostly(GOOD, "pairs", "series"))
 def test_what_is_damaged_at_random_is_refused_in_one_line_or_read(
     kind: str, written: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

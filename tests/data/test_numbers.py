@@ -39,6 +39,7 @@ def test_known_numbers(number, french, english):
     assert (words(number, "fr"), words(number, "en")) == (french.split(), english.split())
 
 
+@pytest.mark.slow
 def test_sources_and_targets_are_words_of_the_same_number(sizes):
     in_words, in_digits = NUMBERS.generate(13, sizes), DIGITS.generate(13, sizes)
     for split in SPLITS:

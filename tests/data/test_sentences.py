@@ -81,6 +81,7 @@ def test_no_word_alone_says_anything_about_sentiment():
     assert entropy(answers) == pytest.approx(math.log(2), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_tags_are_those_of_the_verb_and_of_the_introduction():
     for _, words, tags in sentences_of("entities"):
         assert len(words) == len(tags)
@@ -93,6 +94,7 @@ def test_tags_are_those_of_the_verb_and_of_the_introduction():
                 assert tag == {"Einstein": "PER", "Norway": "LOC", "Siemens": "ORG"}.get(word, "O")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", ["left", "right"])
 def test_a_name_is_known_from_its_own_side_and_guessed_from_the_other(seen):
     answers: dict[str, dict[object, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
@@ -189,6 +191,7 @@ def test_sizes_of_one_split_leave_the_others_alone():
     np.testing.assert_array_equal(small.splits["test"].inputs, large.splits["test"].inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_what_is_loaded_is_what_was_generated(task, tmp_path, config_path, sizes):
     prepare_dataset(task, config_path(task), (), sizes, tmp_path / task)

@@ -38,7 +38,7 @@ NUM_NUMBERS = {
     "regulariser": 3,
 }
 """How many golden numbers an experiment has: one that is lost is seen."""
-SLOW = {"random network", "influence balancing, trained", "cells at initialisation"}
+SLOW = {"random network", "influence balancing, trained", "cells at initialisation", "curse of memory", "adding"}
 CASES = [pytest.param(each, id=each.name, marks=[pytest.mark.slow] * (each.name in SLOW)) for each in EXPERIMENTS]
 measured = functools.cache(Experiment.run)
 

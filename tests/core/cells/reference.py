@@ -21,8 +21,7 @@ IN_TORCH = [name for name, cell in CELLS.items() if cell.torch_class is not None
 def _first_of_each_form() -> list[Any]:
     seen, cases = set(), list[Any]()
     for name, cell in CELLS.items():
-        mechanism = (cell.whole_step is not None, cell.num_feeding, cell.num_outputs, cell.shared_map)
-        form = (*mechanism, cell.derivative, cell.torch_class)
+        form = (cell.whole_step is not None, len(cell.states) > 1, cell.num_feeding, cell.num_outputs, cell.shared_map)
         cases.append(pytest.param(name, marks=[pytest.mark.slow] * (form in seen)))
         seen.add(form)
     return cases

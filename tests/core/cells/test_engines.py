@@ -22,6 +22,7 @@ from pipeline.core.cells.cell import H_AND_X, Named, Stepped
 from pipeline.core.cells.compiled import CompiledError, library_of, source_of
 from pipeline.core.cells.recurrence import Call, Recurrence, kernel_of
 from pipeline.core.cells.stack import RecurrentStack
+from tests.core.slowly import mostly
 from tests.test_architecture import ROOT
 
 POINTWISE = [name for name, cell in CELLS.items() if cell.whole_step is None]
@@ -85,7 +86,7 @@ def close(mine: list[Tensor], exact: list[Tensor], tolerance: float) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("name", POINTWISE)
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("sizes", mostly(SIZES, *SIZES[1:3]), ids=str)
 @pytest.mark.parametrize("state_threshold", [None, 0.5])
 def test_compiled_loops_are_the_eager_ones_in_float64(
     name: str, sizes: tuple[int, int, int], state_threshold: float | None
@@ -104,7 +105,7 @@ def test_eager_loops_in_float32_are_those_in_float64(name: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", POINTWISE)
-@pytest.mark.parametrize("sizes", [*SIZES, (5, 6, 2), (31, 100, 2)], ids=str)
+@pytest.mark.parametrize("sizes", mostly([*SIZES, (5, 6, 2), (31, 100, 2)], (5, 6, 2)), ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_in_the_eager_loops_too_no_bit_of_a_replica_depends_on_its_place(
     name: str, sizes: tuple[int, int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -177,7 +178,7 @@ def test_elementary_functions_are_right_to_the_last_digits_and_at_both_ends() ->
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize("name", mostly(POINTWISE, "gru"))
 def test_gcc_makes_vectors_of_every_loop_over_units(name: str, tmp_path: Path) -> None:
     compiler = str(compiled.compiler())
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
@@ -343,6 +344,7 @@ def a_source() -> str:
     return source_of(cell.derivation, len(cell.fed_by_h), len(cell.fed_by_x), cell.num_feeding)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_nothing_is_compiled_twice_and_nothing_is_taken_from_another_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -440,6 +442,7 @@ def test_a_step_that_makes_too_few_states_is_refused() -> None:
         _ = cell.derivation
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("content", [b"", b"not a library"])
 def test_a_broken_library_is_taken_out_of_the_cache(tmp_path: Path, content: bytes) -> None:

@@ -12,6 +12,7 @@ from pipeline.core.cells import States, Weights
 from pipeline.core.measures.truncation_bias import TruncationBias, geometric_lengths, truncation_bias
 from pipeline.core.models import Replicas
 from tests.core.measures.packs import EVERY, TOKENS, batch, pack
+from tests.core.slowly import slowly
 
 T = 9
 
@@ -156,8 +157,8 @@ def test_the_state_that_grows_with_lag_has_no_bound() -> None:
     assert bias.relative_bias_bound_RK.isnan().all()
 
 
-@pytest.mark.parametrize("cell", ["elman", "elman_relu", "gru", "lstm"])
-@pytest.mark.parametrize("interface", ["real", "embedded"])
+@pytest.mark.parametrize("cell", ["elman", *slowly("elman_relu", "gru", "lstm")])
+@pytest.mark.parametrize("interface", ["real", *slowly("embedded")])
 def test_the_bound_bounds_the_relative_error(cell: str, interface: str) -> None:
     if interface == "real":
         replicas, data = pack(cell, 4, hidden_size=6), batch(30, num_examples=3)

@@ -14,6 +14,7 @@ from pipeline.core.models import Interface, ModelSpec, Seq2SeqInputs, build_netw
 from pipeline.core.models.encoder_decoder import EncoderDecoder
 from pipeline.core.models.writing import write_by_beam, write_greedily
 from pipeline.data.dataset import EOS, PAD, SOS
+from tests.core.slowly import slowly
 
 NUM_TOKENS, LONGEST = 6, 4
 PAIRS = Interface(
@@ -45,8 +46,8 @@ def every_text() -> list[list[int]]:
     return [list(text) for length in range(LONGEST) for text in itertools.product(symbols, repeat=length)]
 
 
-@pytest.mark.parametrize("penalty", [0.0, 1.0])
-@pytest.mark.parametrize("attention", ["none", "nothing", "attentional_state"])
+@pytest.mark.parametrize("penalty", [1.0, *slowly(0.0)])
+@pytest.mark.parametrize("attention", ["nothing", *slowly("none", "attentional_state")])
 def test_a_beam_that_drops_nothing_finds_the_best_of_all_texts(attention: str, penalty: float) -> None:
     model = network(attention)
     for source in (SOURCES[:1], SOURCES[1:2, :2]):
@@ -60,6 +61,7 @@ def test_a_beam_that_drops_nothing_finds_the_best_of_all_texts(attention: str, p
             assert one.is_whole
 
 
+@pytest.mark.slow
 def test_more_beams_never_find_worse_where_the_first_ends_by_itself() -> None:
     for seed in range(4):
         model = network(seed=seed)

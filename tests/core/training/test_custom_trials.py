@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.core.training import MemorySink, TrialSpec, run_trial, train_networks
 from pipeline.errors import ConfigError
+from tests.core.slowly import slowly
 from tests.core.training.conftest import SmallDataset, Split
 from tests.core.training.sequences import curve, finished, first_letter, letter_before, reversal
 from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
@@ -53,10 +54,12 @@ WINDOWS = {"update_every": 3, "backward_length": 5}
     "changes",
     [
         {},
-        {"clipping": {"name": "state_norm", "threshold": 0.01}},
-        {"training__accumulation": 4, "clipping": {"name": "value", "threshold": 0.001}},
+        *slowly(
+            {"clipping": {"name": "state_norm", "threshold": 0.01}},
+            {"training__accumulation": 4, "clipping": {"name": "value", "threshold": 0.001}},
+        ),
         {"training__truncation": WINDOWS},
-        {"training__truncation": {"update_every": 4, "backward_length": 4}},
+        *slowly({"training__truncation": {"update_every": 4, "backward_length": 4}}),
     ],
     ids=["whole", "clipped inside", "accumulated", "truncated", "truncated before the end"],
 )
@@ -91,6 +94,7 @@ def one_hot(symbols: Any) -> SmallDataset:
     return SmallDataset(splits, "real", 4, "every", "class", 4, float(np.log(4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Dropped", "Steps"])
 def test_a_killed_trial_goes_on_bit_for_bit_whatever_it_draws(name: str, adding: Any, spec_of: Any) -> None:
     spec = spec_of(
@@ -109,6 +113,7 @@ def test_a_killed_trial_goes_on_bit_for_bit_whatever_it_draws(name: str, adding:
     assert {row["status"] for row in expected.rows} <= {"ok", "not_converged"}
 
 
+@pytest.mark.slow
 def test_a_seed_that_runs_in_its_turn_is_alone_what_it_is_among_others(adding: Any, spec_of: Any) -> None:
     model = {"name": "custom", "import": "tests.own_models:Dropped"}
     several, single = (finished(spec_of(model=model, seeds=seeds), adding) for seeds in ([0, 1], [1]))
@@ -116,6 +121,7 @@ def test_a_seed_that_runs_in_its_turn_is_alone_what_it_is_among_others(adding: A
     assert sorted_rows(several[1], "curves", [1]) == sorted_rows(single[1], "curves")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dataset"), [("Classifier", first_letter()), ("Tagger", letter_before())])
 def test_packed_sequences_are_trained_and_traced(name: str, dataset: SmallDataset, spec_of: Any) -> None:
     spec = spec_of(model={"name": "custom", "import": f"tests.own_models:{name}"}, training__max_steps=20)

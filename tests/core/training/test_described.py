@@ -12,6 +12,7 @@ import pytest
 from pipeline.core.training import MemorySink, TrialSpec, run_trial, train_networks
 from pipeline.core.training.data import interface_of, to_device
 from pipeline.errors import ConfigError
+from tests.core.slowly import slowly
 from tests.core.training.sequences import curve, described, finished, small, trial_of
 from tests.core.training.test_pack import alone, packed, same
 from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
@@ -27,6 +28,7 @@ def fed(spec_of: Any) -> TrialSpec:
     return small(spec_of, model__attention=FED, model__embedding_size=3, diagnostics__measures=["maps", "smoothness"])
 
 
+@pytest.mark.slow
 def test_a_trial_leaves_words_answers_images_and_where_each_word_looked(fed: TrialSpec) -> None:
     dataset, (result, sink) = described(), finished(fed, described())
     tables, test = sink.tables(), dataset.splits["test"]
@@ -57,6 +59,7 @@ def test_a_trial_leaves_words_answers_images_and_where_each_word_looked(fed: Tri
         assert found[1, example, "answer"] == [dataset.target_tokens[answers[example]]]
 
 
+@pytest.mark.slow
 def test_curves_have_the_alignment_of_the_last_word_and_the_error_of_each_kind_of_text(fed: TrialSpec) -> None:
     dataset, (result, sink) = described(), finished(fed, described())
     tables, (inputs, targets) = sink.tables(), (dataset.splits["test"].inputs, dataset.splits["test"].targets)
@@ -78,7 +81,7 @@ def test_curves_have_the_alignment_of_the_last_word_and_the_error_of_each_kind_o
     assert np.isfinite(ends.to_numpy()).all()
 
 
-@pytest.mark.parametrize("attention", [{"name": "none"}, DOT, ADDITIVE], ids=["none", "dot", "additive"])
+@pytest.mark.parametrize("attention", [{"name": "none"}, *slowly(DOT, ADDITIVE)], ids=["none", "dot", "additive"])
 def test_padding_changes_no_row(attention: dict[str, Any], spec_of: Any) -> None:
     spec = small(spec_of, model__attention=attention, optimiser={"name": "sgd", "learning_rate": 0.1}, seeds=[0, 1])
     (short, mine), (long, theirs) = (trial_of(spec, described(further)) for further in (0, 3))
@@ -95,6 +98,7 @@ def test_padding_changes_no_row(attention: dict[str, Any], spec_of: Any) -> None
     np.testing.assert_allclose(traces["log10_norm"], last["log10_norm"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_replica_alone_a_killed_trial_and_a_pack_give_the_same_rows(fed: TrialSpec, spec_of: Any) -> None:
     dataset, (expected, whole) = described(), finished(fed, described())
     alone_sink = MemorySink()

@@ -29,6 +29,7 @@ from tests.core.training.sequences import (
 )
 
 
+@pytest.mark.slow
 def test_tables_of_a_decoder_have_their_schema_and_every_row(spec_of: Any) -> None:
     dataset = reversal()
     result, sink = finished(scheduled_sampling(spec_of), dataset)
@@ -84,6 +85,7 @@ def test_an_autoencoder_writes_what_it_was_shown_and_what_it_drew(spec_of: Any) 
     assert {*tables["traces"]["part"]} == {"encoder", "decoder", "input"}
 
 
+@pytest.mark.slow
 def test_a_captioner_writes_images_captions_and_where_it_looked(spec_of: Any) -> None:
     dataset = canvases()
     _, tables = trial_of(small(spec_of, model__attention=ADDITIVE), dataset)
@@ -117,6 +119,7 @@ def test_a_language_model_writes_samples(spec_of: Any) -> None:
     assert log_probability(network, [0, 1, 2, 3]).sum() > log_probability(network, [0, 1, 2, 2]).sum()
 
 
+@pytest.mark.slow
 def test_maps_are_of_every_traced_step_and_end_as_they_do_without(spec_of: Any) -> None:
     writer = {"model__attention": ADDITIVE, "diagnostics__num_traces": 4, "training__max_steps": 9}
     plain, mapped = (

@@ -80,6 +80,7 @@ def test_a_forced_state_says_what_the_series_is() -> None:
     torch.testing.assert_close(nothing, torch.zeros_like(nothing), rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [1.5, 4.0])
 def test_with_the_share_that_the_jacobians_ask_for_no_product_of_them_grows(gain: float) -> None:
     """α = max(0, 1 - 1/σ̃) with σ̃ the largest singular value of all Jacobians; H = D, so that all of h is forced."""
@@ -117,6 +118,7 @@ def test_with_the_share_that_the_jacobians_ask_for_no_product_of_them_grows(gain
 GENERATING = {"model__generates": 4, "model__cell": "gru", "diagnostics__measures": ["orbit"]}
 
 
+@pytest.mark.slow
 def test_a_trial_of_networks_that_generate_trains_and_measures_its_orbits(spec_of: Any) -> None:
     dataset, sink = circles(), MemorySink()
     forcing = {"name": "sparse", "every": 3}
@@ -131,6 +133,7 @@ def test_a_trial_of_networks_that_generate_trains_and_measures_its_orbits(spec_o
         assert math.isfinite(values[0])
 
 
+@pytest.mark.slow
 def test_settings_with_other_forcings_are_packed_bit_for_bit(spec_of: Any) -> None:
     sparse = {"name": "sparse", "every": 3}
     rules = [None, sparse, sparse, {"name": "generalised", "share": 0.2}]

@@ -14,7 +14,7 @@ from pipeline.core.training import MemorySink, TrialSpec, run_trial
 from pipeline.core.training.optimisers import ConstantRate, CosineRate, LinearRate, StepRate
 from pipeline.core.training.spec import trial_id
 from pipeline.errors import ConfigError
-from tests.core.slowly import slowly
+from tests.core.slowly import mostly, slowly
 from tests.core.training.sequences import curve, finished, first_letter, letter_before, reversal, small
 from tests.core.training.test_pack import alone, packed, same
 from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
@@ -49,7 +49,7 @@ def with_all(spec_of: Any, dropout: str, **changes: Any) -> TrialSpec:
     )
 
 
-@pytest.mark.parametrize("dropout", DROPOUTS)
+@pytest.mark.parametrize("dropout", mostly(DROPOUTS, "layers"))
 def test_a_killed_trial_with_dropout_schedule_and_accumulation_goes_on_bit_for_bit(
     dropout: str, adding: Any, spec_of: Any
 ) -> None:
@@ -61,7 +61,8 @@ def test_a_killed_trial_with_dropout_schedule_and_accumulation_goes_on_bit_for_b
         assert sorted_rows(interrupted, table) == sorted_rows(whole, table)
 
 
-@pytest.mark.parametrize("dropout", ["layers", "zoneout", *slowly("variational", "inputs")])
+@pytest.mark.slow
+@pytest.mark.parametrize("dropout", ["layers", "zoneout", "variational", "inputs"])
 def test_a_replica_and_a_setting_are_alone_what_they_are_among_others(dropout: str, adding: Any, spec_of: Any) -> None:
     several = finished(with_all(spec_of, dropout), adding)
     single = finished(with_all(spec_of, dropout, seeds=[1]), adding)
@@ -81,7 +82,7 @@ def test_dropout_changes_training_and_nothing_that_is_measured_of_the_untrained_
         assert (losses[0][0] == losses[1][0]) == agrees  # the first of validation is of step 0
 
 
-@pytest.mark.parametrize("count", [2, 4, 16])
+@pytest.mark.parametrize("count", [4, *slowly(2, 16)])
 @pytest.mark.parametrize("data", ["adding", "symbols", "ragged", "one class", "reversal"])
 def test_the_portions_of_a_batch_give_the_gradient_of_the_batch(
     count: int, data: str, request: pytest.FixtureRequest, spec_of: Any
@@ -112,6 +113,7 @@ def test_the_portions_of_a_window_carry_their_states_and_a_penalty_is_of_the_bat
         torch.testing.assert_close(four, one, rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_clipping_in_the_recurrence_is_of_each_example_in_whatever_portion(adding: Any, spec_of: Any) -> None:
     inside = {
         "clipping": {"name": "state_norm", "threshold": 0.001},
@@ -194,6 +196,7 @@ def test_without_a_rate_nothing_moves_and_all_is_measured(adding: Any, spec_of: 
         assert (losses == losses[0]).all()
 
 
+@pytest.mark.slow
 def test_patience_freezes_a_replica_that_gets_no_better_and_leaves_the_others(adding: Any, spec_of: Any) -> None:
     changes = {"training__evaluate_every": 2, "training__max_steps": 60}
     rates = {"optimiser": {"name": "sgd", "learning_rate": 0.3}, "clipping": {"name": "none"}}
@@ -277,6 +280,7 @@ def test_products_are_rounded_to_bfloat16_and_their_sums_are_not() -> None:
     assert not torch.allclose(found, a @ b, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("custom", [False, True])
 def test_under_autocast_the_gradient_strays_as_far_as_is_stated(custom: bool, adding: Any, spec_of: Any) -> None:
     own = {"model": {"name": "custom", "import": "tests.own_models:Two"}} if custom else {"model__cell": "lstm"}
@@ -289,6 +293,7 @@ def test_under_autocast_the_gradient_strays_as_far_as_is_stated(custom: bool, ad
         assert one["test_loss"] != other["test_loss"]
 
 
+@pytest.mark.slow
 def test_a_killed_trial_under_autocast_goes_on_bit_for_bit_and_is_packed_with_its_like(
     adding: Any, spec_of: Any
 ) -> None:

@@ -79,6 +79,7 @@ def drawn(spec_of: SpecOf, rng: random.Random) -> TrialSpec:
     )
 
 
+@pytest.mark.slow
 def test_ten_random_settings_packed_are_bit_for_bit_what_they_are_alone(adding: Dataset, spec_of: SpecOf) -> None:
     rng = random.Random(7)
     specs = [drawn(spec_of, rng) for _ in range(10)]
@@ -87,6 +88,7 @@ def test_ten_random_settings_packed_are_bit_for_bit_what_they_are_alone(adding: 
         assert same(mine, alone(spec, adding))
 
 
+@pytest.mark.slow
 def test_settings_of_other_networks_and_data_lengths_stay_apart(adding: Dataset, spec_of: SpecOf) -> None:
     specs = [spec_of(model__cell=cell, model__hidden_size=size) for cell, size in (("elman", 4), ("elman_relu", 4))]
     specs += [spec_of(model__cell="lstm", model__hidden_size=5)]
@@ -151,6 +153,7 @@ def test_a_pass_that_fails_is_the_error_of_its_own_trial(
     assert outcomes == {0: "ok", 1: "no such parameters", 2: "ok"}
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_into_memory_together_is_done_in_halves(
     adding: Dataset, spec_of: SpecOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -172,6 +175,7 @@ def test_what_does_not_fit_into_memory_together_is_done_in_halves(
     assert len(caplog.records) == 1  # what does not fit is not tried again
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_every_trial_where_it_was_checkpointed(
     adding: Dataset, spec_of: SpecOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

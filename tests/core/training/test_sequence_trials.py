@@ -45,6 +45,7 @@ def sampled(spec_of: Callable[..., TrialSpec]) -> TrialSpec:
     return scheduled_sampling(spec_of)
 
 
+@pytest.mark.slow
 def test_curves_of_a_decoder_say_what_was_evaluated_and_when(sampled: TrialSpec) -> None:
     tables = finished(sampled, reversal())[1].tables()
     every, evaluated, traced, last = [*range(1, 13)], [0, 6, 12], [0, 3, 12], [12]

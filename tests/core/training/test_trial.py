@@ -60,7 +60,7 @@ def sorted_rows(sink: MemorySink, table: str, seeds: list[int] | None = None) ->
     return sorted(tuple(map(repr, row)) for row in rows if seeds is None or int(row[at]) in seeds)
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+@pytest.mark.parametrize("cell", ["lstm", *slowly("elman", "gru")])
 def test_same_spec_twice_gives_the_same_rows(cell: str, adding: Any, spec_of: Any) -> None:
     spec, again = spec_of(model__cell=cell), MemorySink()
     expected, first = finished(spec, adding)
@@ -69,7 +69,7 @@ def test_same_spec_twice_gives_the_same_rows(cell: str, adding: Any, spec_of: An
         assert sorted_rows(again, table) == sorted_rows(first, table)
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm", *slowly("elman_relu", "gru")])
+@pytest.mark.parametrize("cell", ["lstm", *slowly("elman", "elman_relu", "gru")])
 def test_a_replica_in_a_pack_of_8_equals_the_same_replica_alone(cell: str, adding: Any, spec_of: Any) -> None:
     pack, alone = MemorySink(), MemorySink()
     dense = {"training__stop_below": 0.3, "training__evaluate_every": 5, "diagnostics__num_traces": 20}
@@ -280,6 +280,7 @@ def test_arms_are_paired_and_seeds_differ(adding: Any, spec_of: Any) -> None:
     assert torch.equal(elman.step.order.indices(20), gru.step.order.indices(20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embedding_size", [None, 3])
 def test_symbols_with_a_target_at_every_timestep_are_learned(
     embedding_size: int | None, symbols: Any, spec_of: Any
@@ -365,7 +366,7 @@ def test_the_regulariser_needs_a_single_elman_layer(changes: Any, told: str, spe
         spec_of(regularisation={"name": "vanishing_gradient", "weight": 4.0}, **changes)
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm"])
+@pytest.mark.parametrize("cell", ["elman", *slowly("lstm")])
 def test_every_measure_is_written_with_rows_for_every_seed(cell: str, adding: Any, spec_of: Any) -> None:
     sink = MemorySink()
     measures = ["jacobians", "lyapunov", "smoothness", "truncation", *(["gates"] if cell == "lstm" else [])]
@@ -379,6 +380,7 @@ def test_every_measure_is_written_with_rows_for_every_seed(cell: str, adding: An
     assert set(tables["traces"]["layer"]) == {0, 1}
 
 
+@pytest.mark.slow
 def test_what_is_kept_for_the_way_back_grows_with_what_flows_back(symbols: Any, spec_of: Any) -> None:
     kept = {}
     for k in (2, 4, 8, 12):
@@ -411,6 +413,7 @@ def test_a_loss_that_ends_far_above_the_untrained_networks_has_diverged(adding: 
         assert "times the untrained network's" in row["status_message"]
 
 
+@pytest.mark.slow
 def test_an_explosion_counts_by_the_factor_of_the_spec_and_not_at_all_without_one(adding: Any, spec_of: Any) -> None:
     losses = {}
     for factor in (1e12, None):
