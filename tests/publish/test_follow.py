@@ -78,7 +78,7 @@ def follower_of(paths: Paths, params: Params, **more: Any) -> Follower:
     return Follower(Publisher(paths, params), paths, store, studies, io.StringIO(), **more)
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 120.0) -> None:
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, "it never came"
@@ -101,11 +101,15 @@ def test_a_study_is_seen_while_it_trains_and_in_the_end_as_its_tables_have_it(
     monkeypatch.chdir(paths.root)
     follower, seen = follower_of(paths, params), []
 
+    def has_come() -> dict[str, tuple[int, str | None]]:
+        return {name: (len(run.history), run.summary.get("status")) for name, run in server.runs.items()}
+
     def look() -> None:
         follower.look()
-        time.sleep(1.2 if len(seen) in {3, 5} else 0.0)  # for W&B to send what it was given
-        seen.append({name: (len(run.history), run.summary.get("status")) for name, run in server.runs.items()})
-        time.sleep(0.1)
+        if len(seen) in {3, 5}:  # W&B sends what it was given when it likes to
+            before = max((rows for rows, _ in seen[3].values()), default=0) if len(seen) > 3 else 0
+            wait_for(lambda: any(rows > before and status == "training" for rows, status in has_come().values()))
+        seen.append(has_come())
 
     sweep(paths, params, train_and(look))
     assert len(server.runs) == 2
@@ -181,7 +185,8 @@ def test_what_goes_on_after_a_rung_is_one_run_with_each_step_once(
 
     def look() -> None:
         follower.look()
-        time.sleep(1.2 if len(seen) in {2, 5} else 0.0)  # for W&B to send what it was given
+        if len(seen) == 2:  # W&B sends what it was given when it likes to
+            wait_for(lambda: any(len(run.history) > NUM_STEPS // 2 for run in server.runs.values()))
         seen.append([len(run.history) for run in server.runs.values()])
 
     sweep(paths, params, train_and(look))

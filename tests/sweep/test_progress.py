@@ -59,9 +59,11 @@ def test_a_long_silence_is_broken(plan: Plan, monkeypatch: pytest.MonkeyPatch) -
     stream = io.StringIO()
     progress = LineProgress(Tally(plan), stream)
     progress.started(plan.missing[0])
-    time.sleep(0.2)
+    until = time.monotonic() + 60.0
+    while (line := "[1/4] 1 running, 0 failed, 1 from the store") not in stream.getvalue().splitlines():
+        assert time.monotonic() < until, f"no {line} in {stream.getvalue()}"
+        time.sleep(0.01)
     progress.close()
-    assert "[1/4] 1 running, 0 failed, 1 from the store" in stream.getvalue().splitlines()
 
 
 def test_a_terminal_gets_a_live_table(plan: Plan) -> None:
