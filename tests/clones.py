@@ -14,6 +14,8 @@ import yaml
 from tests.test_architecture import ROOT
 
 LIMIT_S = 540
+CACHES = ("gradient-dynamics", "matplotlib")
+"""Folders of the user's cache that a clone's home has as well: compiled loops, which loops alone decide; fonts."""
 
 
 class Clone:
@@ -29,7 +31,14 @@ class Clone:
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(home / "dvc"),
             "GIT_CONFIG_GLOBAL": str(home / "gitconfig"),
+            "XDG_CACHE_HOME": str(home / ".cache"),
         }
+        (home / ".cache").mkdir(exist_ok=True)
+        for name in CACHES:
+            if not (link := home / ".cache" / name).exists():
+                cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / name
+                cache.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(cache)
 
     @classmethod
     def of_project(cls, folder: Path, home: Path) -> Clone:
