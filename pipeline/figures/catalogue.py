@@ -26,6 +26,7 @@ _ORDER = (
     "gradient_heatmap",
     "gradient_heatmap_row",
     "loss_by_length",
+    "criterion_by_length",
     "unseen_lengths",
     "error_by_cell",
     "error_by_token",

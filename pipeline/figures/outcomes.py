@@ -295,3 +295,49 @@ loss_by_length = Lines(
     about=_about_lengths,
     not_ok="a diverged one is in no mean and has not reached the criterion, and one with an error is not shown",
 )
+
+
+def _steps_by_length(grid: Grid) -> pl.DataFrame:
+    """Return log10 of the steps to the criterion at every length; null for a seed that did not reach it."""
+    lengths = {T: quantities.criterion_step.of(grid.at(T)) for T in grid.lengths}
+    return pl.concat(rows.with_columns(length=pl.lit(T, pl.Int64)) for T, rows in lengths.items())
+
+
+def _steps_finding(view: View) -> str:
+    """The fewest and the most steps at the longest length that every arm learns, where they are told apart."""
+    known = view.means.drop_nulls("mean").group_by("length").agg(arms=pl.col("arm").n_unique())
+    lengths: list[int] = known.filter(arms=len(view.arms))["length"].sort().to_list()
+    if not lengths:
+        return "Inconclusive: at no length does every arm reach the criterion"
+    found = extremes(quantities.criterion_step, view.rows.filter(length=lengths[-1]))
+    if found is None or not found[2]:
+        return f"Inconclusive: at T = {lengths[-1]} no difference in the steps to the criterion is established"
+    fewest, most = (f"{10 ** row['mean']:.0f} training steps with {with_article(row['arm'])}" for row in found[:2])
+    return f"The criterion at T = {lengths[-1]} takes {fewest}, {most.replace('training steps ', '')}"
+
+
+def _about_steps(view: View) -> str:
+    missed = view.rows.filter(pl.col("value").is_null()).group_by("length", "arm").len().sort("length", "arm")
+    parts = [f"{num} of {with_article(arm)} at T = {length}" for length, arm, num in missed.iter_rows()]
+    never = f" Seeds that did not reach it, and are in no mean: {'; '.join(parts)}." if parts else ""
+    return (
+        "Training steps until the criterion was reached on {dataset}: faint points are seeds, markers geometric means "
+        f"over {seeds_of(view.means.drop_nulls('mean'))} with {{interval}}.{never}"
+    )
+
+
+criterion_by_length = Lines(
+    name="criterion_by_length",
+    applies=lambda grid: len(grid.lengths) > 1 and bool(grid.runs["criterion_step"].is_not_null().any()),
+    needs="several sequence lengths, and seeds that reached a criterion",
+    rows=_steps_by_length,
+    quantity=quantities.criterion_step,
+    lengths="all",
+    x=Axis(label="sequence length T", column="length", scale="lengths"),
+    y=Axis(label="training steps to the criterion", scale="log10"),
+    marked=True,
+    seeds=True,
+    title=_steps_finding,
+    about=_about_steps,
+    not_ok=NOT_SHOWN,
+)

@@ -62,7 +62,7 @@ def test_every_figure_is_of_some_grid(measured: Grid, many: Grid, deep: Grid) ->
     ]
     found = [names(grid) for grid in (measured, many, deep, cut, digits, tested, *decoders, *shown, orbit_grid())]
     assert set(itertools.chain(*found)) == set(FIGURES)
-    assert len(FIGURES) == 35
+    assert len(FIGURES) == 36
 
 
 @pytest.mark.parametrize("grid", [0, 1])
@@ -87,7 +87,14 @@ def test_figures_of_a_recurrent_network_are_of_no_encoder_and_decoder(measured: 
     encoder = {name: measured[name].with_columns(part=pl.lit("encoder")) for name in placed}
     curves = measured["curves"].with_columns(part=pl.col("part").replace("recurrent", "encoder"))
     left = set(names(changed(measured, curves=curves, **encoder)))
-    of_any = {"loss_by_length", "learning_curves", "clipping_ledger", "smoothness", "truncation_bias"}
+    of_any = {
+        "loss_by_length",
+        "criterion_by_length",
+        "learning_curves",
+        "clipping_ledger",
+        "smoothness",
+        "truncation_bias",
+    }
     assert left == of_any | {"gradient_into_encoder"}
 
 

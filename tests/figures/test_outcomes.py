@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from matplotlib.collections import PathCollection
 
-from pipeline.figures.outcomes import error_by_cell, error_by_token, loss_by_length, outcome_by_arm
+from pipeline.figures.outcomes import criterion_by_length, error_by_cell, error_by_token, loss_by_length, outcome_by_arm
 from pipeline.quantities import Grid
 from pipeline.quantities.intervals import share_limits
 from pipeline.quantities.words import interval
@@ -295,6 +295,19 @@ def test_of_many_reaches_the_ends_are_named() -> None:
 def test_the_caption_says_what_the_criterion_is_about(exact: list[Grid], stop_on: pl.Expr, judged: str) -> None:
     runs = exact[0].runs.with_columns(stop_on.alias("training.stop_on"))
     assert judged in loss_by_length.view(changed(exact[0], runs=runs)).caption
+
+
+def test_steps_are_compared_at_the_longest_length_that_every_arm_learns() -> None:
+    (grid,) = grids(Shape(lengths=(5, 10, 20), cells=("elman", "lstm"), digits_length=None, num_seeds=4))
+    is_slow, is_longest = pl.col("arm") == "elman", pl.col("length") == 20
+    steps = pl.when(is_slow).then(400 + 20 * pl.col("seed")).otherwise(100 + pl.col("seed")) * pl.col("length") // 5
+    found = pl.when(is_slow & is_longest).then(None).otherwise(steps)
+    view = criterion_by_length.view(changed(grid, runs=grid.runs.with_columns(criterion_step=found)))
+    assert view.title == "The criterion at T = 10 takes 203 training steps with the LSTM, 859 with the Elman network"
+    assert "are in no mean: 4 of the Elman network at T = 20." in view.caption
+    alike = grid.runs.with_columns(criterion_step=100 + (pl.col("seed") * pl.when(is_slow).then(3).otherwise(1)) % 4)
+    at_longest = "Inconclusive: at T = 20 no difference in the steps to the criterion is established"
+    assert criterion_by_length.view(changed(grid, runs=alike)).title == at_longest
 
 
 def test_every_seed_is_a_point_and_a_diverged_one_a_cross(broken: list[Grid]) -> None:
