@@ -207,7 +207,7 @@ error_by_source_length = Lines(
     lengths="all",
     rows=sequence_error_by_bin,
     x=Axis(label="source length (tokens)", column="source_length"),
-    y=Axis(label="sequences not exactly right in %", scale="percent", limits=(-3, None)),
+    y=Axis(label="sequences not exactly right in %", scale="percent", limits=(-0.5, None)),
     marked=True,
     title=_length_finding,
     about=_length_about,
