@@ -299,21 +299,26 @@ loss_by_length = Lines(
 
 def _steps_by_length(grid: Grid) -> pl.DataFrame:
     """Return log10 of the steps to the criterion at every length; null for a seed that did not reach it."""
-    lengths = {T: quantities.criterion_step.of(grid.at(T)) for T in grid.lengths}
-    return pl.concat(rows.with_columns(length=pl.lit(T, pl.Int64)) for T, rows in lengths.items())
+    at = quantities.criterion_step.of
+    return pl.concat(at(grid.at(T)).with_columns(length=pl.lit(T, pl.Int64)) for T in grid.lengths)
 
 
 def _steps_finding(view: View) -> str:
     """The fewest and the most steps at the longest length that every arm learns, where they are told apart."""
     known = view.means.drop_nulls("mean").group_by("length").agg(arms=pl.col("arm").n_unique())
-    lengths: list[int] = known.filter(arms=len(view.arms))["length"].sort().to_list()
-    if not lengths:
+    longest: int = max(known.filter(arms=len(view.arms))["length"], default=0)
+    found = extremes(quantities.criterion_step, view.rows.filter(length=longest))
+    if found is None:
         return "Inconclusive: at no length does every arm reach the criterion"
-    found = extremes(quantities.criterion_step, view.rows.filter(length=lengths[-1]))
-    if found is None or not found[2]:
-        return f"Inconclusive: at T = {lengths[-1]} no difference in the steps to the criterion is established"
-    fewest, most = (f"{10 ** row['mean']:.0f} training steps with {with_article(row['arm'])}" for row in found[:2])
-    return f"The criterion at T = {lengths[-1]} takes {fewest}, {most.replace('training steps ', '')}"
+    best, worst, is_apart = found
+    finding = (
+        f"The criterion at T = {longest} takes {10 ** best['mean']:.0f} training steps with {with_article(best['arm'])}"
+    )
+    if best["arm"] == worst["arm"]:
+        return finding
+    if not is_apart:
+        return f"Inconclusive: at T = {longest} no difference in the steps to the criterion is established"
+    return f"{finding}, {10 ** worst['mean']:.0f} with {with_article(worst['arm'])}"
 
 
 def _about_steps(view: View) -> str:

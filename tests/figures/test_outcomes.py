@@ -308,6 +308,13 @@ def test_steps_are_compared_at_the_longest_length_that_every_arm_learns() -> Non
     alike = grid.runs.with_columns(criterion_step=100 + (pl.col("seed") * pl.when(is_slow).then(3).otherwise(1)) % 4)
     at_longest = "Inconclusive: at T = 20 no difference in the steps to the criterion is established"
     assert criterion_by_length.view(changed(grid, runs=alike)).title == at_longest
+    never = grid.runs.with_columns(criterion_step=pl.when(is_slow).then(None).otherwise(steps))
+    of_none = "Inconclusive: at no length does every arm reach the criterion"
+    assert criterion_by_length.view(changed(grid, runs=never)).title == of_none
+    (alone,) = grids(Shape(lengths=(5, 10), cells=("lstm",), digits_length=None, num_seeds=4))
+    own = alone.runs.with_columns(criterion_step=100 + pl.col("seed"))
+    title = "The criterion at T = 10 takes 101 training steps with the LSTM"
+    assert criterion_by_length.view(changed(alone, runs=own)).title == title
 
 
 def test_every_seed_is_a_point_and_a_diverged_one_a_cross(broken: list[Grid]) -> None:
