@@ -219,15 +219,14 @@ class Cell:
         num_blocks, num_x, num_h = len(self.blocks), len(self.fed_by_x), len(self.fed_by_h)
         H = len(ih) // num_x
         weight_x, bias_x = _rows(ih, bias_ih, self.fed_by_x, self.blocks[num_blocks - num_x :])
-        weight_x, bias = pad(weight_x, (0, 0, (num_blocks - num_x) * H, 0)), pad(bias_x, ((num_blocks - num_x) * H, 0))
+        above = (num_blocks - num_x) * H
+        weight_x, bias = _padded(weight_x, (0, 0, above, 0)), _padded(bias_x, (above, 0))
         if num_h:
             if self.shared_map:
                 hh, bias_hh = hh.repeat(num_h, 1), bias_hh.new_zeros(num_h * H)
             weight_h, bias_h = _rows(hh, bias_hh, self.fed_by_h, self.blocks[:num_h])
-            weight_h, bias = (
-                pad(weight_h, (0, 0, 0, (num_blocks - num_h) * H)),
-                bias + pad(bias_h, (0, (num_blocks - num_h) * H)),
-            )
+            below = (num_blocks - num_h) * H
+            weight_h, bias = _padded(weight_h, (0, 0, 0, below)), bias + _padded(bias_h, (0, below))
         else:
             weight_h = ih.new_zeros(len(ih), 0)
         return torch.cat([weight_h, weight_x, bias[:, None]], dim=1), per_unit
@@ -365,3 +364,7 @@ def _rows(weight: Tensor, bias: Tensor, gates: Sequence[str], blocks: Sequence[s
         return weight, bias
     by_gate = dict(zip(gates, zip(weight.chunk(len(gates)), bias.chunk(len(gates)), strict=True), strict=True))
     return torch.cat([by_gate[gate][0] for gate in wanted]), torch.cat([by_gate[gate][1] for gate in wanted])
+
+
+def _padded(tensor: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    return pad(tensor, sizes) if any(sizes) else tensor

@@ -42,10 +42,12 @@ def by_replica(like: Tensor, num_replicas: int, *shape: int) -> Tensor:
 
 def aligned(tensor: Tensor) -> Tensor:
     """Return the same numbers of (R, ...), on a CPU with each replica's together, from the beginning of a line on."""
-    if tensor.dim() > 2 and tensor[0].mT.is_contiguous() and not tensor[0].is_contiguous():  # noqa: PLR2004 - a matrix
+    first = tensor[0]
+    is_whole = first.is_contiguous()
+    if not is_whole and tensor.dim() > 2 and first.mT.is_contiguous():  # noqa: PLR2004 - a matrix
         return aligned(tensor.mT).mT
     begins = (tensor.data_ptr(), tensor.stride(0) * tensor.element_size())
-    if tensor.device.type == "cpu" and (any(each % LINE for each in begins) or not tensor[0].is_contiguous()):
+    if tensor.device.type == "cpu" and (not is_whole or any(each % LINE for each in begins)):
         return by_replica(tensor, *tensor.shape).copy_(tensor)
     return tensor if 1 not in tensor.shape[1:] else tensor.flatten(1).unflatten(1, tensor.shape[1:])  # of one stride
 
@@ -60,8 +62,9 @@ def product(a_R: Tensor, b_R: Tensor) -> Tensor:
         return a_R @ b_R
     a_R, b_R = aligned(a_R), aligned(b_R)
     found = by_replica(a_R, *a_R.shape[:-1], b_R.shape[-1])
-    for a, b, each in zip(a_R, b_R, found, strict=True):
-        torch.matmul(a, b, out=each)
+    multiply = torch.mm if a_R.dim() == 3 else torch.matmul  # noqa: PLR2004 - matrices
+    for a, b, each in zip(a_R.unbind(), b_R.unbind(), found.unbind(), strict=True):
+        multiply(a, b, out=each)
     return found
 
 

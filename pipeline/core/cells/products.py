@@ -9,34 +9,67 @@ again. Recurrences turn it off: their states are carried on for many timesteps.
 
 from __future__ import annotations
 
-import inspect
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import VmapInterpreter
 
 from pipeline.core.cells import memory
 
-FunctionClass = TypeVar("FunctionClass", bound=type[torch.autograd.Function])
+VMAP = torch._C._functorch.TransformType.Vmap
 
 
-def read_once(function: FunctionClass) -> FunctionClass:
-    """Keep the signature of an autograd function's `forward`, which torch takes apart anew at each call."""
-    function.forward.__signature__ = inspect.signature(function.forward)  # type: ignore[attr-defined]
-    return function
+def across_replicas(function: type[torch.autograd.Function], *arguments: Any) -> tuple[Tensor, ...]:
+    """Return what an autograd function of a replica batch, (R, ...) each, makes of tensors without that axis.
+
+    Under vmap its axis is that of replicas. Torch's own way from there to the function and back takes longer than most
+    of what these functions do, so it is taken only where several transforms are at work.
+
+    Args:
+        function: Returns a tuple of tensors; its rule for vmap folds that axis into the first one.
+        arguments: Tensors of one network; anything else is handed on as it is.
+    """
+    transforms = torch._C._functorch.get_interpreter_stack()
+    if transforms is None:
+        return tuple(each[0] for each in _applied(function, *map(_alone, arguments)))
+    if len(transforms) > 1 or transforms[0].key() != VMAP:
+        return tuple(each[0] for each in function.apply(*map(_alone, arguments)))  # type: ignore[no-untyped-call]
+    vmap = VmapInterpreter(transforms[0])
+    level, size = vmap.level(), vmap.batch_size()
+    with vmap.lower():
+        found = _applied(function, *(_unwrapped(each, level, size) for each in arguments))
+    return tuple(torch._C._functorch._add_batch_dim(each, 0, level) for each in found)
 
 
-@read_once
+def _alone(argument: Any) -> Any:
+    return argument[None] if isinstance(argument, Tensor) else argument
+
+
+def _unwrapped(argument: Any, level: int, size: int) -> Any:
+    """Return a tensor under vmap as it is outside, vmap's axis first; all else as it is."""
+    if not isinstance(argument, Tensor):
+        return argument
+    tensor, dim = torch._C._functorch._unwrap_batched(argument, level)
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0) if dim else tensor
+
+
+def _applied(function: type[torch.autograd.Function], *arguments: Any) -> tuple[Tensor, ...]:
+    """Return `function.apply` where no transform is at work, without a look at the function's signature."""
+    found: tuple[Tensor, ...] = super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
+    return found
+
+
 class _Product(torch.autograd.Function):
     """a @ b of a replica batch, (R, ...) each; further vmaps are folded into the replicas."""
 
     @staticmethod
-    def forward(a_R: Tensor, b_R: Tensor) -> Tensor:  # noqa: D102
-        return memory.product(a_R, b_R)
+    def forward(a_R: Tensor, b_R: Tensor) -> tuple[Tensor]:  # noqa: D102
+        return (memory.product(a_R, b_R),)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: D102
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor]) -> None:  # noqa: D102
         ctx.save_for_backward(*inputs)
 
     @staticmethod
@@ -49,14 +82,17 @@ class _Product(torch.autograd.Function):
         )
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *batched: Tensor) -> tuple[Tensor, int]:  # noqa: D102
+    def vmap(  # noqa: D102
+        info: Any, in_dims: tuple[int | None, ...], *batched: Tensor
+    ) -> tuple[tuple[Tensor], tuple[int]]:
         tensors = [memory.folded(each, dim, info.batch_size) for each, dim in zip(batched, in_dims, strict=True)]
-        return _replicated(*tensors).unflatten(0, (info.batch_size, -1)), 0
+        return (_replicated(*tensors).unflatten(0, (info.batch_size, -1)),), (0,)
 
 
 def _replicated(a_R: Tensor, b_R: Tensor) -> Tensor:
-    found: Tensor = _Product.apply(a_R, b_R)  # type: ignore[no-untyped-call]
-    return found
+    if torch._C._functorch.get_interpreter_stack() is None:
+        return _applied(_Product, a_R, b_R)[0]
+    return _Product.apply(a_R, b_R)[0]  # type: ignore[no-untyped-call, no-any-return]
 
 
 def in_full_precision(kind: str) -> AbstractContextManager[Any]:
@@ -72,7 +108,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
             return matmul(a.to(dtype), b.to(dtype)).float()
     if torch._C._functorch.maybe_current_level() is None:
         return a @ b
-    return _replicated(a[None], b[None])[0]
+    return across_replicas(_Product, a, b)[0]
 
 
 def mapped(x: Tensor, weight: Tensor) -> Tensor:

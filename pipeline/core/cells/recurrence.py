@@ -29,7 +29,7 @@ from pipeline.config.strict import require
 from pipeline.core.cells import compiled
 from pipeline.core.cells.captured import GRAPHS, Captured
 from pipeline.core.cells.memory import LINE, Loan, aligned, by_replica, folded, new, product
-from pipeline.core.cells.products import read_once
+from pipeline.core.cells.products import VMAP
 
 if TYPE_CHECKING:
     from pipeline.core.cells.cell import Cell
@@ -293,7 +293,6 @@ class Call:
         return grads
 
 
-@read_once
 class Recurrence(torch.autograd.Function):
     """A whole sequence: `(call, x, fused, per unit, *first states, *taps, *parameters) -> states`, and their ends.
 
@@ -390,8 +389,7 @@ def clipped_on_its_way_back(h_BH: Tensor, threshold: float) -> Tensor:
 def is_transformed() -> bool:
     """Return whether derivatives are being taken by torch.func (grad, jacrev, jvp, …) or forward in mode."""
     transforms = torch._C._functorch.get_interpreter_stack() or []
-    vmap = torch._C._functorch.TransformType.Vmap
-    return forward_ad._current_level >= 0 or any(transform.key() != vmap for transform in transforms)
+    return forward_ad._current_level >= 0 or any(transform.key() != VMAP for transform in transforms)
 
 
 def _is_batched() -> bool:

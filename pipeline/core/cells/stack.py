@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.core.cells import CELLS
 from pipeline.core.cells.cell import Cell, States, Weights
-from pipeline.core.cells.products import in_full_precision
+from pipeline.core.cells.products import across_replicas, in_full_precision
 from pipeline.core.cells.recurrence import Call, Recurrence, is_transformed, refuse_clipping
 
 FORWARD, BACKWARD = "forward", "backward"
@@ -46,6 +46,10 @@ class Noise(NamedTuple):
     inputs: Sequence[Tensor | None] = ()
     fed: Sequence[Tensor] = ()
     kept: Sequence[Sequence[Tensor | float]] = ()
+
+
+Fused: TypeAlias = list[tuple[Tensor, Tensor]]
+"""The weights of one layer and direction as the fast loops want them, `Cell.fused`, once they have been made."""
 
 
 class StackRun(NamedTuple):
@@ -120,6 +124,7 @@ class RecurrentStack(nn.Module):
         lengths_B: Tensor | None = None,
         state_threshold: float | None = None,
         noise: Noise | None = None,
+        fused: dict[Place, Fused] | None = None,
     ) -> StackRun:
         """Return outputs and states of a sequence.
 
@@ -132,6 +137,7 @@ class RecurrentStack(nn.Module):
                 depends on. An empty one, of length 0, ends in its initial state. None where all have T.
             state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
             noise: Of dropout; None is none.
+            fused: Of each layer and direction, for the pieces of one pass, empty at the first; None for one piece.
         """
         inputs, states, final = list[Tensor](), list[States](), list[States]()
         dropped, fed, kept = noise or Noise()
@@ -149,7 +155,9 @@ class RecurrentStack(nn.Module):
             start = zeros if initial is None else initial[index]
             tap = None if taps is None else taps[index].map(in_its_time)
             mixing = (fed[index] if fed else None, kept[index] if kept else ())
-            run, ends = self._recur(in_its_time(layer_input), self.weights(place), start, tap, state_threshold, *mixing)
+            given = (self.weights(place), start, tap, state_threshold, *mixing)
+            made = None if fused is None else fused.setdefault(place, [])
+            run, ends = self._recur(in_its_time(layer_input), *given, fused=made)
             inputs.append(layer_input)
             states.append(run.map(in_its_time))
             if ends is None or lengths_B is not None:
@@ -172,6 +180,7 @@ class RecurrentStack(nn.Module):
         state_threshold: float | None,
         fed: Tensor | None = None,
         kept: Sequence[Tensor | float] = (),
+        fused: Fused | None = None,
     ) -> tuple[States, States | None]:
         """Return the states of one layer and direction at every timestep, (T, B, H), in its own order of time.
 
@@ -180,20 +189,20 @@ class RecurrentStack(nn.Module):
         cell = self.cell
         if torch.is_autocast_enabled(x_TBD.device.type):
             with in_full_precision(x_TBD.device.type):
-                return self._recur(x_TBD.float(), weights, start, taps, state_threshold, fed, kept)
+                return self._recur(x_TBD.float(), weights, start, taps, state_threshold, fed, kept, fused)
         if is_transformed():
             refuse_clipping(state_threshold)
         if fed is not None or kept:
             return cell.unroll_dropped(x_TBD, start, weights, taps, state_threshold, fed, kept), None
         if is_transformed() or cell.whole_step is not None:
             return cell.unroll(x_TBD, start, weights, taps, state_threshold), None
-        fused, per_unit = cell.fused(weights)
+        fused = [] if fused is None else fused
+        if not fused:
+            fused.append(cell.fused(weights))
         given = [None] * len(cell.states) if taps is None else taps.tensors()
-        tensors = (x_TBD, fused, per_unit, *start.tensors(), *given, *weights)
-        arguments = [None if tensor is None else tensor.unsqueeze(0) for tensor in tensors]
+        tensors = (x_TBD, *fused[0], *start.tensors(), *given, *weights)
         call = Call(cell, torch.is_grad_enabled(), state_threshold, with_ends=True)
-        found = Recurrence.apply(call, *arguments)  # type: ignore[no-untyped-call]
-        states = [state.squeeze(0) for state in found]
+        states = across_replicas(Recurrence, call, *tensors)
         return States(*states[: len(cell.states)]), States(*states[len(cell.states) :])
 
     def _beside(self, states: Sequence[States]) -> Tensor:

@@ -56,6 +56,6 @@ class GeneratingModel(SequenceModel):
             said.append(self.readout(piece.outputs.contiguous()))
             states, stop = list(piece.final), start + every
             if stop < num_timesteps:
-                missing, taken = x_TBD[stop] - self.readout(states[-1].h), share
+                missing, taken = x_TBD[stop] - said[-1][-1], share
         num_scored = run.options.num_scored or num_timesteps
         return torch.cat(said)[-num_scored:].transpose(0, 1), None

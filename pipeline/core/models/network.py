@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.core.cells.cell import Cell, States, Weights
 from pipeline.core.cells.recurrence import kernel_of
-from pipeline.core.cells.stack import Place, RecurrentStack, StackRun, stack_states, unstack_states
+from pipeline.core.cells.stack import Fused, Place, RecurrentStack, StackRun, stack_states, unstack_states
 from pipeline.core.models.architecture import ModelSpec
 from pipeline.core.models.dropout import Coins
 from pipeline.core.models.initialisation import embedding_of, generator
@@ -101,6 +101,7 @@ class NetworkRun:
         self.options, self._stacks, self._dropout = options, network.stacks, network.dropout
         self.runs: dict[str, list[StackRun]] = {part: [] for part in self._stacks}
         self.decoder_inputs: Tensor | None = None
+        self._fused: dict[str, dict[Place, Fused]] = {}
         self._taps: dict[str, list[States]] = {}
         rest = list(options.taps)
         for part, stack in self._stacks.items() if rest else ():
@@ -136,7 +137,8 @@ class NetworkRun:
         if taps is not None and len(taps[0].h) != len(x_TBD):
             taps = [tap.map(lambda each: each[now]) for tap in taps]
         noise = self._dropout.noise(stack, [each if len(each) == 1 else each[now] for each in coins])
-        run: StackRun = stack(x_TBD, initial, taps, lengths_B, self.options.state_threshold, noise)
+        threshold, fused = self.options.state_threshold, self._fused.setdefault(part, {})
+        run: StackRun = stack(x_TBD, initial, taps, lengths_B, threshold, noise, fused)
         self.runs[part].append(run)
         return run
 
