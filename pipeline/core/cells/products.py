@@ -35,7 +35,7 @@ def across_replicas(function: type[torch.autograd.Function], *arguments: Any) ->
     if transforms is None:
         return tuple(each[0] for each in _applied(function, *map(_alone, arguments)))
     if len(transforms) > 1 or transforms[0].key() != VMAP:
-        return tuple(each[0] for each in function.apply(*map(_alone, arguments)))  # type: ignore[no-untyped-call]
+        return tuple(each[0] for each in function.apply(*map(_alone, arguments)))
     vmap = VmapInterpreter(transforms[0])
     level, size = vmap.level(), vmap.batch_size()
     with vmap.lower():
@@ -92,7 +92,7 @@ class _Product(torch.autograd.Function):
 def _replicated(a_R: Tensor, b_R: Tensor) -> Tensor:
     if torch._C._functorch.get_interpreter_stack() is None:
         return _applied(_Product, a_R, b_R)[0]
-    return _Product.apply(a_R, b_R)[0]  # type: ignore[no-untyped-call, no-any-return]
+    return _Product.apply(a_R, b_R)[0]  # type: ignore[no-untyped-call]
 
 
 def in_full_precision(kind: str) -> AbstractContextManager[Any]:
