@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -115,3 +117,26 @@ def test_an_empty_sequence_ends_in_its_initial_state(cell: str, bidirectional: b
             torch.testing.assert_close(each[1], wanted.tensors()[name][0], rtol=1e-12, atol=1e-13)
     total = sum(each.square().sum() for final in run.final for each in final.tensors())
     assert all(grad.isfinite().all() for grad in torch.autograd.grad(total, list(stack.parameters())))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "lstm_layer_norm"])
+def test_pieces_of_a_pass_fuse_the_weights_once_and_are_what_one_piece_is(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, x = stack_of(cell, 2, False), randn(T, B, D)
+    parameters = [*stack.parameters()]
+    whole = stack(x)
+    expected = torch.autograd.grad(whole.outputs.square().sum(), parameters)
+    calls, fused = [], type(stack.cell).fused
+    monkeypatch.setattr(type(stack.cell), "fused", lambda self, weights: calls.append(1) or fused(self, weights))
+    made: dict[Place, Any] = {}
+    outputs, states = [], None
+    for piece in x.split(3):
+        run = stack(piece, states, fused=made)
+        outputs.append(run.outputs)
+        states = list(run.final)
+    assert len(calls) == (0 if stack.cell.whole_step is not None else len(stack.places))
+    torch.testing.assert_close(torch.cat(outputs), whole.outputs, rtol=1e-12, atol=1e-13)
+    found = torch.autograd.grad(torch.cat(outputs).square().sum(), parameters)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
