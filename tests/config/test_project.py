@@ -27,6 +27,7 @@ from pipeline.config import (
 )
 from pipeline.core.training import TrialSpec
 from pipeline.errors import ConfigError
+from tests.core.slowly import slowly
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,7 +82,7 @@ def test_every_leaf_of_params_arrives(path: tuple[str, ...], project: Paths) -> 
     assert build(Params, changed, "params.yaml") != before
 
 
-@pytest.mark.parametrize("scale", ["smoke", "laptop", "cluster"])
+@pytest.mark.parametrize("scale", ["laptop", *slowly("smoke", "cluster")])
 def test_every_study_expands_to_valid_specs_at_every_scale(scale: str) -> None:
     paths = Paths.at(ROOT)
     params = load_params(paths)

@@ -383,6 +383,7 @@ def own_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     top_folders.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "old", "new", "counts"),
     [
@@ -435,6 +436,7 @@ def test_a_class_without_a_source_file_is_refused(monkeypatch: pytest.MonkeyPatc
         Code(PACKAGE).digest(SPECS["elman"])
 
 
+@pytest.mark.slow
 def test_of_two_hundred_settings_that_name_the_same_code_it_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     code, parsed = Code(PACKAGE), list[bytes]()
     real = ast.parse

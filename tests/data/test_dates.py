@@ -41,6 +41,7 @@ def test_every_target_is_the_date_that_its_source_says(sizes):
             assert not inputs[len(tokens.decode(inputs)) :].any()
 
 
+@pytest.mark.slow
 def test_no_date_is_in_two_splits_however_it_is_written():
     small = dataclasses.replace(DATES, first_year=2000, last_year=2000)
     splits = small.generate(LENGTH, Sizes(10**6, 10**6, 10**6)).splits

@@ -133,6 +133,7 @@ def test_every_generator_of_the_folder_is_found():
     ]
 
 
+@pytest.mark.slow
 def test_every_dataset_of_the_project_is_readable():
     paths = sorted(PROJECT.dataset_config("adding").parent.glob("*.yaml"))
     assert len(paths) >= 6

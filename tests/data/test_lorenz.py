@@ -57,6 +57,7 @@ def test_the_exponents_are_the_known_ones():
     assert largest + middle + smallest == pytest.approx(-41 / 3, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_targets_are_a_timestep_ahead_and_numbers_are_standardised(sizes):
     split = LORENZ.sample(stream(3), 300, 40)
     assert split.inputs.shape == split.targets.shape == (300, 40, 3)

@@ -623,6 +623,7 @@ def test_what_differs_in_form_alone_is_read_the_same(
     assert digests[0] == digests[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["a broken-off NPZ", "Latin-1", "a corrupt image"])
 def test_the_command_ends_with_the_line_and_status_2(what: str, written: Callable[..., Path]) -> None:
     case = next(case for case in CASES if case.what == what)

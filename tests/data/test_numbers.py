@@ -52,6 +52,7 @@ def test_sources_and_targets_are_words_of_the_same_number(sizes):
         assert english == [num2words(number).replace("-", " ").replace(",", "") for number in numbers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["fr", "en"])
 def test_words_are_counted_and_known_without_writing_every_number(language):
     counts, tokens = num_words(language), vocabulary(language)

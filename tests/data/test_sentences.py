@@ -107,6 +107,7 @@ def test_a_name_is_known_from_its_own_side_and_guessed_from_the_other(seen):
     assert entropies == pytest.approx({"plain": 0, seen: 0, other: math.log(3)}, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_memoryless_loss_of_tags_is_that_of_the_best_answer_to_one_word():
     dataset = generated("entities")
     train, answers = dataset.splits["train"], defaultdict(Counter)
@@ -137,6 +138,7 @@ def test_arrays_are_the_sentences_filled_up(task):
         assert answers == known[words]
 
 
+@pytest.mark.slow
 def test_the_tasks_say_what_the_arrays_are():
     sentiment, entities = (generated(task, Sizes(5, 5, 5)) for task in ("sentiment", "entities"))
     assert (sentiment.target_at, sentiment.target_tokens) == ("last", ("negative", "positive"))
@@ -173,12 +175,14 @@ def test_answers_are_balanced(task):
     assert (np.abs(counts / counts.mean() - 1) < 0.06).all()
 
 
+@pytest.mark.slow
 def test_as_many_as_there_are():
     splits = TASKS["entities"].generate(12, Sizes(10**6, 5, 10**6)).splits
     num = {split: len(splits[split].inputs) for split in SPLITS}
     assert num == {"train": 37_044, "validation": 5, "test": 7_938}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_the_same_again_and_another_seed(task):
     sizes = Sizes(50, 5, 5)
@@ -186,6 +190,7 @@ def test_the_same_again_and_another_seed(task):
     assert digests[0] == digests[1] != Sentences(seed=1, task=task, shares=SHARES).generate(12, sizes).digest
 
 
+@pytest.mark.slow
 def test_sizes_of_one_split_leave_the_others_alone():
     small, large = (TASKS["sentiment"].generate(12, Sizes(num, 5, 20)) for num in (5, 500))
     np.testing.assert_array_equal(small.splits["test"].inputs, large.splits["test"].inputs)

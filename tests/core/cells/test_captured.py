@@ -18,6 +18,7 @@ from pipeline.core.cells.cell import H_AND_X, Named, Stepped
 from pipeline.core.cells.recurrence import Call, Eager, Recurrence, kernel_of
 from pipeline.core.cells.stack import RecurrentStack
 from tests.core.cells.test_engines import Case, randn
+from tests.core.slowly import slowly
 
 
 def peephole(a: Named, s: Named) -> Stepped:
@@ -111,7 +112,7 @@ def same(mine: list[Tensor], exact: list[Tensor]) -> None:
 
 @SEVERAL
 @pytest.mark.parametrize("state_threshold", [None, 0.5])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, *slowly(torch.float64)], ids=str)
 def test_a_graph_computes_what_the_loops_compute(
     cell: Cell, state_threshold: float | None, dtype: torch.dtype, graphs: Forgetful
 ) -> None:
@@ -132,6 +133,7 @@ def test_other_numbers_of_the_same_shape_need_no_other_graph(cell: Cell, graphs:
     assert graphs.num_captures <= 3  # the first capture back asks for more memory, and has the first one made anew
 
 
+@pytest.mark.slow
 @SEVERAL
 def test_what_is_not_asked_for_makes_another_graph(cell: Cell, graphs: Forgetful) -> None:
     case = Case(cell, 3, 5, 2)

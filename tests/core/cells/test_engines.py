@@ -177,6 +177,7 @@ def test_elementary_functions_are_right_to_the_last_digits_and_at_both_ends() ->
         torch.testing.assert_close(found[0, 0, -2:, 0], ends, rtol=4e-7, atol=0.0, equal_nan=True)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("name", mostly(POINTWISE, "gru"))
 def test_gcc_makes_vectors_of_every_loop_over_units(name: str, tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ ONE_WORD = Interface(
     input_kind="token", input_size=7, target_at="last", target_kind="class", output_size=4, padded=True
 )
 T, B = 6, 4
+QUICK = ("LSTM", "LSTMCell", "projections", "two modules", "dropout")
+"""Of the networks below, those of the quick run."""
+
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "LSTM": ("Last", {}),
     "two layers of GRU, both ways": ("Last", {"kind": "GRU", "num_layers": 2, "bidirectional": True}),
@@ -67,7 +70,13 @@ def batch(interface: Interface, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, torch.randn(*shape, interface.output_size, generator=start, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("name", "arguments"), NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        pytest.param(*network, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, network in NETWORKS.items()
+    ],
+)
 def test_loss_gradient_and_traces_are_those_of_the_module_itself(name: str, arguments: dict[str, Any]) -> None:
     """Against torch's autograd, and against `trace`, which is itself held to loops by hand."""
     replicas, (x, y) = replicas_of(custom(name, arguments=arguments), LAST), batch(LAST)

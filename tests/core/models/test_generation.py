@@ -18,7 +18,7 @@ from pipeline.core.models.architecture import NoAttention
 from pipeline.core.models.generation import beam_search, generate, log_probability, network_of
 from pipeline.core.training import TrialSpec, train_networks
 from tests.core.cells.reference import IN_TORCH
-from tests.core.slowly import slowly
+from tests.core.slowly import mostly, slowly
 from tests.core.training.conftest import RAW, SmallDataset, Split
 
 V, H = 4, 6
@@ -61,7 +61,7 @@ def test_scores_follow_the_chain_rule(cell: str) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.5, *slowly(0.0, 1.0)])
-@pytest.mark.parametrize("cell", IN_TORCH)
+@pytest.mark.parametrize("cell", mostly(IN_TORCH, "lstm"))
 def test_states_carried_from_token_to_token_write_what_whole_passes_do(cell: str, temperature: float) -> None:
     model, written, draws = model_of(cell), list(PROMPT), fresh()
     for _ in range(30):
@@ -85,6 +85,7 @@ def test_every_token_is_read_once() -> None:
     assert lengths == [len(PROMPT), *[1] * 19]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.3, *slowly(1.0, 3.0)])
 def test_draws_have_the_tempered_distribution(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
     model, draws, num = model_of(), fresh(), 4000

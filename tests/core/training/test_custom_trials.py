@@ -50,6 +50,7 @@ EVERY = {**OWN, "import": "tests.own_models:Every"}
 WINDOWS = {"update_every": 3, "backward_length": 5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

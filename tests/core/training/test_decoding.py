@@ -217,6 +217,7 @@ def small_replicas(**changes: Any) -> tuple[Replicas, Sequences]:
     return replicas, Sequences(Seq2SeqInputs(ragged(S, LENGTHS, 7), teacher_forced(TARGETS)), TARGETS)
 
 
+@pytest.mark.slow
 def test_a_large_vocabulary_is_evaluated_in_smaller_portions_with_the_same_result(monkeypatch) -> None:
     replicas, split = small_replicas()
     per_sequence = 2 * 4 * S + 4 * (U - S) + INTERFACE.input_size * S + U * V + U * S  # states, inputs, logits, weights

@@ -81,6 +81,7 @@ def test_curves_have_the_alignment_of_the_last_word_and_the_error_of_each_kind_o
     assert np.isfinite(ends.to_numpy()).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", [{"name": "none"}, *slowly(DOT, ADDITIVE)], ids=["none", "dot", "additive"])
 def test_padding_changes_no_row(attention: dict[str, Any], spec_of: Any) -> None:
     spec = small(spec_of, model__attention=attention, optimiser={"name": "sgd", "learning_rate": 0.1}, seeds=[0, 1])

@@ -70,6 +70,7 @@ def test_tables_of_a_decoder_have_their_schema_and_every_row(spec_of: Any) -> No
         assert forced.tolist() == [pytest.approx(share, abs=1e-6)]
 
 
+@pytest.mark.slow
 def test_an_autoencoder_writes_what_it_was_shown_and_what_it_drew(spec_of: Any) -> None:
     dataset, spec = films(), small(spec_of, model__code_size=2, model__cell="lstm")
     result, tables = trial_of(spec, dataset)

@@ -49,6 +49,7 @@ def with_all(spec_of: Any, dropout: str, **changes: Any) -> TrialSpec:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", mostly(DROPOUTS, "layers"))
 def test_a_killed_trial_with_dropout_schedule_and_accumulation_goes_on_bit_for_bit(
     dropout: str, adding: Any, spec_of: Any

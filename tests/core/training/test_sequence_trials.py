@@ -76,6 +76,7 @@ def test_curves_of_a_decoder_say_what_was_evaluated_and_when(sampled: TrialSpec)
     )
 
 
+@pytest.mark.slow
 def test_traces_reach_the_encoder_and_what_it_reads(sampled: TrialSpec) -> None:
     tables = finished(sampled, reversal())[1].tables()
     traces = tables["traces"]
