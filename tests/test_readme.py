@@ -103,6 +103,7 @@ SHARED = [
     "0.997",  # what is quoted elsewhere
     of_check("C12", 0, "Adam's test loss is {0:.2f} [{1:.2f}, {2:.2f}] of plain SGD's"),
     of_check("C12", 5, f"{{0:.0f}} of {TWICE} seeds explode", scale=TWICE),
+    of_check("C12", 2, "at some learning rate, of SGD's {0:.0f}:", scale=TWICE),
 ]
 FINDINGS = {
     "README.md": SHARED,
@@ -116,9 +117,10 @@ FINDINGS = {
         f"a forget bias of 1 lets {solved('forget bias 1', study='gates')}",
         of_check("C16", 0, "{0:.0f} [{1:.0f}, {2:.0f}] times the updates of those of at most 5"),
         of_check("C16", 1, "a share {0:.2f} [{1:.2f}, {2:.2f}] of them"),
-        f"then {100 * float(CHECK['C16', 3]['effect']):.1f} points more",
+        of_check("C16", 3, "no more of the longer ones come out wrong ({0:.1f} points [{1:.1f}, {2:.1f}])", scale=100),
         of_metric("at most 10 letters {:.1f} %", "attention", "copying", "none", "T10", "test_error", scale=100),
         of_metric("with dot attention {:.1f} % do", "attention", "copying", "dot", "T10", "test_error", scale=100),
+        of_check("C12", 4, "a difference of {0:.0f} [{1:.0f}, {2:.0f}] points, which may be chance", scale=100),
         of_check("C17", 0, "{0:.0f} % [{1:.0f}, {2:.0f}] of its weight lies", scale=100),
         of_check("C19", 0, "{0:.1f} [{1:.1f}, {2:.1f}] points more often", scale=100),
         of_check("C28", 0, "{0:.1f} [{1:.1f}, {2:.1f}] nats further"),

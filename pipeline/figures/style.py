@@ -19,6 +19,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import (
     FuncFormatter,
@@ -28,6 +29,7 @@ from matplotlib.ticker import (
     NullLocator,
     StrMethodFormatter,
 )
+from matplotlib.textpath import TextPath
 from PIL import Image
 
 P = ParamSpec("P")
@@ -166,9 +168,23 @@ def canvas(
 ) -> tuple[Figure, np.ndarray[Any, Any]]:
     """Return a figure of the common width with its finding as title, and its axes (rows, columns)."""
     figure = Drawing(figsize=(WIDTH, height), layout="constrained")
-    figure.suptitle(textwrap.fill(title, 84), x=0.008, ha="left", fontsize=9, fontweight="bold")
+    figure.suptitle(
+        _filled(title, FontProperties(weight="bold", size=9)), x=0.008, ha="left", fontsize=9, weight="bold"
+    )
     axes = figure.subplots(num_rows, num_columns, squeeze=False, **kwargs)
     return figure, axes
+
+
+def _filled(text: str, font: FontProperties) -> str:
+    """Return the text in lines as wide as a figure, by the width of its letters; a longer word is a line of its own."""
+    lines = list[str]()
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and TextPath((0, 0), longer, prop=font).get_extents().width <= 0.98 * 72 * WIDTH:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
 
 
 def legend_below(figure: Figure, looks: Mapping[str, Look]) -> None:

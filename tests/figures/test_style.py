@@ -108,3 +108,29 @@ def test_a_small_picture_looks_as_the_large_one_does() -> None:
     pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float) for data in (whole, small)]
     assert np.abs(pixels[0] - pixels[1]).mean() < 1.0  # of 255
     assert len(np.unique(pixels[1].reshape(-1, 3), axis=0)) <= NUM_COLOURS
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Lowest test loss: Adam (0.0193), ahead of RMSProp (0.0616) in a comparison paired by seed",
+        "MWMW " * 30,
+        "il.t " * 40,
+        "Antidisestablishmentarianism" * 5,
+        "one",
+    ],
+)
+def test_a_title_is_broken_where_the_figure_ends(title: str) -> None:
+    figure, _ = styled(canvas)(title, 1, 1, 2.0)
+    shown = figure.get_suptitle()
+    assert shown.split() == title.split()
+    figure.draw_without_rendering()
+    lines = shown.split("\n")
+    ends = []
+    for line in lines:
+        figure.suptitle(line, x=0.008, ha="left", fontsize=9, weight="bold")
+        assert figure._suptitle is not None
+        ends.append(figure._suptitle.get_window_extent().x1)
+    fits = [end <= figure.bbox.x1 for line, end in zip(lines, ends, strict=True) if " " in line]
+    assert all(fits)
+    assert all(end > 0.8 * figure.bbox.x1 for end in ends[:-1])  # and not before
