@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import (
     FuncFormatter,
     LogFormatterMathtext,
@@ -29,7 +30,6 @@ from matplotlib.ticker import (
     NullLocator,
     StrMethodFormatter,
 )
-from matplotlib.textpath import TextPath
 from PIL import Image
 
 P = ParamSpec("P")
@@ -180,7 +180,7 @@ def _filled(text: str, font: FontProperties) -> str:
     lines = list[str]()
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and TextPath((0, 0), longer, prop=font).get_extents().width <= 0.98 * 72 * WIDTH:
+        if lines and TextPath((0, 0), longer, prop=font).get_extents().width <= 0.96 * 72 * WIDTH:
             lines[-1] = longer
         else:
             lines.append(word)
