@@ -19,9 +19,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import (
     FuncFormatter,
     LogFormatterMathtext,
@@ -168,23 +166,22 @@ def canvas(
 ) -> tuple[Figure, np.ndarray[Any, Any]]:
     """Return a figure of the common width with its finding as title, and its axes (rows, columns)."""
     figure = Drawing(figsize=(WIDTH, height), layout="constrained")
-    figure.suptitle(
-        _filled(title, FontProperties(weight="bold", size=9)), x=0.008, ha="left", fontsize=9, weight="bold"
-    )
+    _write_title(figure, title)
     axes = figure.subplots(num_rows, num_columns, squeeze=False, **kwargs)
     return figure, axes
 
 
-def _filled(text: str, font: FontProperties) -> str:
-    """Return the text in lines as wide as a figure, by the width of its letters; a longer word is a line of its own."""
-    lines = list[str]()
-    for word in text.split():
+def _write_title(figure: Figure, title: str) -> None:
+    """Write the title in lines that end where the figure does; a longer word is a line of its own."""
+    lines, written = list[str](), figure.suptitle("", x=0.008, ha="left", fontsize=9, fontweight="bold")
+    for word in title.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and TextPath((0, 0), longer, prop=font).get_extents().width <= 0.96 * 72 * WIDTH:
+        written.set_text(longer)
+        if lines and written.get_window_extent().x1 <= 0.985 * figure.bbox.x1:
             lines[-1] = longer
         else:
             lines.append(word)
-    return "\n".join(lines)
+    written.set_text("\n".join(lines))
 
 
 def legend_below(figure: Figure, looks: Mapping[str, Look]) -> None:
