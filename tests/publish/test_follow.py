@@ -358,7 +358,8 @@ def test_what_is_written_offline_is_synced_later(
     elsewhere = paths.root.parent / "elsewhere"
     shutil.move(paths.root / "wandb", elsewhere)
     written = {run.run["run_id"]: run for run in map(OfflineRun, sorted(elsewhere.glob("offline-run-*")))}
-    command = ["wandb", "sync", "--project", "gradients", *map(str, sorted(elsewhere.glob("offline-run-*")))]
+    wandb = str(Path(sys.executable).with_name("wandb"))  # of this environment, activated or not
+    command = [wandb, "sync", "--project", "gradients", *map(str, sorted(elsewhere.glob("offline-run-*")))]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=120, env=os.environ | {"WANDB_MODE": "online"}
     )

@@ -72,7 +72,13 @@ def axe(request: pytest.FixtureRequest) -> str:
     if not script.is_file():
         if shutil.which("npm") is None:
             pytest.skip("no npm on PATH, which brings axe-core")
-        command = ["npm", "install", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund", AXE]
+        quietly = (
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--fetch-retries=0",
+        )  # no waiting where there is no network
+        command = ["npm", "install", "--prefix", str(folder), *quietly, AXE]
         asked = subprocess.run(command, capture_output=True, text=True, check=False)
         if asked.returncode:
             pytest.skip(f"npm cannot bring {AXE}: {asked.stderr.strip()[-200:]}")
