@@ -179,7 +179,7 @@ def test_elementary_functions_are_right_to_the_last_digits_and_at_both_ends() ->
 
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("name", mostly(POINTWISE, "gru"))
+@pytest.mark.parametrize("name", POINTWISE)
 def test_gcc_makes_vectors_of_every_loop_over_units(name: str, tmp_path: Path) -> None:
     compiler = str(compiled.compiler())
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout

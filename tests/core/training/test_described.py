@@ -12,7 +12,6 @@ import pytest
 from pipeline.core.training import MemorySink, TrialSpec, run_trial, train_networks
 from pipeline.core.training.data import interface_of, to_device
 from pipeline.errors import ConfigError
-from tests.core.slowly import slowly
 from tests.core.training.sequences import curve, described, finished, small, trial_of
 from tests.core.training.test_pack import alone, packed, same
 from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
@@ -82,7 +81,7 @@ def test_curves_have_the_alignment_of_the_last_word_and_the_error_of_each_kind_o
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attention", [{"name": "none"}, *slowly(DOT, ADDITIVE)], ids=["none", "dot", "additive"])
+@pytest.mark.parametrize("attention", [{"name": "none"}, DOT, ADDITIVE], ids=["none", "dot", "additive"])
 def test_padding_changes_no_row(attention: dict[str, Any], spec_of: Any) -> None:
     spec = small(spec_of, model__attention=attention, optimiser={"name": "sgd", "learning_rate": 0.1}, seeds=[0, 1])
     (short, mine), (long, theirs) = (trial_of(spec, described(further)) for further in (0, 3))

@@ -14,7 +14,7 @@ from pipeline.core.training import MemorySink, TrialSpec, run_trial
 from pipeline.core.training.optimisers import ConstantRate, CosineRate, LinearRate, StepRate
 from pipeline.core.training.spec import trial_id
 from pipeline.errors import ConfigError
-from tests.core.slowly import mostly, slowly
+from tests.core.slowly import slowly
 from tests.core.training.sequences import curve, finished, first_letter, letter_before, reversal, small
 from tests.core.training.test_pack import alone, packed, same
 from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
@@ -50,7 +50,7 @@ def with_all(spec_of: Any, dropout: str, **changes: Any) -> TrialSpec:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dropout", mostly(DROPOUTS, "layers"))
+@pytest.mark.parametrize("dropout", DROPOUTS)
 def test_a_killed_trial_with_dropout_schedule_and_accumulation_goes_on_bit_for_bit(
     dropout: str, adding: Any, spec_of: Any
 ) -> None:
