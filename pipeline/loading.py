@@ -502,9 +502,9 @@ activation_bytes: what the first update kept for its backward pass, per replica
 gradient_check_error: relative error of the float32 gradient that trains to the float64 one
 wall_time_s: seconds that the trial took, with diagnostics
 training_time_s: seconds of it without diagnostics
-step_time_s: seconds per update, of all replicas together
+step_time_s: seconds per update, of all replicas together, as long as all of them train
 step_time_error_s: standard error of `step_time_s`
-criterion_time_s: seconds of training until the criterion
+criterion_time_s: seconds that the updates until the criterion take where all replicas train
 diagnostics_time_share: share of the time that diagnostics took
 peak_memory_bytes: most memory in use: of the GPU, or else of the process
 device: what it trained on

@@ -208,8 +208,8 @@ EDITS = {
     ),
     "the condition of one measure": (
         "core/training/diagnostics.py",
-        "local_smoothness(self.replicas, before_RP,",
-        "local_smoothness(self.replicas, after_RP,",
+        "local_smoothness(self.replicas, before_RP[which],",
+        "local_smoothness(self.replicas, after_RP[which],",
         {"jacobians"},
     ),
     "what runs on import": (

@@ -31,11 +31,9 @@ def across_replicas(function: type[torch.autograd.Function], *arguments: Any) ->
         function: Returns a tuple of tensors; its rule for vmap folds that axis into the first one.
         arguments: Tensors of one network; anything else is handed on as it is.
     """
-    transforms = torch._C._functorch.get_interpreter_stack()
-    if transforms is None:
+    transforms = torch._C._functorch.get_interpreter_stack() or []
+    if len(transforms) != 1 or transforms[0].key() != VMAP:
         return tuple(each[0] for each in _applied(function, *map(_alone, arguments)))
-    if len(transforms) > 1 or transforms[0].key() != VMAP:
-        return tuple(each[0] for each in function.apply(*map(_alone, arguments)))
     vmap = VmapInterpreter(transforms[0])
     level, size = vmap.level(), vmap.batch_size()
     with vmap.lower():
@@ -56,8 +54,12 @@ def _unwrapped(argument: Any, level: int, size: int) -> Any:
 
 
 def _applied(function: type[torch.autograd.Function], *arguments: Any) -> tuple[Tensor, ...]:
-    """Return `function.apply` where no transform is at work, without a look at the function's signature."""
-    found: tuple[Tensor, ...] = super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
+    """Return `function.apply`; where no transform is at work, without a look at the function's signature."""
+    found: tuple[Tensor, ...]
+    if torch._C._functorch.get_interpreter_stack() is None:
+        found = super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
+    else:
+        found = function.apply(*arguments)
     return found
 
 
@@ -90,9 +92,7 @@ class _Product(torch.autograd.Function):
 
 
 def _replicated(a_R: Tensor, b_R: Tensor) -> Tensor:
-    if torch._C._functorch.get_interpreter_stack() is None:
-        return _applied(_Product, a_R, b_R)[0]
-    return _Product.apply(a_R, b_R)[0]  # type: ignore[no-untyped-call]
+    return _applied(_Product, a_R, b_R)[0]
 
 
 def in_full_precision(kind: str) -> AbstractContextManager[Any]:

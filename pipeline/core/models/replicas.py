@@ -243,7 +243,7 @@ class Replicas:
         """Return losses, gradients and states of one pass forward and back; each replica's its own.
 
         Args:
-            flat_RP: Parameters.
+            flat_RP: Parameters, of these replicas or of some of them.
             inputs: (R, B, T, ...), or (B, T, ...) if all replicas see the same.
             targets: Of the scored timesteps, with or without a replica axis, as `inputs`.
             options: Of the pass, without taps; initial states have a replica axis, (R, B, H), and nothing flows back
@@ -256,7 +256,7 @@ class Replicas:
         zero, taps = flat_RP.new_zeros(()), list[Tensor]()  # one zero, expanded: reading it costs no memory traffic
         if trace:
             shapes = self.model.tap_shapes(inputs)
-            taps = [zero.expand(self.num_replicas, *shape).requires_grad_() for shape in shapes]
+            taps = [zero.expand(len(flat_RP), *shape).requires_grad_() for shape in shapes]
         leaves = {name: view.detach().requires_grad_() for name, view in self.named(flat_RP).items()}
         tapped = dataclasses.replace(options, taps=taps)
         losses, coverage, states = self.losses(leaves, inputs, targets, tapped, shared=shared)

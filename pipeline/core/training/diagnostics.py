@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,8 +58,8 @@ class GradientCheckError(PipelineError):
 class Diagnostics:
     """Traces, gradient checks, spectra and whatever else a spec asks for, of a replica batch, written to a sink.
 
-    Its methods take the step, counted in updates made so far, the parameters, (R, P), and the replicas whose rows are
-    wanted.
+    Its methods take the step, counted in updates made so far, the parameters, (R, P), and the replicas, Q of them, that
+    are to be measured.
 
     Attributes:
         spec: How exact, and what besides.
@@ -96,45 +96,47 @@ class Diagnostics:
             GradientCheckError: If at step 0 the training path's gradient is further from the float64 one than allowed,
                 or that one from finite differences, and the network does not amplify rounding as much.
         """
-        trace = trace_gradients(self.replicas, flat_RP, *self.probe)
-        fast = self.replicas.backpropagate(flat_RP, *self.probe, shared=True)
-        error_R = gradient_check_error(fast.grad_RP, trace.grad_RP)
+        flat_QP = flat_RP[which]
+        trace = trace_gradients(self.replicas, flat_QP, *self.probe)
+        fast = self.replicas.backpropagate(flat_QP, *self.probe, shared=True)
+        error_Q = gradient_check_error(fast.grad_RP, trace.grad_RP)
         if step == 0:
-            self._check_gradients(flat_RP, trace.grad_RP, error_R, which)
-        for key, norms_RT in trace.log10_norms.items():
-            axes = {"timestep": np.arange(1, norms_RT.shape[1] + 1)}
-            self.rows.write("traces", {"log10_norm": norms_RT[which]}, which, axes, step=step, **key._asdict())
+            self._check_gradients(flat_QP, trace.grad_RP, error_Q, which)
+        for key, norms_QT in trace.log10_norms.items():
+            axes = {"timestep": np.arange(1, norms_QT.shape[1] + 1)}
+            self.rows.write("traces", {"log10_norm": norms_QT}, which, axes, step=step, **key._asdict())
         if "smoothness" in self.spec.measures:
             self.rows.curve(step, "probe_grad_norm", trace.grad_RP.norm(dim=1), which)
-        for block, block_RHH in recurrent_blocks(self.replicas, flat_RP.cpu()).items():  # LAPACK serves well
+        for block, block_QHH in recurrent_blocks(self.replicas, flat_QP.cpu()).items():  # LAPACK serves well
             facts = {"part": block.part, "gate": block.gate, **block.place._asdict()}
-            self.rows.curve(step, "sigma_max", _only(sigma_max, block_RHH, which), which, **facts)
-            self.rows.curve(step, "spectral_radius", _only(spectral_radius, block_RHH, which), which, **facts)
+            self.rows.curve(step, "sigma_max", sigma_max(block_QHH), which, **facts)
+            self.rows.curve(step, "spectral_radius", spectral_radius(block_QHH), which, **facts)
         if self.replicas.model.attends:
-            self._measure_attention(step, flat_RP, which)
+            self._measure_attention(step, flat_QP, which)
         if "gates" in self.spec.measures:
-            for place, weights, (x, *states) in self._unrolled(flat_RP, which):
+            for place, weights, (x, *states) in self._unrolled(flat_QP):
                 values = gate_values(self._cell, weights, x, states)
                 self._write_gates(step, place, values, which)
-        return error_R[which].tolist()
+        return error_Q.tolist()
 
     def measure_expensive(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
         """Write what costs more and is measured at step 0 and where a replica ends."""
-        for (part, place, gate), block_RHH in recurrent_blocks(self.replicas, flat_RP.cpu()).items():
-            values_RH = eigenvalues(block_RHH[which])
-            parts, axes = {"real": values_RH.real, "imag": values_RH.imag}, {"index": range(values_RH.shape[1])}
+        flat_QP = flat_RP[which]
+        for (part, place, gate), block_QHH in recurrent_blocks(self.replicas, flat_QP.cpu()).items():
+            values_QH = eigenvalues(block_QHH)
+            parts, axes = {"real": values_QH.real, "imag": values_QH.imag}, {"index": range(values_QH.shape[1])}
             self.rows.write("eigenvalues", parts, which, axes, step=step, part=part, gate=gate, **place._asdict())
         if {"jacobians", "lyapunov"} & set(self.spec.measures):
-            for place, weights, unrolled in self._unrolled(flat_RP, which):
+            for place, weights, unrolled in self._unrolled(flat_QP):
                 x, *states = (tensor[:, :, :NUM_JACOBIAN_EXAMPLES] for tensor in unrolled)
                 self._write_jacobians(step, place, step_jacobians(self._cell, weights, x, states), which)
         if "truncation" in self.spec.measures:
-            self._write_truncation(step, flat_RP, which)
+            self._write_truncation(step, flat_QP, which)
 
     def measure_orbit(self, step: int, flat_RP: Tensor, which: list[int], test: Sequences) -> None:
         """Write how far the orbits that networks generate lie from the test series, where the spec asks for it."""
         if "orbit" in self.spec.measures:
-            orbit = free_orbits(self.replicas, flat_RP, test.targets)
+            orbit = free_orbits(self.replicas, flat_RP[which], test.targets)
             self.rows.curve(step, "state_space_divergence", orbit.divergence_R, which)
             self.rows.curve(step, "orbit_exponent", orbit.exponent_R, which)
 
@@ -142,10 +144,10 @@ class Diagnostics:
         """Write how smooth the loss is along the update from `step` to the next, where the spec asks for it."""
         if "smoothness" not in self.spec.measures:
             return
-        smoothness_R = local_smoothness(self.replicas, before_RP, after_RP, *self.probe)
-        self.rows.curve(step, "local_smoothness", smoothness_R, which)
+        smoothness_Q = local_smoothness(self.replicas, before_RP[which], after_RP[which], *self.probe)
+        self.rows.curve(step, "local_smoothness", smoothness_Q, which)
 
-    def _check_gradients(self, flat_RP: Tensor, exact_RP: Tensor, error_R: Tensor, which: list[int]) -> None:
+    def _check_gradients(self, flat_QP: Tensor, exact_QP: Tensor, error_Q: Tensor, which: list[int]) -> None:
         """Check both gradients at initialisation, replica by replica, against independent ones.
 
         A chaotic network amplifies the rounding of its weights to float32 as it does that of the training path: there a
@@ -154,61 +156,60 @@ class Diagnostics:
         Raises:
             GradientCheckError: If one strays further than the tolerance, and the network is not chaotic.
         """
-        differences_R = finite_difference_error(self.replicas, flat_RP, exact_RP, *self.probe)
-        exploding_R = exact_RP.norm(dim=1) >= EXPLODING_NORM
-        for text, strayed_R in (
-            ("the training gradient is {:.1e} (relative) from the float64 gradient", error_R),
+        differences_Q = finite_difference_error(self.replicas, flat_QP, exact_QP, *self.probe)
+        exploding_Q = exact_QP.norm(dim=1) >= EXPLODING_NORM
+        for text, strayed_Q in (
+            ("the training gradient is {:.1e} (relative) from the float64 gradient", error_Q),
             (
                 "the float64 gradient is {:.1e} (relative) from finite differences of the loss",
-                differences_R.masked_fill(exploding_R, 0.0),
+                differences_Q.masked_fill(exploding_Q, 0.0),
             ),
         ):
             tolerance = self.spec.gradient_check_tolerance
-            suspects = [r for r in which if not strayed_R[r] <= tolerance]  # NaN strays
+            suspects = [q for q in range(len(which)) if not strayed_Q[q] <= tolerance]  # NaN strays
             if not suspects:
                 continue
-            amplified_R = rounding_error(self.replicas, flat_RP, *self.probe)
-            guilty = [r for r in suspects if amplified_R[r] < CHAOTIC or not strayed_R[r] <= 100 * amplified_R[r]]
+            amplified_Q = rounding_error(self.replicas, flat_QP, *self.probe)
+            guilty = [q for q in suspects if amplified_Q[q] < CHAOTIC or not strayed_Q[q] <= 100 * amplified_Q[q]]
             if guilty:
-                found = f"{text.format(strayed_R[guilty[0]])} at step 0, seed {self.rows.seeds[guilty[0]]}"
+                found = f"{text.format(strayed_Q[guilty[0]])} at step 0, seed {self.rows.seeds[which[guilty[0]]]}"
                 raise GradientCheckError(f"{found}; diagnostics.gradient_check_tolerance allows {tolerance:.1e}")
 
-    def _measure_attention(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
+    def _measure_attention(self, step: int, flat_QP: Tensor, which: list[int]) -> None:
         """Write attention entropy, and alignment error or similarity to the inputs as far as an alignment is known."""
         inputs, targets = self.probe
-        weights_RBUS = self.replicas.attend(self.replicas.named(flat_RP.double()), in_float64(inputs))
-        aligned, entropy_RBU = self.alignment, entropy_nats(weights_RBUS)
+        weights_QBUS = self.replicas.attend(self.replicas.named(flat_QP.double()), in_float64(inputs))
+        aligned, entropy_QBU = self.alignment, entropy_nats(weights_QBUS)
         written = isinstance(inputs, Seq2SeqInputs)
         asking_BU = targets != PAD if written else self.replicas.interface.mask(source_of(inputs))
-        asking_BU = torch.ones_like(entropy_RBU[0], dtype=torch.bool) if asking_BU is None else asking_BU
-        measured = {"attention_entropy_nats": mean_over_tokens(entropy_RBU, asking_BU)}
+        asking_BU = torch.ones_like(entropy_QBU[0], dtype=torch.bool) if asking_BU is None else asking_BU
+        measured = {"attention_entropy_nats": mean_over_tokens(entropy_QBU, asking_BU)}
         if aligned is not None and not isinstance(inputs, Tensor):
-            measured["alignment_error"] = alignment_error(weights_RBUS, aligned)
-            measured["alignment_share"] = alignment_share(weights_RBUS, aligned)
+            measured["alignment_error"] = alignment_error(weights_QBUS, aligned)
+            measured["alignment_share"] = alignment_share(weights_QBUS, aligned)
         elif aligned is not None and isinstance(inputs, Tensor):  # which timesteps are of one class
             itself = torch.eye(aligned.shape[1], dtype=torch.bool, device=aligned.device)
-            measured["within_class_share"] = within_class_share(weights_RBUS, aligned | itself)
+            measured["within_class_share"] = within_class_share(weights_QBUS, aligned | itself)
             real = inputs.double()
             similarity = torch.nn.functional.cosine_similarity(real[:, :, None], real[:, None], dim=-1)
-            measured["similarity_rank_correlation"] = rank_correlation(weights_RBUS, similarity)
-        for metric, values_R in measured.items():
-            self.rows.curve(step, metric, values_R, which)
+            measured["similarity_rank_correlation"] = rank_correlation(weights_QBUS, similarity)
+        for metric, values_Q in measured.items():
+            self.rows.curve(step, metric, values_Q, which)
 
     @property
     def _cell(self) -> Cell:
         """Of a network with one recurrent stack."""
         return self.replicas.model.stacks["recurrent"].cell
 
-    def _unrolled(self, flat_RP: Tensor, which: list[int]) -> Iterator[tuple[Place, Weights, list[Tensor]]]:
+    def _unrolled(self, flat_QP: Tensor) -> Iterator[tuple[Place, Weights, list[Tensor]]]:
         """Yield each layer forward in time, its weights, and its inputs and states on the probe, in float64."""
-        exact_RP, inputs = flat_RP.double(), self.probe.inputs
+        exact_QP, inputs = flat_QP.double(), self.probe.inputs
         assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
-        seen, states = self.replicas.unroll(self.replicas.named(exact_RP), in_float64(inputs))
+        seen, states = self.replicas.unroll(self.replicas.named(exact_QP), in_float64(inputs))
         places = self.replicas.model.stacks["recurrent"].places
-        for place, x_RTBD, mine in zip(places, seen, unstack_states(states, self._cell), strict=True):
+        for place, x_QTBD, mine in zip(places, seen, unstack_states(states, self._cell), strict=True):
             if place.direction == FORWARD:
-                weights = Weights(*(parameter[which] for parameter in self.replicas.weights(exact_RP, place)))
-                yield place, weights, [tensor[which] for tensor in (x_RTBD, *mine.tensors())]
+                yield place, self.replicas.weights(exact_QP, place), [x_QTBD, *mine.tensors()]
 
     def _write_gates(self, step: int, place: Place, values: Mapping[str, Tensor], which: list[int]) -> None:
         keep, facts = self._cell.keep_gate, {"step": step, "part": "recurrent", **place._asdict()}
@@ -217,9 +218,9 @@ class Diagnostics:
                 "gates", {"value": value_R}, which, {}, **facts, gate=gate, quantity=quantity, position=position
             )
         if keep is not None:
-            share_RTBH = values[keep] if self._cell.keeps_when_open else 1 - values[keep]
-            lags = {"position": np.arange(1.0, share_RTBH.shape[1] + 1)}
-            kept = {"value": retention(share_RTBH)}
+            share_QTBH = values[keep] if self._cell.keeps_when_open else 1 - values[keep]
+            lags = {"position": np.arange(1.0, share_QTBH.shape[1] + 1)}
+            kept = {"value": retention(share_QTBH)}
             self.rows.write("gates", kept, which, lags, **facts, gate=keep, quantity="retention")
 
     def _write_jacobians(self, step: int, place: Place, jacobians_RTBSS: Tensor, which: list[int]) -> None:
@@ -238,11 +239,11 @@ class Diagnostics:
                 axes = {"timestep": timesteps, "index": range(exponents.shape[2])}
                 self.rows.write("lyapunov", values, which, axes, **facts)
 
-    def _write_truncation(self, step: int, flat_RP: Tensor, which: list[int]) -> None:
+    def _write_truncation(self, step: int, flat_QP: Tensor, which: list[int]) -> None:
         inputs, targets = self.probe
         assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
         lengths = geometric_lengths(inputs.shape[1], per_doubling=2)
-        bias = truncation_bias(self.replicas, flat_RP, inputs, targets, lengths)
+        bias = truncation_bias(self.replicas, flat_QP, inputs, targets, lengths)
         values = {
             "cosine": bias.cosine_RK,
             "relative_error": bias.relative_error_RK,
@@ -250,12 +251,4 @@ class Diagnostics:
             "decay_factor": bias.decay_factor_R[:, None].expand_as(bias.cosine_RK),
             "relative_bias_bound": bias.relative_bias_bound_RK,
         }
-        chosen = {name: value[which] for name, value in values.items()}
-        self.rows.write("truncation", chosen, which, {"backward_length": lengths}, step=step)
-
-
-def _only(measure: Callable[[Tensor], Tensor], block_RHH: Tensor, which: list[int]) -> Tensor:
-    """Return the measure of some replicas, (R,), NaN for the others, which may not be finite."""
-    values_R = torch.full((len(block_RHH),), torch.nan, dtype=block_RHH.dtype)
-    values_R[which] = measure(block_RHH[which])
-    return values_R
+        self.rows.write("truncation", values, which, {"backward_length": lengths}, step=step)

@@ -4,7 +4,7 @@ A decoder is always evaluated teacher-forced and free-running. One that writes e
 does so free-running as well, and the other way round, for then its inputs are the same: whole sequences have one error.
 What teacher forcing hides shows token by token, after the first mistake.
 
-Shapes: R replicas, P parameters of one network, N sequences, B of them at once, T timesteps, U output positions, O
+Shapes: R replicas, Q of them, P parameters of one network, N sequences, B at once, T timesteps, U output positions, O
 numbers per prediction.
 """
 
@@ -64,30 +64,31 @@ class Evaluation:
     rows: RowWriter
 
     def validate(self, flat_RP: Tensor, which: list[int], step: int) -> tuple[list[float], list[float | None]]:
-        """Return losses and errors of the validation split, and write them."""
-        losses, errors = self._score("validation", flat_RP, which, step)
+        """Return losses and errors of the replicas in `which` on the validation split, and write them."""
+        losses, errors = self._score("validation", flat_RP[which], which, step)
         self._write_scores(losses, errors, which, step, split="validation")
         return losses.tolist(), _listed(errors, losses)
 
     def test(self, flat_RP: Tensor, which: list[int], step: int) -> tuple[list[float], list[float | None]]:
-        """Return losses and errors of the test split; write what is tested besides, unseen lengths, kinds of token."""
-        losses, errors = self._score("test", flat_RP, which, step)
+        """Return the same on the test split; write what is tested besides, unseen lengths, kinds of token."""
+        flat_QP = flat_RP[which]
+        losses, errors = self._score("test", flat_QP, which, step)
         for length, unseen in self.dataset.unseen.items():
-            split = to_device(unseen, self.replicas.interface, flat_RP.device)
-            unseen_losses, unseen_errors = evaluate(self.replicas, flat_RP, split)
+            split = to_device(unseen, self.replicas.interface, flat_QP.device)
+            unseen_losses, unseen_errors = evaluate(self.replicas, flat_QP, split)
             if self.replicas.interface.decodes:
-                unseen_errors = decode(self.replicas, flat_RP, split).sequence_error()
+                unseen_errors = decode(self.replicas, flat_QP, split).sequence_error()
             self._write_scores(unseen_losses, unseen_errors, which, step, split="test", tested_length=length)
         groups = self.dataset.token_groups or {}
-        for group, error_R in error_by_group(self.replicas, flat_RP, self.splits["test"], groups).items():
-            self.rows.curve(step, "error", error_R, which, split="test", group=group)
+        for group, error_Q in error_by_group(self.replicas, flat_QP, self.splits["test"], groups).items():
+            self.rows.curve(step, "error", error_Q, which, split="test", group=group)
         return losses.tolist(), _listed(errors, losses)
 
-    def _score(self, name: str, flat_RP: Tensor, which: list[int], step: int) -> tuple[Tensor, Tensor | None]:
+    def _score(self, name: str, flat_QP: Tensor, which: list[int], step: int) -> tuple[Tensor, Tensor | None]:
         split = self.splits[name]
         if not self.replicas.interface.decodes:
-            return evaluate(self.replicas, flat_RP, split)
-        decoding = decode(self.replicas, flat_RP, split)
+            return evaluate(self.replicas, flat_QP, split)
+        decoding = decode(self.replicas, flat_QP, split)
         self.rows.curve(step, "loss", decoding.losses[FREE_RUNNING], which, split=name, mode=FREE_RUNNING)
         for mode in MODES:
             self.rows.curve(step, "token_error", decoding.token_error(mode), which, split=name, mode=mode)
@@ -106,17 +107,17 @@ class Evaluation:
         """Write where decoders err: tokens by output position in both modes, sequences by source length."""
         parts = []
         for mode in MODES:
-            error_RU, num_U = decoding.by_position(mode)
+            error_QU, num_U = decoding.by_position(mode)
             occurs = num_U > 0
             positions = np.arange(1, len(num_U) + 1)[occurs.cpu().numpy()]
-            parts.append((mode, "output_position", positions, error_RU[:, occurs], num_U[occurs]))
+            parts.append((mode, "output_position", positions, error_QU[:, occurs], num_U[occurs]))
         assert isinstance(split.inputs, Seq2SeqInputs)  # noqa: S101 - so decoders' are
         source = split.inputs.source
         if source.dim() == 2:  # noqa: PLR2004 - an image has no length
-            lengths_K, error_RK, num_K = decoding.by_length(lengths_of(source))
-            parts.append((FREE_RUNNING, "source_length", lengths_K.cpu().numpy(), error_RK, num_K))
-        for mode, by, at, error_RK, num_K in parts:
-            values = {"error": error_RK[which].double(), "num": num_K.expand(len(which), -1)}
+            lengths_K, error_QK, num_K = decoding.by_length(lengths_of(source))
+            parts.append((FREE_RUNNING, "source_length", lengths_K.cpu().numpy(), error_QK, num_K))
+        for mode, by, at, error_QK, num_K in parts:
+            values = {"error": error_QK.double(), "num": num_K.expand(len(which), -1)}
             self.rows.write("breakdown", values, which, {"at": at}, mode=mode, by=by, step=step)
 
 
@@ -125,8 +126,11 @@ def num_at_once(num_replicas: int, numbers_per_sequence: int) -> int:
     return max(1, min(MAX_SEQUENCES_AT_ONCE, MAX_NUMBERS_AT_ONCE // (num_replicas * max(1, numbers_per_sequence))))
 
 
-def portions(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> list[Sequences]:
-    """Return a split in portions that fit into memory together with the replicas' states, weights and predictions."""
+def portions(replicas: Replicas, split: Sequences) -> list[Sequences]:
+    """Return a split in portions that fit into memory together with the replicas' states, weights and predictions.
+
+    They are the same whichever of the replicas are evaluated: what is added up over them has the same bits.
+    """
     inputs, targets = split.take(slice(0, 1))
     numbers = sum(num * size for num, _, size in replicas.model.tap_shapes(inputs))
     numbers += replicas.interface.output_size * (1 if replicas.interface.target_at == "last" else targets.shape[1])
@@ -135,7 +139,7 @@ def portions(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> list[Sequ
         if isinstance(inputs, Described):
             seen, asking = inputs.images, inputs.source
         numbers += seen[0].numel() * asking.shape[1]
-    return split.split(num_at_once(len(flat_RP), numbers))
+    return split.split(num_at_once(replicas.num_replicas, numbers))
 
 
 def _listed(errors: Tensor | None, losses: Tensor) -> list[float | None]:
@@ -150,9 +154,9 @@ def evaluate(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> tuple[Ten
     """
     interface, parameters = replicas.interface, replicas.named(flat_RP)
     classes = interface.target_kind == "class"
-    total_loss = torch.zeros(replicas.num_replicas, dtype=torch.float64, device=flat_RP.device)
+    total_loss = torch.zeros(len(flat_RP), dtype=torch.float64, device=flat_RP.device)
     total_wrong, total = torch.zeros_like(total_loss), torch.zeros_like(total_loss[0])
-    for chunk in portions(replicas, flat_RP, split):
+    for chunk in portions(replicas, split):
         weight = num_scored(interface, chunk.targets) if classes else len(chunk.targets)
         total += weight
         for r, prediction in enumerate(replicas.predict(parameters, chunk.inputs)):
@@ -180,7 +184,7 @@ def error_by_group(
     parameters, errors = replicas.named(flat_RP), {}
     missed = [
         wrong(replicas.interface, replicas.predict(parameters, part.inputs).argmax(-1), part.targets)
-        for part in portions(replicas, flat_RP, split)
+        for part in portions(replicas, split)
     ]
     missed_R = torch.cat(missed, dim=1)
     for group, tokens in groups.items():
@@ -239,7 +243,7 @@ def decode(replicas: Replicas, flat_RP: Tensor, split: Sequences) -> Decoding:
     parameters = replicas.named(flat_RP)
     tokens: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
     losses: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
-    for inputs, targets in portions(replicas, flat_RP, split):
+    for inputs, targets in portions(replicas, split):
         assert isinstance(inputs, Seq2SeqInputs)  # noqa: S101 - so decoders' are
         never = torch.zeros_like(inputs.decoder_inputs, dtype=torch.bool)
         read_RBU, free_RBU = replicas.free_running(parameters, inputs, never, shared=True)

@@ -228,21 +228,22 @@ class Trial:
         step = progress.step
         self.rows.write_updates(step)
         progress.note_step_time()
-        losses_R, errors_R = self.evaluation.validate(progress.state.flat_RP, which, step)
-        for r in which:
+        scores = self.evaluation.validate(progress.state.flat_RP, which, step) if which else ([], [])
+        for r, loss, error in zip(which, *scores, strict=True):
             outcome = progress.outcomes[r]
             outcome.num_steps = step
-            if outcome.saw_validation(step, losses_R[r], errors_R[r], training):
+            if outcome.saw_validation(step, loss, error, training):
                 progress.best_RP[r] = progress.state.flat_RP[r]
-            if not math.isfinite(losses_R[r]):
-                outcome.diverge(step, None, "validation_loss", f"validation loss {losses_R[r]:g}")
+            if not math.isfinite(loss):
+                outcome.diverge(step, None, "validation_loss", f"validation loss {loss:g}")
                 progress.freeze([r])
-            elif training.is_reached(losses_R[r], errors_R[r]):
-                outcome.criterion_step, outcome.criterion_time_s = step, progress.training_s
+            elif training.is_reached(loss, error):
+                outcome.criterion_step, outcome.criterion_time_s = step, step * progress.step_time_s
                 progress.freeze([r])
             elif outcome.is_out_of_patience(training):
                 outcome.end(training)
                 progress.freeze([r])
+        progress.regroup()
 
     def end(self) -> None:
         """End the replicas that still train."""
@@ -309,7 +310,8 @@ class Trial:
         outcomes, step = progress.outcomes, progress.step
         self.rows.write_updates(step)
         tested = [r for r, outcome in enumerate(outcomes) if outcome.best_step is not None]
-        losses_R, errors_R = self.evaluation.test(progress.best_RP, tested, step)
+        scores = self.evaluation.test(progress.best_RP, tested, step) if tested else ([], [])
+        losses, errors = (dict(zip(tested, each, strict=True)) for each in scores)
         if sound := [r for r in tested if outcomes[r].is_sound]:
             self.diagnostics.measure_orbit(step, progress.best_RP, sound, self.evaluation.splits["test"])
             examples = self._examples(progress.best_RP, sound)
@@ -322,7 +324,7 @@ class Trial:
         clipped_R = progress.num_clipped_R.tolist()
         return TrialResult(
             [
-                outcome.row(losses_R[r], errors_R[r], clipped_R[r], self.spec.training.convergence) | common
+                outcome.row(losses.get(r), errors.get(r), clipped_R[r], self.spec.training.convergence) | common
                 for r, outcome in enumerate(outcomes)
             ],
             self.replicas.named(progress.best_RP.cpu()),
@@ -347,7 +349,7 @@ class Trial:
         return {
             "baseline_loss": self.dataset.baseline_loss,
             "num_parameters": self.replicas.num_parameters,
-            "activation_bytes": self.progress.activation_bytes // self.replicas.num_replicas,
+            "activation_bytes": self.progress.activation_bytes,
             **self.progress.time_columns(),
             "peak_memory_bytes": peak_memory_bytes(self.device),
             "device": f"{kind} ({name})" if name != kind else name,

@@ -163,12 +163,12 @@ class Progress:
         best_RP: Parameters at each replica's best evaluation.
         num_clipped_R: Updates that were clipped.
         outcomes: One per replica.
-        activation_bytes: What the first update kept for its way back, of all replicas together.
+        activation_bytes: What the first update kept for its way back, per replica.
         training_s: Spent in updates.
         diagnostics_s: Spent in traces, gradient checks and spectra.
         wall_s: Spent in all.
-        step_times_s: Mean time of an update, between one evaluation and the next.
-        timed_step: Updates that these means are of.
+        step_times_s: Mean time of an update that all replicas were passed in, between one evaluation and the next.
+        timed_step: Updates that these means are of, the first ones.
         timed_s: Seconds that these updates took.
     """
 
@@ -199,9 +199,19 @@ class Progress:
         active_R[which] = False
         self.state = self.state._replace(active_R=active_R)
 
+    def regroup(self) -> None:
+        """From now on pass only replicas that still train through the network."""
+        active_R = self.state.active_R
+        self.state = self.state._replace(passed_Q=None if active_R.all() else active_R.nonzero().flatten())
+
+    @property
+    def step_time_s(self) -> float:
+        """Seconds of an update that all replicas were passed in; before the first evaluation, of those so far."""
+        return self.timed_s / self.timed_step if self.timed_step else self.training_s / max(self.step, 1)
+
     def note_step_time(self) -> None:
-        """Take note of the mean time of the updates since the last time."""
-        if self.step > self.timed_step:
+        """Take note of the mean time of the updates since the last time, if all replicas were passed in them."""
+        if self.step > self.timed_step and self.state.passed_Q is None:
             self.step_times_s.append((self.training_s - self.timed_s) / (self.step - self.timed_step))
             self.timed_step, self.timed_s = self.step, self.training_s
 
@@ -212,7 +222,7 @@ class Progress:
         return {
             "wall_time_s": self.wall_s,
             "training_time_s": self.training_s,
-            "step_time_s": self.training_s / max(self.step, 1),
+            "step_time_s": self.step_time_s,
             "step_time_error_s": statistics.stdev(portions) / math.sqrt(len(portions)) if several else None,
             "diagnostics_time_share": self.diagnostics_s / working_s if working_s else 0.0,
         }
@@ -278,6 +288,7 @@ def unpack(data: bytes, optimiser: Optimiser, device: torch.device, code: str) -
             optimiser=at_work,
             clipping=tuple(tensor.to(device) for tensor in state["clipping"]),
             carried=[tensor.to(device) for tensor in state["carried"]],
+            passed_Q=None if state["passed_Q"] is None else state["passed_Q"].to(device),
         ),
         best_RP=plain.best_RP.to(device),
         num_clipped_R=plain.num_clipped_R.to(device),

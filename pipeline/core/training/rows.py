@@ -124,9 +124,9 @@ class RowWriter:
         """Write `long_columns` of arrays whose first axis is the replicas in `which`, the others `axes`."""
         self.sink.write(table, long_columns(values, {"seed": self.seeds[which], **axes}, **constants))
 
-    def curve(self, step: int, metric: str, values_R: Tensor, which: list[int], **facts: str | int) -> None:
-        """Write a metric at a step, of all replicas those in `which`, with what there is to say of it among `FACTS`."""
-        values = {"value": values_R[which].double()}
+    def curve(self, step: int, metric: str, values_Q: Tensor, which: list[int], **facts: str | int) -> None:
+        """Write a metric at a step, of the replicas in `which`, with what there is to say of it among `FACTS`."""
+        values = {"value": values_Q.double()}
         self.write("curves", values, which, {}, step=step, metric=metric, **FACTS | facts)
 
     def note_update(self, active_R: Tensor, metrics: Mapping[str, Tensor]) -> None:

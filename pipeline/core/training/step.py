@@ -1,9 +1,11 @@
 """One update of every replica: the state before it in, the state after it and what happened out.
 
 Nothing else is read or changed, but for what torch's optimisers do: they work in place, so a state is used up by its
-step.
+step. Only replicas that still train are passed through the network: one that has ended costs next to nothing, and the
+others are bit for bit what they would be beside it.
 
-Shapes: R replicas, P parameters of one network, B sequences, T timesteps, H hidden, U output positions.
+Shapes: R replicas, Q of them passed through, P parameters of one network, B sequences, T timesteps, H hidden, U output
+positions.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class State(NamedTuple):
         optimiser: Over `flat_RP`, with its moments.
         clipping: What the clipping rule remembers.
         carried: States before the next window of a truncated pass, (R, B, H) each; none at the start of a batch.
+        passed_Q: Indices of the replicas that are passed through the network, all that train among them; None is all.
     """
 
     step: int
@@ -51,6 +54,7 @@ class State(NamedTuple):
     optimiser: torch.optim.Optimizer
     clipping: clipping.State
     carried: list[Tensor]
+    passed_Q: Tensor | None = None
 
 
 class Update(NamedTuple):
@@ -58,17 +62,19 @@ class Update(NamedTuple):
 
     Attributes:
         before_RP: Parameters before it.
-        batch: Inputs and targets of the timesteps that it ran, each replica's own.
+        passed_Q: Indices of the replicas that were passed through the network; None is all.
+        batch: Inputs and targets of the timesteps that it ran, (Q, ...), each replica's own.
         first: The first of these timesteps in its sequence, counted from 0.
         options: Of its pass: the states before them, how many are scored, and what the loss weighs.
         active_R: Replicas that it was made for.
         failed_R: Those among them whose loss, gradient or new parameters are not finite; the state has them frozen.
         clipped_R: Those among them whose gradient was clipped, and which did not fail.
         metrics: The loss before it, the clip ledger and further ones, (R,) each.
-        activation_bytes: What the first update of all kept for its way back, of all replicas together; else 0.
+        activation_bytes: What the first update of all kept for its way back, per replica; else 0.
     """
 
     before_RP: Tensor
+    passed_Q: Tensor | None
     batch: Sequences
     first: int
     options: RunOptions
@@ -110,42 +116,47 @@ class Step:
 
     def __call__(self, state: State) -> tuple[State, Update]:
         """Make one update of every active replica; freeze those whose loss, gradient or parameters are not finite."""
-        window = self.windows.at(state.step)
+        window, passed_Q = self.windows.at(state.step), state.passed_Q
         before = self.states_before(window, state)
-        batch, sampled = self.scheduled_sampling(self.batch_of(window), state)
+        batch, sampled = self.scheduled_sampling(self.batch_of(window, passed_Q), state)
         options = RunOptions(
             initial=before,
             num_scored=window.num_scored,
             loss_weight=window.weight,
             forcing=self.forcing,
-            dropout=self.dropped(batch, state.step, window.batch),
+            dropout=self.dropped(batch, state.step, window.batch, passed_Q),
         )
         kept: dict[int, int] = {}
         counting = counting_activations(kept) if state.step == 0 else nullcontext()
-        run = self.backpropagate(state.flat_RP, batch, options, counting)
-        grad_RP, penalty = self.spec.regularisation.penalise(self.replicas, state.flat_RP, run)
+        flat_QP = some(state.flat_RP, passed_Q)
+        run = self.backpropagate(flat_QP, batch, options, counting)
+        grad_QP, penalty = self.spec.regularisation.penalise(self.replicas, flat_QP, run)
+        grad_RP, losses_R = self._of_all(grad_QP, state), self._of_all(run.losses, state)
         applied_RP, clipping_state, ledger = self._clip(grad_RP, state, batch, options)
 
         before_RP, flat_RP = state.flat_RP.clone(), state.flat_RP
         flat_RP.grad = applied_RP
         scheduled = self.scheduled_rate(state)
         state.optimiser.step()
-        sound_R = run.losses.isfinite() & ledger.clipped_grad_norm.isfinite() & flat_RP.isfinite().all(dim=1)
+        sound_R = losses_R.isfinite() & ledger.clipped_grad_norm.isfinite() & flat_RP.isfinite().all(dim=1)
         active_R = state.active_R & sound_R
         torch.where(active_R[:, None], flat_RP, before_RP, out=flat_RP)
 
-        carried = [states[:, window.carry - 1].clone() for states in run.states] if window.carry else []
+        ends = [states[:, window.carry - 1].clone() for states in run.states] if window.carry else []
+        carried = [self._of_all(each, state) for each in ends]
+        passed = {name: self._of_all(each, state) for name, each in (penalty | sampled).items()}
         after = state._replace(step=state.step + 1, active_R=active_R, clipping=clipping_state, carried=carried)
         return after, Update(
             before_RP=before_RP,
+            passed_Q=passed_Q,
             batch=batch,
             first=window.start,
             options=options,
             active_R=state.active_R,
             failed_R=state.active_R & ~sound_R,
             clipped_R=active_R & ledger.is_clipped,
-            metrics={"loss": run.losses, **ledger._asdict(), **penalty, **sampled, **scheduled},
-            activation_bytes=sum(kept.values()),
+            metrics={"loss": losses_R, **ledger._asdict(), **passed, **scheduled},
+            activation_bytes=sum(kept.values()) // len(flat_QP),
         )
 
     def scheduled_rate(self, state: State) -> dict[str, Tensor]:
@@ -158,24 +169,31 @@ class Step:
             group["lr"] = rate
         return {"learning_rate": torch.full_like(state.flat_RP[:, 0], rate)}
 
-    def batch_of(self, window: Window) -> Sequences:
-        """Return the timesteps of a window of each replica's batch, (R, B, T, ...), and the targets that are scored."""
+    def _of_all(self, found_Q: Tensor, state: State) -> Tensor:
+        """Return what was found of the replicas that were passed, (R, ...); zeros of the others."""
+        if state.passed_Q is None:
+            return found_Q
+        return found_Q.new_zeros(len(state.flat_RP), *found_Q.shape[1:]).index_copy_(0, state.passed_Q, found_Q)
+
+    def batch_of(self, window: Window, passed_Q: Tensor | None = None) -> Sequences:
+        """Return the timesteps of a window of each replica's batch, (Q, B, T, ...), and the targets that are scored."""
         inputs, targets = self.train
         if isinstance(inputs, Tensor) and self.replicas.interface.target_at != "sequence":
             inputs = inputs[:, window.start : window.stop]
             if window.num_scored is not None:
                 targets = targets[:, window.stop - window.num_scored : window.stop]
-        return Sequences(inputs, targets).take(self._chosen(window))
+        return Sequences(inputs, targets).take(self._chosen(window, passed_Q))
 
     @torch.no_grad()
     def states_before(self, window: Window, state: State) -> list[Tensor]:
-        """Return the states before a window: carried ones, or, where none were, of the timesteps that precede it.
+        """Return the states before a window, (Q, B, H): carried ones, or, where none were, of the timesteps before it.
 
         Those are run forward in pieces: memory does not grow with the sequence.
         """
         if window.start == 0 or state.carried:
-            return state.carried
-        chosen, parameters = self._chosen(window), self.replicas.named(state.flat_RP)
+            return [some(each, state.passed_Q) for each in state.carried]
+        chosen = self._chosen(window, state.passed_Q)
+        parameters = self.replicas.named(some(state.flat_RP, state.passed_Q))
         states: list[Tensor] = []
         inputs = self.train.inputs
         assert isinstance(inputs, Tensor)  # noqa: S101 - a decoder's inputs have no windows
@@ -228,16 +246,19 @@ class Step:
             found.append((Sequences(inputs, batch.targets[mine]), own, share_R))
         return found
 
-    def dropped(self, batch: Sequences, step: int, index: int) -> list[Tensor]:
-        """Return the coins of dropout for the update after `step` others, on the batch of this index, (R, ...) each."""
+    def dropped(self, batch: Sequences, step: int, index: int, passed_Q: Tensor | None = None) -> list[Tensor]:
+        """Return the coins of dropout for the update after `step` others, on the batch of this index, (Q, ...) each."""
         coins = self.replicas.model.dropout_coins(batch.inputs)
-        return [each.to(self.device) for each in draw(coins, self.spec.seeds, step, index)] if coins else []
+        drawn = draw(coins, self.spec.seeds, step, index) if coins else []
+        return [some(each.to(self.device), passed_Q) for each in drawn]
 
     def locate(self, update: Update, r: int) -> tuple[int | None, str, str]:
         """Return where the failed update of replica `r` stopped being finite: timestep, quantity, and a message."""
+        passed_Q = update.passed_Q
+        place = r if passed_Q is None else passed_Q.tolist().index(r)
         for portion, own, _ in self.portions(update.batch, update.options):
             timestep, quantity, num_nonfinite = locate(
-                self.replicas, update.before_RP, *portion, replica=r, options=own
+                self.replicas, some(update.before_RP, passed_Q), *portion, replica=place, options=own
             )
             if num_nonfinite:
                 break
@@ -248,24 +269,24 @@ class Step:
         message = f"loss {loss:.4g}, gradient norm {grad_norm:.4g}: {what}"
         return None if timestep is None else update.first + timestep, quantity, message
 
-    def _chosen(self, window: Window) -> Tensor:
-        """Return which sequences each replica's batch is made of, (R, B)."""
-        return self.order.indices(window.batch).to(self.device)
+    def _chosen(self, window: Window, passed_Q: Tensor | None) -> Tensor:
+        """Return which sequences each replica's batch is made of, (Q, B)."""
+        return some(self.order.indices(window.batch).to(self.device), passed_Q)
 
     def scheduled_sampling(self, batch: Sequences, state: State) -> tuple[Sequences, dict[str, Tensor]]:
         """Return the batch with the decoder inputs of this step, and the probability of the true token as a metric."""
         inputs, forcing = batch.inputs, self.spec.training.forcing
         if not isinstance(inputs, Seq2SeqInputs):
             return batch, {}
-        epsilon = forcing.schedule.probability(state.step)
+        epsilon, flat_QP = forcing.schedule.probability(state.step), some(state.flat_RP, state.passed_Q)
         if epsilon < 1.0:
             _, num_examples, num_positions = inputs.decoder_inputs.shape
-            coins = forcing.coins(self.spec.seeds, state.step, num_examples, num_positions)
+            coins_R = forcing.coins(self.spec.seeds, state.step, num_examples, num_positions).to(self.device)
             with torch.no_grad():
-                parameters = self.replicas.named(state.flat_RP)
-                decoder_inputs, _ = self.replicas.free_running(parameters, inputs, coins.to(self.device))
+                parameters = self.replicas.named(flat_QP)
+                decoder_inputs, _ = self.replicas.free_running(parameters, inputs, some(coins_R, state.passed_Q))
             batch = Sequences(Seq2SeqInputs(inputs.source, decoder_inputs), batch.targets)
-        return batch, {"teacher_forcing_probability": torch.full_like(state.flat_RP[:, 0], epsilon)}
+        return batch, {"teacher_forcing_probability": torch.full_like(flat_QP[:, 0], epsilon)}
 
     def _clip(
         self, grad_RP: Tensor, state: State, batch: Sequences, options: RunOptions
@@ -275,8 +296,14 @@ class Step:
         if rule.state_threshold is None:
             return clipping.clip(rule, grad_RP, state.clipping, self.replicas.named(state.flat_RP))
         clipped_inside = replace(options, state_threshold=rule.state_threshold)
-        applied_RP = self.backpropagate(state.flat_RP, batch, clipped_inside).grad_RP
+        applied_QP = self.backpropagate(some(state.flat_RP, state.passed_Q), batch, clipped_inside).grad_RP
+        applied_RP = self._of_all(applied_QP, state)
         return applied_RP, state.clipping, clipping.compare(grad_RP, applied_RP)
+
+
+def some(tensor_R: Tensor, which_Q: Tensor | None) -> Tensor:
+    """Return these rows of a tensor; None is all."""
+    return tensor_R if which_Q is None else tensor_R[which_Q]
 
 
 def joined(runs: Sequence[Pass], shares_KR: Tensor) -> Pass:

@@ -51,6 +51,8 @@ class Canned:
         self.said = self.free.argmax(dim=-1)
         self.given = torch.cat([torch.full((R, N, 1), SOS), self.said[..., :-1]], dim=2)
 
+    num_replicas = R
+
     def named(self, flat_RP: Tensor) -> dict[str, Tensor]:
         return {"all": flat_RP}
 
@@ -221,12 +223,12 @@ def small_replicas(**changes: Any) -> tuple[Replicas, Sequences]:
 def test_a_large_vocabulary_is_evaluated_in_smaller_portions_with_the_same_result(monkeypatch) -> None:
     replicas, split = small_replicas()
     per_sequence = 2 * 4 * S + 4 * (U - S) + INTERFACE.input_size * S + U * V + U * S  # states, inputs, logits, weights
-    assert [len(part.targets) for part in evaluation.portions(replicas, replicas.flat_RP, split)] == [128, 22]
+    assert [len(part.targets) for part in evaluation.portions(replicas, split)] == [128, 22]
     split = split.take(slice(20))
     expected = decode(replicas, replicas.flat_RP, split), evaluate(replicas, replicas.flat_RP, split)
     for num, at_once in ((7 * R * per_sequence, 7), (7 * R * per_sequence - 1, 6), (1, 1)):
         monkeypatch.setattr(evaluation, "MAX_NUMBERS_AT_ONCE", num)
-        assert len(evaluation.portions(replicas, replicas.flat_RP, split)[0].targets) == at_once
+        assert len(evaluation.portions(replicas, split)[0].targets) == at_once
         found = decode(replicas, replicas.flat_RP, split), evaluate(replicas, replicas.flat_RP, split)
         for mode in MODES:
             assert torch.equal(found[0].tokens[mode], expected[0].tokens[mode])

@@ -1,0 +1,203 @@
+"""Replicas that have ended: nothing of the network is computed for them, and the others do not notice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from pipeline.core.measures.gradients import trace_gradients
+from pipeline.core.models import Replicas
+from pipeline.core.training import MemorySink, TrialSpec, diagnostics, run_trial
+from pipeline.core.training.loop import Program, Trial, train
+from tests.core.training.conftest import RAW, SmallDataset
+from tests.core.training.sequences import ADDITIVE, LINEAR, circles, described, reversal, small
+from tests.core.training.test_options import ADAMW, DROPOUTS
+from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
+
+SEEDS = [0, 1, 2, 3]
+WRITER = {"model__attention": ADDITIVE, "model__bidirectional": True}
+CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "elman": ({}, "adding"),
+    "memory of a clipping rule": ({"clipping": {"name": "autoclip", "percentile": 10.0}}, "adding"),
+    "clipping in the recurrence": ({"clipping": {"name": "state_norm", "threshold": 0.01}}, "adding"),
+    "states carried on": (
+        {
+            "model__cell": "lstm",
+            "model__embedding_size": 3,
+            "training__truncation": {"update_every": 3, "backward_length": 5},
+        },
+        "symbols",
+    ),
+    "a traced penalty": ({"regularisation": {"name": "vanishing_gradient", "weight": 1.0}}, "adding"),
+    "dropout, portions, weight decay": (
+        {
+            "model__cell": "gru",
+            "model__dropout": DROPOUTS["variational"],
+            "training__accumulation": 4,
+            "optimiser": ADAMW,
+        },
+        "adding",
+    ),
+    "scheduled sampling": ({**WRITER, "training__forcing": LINEAR}, "reversal"),
+    "attention that is penalised": (
+        {**WRITER, "regularisation": {"name": "doubly_stochastic", "weight": 1.0}},
+        "reversal",
+    ),
+    "rounded products": (
+        {
+            "model__cell": "gru",
+            "training__autocast": "bfloat16",
+            "diagnostics": RAW["diagnostics"] | {"gradient_check_tolerance": 0.05},
+        },
+        "adding",
+    ),
+    "words and images": ({"model__attention": {"name": "dot", "feeds": "attentional_state"}}, "described"),
+    "a network that generates": (
+        {"model__generates": 4, "training__state_forcing": {"name": "sparse", "every": 3}},
+        "circles",
+    ),
+}
+
+
+@pytest.fixture
+def data(adding: SmallDataset, symbols: SmallDataset) -> dict[str, SmallDataset]:
+    return {
+        "adding": adding,
+        "symbols": symbols,
+        "reversal": reversal(),
+        "described": described(),
+        "circles": circles(),
+    }
+
+
+def trial(spec: TrialSpec, dataset: Any) -> Trial:
+    return Trial(spec, dataset, MemorySink(), device=torch.device("cpu"))
+
+
+def of_some(tree: Any, which: list[int]) -> list[Tensor]:
+    """The rows of every tensor that has one per replica."""
+    leaves = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.dim()]
+    return [leaf[which] for leaf in leaves if len(leaf) == len(SEEDS)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_others_are_bit_for_bit_what_they_are_beside_it(
+    case: str, data: dict[str, SmallDataset], spec_of: Callable[..., TrialSpec]
+) -> None:
+    changes, name = CASES[case]
+    spec = (small if name in {"reversal", "described"} else lambda make, **all_: make(**all_))(
+        spec_of, **changes, seeds=SEEDS
+    )
+    found, sizes = [], []
+    for regroups in (False, True):
+        progress, step = (one := trial(spec, data[name])).progress, one.step
+        for ending in ([], [1], [], [0], []):
+            progress.freeze(ending)
+            if regroups:
+                progress.regroup()
+            progress.state, update = step(progress.state)
+            sizes.append(len(update.batch.targets))
+        left = [2, 3]
+        state = progress.state
+        kept = (state.flat_RP, state.clipping, state.carried, state.active_R, state.optimiser.state[state.flat_RP])
+        found.append(of_some((kept, update.metrics, update.before_RP), left))
+    assert sizes == [4] * 5 + [4, 3, 3, 2, 2]
+    assert len(found[0]) == len(found[1]) > 8
+    for together, apart in zip(*found, strict=True):
+        assert torch.equal(together, apart)
+
+
+@pytest.fixture
+def ending_apart(adding: SmallDataset, spec_of: Callable[..., TrialSpec]) -> tuple[TrialSpec, SmallDataset]:
+    """A spec whose seeds reach the criterion at different evaluations."""
+    early = {"training__stop_below": 0.21, "training__evaluate_every": 2, "diagnostics__num_traces": 3}
+    return spec_of(seeds=SEEDS, training__max_steps=40, **early), adding
+
+
+def test_passes_evaluations_and_traces_are_of_those_that_train(
+    ending_apart: tuple[TrialSpec, SmallDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed, evaluated, traced = [], [], []
+    whole, predict = Replicas.backpropagate, Replicas.predict
+
+    def backpropagate(self: Replicas, flat_RP: Tensor, *arguments: Any, **options: Any) -> Any:
+        if not options.get("shared"):
+            passed.append(len(flat_RP))
+        return whole(self, flat_RP, *arguments, **options)
+
+    def predicting(self: Replicas, parameters: Any, *arguments: Any) -> Tensor:
+        evaluated.append(len(next(iter(parameters.values()))))
+        return predict(self, parameters, *arguments)
+
+    def tracing(replicas: Replicas, flat_RP: Tensor, *arguments: Any) -> Any:
+        traced.append(len(flat_RP))
+        return trace_gradients(replicas, flat_RP, *arguments)
+
+    monkeypatch.setattr(Replicas, "backpropagate", backpropagate)
+    monkeypatch.setattr(Replicas, "predict", predicting)
+    monkeypatch.setattr(diagnostics, "trace_gradients", tracing)
+    result = run_trial(*ending_apart, MemorySink())
+    ends = sorted(row["num_steps"] for row in result.rows)
+    assert len({*ends}) > 2, "seeds are to end at different steps"
+    assert passed == [sum(end > step for end in ends) for step in range(max(ends))]
+    assert evaluated[:-1] == [sum(end >= step for end in ends) for step in range(0, max(ends) + 1, 2)]
+    assert evaluated[-1] == len(SEEDS), "all are tested"
+    assert sum(traced) < len(SEEDS) * len(traced)
+
+
+def test_a_trial_that_is_killed_among_ends_goes_on_bit_for_bit(
+    ending_apart: tuple[TrialSpec, SmallDataset],
+) -> None:
+    sink = MemorySink()
+    expected = run_trial(*ending_apart, sink)
+    ends = sorted(row["num_steps"] for row in expected.rows)
+    result, resumed = killed_and_resumed(*ending_apart, die_after=ends[0] + 2)
+    assert rows_of(result) == rows_of(expected)
+    for table in ("curves", "traces", "eigenvalues"):
+        assert sorted_rows(resumed, table) == sorted_rows(sink, table)
+
+
+def test_times_are_those_of_updates_of_all_replicas(
+    ending_apart: tuple[TrialSpec, SmallDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock on which an update takes a second for each replica that is passed."""
+    seconds, whole = 0.0, Replicas.backpropagate
+
+    def backpropagate(self: Replicas, flat_RP: Tensor, *arguments: Any, **options: Any) -> Any:
+        nonlocal seconds
+        seconds += 0.0 if options.get("shared") else len(flat_RP)
+        return whole(self, flat_RP, *arguments, **options)
+
+    monkeypatch.setattr(Replicas, "backpropagate", backpropagate)
+    spec, dataset = ending_apart
+    one = Trial(spec, dataset, MemorySink(), device=torch.device("cpu"), program=Program(clock=lambda: seconds))
+    rows = train(one).rows
+    ends = [row["num_steps"] for row in rows]
+    for row in rows:
+        assert row["step_time_s"] == len(SEEDS)
+        assert row["step_time_error_s"] == 0.0
+        assert row["criterion_time_s"] == (len(SEEDS) * row["num_steps"] if row["reached_criterion"] else None)
+        assert row["training_time_s"] == sum(ends) < len(SEEDS) * max(ends)
+
+
+@pytest.mark.parametrize("regroups", [False, True])
+def test_where_a_late_update_stopped_being_finite_is_told_of_the_right_replica(
+    regroups: bool, adding: SmallDataset, spec_of: Callable[..., TrialSpec]
+) -> None:
+    one = trial(spec_of(seeds=SEEDS), adding)
+    progress = one.progress
+    progress.freeze([0, 2])
+    if regroups:
+        progress.regroup()
+    with torch.no_grad():
+        one.replicas.named(progress.state.flat_RP)["recurrent.weight_hh_l0"][3, 0, 0] = math.nan
+    progress.state, update = one.step(progress.state)
+    assert update.failed_R.tolist() == [False, False, False, True]
+    assert progress.active() == [1]
+    assert one.step.locate(update, 3)[:2] == (10, "grad_h")
