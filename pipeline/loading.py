@@ -504,6 +504,7 @@ wall_time_s: seconds that the trial took, with diagnostics
 training_time_s: seconds of it without diagnostics
 step_time_s: seconds per update, of all replicas together, as long as all of them train
 step_time_error_s: standard error of `step_time_s`
+num_timed_portions: portions of training, from one evaluation to the next, that it is over
 criterion_time_s: seconds that the updates until the criterion take where all replicas train
 diagnostics_time_share: share of the time that diagnostics took
 peak_memory_bytes: most memory in use: of the GPU, or else of the process

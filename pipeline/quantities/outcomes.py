@@ -10,7 +10,6 @@ import polars as pl
 from pipeline.quantities.grid import Grid, finished, once_per_grid
 from pipeline.quantities.intervals import line_interval, paired_difference, ratio_half_width, t_quantile
 from pipeline.quantities.quantity import NOTHING, Effect, effect_of, from_log10, quantity
-from pipeline.quantities.selection import metric
 from pipeline.results import FINISHED
 
 
@@ -209,14 +208,14 @@ def clocks(grid: Grid) -> pl.DataFrame:
     """Return a row per arm whose training was timed in several portions, from one evaluation to the next.
 
     Columns `arm`, `step_time_s`, `error` (its standard error over portions, over the time itself) and `num_portions`.
-    All seeds of a setting share one clock.
+    All seeds of a setting share one clock, which runs as long as all of them train.
     """
-    evaluations = metric(grid["curves"], "loss", split="validation").filter(pl.col("step") > 0)
-    portions = evaluations.group_by("arm").agg(num_portions=pl.col("step").n_unique().cast(pl.Int64))
     runs = grid.runs.filter(pl.col("status").is_in(FINISHED)).drop_nulls("step_time_error_s")
-    timed = runs.unique("arm", keep="first", maintain_order=True).join(portions, on="arm", maintain_order="left")
-    error = pl.col("step_time_error_s") / pl.col("step_time_s")
-    return timed.select("arm", "step_time_s", "num_portions", error=error)
+    timed, error = (
+        runs.unique("arm", keep="first", maintain_order=True),
+        pl.col("step_time_error_s") / pl.col("step_time_s"),
+    )
+    return timed.select("arm", "step_time_s", num_portions="num_timed_portions", error=error)
 
 
 def _half_width_of_clocks(grid: Grid, arms: Sequence[str], confidence: float) -> float | None:
@@ -268,7 +267,7 @@ def _ratio_of_criterion_times(grid: Grid, arm: str, than: str, confidence: float
     ratio=_ratio_of_criterion_times,
 )
 def criterion_time_s(grid: Grid) -> pl.DataFrame:
-    """log10 of the seconds of training until the criterion was reached; null for a seed that did not."""
+    """log10 of the seconds that the steps to the criterion take while all replicas train; null where it was not met."""
     return _column(grid, pl.col("criterion_time_s").log10())
 
 
@@ -279,7 +278,7 @@ def criterion_time_s(grid: Grid) -> pl.DataFrame:
     ratio=_ratio_of_step_times,
 )
 def step_time_s(grid: Grid) -> pl.DataFrame:
-    """Seconds per training step of all replicas together, the same for every seed of a setting."""
+    """Seconds per training step while all replicas train, the same for every seed of a setting."""
     return _column(grid, "step_time_s")
 
 

@@ -26,6 +26,7 @@ HOST_COLUMNS: dict[str, pl.DataType] = {
     "training_time_s": pl.Float64(),
     "step_time_s": pl.Float64(),
     "step_time_error_s": pl.Float64(),
+    "num_timed_portions": pl.Int64(),
     "criterion_time_s": pl.Float64(),
     "diagnostics_time_share": pl.Float64(),
     "peak_memory_bytes": pl.Int64(),

@@ -242,7 +242,7 @@ NUM_PORTIONS = {"5 timesteps": 4, "full": 3}
 def clocks(*, error_s: float | None = 0.01, criterion_s: Mapping[str, Sequence[float | None]] | None = None) -> Grid:
     """Two arms at two lengths: a step takes .3 s ± .01 s and .2 s ± `error_s` at the longest, 1 s at the shortest.
 
-    Over four portions, one before each evaluation after the first, and over three; `criterion_s` is by arm and seed.
+    Over four portions, and over three; `criterion_s` is by arm and seed.
     """
     times = {("5 timesteps", 20): (0.3, 0.01), ("full", 20): (0.2, error_s)}
     times |= {("5 timesteps", 10): (1.0, 0.5), ("full", 10): (1.0, 0.5)}
@@ -251,15 +251,8 @@ def clocks(*, error_s: float | None = 0.01, criterion_s: Mapping[str, Sequence[f
     error = pl.col("trial_id").replace_strict(errors, return_dtype=pl.Float64)
     reached = runs("criterion_time_s", criterion_s or dict.fromkeys(NUM_PORTIONS, [None] * 4))
     frame = frame.join(reached.select("arm", "length", "seed", "criterion_time_s"), on=["arm", "length", "seed"])
-    curves = [
-        {"arm": arm, "length": length, "seed": seed, "status": "ok", "step": 10 * evaluation}
-        | {"metric": "loss", "split": "validation", "value": 1.0}
-        for arm, num in NUM_PORTIONS.items()
-        for length in (10, 20)
-        for seed in range(4)
-        for evaluation in range(num + 1)
-    ]
-    return grid(frame.with_columns(step_time_error_s=error), curves=pl.DataFrame(curves))
+    num_portions = pl.col("arm").replace_strict(NUM_PORTIONS, return_dtype=pl.Int64)
+    return grid(frame.with_columns(step_time_error_s=error, num_timed_portions=num_portions))
 
 
 def welch(confidence: float = 0.95) -> float:

@@ -38,7 +38,8 @@ NUM_NUMBERS = {
     "regulariser": 3,
 }
 """How many golden numbers an experiment has: one that is lost is seen."""
-SLOW = {"random network", "influence balancing, trained", "cells at initialisation", "curse of memory", "adding"}
+SLOW = {"random network", "cells at initialisation", "curse of memory", "adding", "copy memory"}
+SLOW |= {"influence balancing", "influence balancing, trained"}
 CASES = [pytest.param(each, id=each.name, marks=[pytest.mark.slow] * (each.name in SLOW)) for each in EXPERIMENTS]
 measured = functools.cache(Experiment.run)
 

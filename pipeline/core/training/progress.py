@@ -216,7 +216,7 @@ class Progress:
             self.timed_step, self.timed_s = self.step, self.training_s
 
     def time_columns(self) -> dict[str, float | None]:
-        """Return columns of the `trials` table; the standard error is over portions, None where there is one."""
+        """Return columns of the `trials` table; the standard error is over timed portions, None where there is one."""
         portions, working_s = self.step_times_s, self.training_s + self.diagnostics_s
         several = len(portions) > 1
         return {
@@ -224,6 +224,7 @@ class Progress:
             "training_time_s": self.training_s,
             "step_time_s": self.step_time_s,
             "step_time_error_s": statistics.stdev(portions) / math.sqrt(len(portions)) if several else None,
+            "num_timed_portions": len(portions),
             "diagnostics_time_share": self.diagnostics_s / working_s if working_s else 0.0,
         }
 

@@ -131,7 +131,7 @@ def displaced(spec: TrialSpec, data: Any, num_steps: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("cell", "num_layers"), [("lstm", 1), ("gru", 2), ("elman", 1)])
-@pytest.mark.parametrize("k1", mostly(range(1, 13), 1, 3, 5, 12))
+@pytest.mark.parametrize("k1", mostly(range(1, 13), 5, 12))
 def test_every_timestep_weighs_the_same_whatever_k1_so_that_a_sequences_updates_sum_to_the_full_gradient(
     cell: str, num_layers: int, k1: int, symbols: Any, spec_of: Any
 ) -> None:
