@@ -502,10 +502,10 @@ activation_bytes: what the first update kept for its backward pass, per replica
 gradient_check_error: relative error of the float32 gradient that trains to the float64 one
 wall_time_s: seconds that the trial took, with diagnostics
 training_time_s: seconds of it without diagnostics
-step_time_s: seconds per update, of all replicas together, as long as all of them train
+step_time_s: seconds per update, of all replicas together, measured while all of them train
 step_time_error_s: standard error of `step_time_s`
-num_timed_portions: portions of training, from one evaluation to the next, that it is over
-criterion_time_s: seconds that the updates until the criterion take where all replicas train
+num_timed_portions: portions of training that `step_time_s` is a mean over
+criterion_time_s: `criterion_step` times `step_time_s`
 diagnostics_time_share: share of the time that diagnostics took
 peak_memory_bytes: most memory in use: of the GPU, or else of the process
 device: what it trained on

@@ -205,7 +205,7 @@ def compares_cells(grid: Grid) -> bool:
 
 @once_per_grid
 def clocks(grid: Grid) -> pl.DataFrame:
-    """Return a row per arm whose training was timed in several portions, from one evaluation to the next.
+    """Return a row per arm whose training was timed in several portions.
 
     Columns `arm`, `step_time_s`, `error` (its standard error over portions, over the time itself) and `num_portions`.
     All seeds of a setting share one clock, which runs as long as all of them train.

@@ -225,8 +225,12 @@ OPEN_TABLES = ("trials", "settings")
 """Tables that carry further dotted columns, the fields of the spec."""
 
 
+LATER_COLUMNS = {"trials": {"num_timed_portions": pl.Int64()}}
+"""Columns that older code did not write; null in what it stored."""
+
+
 def check(table: str, frame: pl.DataFrame, where: str) -> pl.DataFrame:
-    """Return `frame` with its columns in declared order.
+    """Return `frame` with its columns in declared order, and null in those of `LATER_COLUMNS` that it has not.
 
     Args:
         table: A key of `SCHEMAS`.
@@ -240,7 +244,11 @@ def check(table: str, frame: pl.DataFrame, where: str) -> pl.DataFrame:
     found = dict(frame.schema)
     if found == declared and list(found) == list(declared):
         return frame
+    later = {column: dtype for column, dtype in LATER_COLUMNS.get(table, {}).items() if column not in found}
+    frame = frame.with_columns(pl.lit(None, dtype).alias(column) for column, dtype in later.items())
     for column, dtype in declared.items():
+        if column in later:
+            continue
         if column not in found:
             raise TableError(f"{where}: table {table!r} lacks column {column!r} ({dtype})")
         if found[column] != dtype:

@@ -266,6 +266,8 @@ class Cell:
         """Return the states at every timestep, (T, B, H), by the textbook's step, in ordinary operations.
 
         It is what the fast loops compute, slower, and can be differentiated as often and in any way that torch knows.
+        Of a cell that is made of its whole step a replica's are bit for bit what they would be alone: the first example
+        is repeated until the examples fill whole cache lines.
 
         Args:
             x_TBD: Inputs.
@@ -287,12 +289,21 @@ class Cell:
                 return self._pointwise([*blocks, *per_unit], state)[0]
             return tuple(self.derivation.stepped(*blocks, *per_unit, *before, *taps_t))
 
-        batched, before, found = torch.vmap(of_one), start.tensors(), []
-        for t, x_t in enumerate(x_TBD.unbind(0)):
-            h, *others = batched(x_t, before, () if taps is None else tuple(tap[t] for tap in taps.tensors()))
+        num_examples = x_TBD.shape[1]
+        missing = 0 if self.whole_step is None or not num_examples else _num_missing(start.h)
+
+        def filled(tensor: Tensor) -> Tensor:  # with an example that there is: one of zeros may have no derivative
+            first = tensor.narrow(-2, 0, 1)
+            return torch.cat([tensor, first.expand(*first.shape[:-2], missing, -1)], dim=-2) if missing else tensor
+
+        batched, before, found = torch.vmap(of_one), tuple(map(filled, start.tensors())), []
+        tapped = [] if taps is None else [filled(tap) for tap in taps.tensors()]
+        for t, x_t in enumerate(filled(x_TBD).unbind(0)):
+            h, *others = batched(x_t, before, tuple(tap[t] for tap in tapped))
             before = (h if state_threshold is None else clipped_on_its_way_back(h, state_threshold), *others)
             found.append(before)
-        return States(*(torch.stack(each) for each in zip(*found, strict=True)))
+        whole = (torch.stack(each) for each in zip(*found, strict=True))
+        return States(*(each[:, :num_examples] if missing else each for each in whole))
 
     def unroll_dropped(
         self,
@@ -317,9 +328,7 @@ class Cell:
             fed: What the states that feed are multiplied by in front of their matrices, beside each other, (B, ...).
             kept: Of each state, the share of the one before that stays in the new one, (T, B, H) or a number.
         """
-        _, num_examples, _ = x_TBD.shape
-        numbers = 2 * LINE // x_TBD.element_size()  # torch's loops take two of the widest vectors at a time
-        missing = -num_examples % (numbers // math.gcd(numbers, start.h.shape[1]))
+        num_examples, missing = x_TBD.shape[1], _num_missing(start.h)
 
         def filled(tensor: Tensor) -> Tensor:
             return pad(tensor, (0, 0, 0, missing)) if missing else tensor
@@ -364,6 +373,12 @@ def _rows(weight: Tensor, bias: Tensor, gates: Sequence[str], blocks: Sequence[s
         return weight, bias
     by_gate = dict(zip(gates, zip(weight.chunk(len(gates)), bias.chunk(len(gates)), strict=True), strict=True))
     return torch.cat([by_gate[gate][0] for gate in wanted]), torch.cat([by_gate[gate][1] for gate in wanted])
+
+
+def _num_missing(h_BH: Tensor) -> int:
+    """Return how many examples more fill whole cache lines, two by two: torch's loops take two vectors at a time."""
+    numbers = 2 * LINE // h_BH.element_size()
+    return -len(h_BH) % (numbers // math.gcd(numbers, h_BH.shape[1]))
 
 
 def _padded(tensor: Tensor, sizes: tuple[int, ...]) -> Tensor:

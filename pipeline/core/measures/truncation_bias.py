@@ -165,14 +165,19 @@ def _decay_factor(log10_phi_RT: Tensor) -> Tensor:
     y_RT, x_RT = torch.where(used_RT, log10_phi_RT, 0.0), torch.where(used_RT, lag_T, 0.0)
     x_RT = torch.where(used_RT, x_RT - x_RT.sum(dim=1, keepdim=True) / count_R1, 0.0)
     slope_R = (x_RT * y_RT).sum(dim=1) / (x_RT * x_RT).sum(dim=1)
-    return 10.0**slope_R
+    return _powers_of_ten(slope_R)
+
+
+def _powers_of_ten(exponents_R: Tensor) -> Tensor:
+    """Return 10^x, replica by replica: torch takes another function for what is left over behind the last vector."""
+    return torch.stack([10.0**each for each in exponents_R])
 
 
 def _relative_bias_bound(
     norm_RK: Tensor, log10_phi_RT: Tensor, sensitivity_R: Tensor, beta_R: Tensor, lengths: Sequence[int]
 ) -> Tensor:
     """Return δ(K), (R, K)."""
-    phi_RT = 10.0**log10_phi_RT
+    phi_RT = _powers_of_ten(log10_phi_RT)
     phi_RT[:, -1] = 0.0  # of the state before the first timestep, which no parameter enters
     tail_RT = phi_RT.flip(1).cumsum(dim=1).flip(1)
     error_RK = sensitivity_R[:, None] * tail_RT[:, [length - 1 for length in lengths]]

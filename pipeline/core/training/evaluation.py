@@ -47,8 +47,8 @@ MODES = (TEACHER_FORCED, FREE_RUNNING)
 class Evaluation:
     """Scores a replica batch on the splits of a dataset, and writes what is more than the results of a trial.
 
-    Its methods take the parameters, (R, P), the replicas whose rows are wanted, and the step under which these stand.
-    They return the loss and the error of every replica; errors are None for real targets. Of a decoder they are the
+    Its methods take the parameters, (R, P), which replicas are evaluated, and the step under which their rows stand.
+    They return the loss and the error of each of these; errors are None for real targets. Of a decoder they are the
     teacher-forced loss and the free-running error of whole sequences.
 
     Attributes:
@@ -70,7 +70,7 @@ class Evaluation:
         return losses.tolist(), _listed(errors, losses)
 
     def test(self, flat_RP: Tensor, which: list[int], step: int) -> tuple[list[float], list[float | None]]:
-        """Return the same on the test split; write what is tested besides, unseen lengths, kinds of token."""
+        """Return the same of the test split; write what is tested besides, unseen lengths, kinds of token."""
         flat_QP = flat_RP[which]
         losses, errors = self._score("test", flat_QP, which, step)
         for length, unseen in self.dataset.unseen.items():

@@ -28,7 +28,7 @@ class Examples:
 
     Attributes:
         replicas: The replica batch.
-        flat_RP: Its parameters.
+        flat_QP: Parameters of those in `which`.
         dataset: What it was trained on.
         test: The test split.
         rows: Knows the seeds, and where rows go.
@@ -37,7 +37,7 @@ class Examples:
     """
 
     replicas: Replicas
-    flat_RP: Tensor
+    flat_QP: Tensor
     dataset: Dataset
     test: Sequences
     rows: RowWriter
@@ -64,14 +64,14 @@ class Examples:
     def _write_decoding(self) -> None:
         inputs, targets = self._sequences
         assert isinstance(inputs, Seq2SeqInputs)  # noqa: S101 - so decoders are
-        written = decode(self.replicas, self.flat_RP, self._sequences).tokens[FREE_RUNNING]
+        written = decode(self.replicas, self.flat_QP, self._sequences).tokens[FREE_RUNNING]
         words, letters = self.dataset.target_tokens, self.dataset.input_tokens
-        for r in self.which:
+        for q, r in enumerate(self.which):
             for example in range(len(targets)):
                 if letters is not None:
                     self._write_tokens(r, example, "source", inputs.source[example], letters)
                 self._write_tokens(r, example, "target", targets[example], words)
-                self._write_tokens(r, example, FREE_RUNNING, written[r, example], words)
+                self._write_tokens(r, example, FREE_RUNNING, written[q, example], words)
         if inputs.source.is_floating_point():
             self._write_images("input", inputs.source[:, None])
         if self.replicas.model.attends:
@@ -81,13 +81,13 @@ class Examples:
         """Write the words of each text, the class that is meant and the one that is answered, and the image."""
         inputs, targets = self._sequences
         assert isinstance(inputs, Described)  # noqa: S101 - so texts of images are
-        answers_RB = self.replicas.predict(self.replicas.named(self.flat_RP), inputs).argmax(dim=-1)
+        answers_QB = self.replicas.predict(self.replicas.named(self.flat_QP), inputs).argmax(dim=-1)
         words, classes = self.dataset.input_tokens, self.dataset.target_tokens
-        for r in self.which:
+        for q, r in enumerate(self.which):
             for example in range(len(targets)):
                 self._write_tokens(r, example, "words", inputs.source[example], words)
                 self._write_tokens(r, example, "class", targets[example, None], classes, padded=False)
-                self._write_tokens(r, example, "answer", answers_RB[r, example, None], classes, padded=False)
+                self._write_tokens(r, example, "answer", answers_QB[q, example, None], classes, padded=False)
         self._write_images("input", inputs.images[:, None])
         if self.replicas.model.attends:
             self.write_maps()
@@ -112,17 +112,17 @@ class Examples:
         """Write where the networks, which attend, look: from each output token, or each timestep or word."""
         inputs, targets = self._sequences
         source, seen = source_of(inputs), inputs.images if isinstance(inputs, Described) else source_of(inputs)
-        weights_RBUS = self.replicas.attend(self.replicas.named(self.flat_RP), inputs).double()
+        weights_QBUS = self.replicas.attend(self.replicas.named(self.flat_QP), inputs).double()
         aligned = aligned_on(self.dataset.splits["test"], self.num_examples, targets.device)
         whole = not self.dataset.padded or seen.dim() > 2  # noqa: PLR2004 - an image
-        lengths = [weights_RBUS.shape[3]] * len(targets) if whole else lengths_of(source).tolist()
+        lengths = [weights_QBUS.shape[3]] * len(targets) if whole else lengths_of(source).tolist()
         written = lengths
         if isinstance(inputs, Seq2SeqInputs):
             written = (targets != PAD).sum(dim=1).tolist()
         elif isinstance(inputs, Described):
             written = lengths_of(source).tolist()
         for example, (num_outputs, stop) in enumerate(zip(written, lengths, strict=True)):
-            shown = weights_RBUS[self.which, example, :num_outputs, :stop]
+            shown = weights_QBUS[:, example, :num_outputs, :stop]
             axes = {
                 "seed": self.rows.seeds[self.which],
                 "output_position": np.arange(1, num_outputs + 1),
@@ -135,11 +135,11 @@ class Examples:
 
     def _write_frames(self) -> None:
         inputs, shape = self._sequences.inputs, self.dataset.frame_shape
-        drawn_RBTD = self.replicas.predict(self.replicas.named(self.flat_RP), inputs)
+        drawn_QBTD = self.replicas.predict(self.replicas.named(self.flat_QP[:1]), inputs)
         assert isinstance(inputs, Tensor)  # noqa: S101 - so autoencoders' are
         assert shape is not None  # noqa: S101 - `write` has looked
         self._write_images("input", inputs.unflatten(2, shape))
-        self._write_images("reconstruction", drawn_RBTD[self.which[0]].unflatten(2, shape))
+        self._write_images("reconstruction", drawn_QBTD[0].unflatten(2, shape))
 
     def _write_images(self, image: str, frames_BThw: Tensor) -> None:
         """Write images of the first tested replica, or what it was shown."""
@@ -168,7 +168,7 @@ class Examples:
     def _write_samples(self) -> None:
         """Write what the first tested network makes of the beginnings of a few test sequences."""
         r, texts = self.which[0], self.dataset.input_tokens
-        network = network_of(self.replicas, self.flat_RP, r).cpu()
+        network = network_of(self.replicas, self.flat_QP, 0).cpu()
         assert isinstance(self._sequences.inputs, Tensor)  # noqa: S101 - so language models' are
         for example, row in enumerate(self._sequences.inputs[: NUM_EXAMPLES // 2].tolist()):
             prompt, draws = row[:PROMPT_LENGTH], generator(int(self.rows.seeds[r]), "sample", example)

@@ -31,6 +31,9 @@ from pipeline.core.training.step import Step
 from pipeline.data import Dataset, Split
 from pipeline.errors import ConfigError
 
+PORTIONS = 4
+"""In which the updates from one evaluation to the next are timed."""
+
 
 @dataclass(frozen=True)
 class Program:
@@ -223,11 +226,10 @@ class Trial:
         self.saved = time.perf_counter()
 
     def evaluate(self, which: list[int]) -> None:
-        """Validate; note each replica's best, and freeze those that reached the criterion or are not finite."""
+        """Validate; note each replica's best, freeze those that end here, and pass those alone that do not."""
         progress, training = self.progress, self.spec.training
         step = progress.step
         self.rows.write_updates(step)
-        progress.note_step_time()
         scores = self.evaluation.validate(progress.state.flat_RP, which, step) if which else ([], [])
         for r, loss, error in zip(which, *scores, strict=True):
             outcome = progress.outcomes[r]
@@ -300,6 +302,7 @@ class Trial:
             progress.outcomes[r].diverge(progress.step, *self.step.locate(update, r))
         updated = self.clock()
         progress.training_s += updated - started
+        progress.note_step_time(max(1, self.spec.training.evaluate_every // PORTIONS))
         if before in self.measured_steps and (active := progress.active()):
             self.diagnostics.measure_update(before, update.before_RP, progress.state.flat_RP, active)
             progress.diagnostics_s += self.clock() - updated
@@ -334,7 +337,7 @@ class Trial:
         """Return what these replicas do, with these parameters, with the first test sequences."""
         return Examples(
             replicas=self.replicas,
-            flat_RP=flat_RP,
+            flat_QP=flat_RP[which],
             dataset=self.dataset,
             test=self.evaluation.splits["test"],
             rows=self.rows,

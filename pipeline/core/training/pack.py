@@ -7,7 +7,8 @@ pass over all their replicas. Replicas never meet in it, so each is bit for bit 
 begin, end or be killed without the others taking note. What is shared is the overhead of a pass, which for small
 networks is most of it, and on a GPU the launch of every kernel.
 
-A trial's seconds are what its own work took, and of a shared pass the share that its replicas are.
+A trial's seconds are what its own work took, and of a shared pass the share that its replicas are: a larger one where
+seeds of others have ended.
 """
 
 from __future__ import annotations

@@ -167,9 +167,12 @@ class Progress:
         training_s: Spent in updates.
         diagnostics_s: Spent in traces, gradient checks and spectra.
         wall_s: Spent in all.
-        step_times_s: Mean time of an update that all replicas were passed in, between one evaluation and the next.
-        timed_step: Updates that these means are of, the first ones.
+        step_times_s: Mean time of an update, portion by portion, as long as all replicas that began to train do.
+        num_timed: How many updates these means are of.
         timed_s: Seconds that these updates took.
+        num_begun: Replicas that were passed in the first update, which is not timed: it touches memory first.
+        portion_step: After which update the portion under way began.
+        portion_s: Of `training_s`, what had been spent then.
     """
 
     state: State
@@ -181,8 +184,11 @@ class Progress:
     diagnostics_s: float = 0.0
     wall_s: float = 0.0
     step_times_s: list[float] = field(default_factory=list)
-    timed_step: int = 0
+    num_timed: int = 0
     timed_s: float = 0.0
+    num_begun: int = 0
+    portion_step: int = 0
+    portion_s: float = 0.0
 
     @property
     def step(self) -> int:
@@ -199,21 +205,32 @@ class Progress:
         active_R[which] = False
         self.state = self.state._replace(active_R=active_R)
 
+    @property
+    def num_passed(self) -> int:
+        """Replicas that are passed through the network."""
+        return len(self.state.active_R if self.state.passed_Q is None else self.state.passed_Q)
+
     def regroup(self) -> None:
-        """From now on pass only replicas that still train through the network."""
-        active_R = self.state.active_R
-        self.state = self.state._replace(passed_Q=None if active_R.all() else active_R.nonzero().flatten())
+        """From now on pass only replicas that still train through the network, where it pays."""
+        active = self.active()
+        if pays(self.state.active_R.device.type, len(active), self.num_passed):
+            passed_Q = torch.tensor(active, device=self.state.active_R.device, dtype=torch.int64)
+            self.state = self.state._replace(passed_Q=passed_Q)
 
     @property
     def step_time_s(self) -> float:
-        """Seconds of an update that all replicas were passed in; before the first evaluation, of those so far."""
-        return self.timed_s / self.timed_step if self.timed_step else self.training_s / max(self.step, 1)
+        """Seconds of an update of all replicas that began to train; before the first portion's end, of those so far."""
+        return self.timed_s / self.num_timed if self.num_timed else self.training_s / max(self.step, 1)
 
-    def note_step_time(self) -> None:
-        """Take note of the mean time of the updates since the last time, if all replicas were passed in them."""
-        if self.step > self.timed_step and self.state.passed_Q is None:
-            self.step_times_s.append((self.training_s - self.timed_s) / (self.step - self.timed_step))
-            self.timed_step, self.timed_s = self.step, self.training_s
+    def note_step_time(self, portion: int) -> None:
+        """Take note of the mean time of so many updates, where a portion of them ends with this one."""
+        if self.step == 1:
+            self.num_begun, self.portion_step, self.portion_s = self.num_passed, 1, self.training_s
+        elif self.num_passed == self.num_begun and self.step - self.portion_step == portion:
+            seconds = self.training_s - self.portion_s
+            self.step_times_s.append(seconds / portion)
+            self.num_timed, self.timed_s = self.num_timed + portion, self.timed_s + seconds
+            self.portion_step, self.portion_s = self.step, self.training_s
 
     def time_columns(self) -> dict[str, float | None]:
         """Return columns of the `trials` table; the standard error is over timed portions, None where there is one."""
@@ -227,6 +244,11 @@ class Progress:
             "num_timed_portions": len(portions),
             "diagnostics_time_share": self.diagnostics_s / working_s if working_s else 0.0,
         }
+
+
+def pays(device: str, num_active: int, num_passed: int) -> bool:
+    """Return whether to pass active replicas alone from now on: on a GPU each number of them is a graph to capture."""
+    return 0 < num_active < num_passed and (device != "cuda" or 2 * num_active <= num_passed)
 
 
 class CheckpointError(PipelineError):

@@ -1,8 +1,8 @@
 """One update of every replica: the state before it in, the state after it and what happened out.
 
 Nothing else is read or changed, but for what torch's optimisers do: they work in place, so a state is used up by its
-step. Only replicas that still train are passed through the network: one that has ended costs next to nothing, and the
-others are bit for bit what they would be beside it.
+step. From the evaluation on at which a replica has ended it is not passed through the network any more, and the others
+are bit for bit what they would be beside it.
 
 Shapes: R replicas, Q of them passed through, P parameters of one network, B sequences, T timesteps, H hidden, U output
 positions.
@@ -69,7 +69,7 @@ class Update(NamedTuple):
         active_R: Replicas that it was made for.
         failed_R: Those among them whose loss, gradient or new parameters are not finite; the state has them frozen.
         clipped_R: Those among them whose gradient was clipped, and which did not fail.
-        metrics: The loss before it, the clip ledger and further ones, (R,) each.
+        metrics: The loss before it, the clip ledger and further ones, (R,) each; 0 where a replica was not passed.
         activation_bytes: What the first update of all kept for its way back, per replica; else 0.
     """
 
@@ -128,7 +128,7 @@ class Step:
         )
         kept: dict[int, int] = {}
         counting = counting_activations(kept) if state.step == 0 else nullcontext()
-        flat_QP = some(state.flat_RP, passed_Q)
+        flat_QP = of_passed(state.flat_RP, passed_Q)
         run = self.backpropagate(flat_QP, batch, options, counting)
         grad_QP, penalty = self.spec.regularisation.penalise(self.replicas, flat_QP, run)
         grad_RP, losses_R = self._of_all(grad_QP, state), self._of_all(run.losses, state)
@@ -191,9 +191,9 @@ class Step:
         Those are run forward in pieces: memory does not grow with the sequence.
         """
         if window.start == 0 or state.carried:
-            return [some(each, state.passed_Q) for each in state.carried]
+            return [of_passed(each, state.passed_Q) for each in state.carried]
         chosen = self._chosen(window, state.passed_Q)
-        parameters = self.replicas.named(some(state.flat_RP, state.passed_Q))
+        parameters = self.replicas.named(of_passed(state.flat_RP, state.passed_Q))
         states: list[Tensor] = []
         inputs = self.train.inputs
         assert isinstance(inputs, Tensor)  # noqa: S101 - a decoder's inputs have no windows
@@ -250,7 +250,7 @@ class Step:
         """Return the coins of dropout for the update after `step` others, on the batch of this index, (Q, ...) each."""
         coins = self.replicas.model.dropout_coins(batch.inputs)
         drawn = draw(coins, self.spec.seeds, step, index) if coins else []
-        return [some(each.to(self.device), passed_Q) for each in drawn]
+        return [of_passed(each.to(self.device), passed_Q) for each in drawn]
 
     def locate(self, update: Update, r: int) -> tuple[int | None, str, str]:
         """Return where the failed update of replica `r` stopped being finite: timestep, quantity, and a message."""
@@ -258,7 +258,7 @@ class Step:
         place = r if passed_Q is None else passed_Q.tolist().index(r)
         for portion, own, _ in self.portions(update.batch, update.options):
             timestep, quantity, num_nonfinite = locate(
-                self.replicas, some(update.before_RP, passed_Q), *portion, replica=place, options=own
+                self.replicas, of_passed(update.before_RP, passed_Q), *portion, replica=place, options=own
             )
             if num_nonfinite:
                 break
@@ -271,20 +271,20 @@ class Step:
 
     def _chosen(self, window: Window, passed_Q: Tensor | None) -> Tensor:
         """Return which sequences each replica's batch is made of, (Q, B)."""
-        return some(self.order.indices(window.batch).to(self.device), passed_Q)
+        return of_passed(self.order.indices(window.batch).to(self.device), passed_Q)
 
     def scheduled_sampling(self, batch: Sequences, state: State) -> tuple[Sequences, dict[str, Tensor]]:
         """Return the batch with the decoder inputs of this step, and the probability of the true token as a metric."""
         inputs, forcing = batch.inputs, self.spec.training.forcing
         if not isinstance(inputs, Seq2SeqInputs):
             return batch, {}
-        epsilon, flat_QP = forcing.schedule.probability(state.step), some(state.flat_RP, state.passed_Q)
+        epsilon, flat_QP = forcing.schedule.probability(state.step), of_passed(state.flat_RP, state.passed_Q)
         if epsilon < 1.0:
             _, num_examples, num_positions = inputs.decoder_inputs.shape
             coins_R = forcing.coins(self.spec.seeds, state.step, num_examples, num_positions).to(self.device)
             with torch.no_grad():
                 parameters = self.replicas.named(flat_QP)
-                decoder_inputs, _ = self.replicas.free_running(parameters, inputs, some(coins_R, state.passed_Q))
+                decoder_inputs, _ = self.replicas.free_running(parameters, inputs, of_passed(coins_R, state.passed_Q))
             batch = Sequences(Seq2SeqInputs(inputs.source, decoder_inputs), batch.targets)
         return batch, {"teacher_forcing_probability": torch.full_like(flat_QP[:, 0], epsilon)}
 
@@ -296,14 +296,14 @@ class Step:
         if rule.state_threshold is None:
             return clipping.clip(rule, grad_RP, state.clipping, self.replicas.named(state.flat_RP))
         clipped_inside = replace(options, state_threshold=rule.state_threshold)
-        applied_QP = self.backpropagate(some(state.flat_RP, state.passed_Q), batch, clipped_inside).grad_RP
+        applied_QP = self.backpropagate(of_passed(state.flat_RP, state.passed_Q), batch, clipped_inside).grad_RP
         applied_RP = self._of_all(applied_QP, state)
         return applied_RP, state.clipping, clipping.compare(grad_RP, applied_RP)
 
 
-def some(tensor_R: Tensor, which_Q: Tensor | None) -> Tensor:
-    """Return these rows of a tensor; None is all."""
-    return tensor_R if which_Q is None else tensor_R[which_Q]
+def of_passed(tensor_R: Tensor, passed_Q: Tensor | None) -> Tensor:
+    """Return the rows of the replicas that are passed; None is all."""
+    return tensor_R if passed_Q is None else tensor_R[passed_Q]
 
 
 def joined(runs: Sequence[Pass], shares_KR: Tensor) -> Pass:

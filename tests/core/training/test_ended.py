@@ -12,18 +12,27 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from pipeline.core.measures.gradients import trace_gradients
-from pipeline.core.models import Replicas
-from pipeline.core.training import MemorySink, TrialSpec, diagnostics, run_trial
+from pipeline.core.models import Replicas, SequenceModel
+from pipeline.core.training import MemorySink, TrialSpec, diagnostics, evaluation, run_trial
 from pipeline.core.training.loop import Program, Trial, train
+from pipeline.core.training.progress import pays
+from pipeline.core.training.schedule import log_spaced_steps
 from tests.core.training.conftest import RAW, SmallDataset
 from tests.core.training.sequences import ADDITIVE, LINEAR, circles, described, reversal, small
 from tests.core.training.test_options import ADAMW, DROPOUTS
 from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
 
 SEEDS = [0, 1, 2, 3]
+ODD = {"model__hidden_size": 5, "training__batch_size": 5}
+"""Sizes that fill no cache line."""
 WRITER = {"model__attention": ADDITIVE, "model__bidirectional": True}
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "elman": ({}, "adding"),
+    "odd sizes": ({"model__cell": "lstm", **ODD}, "adding"),
+    "a second product in the step": ({"model__cell": "lem", **ODD}, "adding"),
+    "reset before the product": ({"model__cell": "gru_reset_before", **ODD}, "adding"),
+    "norms over units": ({"model__cell": "lstm_layer_norm", **ODD}, "adding"),
+    "a module in turn": ({"model": {"name": "custom", "import": "tests.own_models:Last"}}, "adding"),
     "memory of a clipping rule": ({"clipping": {"name": "autoclip", "percentile": 10.0}}, "adding"),
     "clipping in the recurrence": ({"clipping": {"name": "state_norm", "threshold": 0.01}}, "adding"),
     "states carried on": (
@@ -148,7 +157,9 @@ def test_passes_evaluations_and_traces_are_of_those_that_train(
     assert passed == [sum(end > step for end in ends) for step in range(max(ends))]
     assert evaluated[:-1] == [sum(end >= step for end in ends) for step in range(0, max(ends) + 1, 2)]
     assert evaluated[-1] == len(SEEDS), "all are tested"
-    assert sum(traced) < len(SEEDS) * len(traced)
+    measured = log_spaced_steps(40, 3)
+    steps = sorted({*ends, *(step for step in measured if step <= max(ends))})
+    assert traced == [sum(end >= step for end in ends) if step in measured else ends.count(step) for step in steps]
 
 
 def test_a_trial_that_is_killed_among_ends_goes_on_bit_for_bit(
@@ -158,32 +169,93 @@ def test_a_trial_that_is_killed_among_ends_goes_on_bit_for_bit(
     expected = run_trial(*ending_apart, sink)
     ends = sorted(row["num_steps"] for row in expected.rows)
     result, resumed = killed_and_resumed(*ending_apart, die_after=ends[0] + 2)
+    assert result.rows[0]["num_timed_portions"] == expected.rows[0]["num_timed_portions"]
     assert rows_of(result) == rows_of(expected)
     for table in ("curves", "traces", "eigenvalues"):
         assert sorted_rows(resumed, table) == sorted_rows(sink, table)
 
 
+class Clock:
+    """On which an update takes a second for each replica that is passed, and the first one a hundred more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds, whole = 0.0, Replicas.backpropagate
+
+        def backpropagate(replicas: Replicas, flat_RP: Tensor, *arguments: Any, **options: Any) -> Any:
+            if not options.get("shared"):
+                self.seconds += len(flat_RP) if self.seconds else 100 + len(flat_RP)
+            return whole(replicas, flat_RP, *arguments, **options)
+
+        monkeypatch.setattr(Replicas, "backpropagate", backpropagate)
+
+    def rows(self, spec: TrialSpec, dataset: Any) -> list[dict[str, Any]]:
+        program = Program(clock=lambda: self.seconds)
+        return train(Trial(spec, dataset, MemorySink(), device=torch.device("cpu"), program=program)).rows
+
+
 def test_times_are_those_of_updates_of_all_replicas(
     ending_apart: tuple[TrialSpec, SmallDataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a clock on which an update takes a second for each replica that is passed."""
-    seconds, whole = 0.0, Replicas.backpropagate
-
-    def backpropagate(self: Replicas, flat_RP: Tensor, *arguments: Any, **options: Any) -> Any:
-        nonlocal seconds
-        seconds += 0.0 if options.get("shared") else len(flat_RP)
-        return whole(self, flat_RP, *arguments, **options)
-
-    monkeypatch.setattr(Replicas, "backpropagate", backpropagate)
-    spec, dataset = ending_apart
-    one = Trial(spec, dataset, MemorySink(), device=torch.device("cpu"), program=Program(clock=lambda: seconds))
-    rows = train(one).rows
+    rows = Clock(monkeypatch).rows(*ending_apart)
     ends = [row["num_steps"] for row in rows]
     for row in rows:
         assert row["step_time_s"] == len(SEEDS)
         assert row["step_time_error_s"] == 0.0
+        assert row["num_timed_portions"] == min(ends) - 1, "the first update is not timed"
         assert row["criterion_time_s"] == (len(SEEDS) * row["num_steps"] if row["reached_criterion"] else None)
-        assert row["training_time_s"] == sum(ends) < len(SEEDS) * max(ends)
+        assert row["training_time_s"] == 100 + sum(ends) < len(SEEDS) * max(ends) + 100
+
+
+def test_where_a_seed_never_begins_times_are_those_of_the_others(
+    ending_apart: tuple[TrialSpec, SmallDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Planted(SequenceModel):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            if arguments[-1] == 1:
+                with torch.no_grad():
+                    self.recurrent.weight_hh_l0[0, 0] = math.nan
+
+    monkeypatch.setattr("pipeline.core.training.loop.build_network", Planted)
+    rows = Clock(monkeypatch).rows(*ending_apart)
+    assert rows[1]["num_steps"] == 0
+    assert {(row["step_time_s"], row["step_time_error_s"]) for row in rows} == {(3.0, 0.0)}
+
+
+def test_a_portion_is_a_quarter_of_the_updates_between_evaluations(
+    adding: SmallDataset, spec_of: Callable[..., TrialSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Clock(monkeypatch).rows(spec_of(training__max_steps=30, training__evaluate_every=10), adding)
+    assert rows[0]["num_timed_portions"] == 29 // 2
+
+
+@pytest.mark.parametrize(
+    ("device", "num_active", "num_passed", "expected"),
+    [
+        ("cpu", 3, 4, True),
+        ("cpu", 4, 4, False),
+        ("cpu", 0, 4, False),
+        ("cuda", 3, 4, False),
+        ("cuda", 2, 4, True),
+    ],
+)
+def test_on_a_gpu_half_of_them_have_to_end(device: str, num_active: int, num_passed: int, expected: bool) -> None:
+    assert pays(device, num_active, num_passed) is expected
+
+
+@pytest.mark.parametrize("num_at_once", [1, 7, 64])
+def test_what_is_evaluated_of_some_has_the_bits_of_all(
+    num_at_once: int, symbols: SmallDataset, spec_of: Callable[..., TrialSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Portions of a split do not depend on how many replicas are evaluated."""
+    one = trial(spec_of(seeds=SEEDS, model__cell="gru", model__embedding_size=3), symbols)
+    replicas, split = one.replicas, one.evaluation.splits["validation"]
+    per_sequence = sum(num * size for num, _, size in replicas.model.tap_shapes(split.inputs)) + 4 * 12
+    monkeypatch.setattr(evaluation, "MAX_NUMBERS_AT_ONCE", num_at_once * len(SEEDS) * per_sequence)
+    assert len(evaluation.portions(replicas, split)[0].targets) == num_at_once
+    whole, some = (evaluation.evaluate(replicas, replicas.flat_RP[which], split) for which in (SEEDS, [1, 3]))
+    for all_R, some_Q in zip(whole, some, strict=True):
+        assert torch.equal(all_R[[1, 3]], some_Q)
 
 
 @pytest.mark.parametrize("regroups", [False, True])
