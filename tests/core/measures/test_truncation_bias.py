@@ -106,6 +106,16 @@ def test_bias_and_phi_are_those_of_a_plain_loop_that_detaches(replicas: Replicas
     torch.testing.assert_close(bias.cosine_RK[:, -1], torch.ones(2, dtype=torch.float64))
 
 
+def test_a_replica_alone_has_the_bits_that_it_has_among_several() -> None:
+    """Of sizes that fill no vector: torch computes what is left over by another function."""
+    replicas, data = pack("elman", 4, hidden_size=50), batch(6, num_examples=8)
+    among = truncation_bias(replicas, replicas.flat_RP, *data, (1, 3, 6))
+    for r in range(4):
+        alone = truncation_bias(replicas, replicas.flat_RP[[r]], *data, (1, 3, 6))
+        for name in ("cosine_RK", "relative_error_RK", "log10_phi_RK", "decay_factor_R", "relative_bias_bound_RK"):
+            assert torch.equal(getattr(alone, name)[0].nan_to_num(9.0), getattr(among, name)[r].nan_to_num(9.0)), name
+
+
 def scalar(a: float, num_timesteps: int) -> tuple[Replicas, Tensor, tuple[Tensor, Tensor]]:
     """A linear network h_t = a h_{t-1} + .5 x_t + .1 y_t, of which 2 h_T - .3 is read out."""
     replicas = pack("elman_linear", 1, hidden_size=1)
