@@ -69,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     seed = secrets.randbelow(10**6) if asked.seed is None else asked.seed
     print(f"soak: seed {seed}, {asked.seconds:.0f} s", flush=True)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the cluster is ended, too
     folder = Path(tempfile.mkdtemp(prefix="soak-", dir="/tmp"))  # noqa: S108 - short enough for Ray's sockets
     try:
         with closing(Soak(folder, random.Random(seed), asked)) as soak:  # noqa: S311 - nothing secret
@@ -110,10 +111,10 @@ class Soak:
         self.head: subprocess.Popen[bytes] | None = None
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.driver: subprocess.Popen[bytes] | None = None
-        self.begin_cluster()
 
     def run(self, seconds: float, kinds: list[str], pace_s: float) -> str | None:
         """Kill for so long, at least one thing of each kind, and let the study end; return what went wrong."""
+        self.begin_cluster()
         order, end_s = self.deck(kinds), time.monotonic() + seconds
         while True:
             is_over = time.monotonic() > end_s and self.kills.total() >= len(kinds)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 
 from benchmarks import soak
@@ -27,6 +29,26 @@ def test_a_sweep_survives_kills_of_what_it_stands_on() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"soak: {len(kinds)} kills survived" in done.stdout
     assert done.stdout.endswith("soak: every trial and table is that of an undisturbed run\n")
+
+
+def test_a_soak_that_is_asked_to_end_leaves_no_cluster() -> None:
+    command = [sys.executable, "-m", "benchmarks.soak", "60", "--settings", "1", "--steps", "2"]
+    with subprocess.Popen(command, cwd=soak.ROOT, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        folder = None
+        begun: list[psutil.Process] = []
+        try:
+            assert soak.wait_until(lambda: soak.named(running, "raylet"))
+            begun = psutil.Process(running.pid).children(recursive=True)
+            folder = Path(next(each.environ()["RAY_TMPDIR"] for each in begun if "RAY_TMPDIR" in each.environ()))
+            running.terminate()
+            assert running.wait(60) == 128 + signal.SIGTERM
+        finally:
+            running.kill()
+        gone, alive = psutil.wait_procs(begun, timeout=30)
+    assert len(gone) > 2
+    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+    assert not folder.exists()
 
 
 def test_the_first_item_that_differs_is_named(tmp_path: Path) -> None:
