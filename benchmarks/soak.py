@@ -210,10 +210,15 @@ class Soak:
         return [process for node in self.nodes for process in named(node, "ray::ImplicitFunc")]
 
     def close(self) -> None:
-        """End everything."""
+        """End everything, a node too that was just being begun."""
         for process in (self.driver, *self.nodes, self.head):
             if process is not None:
                 end(process)
+        below = psutil.Process().children(recursive=True)
+        for each in below:
+            with suppress(psutil.Error):
+                each.kill()
+        psutil.wait_procs(below, timeout=PATIENCE_S)
 
 
 def kill_worker(soak: Soak) -> None:
