@@ -211,14 +211,7 @@ class Soak:
 
     def close(self) -> None:
         """End everything, a node too that was just being begun."""
-        for process in (self.driver, *self.nodes, self.head):
-            if process is not None:
-                end(process)
-        below = psutil.Process().children(recursive=True)
-        for each in below:
-            with suppress(psutil.Error):
-                each.kill()
-        psutil.wait_procs(below, timeout=PATIENCE_S)
+        psutil.wait_procs(kill_below(psutil.Process()), timeout=PATIENCE_S)
 
 
 def kill_worker(soak: Soak) -> None:
@@ -352,12 +345,19 @@ def named(process: subprocess.Popen[bytes], name: str) -> list[psutil.Process]:
     return found
 
 
+def kill_below(process: psutil.Process) -> list[psutil.Process]:
+    """Kill all processes below one, and return them."""
+    below: list[psutil.Process] = process.children(recursive=True)
+    for each in below:
+        with suppress(psutil.Error):
+            each.kill()
+    return below
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and all below it."""
     with suppress(psutil.Error):
-        for each in [*psutil.Process(process.pid).children(recursive=True)]:
-            with suppress(psutil.Error):
-                each.kill()
+        kill_below(psutil.Process(process.pid))
     process.kill()
     process.wait()
 

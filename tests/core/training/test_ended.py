@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from pipeline.core.measures.gradients import trace_gradients
-from pipeline.core.models import Replicas, SequenceModel
+from pipeline.core.models import Replicas
 from pipeline.core.training import MemorySink, TrialSpec, diagnostics, evaluation, run_trial
 from pipeline.core.training.loop import Program, Trial, train
 from pipeline.core.training.progress import pays
 from pipeline.core.training.schedule import log_spaced_steps
 from tests.core.training.conftest import RAW, SmallDataset
-from tests.core.training.sequences import ADDITIVE, LINEAR, circles, described, reversal, small
+from tests.core.training.sequences import ADDITIVE, LINEAR, SMALL, circles, described, reversal
 from tests.core.training.test_options import ADAMW, DROPOUTS
-from tests.core.training.test_trial import killed_and_resumed, rows_of, sorted_rows
+from tests.core.training.test_trial import Planted, killed_and_resumed, rows_of, sorted_rows
 
 SEEDS = [0, 1, 2, 3]
 ODD = {"model__hidden_size": 5, "training__batch_size": 5}
@@ -100,9 +100,8 @@ def test_the_others_are_bit_for_bit_what_they_are_beside_it(
     case: str, data: dict[str, SmallDataset], spec_of: Callable[..., TrialSpec]
 ) -> None:
     changes, name = CASES[case]
-    spec = (small if name in {"reversal", "described"} else lambda make, **all_: make(**all_))(
-        spec_of, **changes, seeds=SEEDS
-    )
+    common = SMALL if name in {"reversal", "described"} else {}
+    spec = spec_of(**common | changes, seeds=SEEDS)
     found, sizes = [], []
     for regroups in (False, True):
         progress, step = (one := trial(spec, data[name])).progress, one.step
@@ -209,13 +208,6 @@ def test_times_are_those_of_updates_of_all_replicas(
 def test_where_a_seed_never_begins_times_are_those_of_the_others(
     ending_apart: tuple[TrialSpec, SmallDataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Planted(SequenceModel):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            if arguments[-1] == 1:
-                with torch.no_grad():
-                    self.recurrent.weight_hh_l0[0, 0] = math.nan
-
     monkeypatch.setattr("pipeline.core.training.loop.build_network", Planted)
     rows = Clock(monkeypatch).rows(*ending_apart)
     assert rows[1]["num_steps"] == 0

@@ -81,19 +81,22 @@ def test_a_replica_in_a_pack_of_8_equals_the_same_replica_alone(cell: str, addin
         assert sorted_rows(pack, table, [5]) == sorted_rows(alone, table)
 
 
+class Planted(SequenceModel):
+    """With a NaN among the weights of seed 1."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        if arguments[-1] == 1:
+            with torch.no_grad():
+                self.recurrent.weight_hh_l0[0, 0] = math.nan
+
+
 @pytest.mark.parametrize("cell", ["lstm", *slowly("elman", "gru")])
 def test_a_nan_planted_in_one_replica_leaves_the_others_bit_identical(
     cell: str, adding: Any, spec_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, poisoned = spec_of(model__cell=cell), MemorySink()
     expected, clean = finished(spec, adding)
-
-    class Planted(SequenceModel):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            if arguments[-1] == 1:
-                with torch.no_grad():
-                    self.recurrent.weight_hh_l0[0, 0] = math.nan
 
     monkeypatch.setattr("pipeline.core.training.loop.build_network", Planted)
     result = run_trial(spec, adding, poisoned)
