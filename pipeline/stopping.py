@@ -2,8 +2,9 @@
 
 Libraries put their own handlers in place (Ray in Python and in C++, Ray Tune), and Python runs its handlers between two
 instructions only. So both signals are blocked in all threads but one, which waits for them: it writes the line, and
-interrupts the main thread, whose `finally` clauses then run. A second signal changes nothing. What has not
-ended `FORCE_S` seconds later, a call of C++ that does not return for instance, is ended all the same.
+interrupts the main thread, whose `finally` clauses then run. A second signal changes nothing, and nothing is written
+after the line: a library has lines of its own when other processes of its end. What has not ended `FORCE_S` seconds
+later, a call of C++ that does not return for instance, is ended all the same.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class _Process:
             self.status = status
         if line is not None:
             self._say(line)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # C++ writes there as well
         if self.is_main_at_work:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
             time.sleep(FORCE_S)
@@ -121,7 +123,7 @@ def watch(name: str, advice: str) -> None:
     _process.name, _process.advice = name, advice
     signal.signal(signal.SIGURG, _raise)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    os.register_at_fork(after_in_child=_unblock)  # Ray's own processes, which are started by fork, can be ended
+    os.register_at_fork(after_in_child=_begin_apart)
     threading.Thread(target=_listen, name="signals", daemon=True).start()
 
 
@@ -179,7 +181,12 @@ def _line(number: int, advice: str) -> str:
     return f"stopped by {signal.Signals(number).name}; {advice}"
 
 
-def _unblock() -> None:
+def _begin_apart() -> None:
+    """Let a process that was forked, as Ray's own are, be ended, but not with this one's group, as by Ctrl-C.
+
+    Ray ends a driver without a word whose own processes end first.
+    """
+    os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
-import functools, hashlib, signal, sys, threading, time
+import functools, hashlib, os, signal, sys, threading, time
 from pathlib import Path
 from pipeline import stopping
 what, journal = sys.argv[1], Path(sys.argv[2])
@@ -49,6 +49,8 @@ def main():
             time.sleep(30)
         except KeyboardInterrupt:
             note("interrupted")
+            if what != "lost":
+                os.write(2, b"a library's line\\n")
             time.sleep(0.2)  # a second signal comes in here
             if what == "lost":
                 return 2
