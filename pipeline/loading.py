@@ -494,6 +494,7 @@ converged: by the spec's rule, or at the criterion; null where it diverged
 test_loss: with the weights of `best_step`
 test_error: share in [0, 1], with the weights of `best_step`
 baseline_loss: loss of the best answer that remembers nothing; null where that is not known
+series_exponent: largest Lyapunov exponent of the system that made the series, in nats per timestep, where known
 reached_criterion: whether it reached the spec's criterion (`training.stop_below`)
 criterion_step: step at which it did
 clipped_share: share of updates whose gradient was clipped

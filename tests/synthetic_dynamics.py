@@ -92,6 +92,7 @@ def orbit_grid(arms: Mapping[str, tuple[int | None, Sequence[float]]] = ORBITS, 
         .then(pl.lit("value"))
         .otherwise(pl.lit("none")),
         "length": pl.lit(60, pl.Int64),
+        "series_exponent": pl.lit(0.0453),
     }
     return dataclasses.replace(
         found, runs=found.runs.with_columns(**columns), all_runs=found.all_runs.with_columns(**columns), _memo={}

@@ -80,6 +80,8 @@ class Task:
         target_tokens: The text of every class of a target, by id.
         frame_shape: Height and width, where every timestep is a frame of that many pixels, row by row; where inputs are
             tokens, of the image that they speak of.
+        series_exponent: The largest Lyapunov exponent of the system that the data are orbits of, in nats per timestep.
+            None where it is not known.
     """
 
     length: int
@@ -96,6 +98,7 @@ class Task:
     input_tokens: tuple[str, ...] | None = None
     target_tokens: tuple[str, ...] | None = None
     frame_shape: tuple[int, ...] | None = None
+    series_exponent: float | None = None
 
 
 def unknown_id(tokens: Sequence[str] | None) -> int | None:

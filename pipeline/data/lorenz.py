@@ -90,7 +90,13 @@ class Lorenz63(Sampled):
 
     def task(self, length: int, train: Split) -> Task:
         """Return the task of predicting three numbers at every timestep."""
-        return make_task(length, inputs=("real", 3), targets=("value", "every", 3), baseline=(1.0, "predict the mean"))
+        return make_task(
+            length,
+            inputs=("real", 3),
+            targets=("value", "every", 3),
+            baseline=(1.0, "predict the mean"),
+            series_exponent=LARGEST_EXPONENT * self.time_step,
+        )
 
     def sample(self, rng: np.random.Generator, num: int, length: int) -> Split:
         """Return inputs and targets (N, T, 3) float32, the targets a timestep ahead."""

@@ -11,6 +11,7 @@ from pipeline.figures.style import DOTTED, FAINT, Look
 from pipeline.quantities import Grid
 from pipeline.quantities import dynamics as quantities
 from pipeline.quantities.dynamics import jacobian_bound, jacobian_singular_values, lyapunov_exponents
+from pipeline.quantities.outcomes import shared_number
 from pipeline.quantities.words import count, number, with_article
 
 REACH = 5.0
@@ -189,14 +190,27 @@ def _exponent_finding(view: View) -> str:
     return f"What is generated {by_sign(known, words, most=3)}"
 
 
+def _exponents_known(view: View, panel: Panel) -> dict[float, str]:
+    series = shared_number(view.grid, "series_exponent")
+    return {0.0: ""} if series is None else {0.0: "", series: "the series' own"}
+
+
+def _about_exponents(view: View) -> str:
+    about = (
+        f"Largest Lyapunov exponent of the trained recurrence along orbits that it generates, {ORBITS}, with the "
+        "weights of the best step: points are seeds, markers means over {seeds} with {interval}."
+    )
+    if (series := shared_number(view.grid, "series_exponent")) is not None:
+        about += f" Dashed: that of the system which made the series, {number(series)}."
+    return about
+
+
 orbit_exponent = Dots(
     name="orbit_exponent",
     rows=quantities.orbit_exponent,
     applies=_generates,
     needs="the measure orbit",
-    x=Axis(label="largest exponent (nats per timestep)", lines={0.0: ""}),
+    x=Axis(label="largest exponent (nats per timestep)", lines=_exponents_known),
     title=_exponent_finding,
-    about="Largest Lyapunov exponent of the trained recurrence along orbits that it generates, "
-    + ORBITS
-    + ", with the weights of the best step: points are seeds, markers means over {seeds} with {interval}.",
+    about=_about_exponents,
 )

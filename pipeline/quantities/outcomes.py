@@ -329,5 +329,10 @@ def step_time_exponent(grid: Grid) -> pl.DataFrame:
 
 def baseline_of(grid: Grid) -> float | None:
     """Return the loss of an answer that remembers nothing; None where it is unknown or settings differ in it."""
-    known = grid.runs["baseline_loss"].drop_nulls().unique()
+    return shared_number(grid, "baseline_loss")
+
+
+def shared_number(grid: Grid, column: str) -> float | None:
+    """Return what stands in a column of every replica that has a number there; None where they differ or none has."""
+    known = grid.runs[column].drop_nulls().unique()
     return float(known[0]) if len(known) == 1 else None

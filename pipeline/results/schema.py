@@ -67,6 +67,7 @@ TRIALS: dict[str, pl.DataType] = {
     "test_loss": pl.Float64(),
     "test_error": pl.Float64(),
     "baseline_loss": pl.Float64(),
+    "series_exponent": pl.Float64(),
     "reached_criterion": pl.Boolean(),
     "criterion_step": pl.Int64(),
     "clipped_share": pl.Float64(),
@@ -225,7 +226,7 @@ OPEN_TABLES = ("trials", "settings")
 """Tables that carry further dotted columns, the fields of the spec."""
 
 
-LATER_COLUMNS = {"trials": {"num_timed_portions": pl.Int64()}}
+LATER_COLUMNS = {"trials": {"num_timed_portions": pl.Int64(), "series_exponent": pl.Float64()}}
 """Columns that older code did not write; null in what it stored."""
 
 

@@ -70,6 +70,7 @@ def test_targets_are_a_timestep_ahead_and_numbers_are_standardised(sizes):
     dataset = LORENZ.generate(12, sizes)
     assert (dataset.input_kind, dataset.input_size, dataset.output_size) == ("real", 3, 3)
     assert (dataset.target_kind, dataset.target_at, dataset.baseline_loss) == ("value", "every", 1.0)
+    assert dataset.series_exponent == pytest.approx(0.0453)  # of .906 nats per time unit, at steps of .05
 
 
 def test_a_time_step_that_cannot_be_is_refused():

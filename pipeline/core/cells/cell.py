@@ -266,8 +266,8 @@ class Cell:
         """Return the states at every timestep, (T, B, H), by the textbook's step, in ordinary operations.
 
         It is what the fast loops compute, slower, and can be differentiated as often and in any way that torch knows.
-        Of a cell that is made of its whole step a replica's are bit for bit what they would be alone: the first example
-        is repeated until the examples fill whole cache lines.
+        Of a cell that is made of its whole step a replica's are bit for bit what they would be alone: its examples are
+        filled up to whole cache lines.
 
         Args:
             x_TBD: Inputs.
@@ -289,13 +289,8 @@ class Cell:
                 return self._pointwise([*blocks, *per_unit], state)[0]
             return tuple(self.derivation.stepped(*blocks, *per_unit, *before, *taps_t))
 
-        num_examples = x_TBD.shape[1]
-        missing = 0 if self.whole_step is None or not num_examples else _num_missing(start.h)
-
-        def filled(tensor: Tensor) -> Tensor:  # with an example that there is: one of zeros may have no derivative
-            first = tensor.narrow(-2, 0, 1)
-            return torch.cat([tensor, first.expand(*first.shape[:-2], missing, -1)], dim=-2) if missing else tensor
-
+        num_examples, missing = x_TBD.shape[1], 0 if self.whole_step is None else _num_missing(start.h)
+        filled = functools.partial(_filled, missing=missing)
         batched, before, found = torch.vmap(of_one), tuple(map(filled, start.tensors())), []
         tapped = [] if taps is None else [filled(tap) for tap in taps.tensors()]
         for t, x_t in enumerate(filled(x_TBD).unbind(0)):
@@ -328,11 +323,8 @@ class Cell:
             fed: What the states that feed are multiplied by in front of their matrices, beside each other, (B, ...).
             kept: Of each state, the share of the one before that stays in the new one, (T, B, H) or a number.
         """
-        num_examples, missing = x_TBD.shape[1], _num_missing(start.h)
-
-        def filled(tensor: Tensor) -> Tensor:
-            return pad(tensor, (0, 0, 0, missing)) if missing else tensor
-
+        num_examples = x_TBD.shape[1]
+        filled = functools.partial(_filled, missing=_num_missing(start.h))
         fused, per_unit = self.fused(weights)
         before = tuple(map(filled, start.tensors()))
         tapped = [filled(tap) for tap in taps.tensors()] if taps is not None else []
@@ -379,6 +371,16 @@ def _num_missing(h_BH: Tensor) -> int:
     """Return how many examples more fill whole cache lines, two by two: torch's loops take two vectors at a time."""
     numbers = 2 * LINE // h_BH.element_size()
     return -len(h_BH) % (numbers // math.gcd(numbers, h_BH.shape[1]))
+
+
+def _filled(tensor: Tensor, missing: int) -> Tensor:
+    """Return a tensor (..., B, F) with its first example again at its end, `missing` times.
+
+    One of zeros may have no derivative.
+    """
+    if not missing:
+        return tensor
+    return torch.cat([tensor, tensor.narrow(-2, 0, 1).expand(*tensor.shape[:-2], missing, -1)], dim=-2)
 
 
 def _padded(tensor: Tensor, sizes: tuple[int, ...]) -> Tensor:

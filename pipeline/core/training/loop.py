@@ -351,6 +351,7 @@ class Trial:
         name = torch.cuda.get_device_name(self.device) if kind == "cuda" else platform.processor() or "cpu"
         return {
             "baseline_loss": self.dataset.baseline_loss,
+            "series_exponent": self.dataset.series_exponent,
             "num_parameters": self.replicas.num_parameters,
             "activation_bytes": self.progress.activation_bytes,
             **self.progress.time_columns(),

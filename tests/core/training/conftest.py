@@ -38,6 +38,7 @@ class SmallDataset:
     target_tokens: tuple[str, ...] | None = None
     unknown_target: int | None = None
     frame_shape: tuple[int, int] | None = None
+    series_exponent: float | None = None
     unseen: Mapping[int, Split] = dataclasses.field(default_factory=dict)
 
     @property
