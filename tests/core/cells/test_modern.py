@@ -1,6 +1,6 @@
 """Cells that torch.nn has not: their authors' equations as plain loops, closed forms, and the compiled loops.
 
-A second twin is torchrecurrent, where it is installed.
+A second twin is torchrecurrent.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchrecurrent
 from torch import Tensor, nn
 from torch.func import jacrev
 from torch.nn.functional import layer_norm, logsigmoid, relu
@@ -203,10 +204,9 @@ TWINS: dict[str, tuple[str, dict[str, Any], list[int]]] = {
 
 @pytest.mark.parametrize("name", TWINS)
 def test_states_are_those_of_torchrecurrent(name: str) -> None:
-    library = pytest.importorskip("torchrecurrent")
     kind, options, order = TWINS[name]
     layer, x = layer_of(name), randn(T, B, D)
-    twin = getattr(library, kind)(D, H, **options).double()
+    twin = getattr(torchrecurrent, kind)(D, H, **options).double()
     own = {key.removesuffix("_l0"): value.detach() for key, value in layer.named_parameters()}
 
     def in_order(rows: Tensor) -> Tensor:
