@@ -22,7 +22,7 @@ from pipeline.config import Paths, Study, build, read_yaml, require, require_nam
 from pipeline.errors import ConfigError, unknown_name
 from pipeline.quantities import CONFIDENCE, Effect, Grid, Selection, difference_of, ratio_of, value_of
 from pipeline.quantities.quantity import NOTHING
-from pipeline.quantities.words import count, join, join_first, quoted
+from pipeline.quantities.words import count, interval, join, join_first, quoted
 
 VERDICTS = {
     "supported": "✓",
@@ -57,7 +57,7 @@ _VERDICTS: dict[str, pl.DataType] = {
     "study": pl.String(),
     "verdict": pl.String(),
     "mark": pl.String(),
-    "reason": pl.String(),  # the condition, what a test would need, or which checks are undecided
+    "reason": pl.String(),  # the condition, what a test would need, which checks are undecided, or contradict
     "scope": pl.String(),
     **{name: _CHECKS[name] for name in ("measure", "effect", "low", "high", "num_seeds")},
 }
@@ -338,7 +338,7 @@ class _Judged:
             return None
         waits = self.check.answer(self.effect, min_seeds) in self.withheld
         still = f" (still improving: {row['not_converged']})" if waits else ""
-        return f"{row['measure']}, is not shown to be {row['expected']} or not{still}"
+        return f"whether it is {row['expected']} is not decided: {row['measure']}{still}"
 
 
 def judge(rules: Rules, grids: Iterable[Grid]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -360,6 +360,7 @@ def judge(rules: Rules, grids: Iterable[Grid]) -> tuple[pl.DataFrame, pl.DataFra
         reason = {
             "supported with a condition": claim.condition,
             "not testable here": claim.needs,
+            "contradicted": _against(rows[1:]),
             "inconclusive": join_first(list(filter(None, doubts))) if verdict == "inconclusive" else None,
         }.get(verdict)
         first = {key: rows[0][key] for key in ("measure", "effect", "low", "high", "num_seeds")}
@@ -374,6 +375,13 @@ def judge(rules: Rules, grids: Iterable[Grid]) -> tuple[pl.DataFrame, pl.DataFra
         verdicts.append({"claim": name} | about | first)
         checks += rows
     return pl.DataFrame(verdicts, schema=_VERDICTS), pl.DataFrame(checks, schema=_CHECKS)
+
+
+def _against(rows: Sequence[dict[str, Any]]) -> str | None:
+    """Return what the essential checks among these have found that contradict their claim; None without any."""
+    refuted = [row for row in rows if (row["role"], row["answer"]) == ("essential", "refuted")]
+    found = [f"{row['measure']}, is {interval(row | {'mean': row['effect']}, 3)}" for row in refuted]
+    return join_first(found) if found else None
 
 
 def verdict_of(answers: Sequence[tuple[object, object]]) -> str:

@@ -48,9 +48,9 @@ def _exposure_finding(view: View) -> str:
 
 
 def _mode_looks(view: View) -> dict[tuple[str, str], tuple[str, Look]]:
-    """Free-running lines are solid with the arm's marker, teacher-forced ones dashed without."""
+    """Free-running lines are solid, teacher-forced ones dashed."""
     return {
-        (arm, mode): (MODES[mode], Look(look.colour, dashes, look.marker if mode == "free_running" else ""))
+        (arm, mode): (MODES[mode], Look(look.colour, dashes, look.marker))
         for arm, look in view.looks.items()
         for mode, dashes in _DASHES.items()
     }

@@ -291,7 +291,7 @@ def _samples_finding(view: View) -> str:
     name, share = with_article(losses["arm"][0]), f"{100 * least['mean']:.0f} % of runs of {RUN} {unit} are distinct"
     if found.height == 1:
         return f"In the {least['sequence']} text of {name} {share}"
-    finding = f"{capitalised(name)} repeats itself most in its {least['sequence']} text: {share}"
+    finding = f"In the texts of {name} {least['sequence']} repeats most: {share}"
     return f"{finding}, against {100 * most['mean']:.0f} % in {most['sequence']}"
 
 

@@ -61,7 +61,8 @@ NOT_OK = {
 }
 """What a figure does with replicas that diverged or failed, by a column of its rows."""
 
-FAINT_LINES = "Faint: fewer than half of the arm's seeds are left."
+FAINT_MEANS = "Faint: fewer than half of the arm's seeds are left."
+NO_INTERVAL = "Where no seed errs, or every one always, no interval is drawn."
 MAX_LISTED = 30
 """Words list the numbers of at most so many arms; with more of them, looks are those of one figure alone."""
 TOP_LAYER = "Of several layers and directions the last layer, forward in time, is shown."
@@ -347,6 +348,17 @@ class _Panelled(Frame):
         facet = self.down or self.across
         return axis if isinstance(axis, Axis) else axis[panel[facet[0]] if facet else None]
 
+    def remarks_on(self, view: View, axes: Axis | Mapping[Any, Axis]) -> list[str]:
+        """Return what the caption says of means that are drawn faint, and of intervals that are not drawn."""
+        drawn, facet = view.of_shown(view.means).drop_nulls("mean"), self.down or self.across
+        by_value = {None: axes} if isinstance(axes, Axis) else axes
+        is_certain = pl.lit(value=False)
+        for value, axis in by_value.items():
+            mine = pl.lit(value=True) if value is None or facet is None else pl.col(facet[0]) == value
+            is_certain |= mine & _is_certain(axis) & pl.col("low").is_not_null()
+        said = {FAINT_MEANS: _is_thin(view), NO_INTERVAL: is_certain}
+        return [remark for remark, holds in said.items() if drawn.select(holds.any()).item()]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lines(_Panelled):
@@ -419,8 +431,7 @@ class Lines(_Panelled):
 
     def remarks(self, view: View) -> list[str]:
         """Return what the caption says of how this was drawn."""
-        drawn = view.of_shown(view.means).drop_nulls("mean")
-        return [FAINT_LINES] if drawn.select(_is_thin(view).any()).item() else []
+        return self.remarks_on(view, self.y)
 
     def _looks(self, view: View) -> Mapping[Key, tuple[str, Look]]:
         """Return the name and the look of lines; those of arms that panels are named after have no name."""
@@ -442,7 +453,7 @@ class Lines(_Panelled):
         shade = 0.18 if len(keys) <= 4 else 0.07
         for place, key in enumerate(keys):
             mine = dict(zip(self.series, key, strict=True))
-            line = rows.filter(**mine).sort(self._column)
+            line = _to_draw(rows.filter(**mine).sort(self._column), axis)
             _, look = looks[key[0] if len(key) == 1 else key]
             is_thin = line.select(_is_thin(view)).to_series().to_numpy()
             x = line[self._column].cast(pl.Float64).to_numpy()
@@ -500,6 +511,21 @@ def _is_thin(view: View) -> pl.Expr:
     return 2 * pl.col("num_seeds") < pl.col("arm").replace_strict(view.num_seeds, default=0, return_dtype=pl.Int64)
 
 
+def _is_certain(axis: Axis) -> pl.Expr:
+    """Whether a mean is of errors in percent that no seed makes, or every one always: its interval is not drawn.
+
+    It is as wide as few seeds leave it where they all agree, beside narrow ones where they do not.
+    """
+    return pl.col("mean").is_in([0.0, 1.0]) & pl.lit(axis.scale == "percent")
+
+
+def _to_draw(means: pl.DataFrame, axis: Axis) -> pl.DataFrame:
+    """Return means whose intervals are of no width where they are not drawn."""
+    return means.with_columns(
+        pl.when(_is_certain(axis)).then("mean").otherwise(side).alias(side) for side in ("low", "high")
+    )
+
+
 def _of(panel: Panel) -> list[pl.Expr]:
     return [pl.col(name) == value for name, value in panel.items()] or [pl.lit(value=True)]
 
@@ -539,6 +565,10 @@ class Dots(_Panelled):
             legend_below(figure, dict(self.series[1][key] for key in known))
         return figure
 
+    def remarks(self, view: View) -> list[str]:
+        """Return what the caption says of how this was drawn."""
+        return self.remarks_on(view, self.x)
+
     def _names(self, view: View) -> list[str]:
         return [textwrap.fill(name_of(arm), 26) for arm in view.shown]
 
@@ -554,7 +584,8 @@ class Dots(_Panelled):
             colours = [looks[key][1].colour if key in looks else own.colour for key in keys]
             style: dict[str, Any] = {"s": 12, "alpha": 0.45, "linewidth": 0}
             ax.scatter(values, [place + 0.22] * len(values), color=colours or own.colour, **style)
-            self._means(ax, place, means.filter(arm=arm), means, view.looks[arm], axis)
+            mine = _to_draw(means.filter(arm=arm), axis).with_columns(is_thin=_is_thin(view))
+            self._means(ax, place, mine, means, view.looks[arm], axis)
         for at, name in axis.references(view, panel).items():
             reference(ax, axis.shown(at), name, horizontal=False)
         _scale(ax, "x", axis, means["mean"])
@@ -573,6 +604,7 @@ class Dots(_Panelled):
             bars = [[max(0.0, middle - low)], [max(0.0, high - middle)]]
             style: dict[str, Any] = {"markersize": 4.5, "elinewidth": 0.9} if known else {"markersize": 6}
             style |= {"color": drawn.colour, "marker": drawn.marker, "capsize": 2.5}
+            style |= {"markerfacecolor": "none", "alpha": 0.35} if row["is_thin"] else {}
             ax.errorbar([middle], [place + beside], xerr=bars, **style)
 
 
@@ -801,10 +833,10 @@ def draw_dotted(view: View, ax: Axes, means: pl.DataFrame, along: str) -> None:
 
 
 def listed(view: View, means: pl.DataFrame, *, digits: int = 2, scale: float = 1.0) -> str:
-    """Return «LSTM 0.91 [0.88, 0.94]; GRU …» of the rows of a summary by arm that have a mean.
+    """Return «LSTM: 0.91 [0.88, 0.94]; GRU: …» of the rows of a summary by arm that have a mean.
 
     Of more than `MAX_LISTED` arms only the lowest and highest are listed, and it says so.
     """
     few, rest = view.listed(means.drop_nulls("mean"))
     rows = (few if rest else few.sort(view.grid.rank(), maintain_order=True)).iter_rows(named=True)
-    return "; ".join(f"{name_of(row['arm'])} {interval(row, digits, scale=scale)}" for row in rows) + rest
+    return "; ".join(f"{name_of(row['arm'])}: {interval(row, digits, scale=scale)}" for row in rows) + rest

@@ -62,7 +62,7 @@ def _densities(view: View) -> Figure:
             look, is_end = view.looks[str(arm)], stage == "end"
             x, heights = (line[name].cast(pl.Float64).to_numpy() for name in ("position", "mean"))
             style = {"linewidth": 1.6, "alpha": 1.0} if is_end else {"linewidth": 1.0, "alpha": 0.45}
-            ax.step(x, heights, where="mid", color=look.colour, **style)
+            ax.step(x, heights, where="mid", color=look.colour, linestyle=look.dashes, **style)
             if is_end:
                 ax.plot(x[::5], heights[::5], color=look.colour, linestyle="none", marker=look.marker)
         ax.set_title(f"gate {gate}{', keeps the state' if gate in KEEPING else ''}")
@@ -79,7 +79,7 @@ def _densities(view: View) -> Figure:
         for arm in view.shown
     }
     looks = view.looks
-    legend_below(figure, {labels[arm]: Look(looks[arm].colour, "solid", looks[arm].marker) for arm in labels})
+    legend_below(figure, {labels[arm]: Look(looks[arm].colour, looks[arm].dashes, looks[arm].marker) for arm in labels})
     label_panels([ax for ax in axes.flat if ax.get_visible()])
     return figure
 
@@ -113,7 +113,7 @@ gate_distribution = Pictures(
     "full at the end of training. Last panel: share of values near 0 (left-saturated) and near 1 (right-saturated), a "
     "line from initialisation to the end, as in Karpathy et al. (2015).",
     values=_half_lives,
-    most=4,
+    most=5,
     rank=(lambda view: _lives(view)[-1], "half-life of the keeping gate at the end"),
     top_layer="gates",
 )

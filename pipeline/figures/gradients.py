@@ -62,15 +62,15 @@ def _decay_finding(view: View) -> str:
     end = ranked(_decay(view).filter(stage="end"))
     if end.is_empty():
         return ONLY_INITIAL
-    falling, after = end.filter(pl.col("high") < 0), f"After training at T = {view.T}"
+    is_falling, after = pl.col("high") < -STEADY, f"After training at T = {view.T}"
+    falling, others = end.filter(is_falling), end.filter(is_falling.not_().fill_null(value=True))
     if falling.is_empty():
-        reason = "one seed has no interval" if end["num_seeds"].max() == 1 else "every interval contains zero or growth"
+        reason = "one seed has no interval" if end["num_seeds"].max() == 1 else "every interval reaches 0.99"
         return f"{after} no gradient is shown to decay with lag ({reason})"
     fast, slow = falling.row(0, named=True), falling.row(-1, named=True)
     finding = f"{after} the gradient decays tenfold every {number(-1 / fast['mean'], 2)} timesteps in {_state(fast)}"
     if falling.height > 1:
         finding += f", every {number(-1 / slow['mean'], 2)} in {_state(slow)}"
-    others = end.filter((pl.col("high") >= 0).fill_null(value=True))
     words = {"within": "it keeps its size in {arms}", "unsure": "no decay is established in {arms}"}
     rest = by_sign(others, words, name=_state, bounds=(-STEADY, STEADY))
     return f"{finding}; {rest}" if rest else finding

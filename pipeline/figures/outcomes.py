@@ -7,7 +7,7 @@ import math
 
 import polars as pl
 
-from pipeline.figures.findings import NOTHING_FINISHED, best_and_next, extremes
+from pipeline.figures.findings import NOTHING_FINISHED, best_and_next, extremes, with_arm
 from pipeline.figures.frame import NOT_SHOWN, Axis, Dots, Lines, Panel, View, listed
 from pipeline.figures.style import FAINT, Look
 from pipeline.quantities import Grid, Quantity
@@ -15,7 +15,7 @@ from pipeline.quantities import outcomes as quantities
 from pipeline.quantities.decoding import decodes
 from pipeline.quantities.outcomes import baseline_of, compares_cells, has_classes, has_criterion, longest_solved
 from pipeline.quantities.training import test_error_by_group
-from pipeline.quantities.words import capitalised, interval, join_first, name_of, number, seeds_of, with_article
+from pipeline.quantities.words import interval, join_first, name_of, number, seeds_of, with_article
 
 
 def _percent(share: float) -> str:
@@ -69,9 +69,8 @@ def _error_by_token_finding(view: View) -> str:
     if ends is None or not ends[2]:
         return "Inconclusive: for no kind of token is a difference between arms established"
     best, worst, _ = ends
-    shares = f"{100 * best['mean']:.1f} % against {100 * worst['mean']:.1f} %"
-    name = capitalised(with_article(best["arm"]))
-    return f"{name} is ahead on {group}: {shares} of {with_article(worst['arm'])} are wrong"
+    shares = [f"{100 * row['mean']:.1f} % with {with_article(row['arm'])}" for row in (best, worst)]
+    return f"Of the answers on {group} {shares[0]} are wrong, {shares[1]}"
 
 
 error_by_token = Dots(
@@ -85,7 +84,8 @@ error_by_token = Dots(
     "they answer, at each replica's best step: points are seeds, markers means over {seeds} with {interval}.",
     values=lambda view: (
         "; ".join(
-            f"{group[0]}: {listed(view, rows)}" for group, rows in view.means.group_by("group", maintain_order=True)
+            f"{group[0]}: {listed(view, rows, scale=100)} %"
+            for group, rows in view.means.group_by("group", maintain_order=True)
         )
         + "."
     ),
@@ -160,9 +160,13 @@ def _outcome_finding(view: View) -> str:
 
 
 def _best_finding(view: View) -> str:
+    """Among arms that have at least half of their seeds left; among all where none has."""
     panel, quantity = _loss(view.grid)
     text = _percent if has_classes(view.grid) else number
-    return best_and_next(quantity, view.rows, f"test {panel}", text, lead=f"Lowest test {panel}")
+    is_left = pl.col("value").is_not_null()
+    whole = view.rows.filter((2 * is_left.sum() >= pl.len()).over("arm"))
+    rows = view.rows if whole["value"].drop_nulls().is_empty() else whole
+    return best_and_next(quantity, rows, f"test {panel}", text, lead=f"Lowest test {panel}")
 
 
 def _outcome_about(view: View) -> str:
@@ -176,6 +180,10 @@ def _outcome_about(view: View) -> str:
         right += (
             " Seeds that the search stopped have no test loss, and count in another share only where that came before."
         )
+    if "exploded" in view.means["end"]:
+        right += " One that exploded had an evaluation far above the untrained network's loss."
+    if view.grid.all_runs.height > view.grid.runs.height:
+        right += " Each arm is at the setting that the study selects for it."
     seeds = seeds_of(view.means.filter(panel=_loss(view.grid)[0]).drop_nulls("mean"))
     return (
         f"{lead} on {{dataset}} at T = {{T}}, at each replica's best validation step: points are seeds, markers {mean} "
@@ -269,7 +277,7 @@ def _about_lengths(view: View) -> str:
     return (
         f"{'Left: test' if right else 'Test'} loss on {{dataset}} after training, at each replica's best validation "
         "step; faint points are seeds, a diverged one a cross at the test loss of its best step, markers geometric "
-        f"means over {seeds} with {{interval}} of log10.{right}"
+        f"means over {seeds} with {{interval}} of log10; arms stand side by side at a length.{right}"
     )
 
 
@@ -311,14 +319,13 @@ def _steps_finding(view: View) -> str:
     if found is None:
         return "Inconclusive: at no length does every arm reach the criterion"
     best, worst, is_apart = found
-    finding = (
-        f"The criterion at T = {longest} takes {10 ** best['mean']:.0f} training steps with {with_article(best['arm'])}"
-    )
+    steps = [f"{10 ** row['mean']:.0f}" for row in (best, worst)]
+    finding = f"The criterion at T = {longest} takes {steps[0]} training steps {with_arm(best['arm'], view.grid)}"
     if best["arm"] == worst["arm"]:
         return finding
     if not is_apart:
         return f"Inconclusive: at T = {longest} no difference in the steps to the criterion is established"
-    return f"{finding}, {10 ** worst['mean']:.0f} with {with_article(worst['arm'])}"
+    return f"{finding}, {steps[1]} {with_arm(worst['arm'], view.grid)}"
 
 
 def _about_steps(view: View) -> str:
@@ -327,7 +334,7 @@ def _about_steps(view: View) -> str:
     never = f" Seeds that did not reach it, and are in no mean: {'; '.join(parts)}." if parts else ""
     return (
         "Training steps until the criterion was reached on {dataset}: faint points are seeds, markers geometric means "
-        f"over {seeds_of(view.means.drop_nulls('mean'))} with {{interval}}.{never}"
+        f"over {seeds_of(view.means.drop_nulls('mean'))} with {{interval}}; arms stand side by side at a length.{never}"
     )
 
 

@@ -253,7 +253,8 @@ def log_ticks(ax: Axes, axis: str) -> None:
     chosen = getattr(ax, f"{axis}axis")
     low, high = getattr(ax, f"get_{axis}lim")()
     wide = high / low
-    powers = LogLocator(subs=(1.0, 2.0, 5.0) if wide < 30 else (1.0,))
+    few = low > 0 and math.floor(math.log10(high)) - math.ceil(math.log10(low)) < 1  # fewer than two powers of ten
+    powers = LogLocator(subs=(1.0, 2.0, 5.0) if wide < 30 or few else (1.0,))
     chosen.set_major_locator(powers if wide > 3 else MaxNLocator(4))
     chosen.set_minor_locator(NullLocator())
     plain = StrMethodFormatter("{x:g}")

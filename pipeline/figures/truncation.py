@@ -163,7 +163,7 @@ def _cheapest(view: View, arm: str) -> str:
     not_worse = [length for length, low in lows.items() if low <= 0]
     if not not_worse:
         still = f"a backward length of {lengths[-1]} is still worse than full backpropagation"
-        return f"every truncation costs test {loss}: {still}"
+        return f"every truncation costs test {loss}: {still} in a comparison paired by seed"
     best, worse = not_worse[0], [length for length in lengths if length < not_worse[0]]
     of_length = pl.when(~pl.col("full")).then("backward_length")
     times = dict(view.rows.filter(arm=arm, which="time").select(of_length, "value").drop_nulls("value").iter_rows())
@@ -174,12 +174,12 @@ def _cheapest(view: View, arm: str) -> str:
 
 
 def _name_full(view: View, ax: Axes, panel: Panel) -> None:
-    """Write «full» over full backpropagation."""
+    """Write «full» beside full backpropagation."""
     ax.margins(y=0.15)
     full = view.of_shown(view.means).filter(pl.col("full"), **panel).drop_nulls("mean")
     shown = truncation_cost.axis(truncation_cost.y, panel).shown
     for x, y in full.select("backward_length", "mean").iter_rows():
-        ax.annotate("full", (x, shown(y)), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
+        ax.annotate("full", (x, shown(y)), xytext=(-6, -9), textcoords="offset points", ha="right", fontsize=7)
 
 
 def _cost_about(view: View) -> str:

@@ -225,7 +225,7 @@ def _growth_finding(view: View) -> str:
     if num_shrinking == 0:
         return f"Every one of the {above.height} gradients with σ_max above 1/γ grows{excess}"
     share = f"{num_shrinking} of {above.height} ({100 * num_shrinking / above.height:.0f} %)"
-    return f"σ_max above 1/γ does not make a gradient explode: {share} shrink{excess}"
+    return f"σ_max above 1/γ need not make a gradient explode: {share} shrink{excess}"
 
 
 def _growth_values(view: View) -> str:

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipeline.figures.clipping import MAX_BINS, clipping_ledger
-from pipeline.figures.frame import FAINT_LINES
+from pipeline.figures.frame import FAINT_MEANS
 from pipeline.quantities import Grid
 from tests.figures.conftest import changed, legend, panels
 from tests.quantities.conftest import midp, shares
@@ -92,9 +92,9 @@ def test_columns_are_titled_once_and_the_legend_names_no_arm(many: Grid) -> None
 
 def test_where_few_seeds_are_left_the_line_is_faint_and_the_caption_says_so(exact: list[Grid]) -> None:
     stays = with_norms(exact[0], {seed: [2.0] * 6 for seed in range(3)})
-    assert FAINT_LINES not in clipping_ledger.view(stays).caption
+    assert FAINT_MEANS not in clipping_ledger.view(stays).caption
     stops = with_norms(exact[0], {0: [2.0] * 6, 1: [2.0, 2.0], 2: [2.0]})
-    assert FAINT_LINES in clipping_ledger.view(stops).caption
+    assert FAINT_MEANS in clipping_ledger.view(stops).caption
     (ax, *_) = clipping_ledger.draw(stops).axes
     faint = [line for line in ax.get_lines() if line.get_alpha() == 0.45]
     drawn = [pl.Series(line.get_ydata()).is_nan().to_list() for line in faint]  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ def test_the_finding_is_where_the_gradient_keeps_its_size_and_how_many_solve(fou
     runs = four.runs.with_columns(reached_criterion=pl.col("arm") != "forgets")
     title = gradient_and_cost.view(changed(four, runs=runs)).title
     assert title == (
-        "After training at T = 20 the gradient keeps its size in keeps; decays in slowly and forgets; grows in grows; "
+        "After training at T = 20 the gradient keeps its size in keeps; decays in forgets and slowly; grows in grows; "
         "3 of 4 arms reach the criterion with most seeds"
     )
 

@@ -60,9 +60,9 @@ def test_looks_are_those_of_the_best_arm_that_attends_word_by_word(described: Gr
 def test_title_and_caption_say_how_good_it_is_and_where_it_looked(described: Grid) -> None:
     view = descriptions.view(described)
     assert view.title == "«fed back» gets 88 % of texts right and has 70 % of its last look on what they describe"
-    assert "(of an even map in these examples 8 %): dot 0.5" in view.caption
+    assert "(of an even map in these examples 8 %): dot: 0.5" in view.caption
     assert "Inside the border: what the text describes." in view.caption
-    assert "Share of wrong answers over 2 to 3 seeds with 95 % interval: none 0.03" in view.caption
+    assert "Share of wrong answers over 2 to 3 seeds with 95 % interval: none: 0.03" in view.caption
     assert "that it read of each; where an answer is wrong, the true one follows ≠." in view.caption
     assert "Cut" not in view.caption
 

@@ -46,7 +46,7 @@ def test_what_the_largest_singular_value_does_follows_the_interval(measured: Gri
 def test_the_caption_states_condition_numbers_zeros_and_the_bound(measured: Grid) -> None:
     caption = jacobian_spectrum.view(measured).caption
     slope = -(T - 1) * math.log10(FACTORS["elman"][1])
-    assert f"Elman {slope:.2g}" in caption
+    assert f"Elman: {slope:.2g}" in caption
     assert "Dotted: k log10 σ_max(W_hh)" in caption
     assert "zero" not in caption
     at = (pl.col("lag") == 3) & (pl.col("quantity") == "smallest") & (pl.col("seed") == 0)

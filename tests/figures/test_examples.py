@@ -100,7 +100,7 @@ def test_each_word_has_its_image_under_a_veil(captioned: Grid) -> None:
 def test_the_caption_of_captions_says_what_is_shown(captioned: Grid) -> None:
     caption = captions.view(captioned).caption
     assert "the words of «doubly stochastic» (each arm's first seed that did not diverge" in caption
-    assert "over 2 seeds with 95 % interval: plain 0.11" in caption
+    assert "over 2 seeds with 95 % interval: plain: 0.11" in caption
     assert "1 diverged and 1 failed with an error: diverged and failed ones are not shown" in caption
     assert "Cut" not in caption
 
@@ -164,7 +164,7 @@ def test_the_input_lies_above_what_each_arm_makes_of_it(coded: Grid) -> None:
 def test_the_caption_of_reconstructions_says_what_is_left_out(coded: Grid) -> None:
     caption = reconstructions.view(coded).caption
     assert "8 of 10 frames are shown, evenly spaced." in caption
-    assert "geometric mean over 2 seeds with 95 % interval: LSTM 0.35" in caption
+    assert "geometric mean over 2 seeds with 95 % interval: LSTM: 0.35" in caption
     assert "1 diverged and 1 failed with an error: diverged and failed ones are not shown" in caption
 
 
@@ -198,7 +198,7 @@ def test_words_are_put_together_with_gaps(written: Grid) -> None:
 
 def test_the_title_names_the_text_that_repeats_itself_most(written: Grid) -> None:
     title = samples.view(written).title
-    assert title.startswith("The LSTM repeats itself most in its greedy text: 1 %")  # it has the lower test loss
+    assert title.startswith("In the texts of the LSTM greedy repeats most: 1 %")  # it has the lower test loss
     assert "100 % in sample (temperature 1.0)" in title
     greedy = written["tokens"].filter(pl.col("sequence").is_in(["prompt", "greedy"]))
     assert "1 % of runs of 4 characters" in samples.view(with_tables(written, tokens=greedy)).title

@@ -55,12 +55,12 @@ def test_a_finding_that_begins_a_title_keeps_its_capitals() -> None:
     assert gate_distribution.view(grids(shape)[0]).title == "No change is established in LSTM"
 
 
-def test_at_most_four_arms_share_the_panels_of_gates() -> None:
+def test_at_most_five_arms_share_the_panels_of_gates() -> None:
     variants = {f"bias {i}": Variant("gru", 0.5, 0.80 + 0.02 * i) for i in range(7)}
     (grid,) = grids(Shape(variants=variants, measures=True, noise=0.0, digits_length=None))
-    assert "4 of 7 arms are shown" in gate_distribution.view(grid).caption
+    assert "5 of 7 arms are shown" in gate_distribution.view(grid).caption
     labels = legend(gate_distribution.draw(grid))
-    assert [label.split(":")[0] for label in labels] == ["bias 0", "bias 2", "bias 4", "bias 6"]
+    assert [label.split(":")[0] for label in labels] == ["bias 0", "bias 2", "bias 3", "bias 4", "bias 6"]
     assert labels[0] == "bias 0: half-life 1.0 → 3.1"
 
 

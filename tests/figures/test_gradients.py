@@ -5,7 +5,7 @@ import math
 import polars as pl
 import pytest
 
-from pipeline.figures.frame import FAINT_LINES, TOP_LAYER
+from pipeline.figures.frame import FAINT_MEANS, TOP_LAYER
 from pipeline.figures.gradients import (
     gradient_by_lag,
     gradient_by_layer,
@@ -66,7 +66,7 @@ def test_zero_and_nan_are_counted(exact: list[Grid]) -> None:
     grid = changed(exact[0], traces=exact[0]["traces"].with_columns(log10_norm=norm))
     drawn = gradient_by_lag.view(grid).means.filter(lag=15, stage="end", arm="gru")
     assert drawn.select("num_seeds", "num_nonfinite").rows() == [(1, 2)]
-    assert FAINT_LINES in gradient_by_lag.view(grid).caption  # one of three seeds is left there
+    assert FAINT_MEANS in gradient_by_lag.view(grid).caption  # one of three seeds is left there
 
 
 def test_many_arms_have_one_state_each(many: Grid) -> None:

@@ -127,7 +127,7 @@ def test_a_point_is_growth_in_nats_against_log_sigma(exact: list[Grid]) -> None:
     [
         (
             {0: (1.5, 0.9), 1: (1.2, 0.8), 2: (1.4, 1.3), 3: (0.9, 0.5)},
-            "σ_max above 1/γ does not make a gradient explode: 2 of 3 (67 %) shrink",
+            "σ_max above 1/γ need not make a gradient explode: 2 of 3 (67 %) shrink",
         ),
         ({0: (1.5, 1.4), 1: (0.9, 0.5)}, "Every one of the 1 gradients with σ_max above 1/γ grows"),
         ({0: (0.9, 0.5), 1: (0.8, 0.7)}, "σ_max lies nowhere above 1/γ: 2 of 2 gradients shrink"),
