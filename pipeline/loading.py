@@ -521,7 +521,7 @@ log10_norm: log10 of the Frobenius norm over the probe batch of the loss's gradi
 eigenvalues.index: of the eigenvalue
 real: its real part
 imag: its imaginary part
-gates.quantity: density, mean, left_saturated, right_saturated, half_life (timesteps) or retention (log10)
+gates.quantity: density, mean, left_saturated, right_saturated, kept, half_life (timesteps) or retention (log10)
 gates.position: of a density the middle of its bin of [0, 1]; of a retention over how many last timesteps; else 0
 gates.value: the quantity's value
 lag: timesteps back from the last one

@@ -49,7 +49,9 @@ def dynamical_grid(factors: Mapping[str, Sequence[float]] = FACTORS, *, num_seed
                 yield "curves", block | {"value": [SIGMA * (1 + seed / 10)]}
 
     found = grid(list(factors), replica, num_seeds=num_seeds, **kwargs)  # type: ignore[arg-type]
-    return with_tables(found, **{table: unlike(frame) for table, frame in found.long.items()})
+    cells = {"model.cell": pl.when(pl.col("arm").is_in(["lstm", "gru"])).then("arm").otherwise(pl.lit("elman"))}
+    runs = found.runs.with_columns(**cells)
+    return with_tables(found, runs=runs, **{table: unlike(frame) for table, frame in found.long.items()})
 
 
 def _lyapunov(place: Mapping[str, object], factor: float) -> Iterator[tuple[str, Mapping[str, object]]]:

@@ -352,10 +352,10 @@ class _Trial:
             rows = [
                 ("density", middles, density),
                 ("mean", 0.0, mean),
-                ("half_life", 0.0, -math.log(2) / math.log(mean)),
             ]
             rows += [("left_saturated", 0.0, density[:2].sum() / 20), ("right_saturated", 0.0, density[-2:].sum() / 20)]
             if gate == KEEPING[self.cell]:
+                rows += [("kept", 0.0, mean), ("half_life", 0.0, -math.log(2) / math.log(mean))]
                 rows.append(("retention", np.arange(self.T), np.arange(self.T) * math.log10(mean)))
             for quantity, position, value in rows:
                 columns = keys | {"gate": gate, "quantity": quantity, "position": position, "value": value}

@@ -173,12 +173,11 @@ class Check:
         A replica that diverged or failed is none of them.
         """
         found: list[Improving] = []
-        for selection in self.selections(""):
+        for selection, runs in zip(self.selections(""), _runs(self, grid), strict=True):
             found.append({})
             if selection.of_training:
-                runs = grid.at(selection.length).runs.drop_nulls("converged")
                 for arm in selection.arms or grid.arms:
-                    ends = runs.filter(pl.col("arm") == arm)["converged"]
+                    ends = runs.filter(pl.col("arm") == arm)["converged"].drop_nulls()
                     if not ends.all():
                         found[-1][arm] = int((~ends).sum()), len(ends)
         return found

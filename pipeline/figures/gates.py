@@ -13,10 +13,9 @@ from pipeline.figures.findings import STEADY
 from pipeline.figures.frame import STAGE_TITLES, Axis, Lines, Pictures, View, listed
 from pipeline.figures.style import DOTTED, FAINT, INK, Look, canvas, label_panels, legend_below
 from pipeline.quantities import gates as quantities
-from pipeline.quantities.gates import KEEPING
 from pipeline.quantities.words import INTERVAL, capitalised, join_first, name_of, number, with_article
 
-_ORDER = (*KEEPING, "i", "r", "o")
+_ORDER = ("f", "z", "i", "r", "o")
 
 
 def _lives(view: View) -> list[dict[str, float | None]]:
@@ -52,7 +51,7 @@ def _half_lives(view: View) -> str:
 
 def _densities(view: View) -> Figure:
     """Draw a panel per gate, and one of saturation."""
-    drawn = view.of_shown(view.means)
+    drawn, keeping = view.of_shown(view.means), {*quantities.half_life.of(view.grid)["gate"]}
     gates = sorted(drawn["gate"].unique(), key=lambda gate: (_ORDER.index(gate) if gate in _ORDER else 9, gate))[:5]
     num_columns = 2 if len(gates) in {1, 3} else 3
     num_rows = math.ceil((len(gates) + 1) / num_columns)
@@ -65,7 +64,7 @@ def _densities(view: View) -> Figure:
             ax.step(x, heights, where="mid", color=look.colour, linestyle=look.dashes, **style)
             if is_end:
                 ax.plot(x[::5], heights[::5], color=look.colour, linestyle="none", marker=look.marker)
-        ax.set_title(f"gate {gate}{', keeps the state' if gate in KEEPING else ''}")
+        ax.set_title(f"gate {gate}{', keeps the state' if gate in keeping else ''}")
         ax.set(xlabel="value of the gate", ylabel="density", xlim=(0, 1))
         ax.set_ylim(bottom=0)
     _saturation(view, axes.flat[len(gates)], gates)

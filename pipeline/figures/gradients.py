@@ -44,8 +44,8 @@ def _factor(slope: float | None) -> str:
 
 
 def _one_state(grid: Grid) -> pl.DataFrame:
-    """Return the gradient by lag; where it has more than eight lines, of each arm the cell state if it has one."""
-    rows = quantities.gradient_by_lag.of(grid)
+    """Return the gradient in h and c by lag; where it has more than eight lines, of each arm c if it has it."""
+    rows = quantities.gradient_by_lag.of(grid).filter(pl.col("state").is_in(["h", "c"]))
     if rows.select("arm", "state").n_unique() <= 8:
         return rows
     return rows.filter((pl.col("state") == "c") | (pl.col("state") == "c").any().over("arm").not_())

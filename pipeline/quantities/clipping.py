@@ -1,7 +1,7 @@
 """What clipping did: the gradient norm before and after it, how often it acted, and whether it changed its direction.
 
 A step is clipped where the norm after is smaller than before, as the trial itself decides it for its column
-`clipped_share`; an update whose norm is not finite was not made, and is no step.
+`clipped_share`; an update was not made, and is no step, where its norm or what it made of the parameters is not finite.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ _MEAN_COSINE = pl.col("cosine").filter(pl.col("clipped") > 0, pl.col("cosine").i
 def updates(grid: Grid) -> pl.DataFrame:
     """Return a row per update: `grad_norm`, `clipped_grad_norm`, `clipped` (0 or 1) and `cosine`.
 
-    Norms and cosines that are not finite stay as they are, and `clipped` is null there; `cosine` is null where it was
-    not recorded.
+    Norms and cosines that are not finite stay as they are; `clipped` is null where no update was made, `cosine` where
+    none was recorded.
     """
     metrics = ["grad_norm", "clipped_grad_norm", "clip_cosine"]
     curves = grid["curves"].filter(pl.col("metric").is_in(metrics))
     wide = curves.pivot(on="metric", index=["arm", "seed", "step"], values="value", maintain_order=True)
     known = {name: pl.col(name) if name in wide.columns else pl.lit(None, pl.Float64) for name in metrics}
     was_made = known["grad_norm"].is_finite() & known["clipped_grad_norm"].is_finite()
+    was_made &= pl.col("step") <= pl.col("num_steps")
     clipped = pl.when(was_made).then((known["clipped_grad_norm"] < known["grad_norm"]).cast(pl.Float64))
-    return wide.with_columns(clipped=clipped, cosine=known["clip_cosine"])
+    made = wide.join(grid.runs.select("arm", "seed", "num_steps"), on=["arm", "seed"], maintain_order="left")
+    return made.with_columns(clipped=clipped, cosine=known["clip_cosine"]).drop("num_steps")
 
 
 @quantity(words="share of steps clipped", scale="share")

@@ -29,9 +29,10 @@ def jacobian_singular_values(grid: Grid) -> pl.DataFrame:
 def jacobian_bound(grid: Grid) -> pl.DataFrame:
     """K log10 σ_max(W_hh), which no singular value over k timesteps can exceed.
 
-    Where σ_max was measured at the very step; it holds for cells with one block, gate h, and abs φ' ≤ 1.
+    Where σ_max was measured at the very step; it holds for Elman networks, whose abs φ' is at most 1.
     """
-    sigma = top_forward(grid["curves"].filter(metric="sigma_max", gate="h"))
+    elman = grid.runs.filter(pl.col("model.cell").str.starts_with("elman"))["arm"].unique().to_list()
+    sigma = top_forward(grid["curves"].filter(pl.col("arm").is_in(elman), metric="sigma_max", gate="h"))
     rows = jacobian_singular_values.of(grid).filter(which="largest").drop("value")
     known = rows.join(sigma.select("arm", "seed", "step", sigma="value"), on=["arm", "seed", "step"])
     bound = pl.col("lag") * pl.col("sigma").log10()
@@ -78,12 +79,16 @@ def smoothness_points(grid: Grid) -> pl.DataFrame:
 @quantity(words="correlation of log smoothness and log gradient norm", bounds=(-1.0, 1.0), facets=("kind",))
 def smoothness_correlation(grid: Grid) -> pl.DataFrame:
     """Correlation over a seed's measured steps, `pearson` and `spearman`; null below three finite points."""
-    pair = ("log10_norm", "log10_smoothness")
-    finite = smoothness_points(grid).filter(*(pl.col(name).is_finite() for name in pair))
-    enough = pl.len() >= MIN_POINTS
-    by_seed = finite.group_by("arm", "seed", maintain_order=True).agg(
-        pl.when(enough).then(pl.corr(*pair)).alias("pearson"),
-        pl.when(enough).then(pl.corr(*pair, method="spearman")).alias("spearman"),
+    names = ("log10_norm", "log10_smoothness")
+    finite = pl.all_horizontal(pl.col(name).is_finite() for name in names)
+    pair = [pl.col(name).filter(finite) for name in names]
+    by_seed = (
+        smoothness_points(grid)
+        .group_by("arm", "seed", maintain_order=True)
+        .agg(
+            pl.when(finite.sum() >= MIN_POINTS).then(pl.corr(*pair, method=kind)).alias(kind)
+            for kind in ("pearson", "spearman")
+        )
     )
     return by_seed.unpivot(on=["pearson", "spearman"], index=["arm", "seed"], variable_name="kind")
 

@@ -9,9 +9,6 @@ from pipeline.quantities.grid import Grid, once_per_grid
 from pipeline.quantities.quantity import quantity
 from pipeline.quantities.selection import STAGES, staged, top_forward
 
-KEEPING = ("f", "z")
-"""Gates that multiply the old state, of the LSTM and of the GRU."""
-
 
 @once_per_grid
 def _staged(grid: Grid) -> pl.DataFrame:
@@ -45,7 +42,7 @@ def gate_saturation(grid: Grid) -> pl.DataFrame:
 @quantity(words="half-life of the keeping gate in timesteps", scale="log10", facets=("stage", "gate"))
 def half_life(grid: Grid) -> pl.DataFrame:
     """log10 of the timesteps ln ½ / ln f in which the keeping gate halves what it keeps, a seed's mean over units."""
-    rows = _gates(grid, "half_life").filter(pl.col("gate").is_in(KEEPING))
+    rows = _gates(grid, "half_life")
     return rows.group_by("stage", "arm", "gate", "seed", maintain_order=True).agg(pl.col("value").mean().log10())
 
 
@@ -70,14 +67,14 @@ def retention_by_lag(grid: Grid) -> pl.DataFrame:
     """log10 of what reaches back k timesteps, by `source`.
 
     `gradient`: the norm relative to lag 0, of c where the cell has it, else of h. `retention`: the product of the
-    keeping gate over the last k timesteps. `power`: k log10 of the gate's mean.
+    keeping gate over the last k timesteps. `power`: k log10 of the mean share that it keeps.
     """
-    rows = _gates(grid, "retention", "mean").filter(pl.col("gate").is_in(KEEPING))
+    rows = _gates(grid, "retention", "kept")
     keys = ["stage", "arm", "seed"]
     retention = rows.filter(quantity="retention").with_columns(
         source=pl.lit("retention"), lag=pl.col("position").round().cast(pl.Int64)
     )
-    means = rows.filter(quantity="mean").group_by(keys).agg(log10_mean=pl.col("value").mean().log10())
+    means = rows.filter(quantity="kept").group_by(keys).agg(log10_mean=pl.col("value").mean().log10())
     power = retention.join(means, on=keys).with_columns(
         source=pl.lit("power"), value=pl.col("lag") * pl.col("log10_mean")
     )
@@ -95,5 +92,5 @@ def retention_by_lag(grid: Grid) -> pl.DataFrame:
 def retention_gap(grid: Grid) -> pl.DataFrame:
     """How much slower (above 0) the gradient falls with lag than the keeping gate's product does."""
     fits = decay_rates(retention_by_lag.of(grid), ["stage", "arm", "source"])
-    wide = fits.pivot(on="source", index=["stage", "arm", "seed"], values="slope", maintain_order=True)
-    return wide.select("stage", "arm", "seed", value=pl.col("gradient") - pl.col("retention"))
+    slopes = [pl.col("slope").filter(pl.col("source") == source).first() for source in ("gradient", "retention")]
+    return fits.group_by("stage", "arm", "seed", maintain_order=True).agg(value=slopes[0] - slopes[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
@@ -137,7 +137,7 @@ def gradient_by_layer(grid: Grid) -> pl.DataFrame:
 def layer_gap(grid: Grid) -> pl.DataFrame:
     """Mean over timesteps of the last layer's log10 norm minus the first one's, forward in time.
 
-    Timesteps at which either is not finite are left out; arms with one layer have no row.
+    Timesteps at which either is not finite are left out, null where all are; arms with one layer have no row.
     """
     forward = gradient_by_layer.of(grid).filter(direction="forward")
     first, last = (
@@ -145,8 +145,8 @@ def layer_gap(grid: Grid) -> pl.DataFrame:
     )
     keys = ["stage", "arm", "seed", "timestep"]
     pairs = first.join(last, on=keys, suffix="_last").filter(pl.col("layer") < pl.col("layer_last"))
-    pairs = pairs.with_columns(value=pl.col("value_last") - pl.col("value")).filter(pl.col("value").is_finite())
-    means = pairs.group_by("stage", "arm", "seed", maintain_order=True).agg(pl.col("value").mean())
+    gap = pl.col("value_last") - pl.col("value")
+    means = pairs.group_by("stage", "arm", "seed", maintain_order=True).agg(value=gap.filter(gap.is_finite()).mean())
     return means.sort(pl.col("stage") == "end", grid.rank())
 
 
@@ -193,7 +193,7 @@ def growth_by_singular_value(grid: Grid) -> pl.DataFrame:
 )
 def shrinking_share(grid: Grid) -> pl.DataFrame:
     """Share of a seed's gradients, over all arms and stages, that shrink where σ_max is `below_1` or `above_1`."""
-    return _by_side(grid, (pl.col("growth") < 0).cast(pl.Float64).mean())
+    return _by_side(grid, lambda growth: (growth < 0).cast(pl.Float64).mean())
 
 
 @quantity(
@@ -207,14 +207,14 @@ def largest_growth(grid: Grid) -> pl.DataFrame:
 
     Of those where σ_max is `below_1`, or `above_1`. Below 1, all of them vanish.
     """
-    return _by_side(grid, pl.col("growth").max() / math.log(10))
+    return _by_side(grid, lambda growth: growth.max() / math.log(10))
 
 
-def _by_side(grid: Grid, of_seed: pl.Expr) -> pl.DataFrame:
-    points = growth_by_singular_value(grid).drop_nulls("growth")
+def _by_side(grid: Grid, of_seed: Callable[[pl.Expr], pl.Expr]) -> pl.DataFrame:
+    by_seed = growth_by_singular_value(grid).group_by("seed", maintain_order=True)
     sides = {"below_1": pl.col("log_sigma") < 0, "above_1": pl.col("log_sigma") > 0}
     values = [
-        points.filter(on_side).group_by("seed", maintain_order=True).agg(pl.lit(side).alias("sigma_max"), value=of_seed)
+        by_seed.agg(pl.lit(side).alias("sigma_max"), value=of_seed(pl.col("growth").filter(on_side).drop_nulls()))
         for side, on_side in sides.items()
     ]
     return pl.concat(values).with_columns(arm=pl.lit("all arms"))

@@ -179,10 +179,14 @@ def outcome_of_any_setting(grid: Grid) -> pl.DataFrame:
 def longest_solved(grid: Grid) -> pl.DataFrame:
     """Return for each arm the longest length that more than half of its seeds solve, as they do all shorter ones.
 
+    A length of which that is not known, as where its trials failed, counts as not solved.
+
     Columns `arm` and `longest_solved` (null where not even the shortest is solved), in the order of the grid.
     """
-    shares = solved.summary(solved.of(grid), ["arm", "length"])
-    reliable = shares.with_columns(failed=pl.col("mean") <= 0.5).filter(pl.col("failed").cum_sum().over("arm") == 0)
+    tried = grid.runs.select("arm", "length").unique(maintain_order=True).sort("length", maintain_order=True)
+    shares = tried.join(solved.summary(solved.of(grid), ["arm", "length"]), on=["arm", "length"], how="left")
+    failed = (pl.col("mean") <= 0.5).fill_null(value=True).cum_sum().over("arm", order_by="length")
+    reliable = shares.filter(failed == 0)
     longest = reliable.group_by("arm").agg(longest_solved=pl.col("length").max())
     arms = grid.runs.select("arm").unique(maintain_order=True)
     return arms.join(longest, on="arm", how="left", maintain_order="left")

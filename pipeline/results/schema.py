@@ -118,8 +118,9 @@ EIGENVALUES: dict[str, pl.DataType] = _PLACE | {
 }
 
 GATES: dict[str, pl.DataType] = _PLACE | {
-    # quantity: density (position: middle of a bin of [0, 1]), mean, left_saturated, right_saturated, half_life
-    # (timesteps, position 0), retention (log10 of the product of the keeping gate over the last `position` timesteps)
+    # quantity: density (position: middle of a bin of [0, 1]), mean, left_saturated, right_saturated; of the
+    # keeping gate kept (mean share), half_life (timesteps), retention (log10 of its product over the last `position`
+    # timesteps)
     "gate": pl.String(),
     "quantity": pl.String(),
     "position": pl.Float64(),

@@ -59,7 +59,7 @@ def gates_alone() -> Iterator[Number]:
         "min_lstm": ({}, "h", 0.5),
         "lem": ({}, "h", 1 - LEM_STEP / 2),
         "janet": ({"f": 1.0}, "h", sigma),
-        "ugrnn": ({"g": 1.0}, "h", sigma),
+        "ugrnn": ({"z": 1.0}, "h", sigma),
         "lstm_coupled": ({"f": 1.0}, "c", sigma),
         "lstm_layer_norm": ({"f": 1.0}, "c", sigma),
     }

@@ -39,12 +39,13 @@ def reset_before(x_t: Tensor, before: States, weights: Weights, taps: States) ->
 def ugrnn(a: Named, s: Named) -> Stepped:
     """Return the step of the update gate RNN, the GRU without its reset gate.
 
-        h_t = g · h_{t-1} + (1 - g) · tanh(c̃),  g = σ(g̃)
+        h_t = z · h_{t-1} + (1 - z) · tanh(h̃),  z = σ(z̃)
 
-    Closed form: at zero weights ∂h_t/∂h_{t-k} = σ(b_g)^k. Source: Collins, Sohl-Dickstein and Sussillo (2017).
+    Closed form: at zero weights ∂h_t/∂h_{t-k} = σ(b_z)^k. Source: Collins, Sohl-Dickstein and Sussillo (2017), whose
+    g is z and whose c is h̃.
     """
-    g, c = sigmoid(a.g), tanh(a.c)
-    return (c + g * (s.h - c),), {"g": g}
+    z, h = sigmoid(a.z), tanh(a.h)
+    return (h + z * (s.h - h),), {"z": z}
 
 
 def min_gru(a: Named, s: Named) -> Stepped:
@@ -75,7 +76,7 @@ GRU_GATES = dict.fromkeys("rzn", H_AND_X)
 CELLS = {
     "gru": Cell(gates=GRU_GATES | {"n": APART}, pointwise=gru, keep_gate="z", torch_class=nn.GRU),
     "gru_reset_before": Cell(gates=GRU_GATES, whole_step=reset_before, keep_gate="z"),
-    "ugrnn": Cell(gates=dict.fromkeys("cg", H_AND_X), pointwise=ugrnn, keep_gate="g"),
+    "ugrnn": Cell(gates=dict.fromkeys("hz", H_AND_X), pointwise=ugrnn, keep_gate="z"),
     "min_gru": Cell(gates=dict.fromkeys("zh", X_ONLY), pointwise=min_gru, keep_gate="z", keeps_when_open=False),
     "min_lstm": Cell(gates=dict.fromkeys("fih", X_ONLY), pointwise=min_lstm, keep_gate="f"),
 }

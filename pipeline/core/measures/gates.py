@@ -28,7 +28,8 @@ class GateStatistic(NamedTuple):
 
     Attributes:
         gate: Name, as the cell has it.
-        quantity: "density", "mean", "left_saturated", "right_saturated" or "half_life".
+        quantity: "density", "mean", "left_saturated" or "right_saturated"; of the keeping gate also "kept", the mean
+            share that it keeps, and "half_life".
         position: The middle of the bin of a density; else 0.
         value_R: Of every replica; density per unit of the gate's range, so that it integrates to 1; shares in [0, 1];
             half-life in timesteps. NaN where any value of the gate is.
@@ -78,6 +79,7 @@ def gate_statistics(
         ]
     if keep_gate is not None:
         kept_RTBH = values[keep_gate] if keeps_when_open else 1 - values[keep_gate]
+        rows.append(GateStatistic(keep_gate, "kept", 0.0, kept_RTBH.flatten(1).mean(dim=1)))
         rows.append(GateStatistic(keep_gate, "half_life", 0.0, half_life(kept_RTBH)))
     return rows
 

@@ -42,7 +42,8 @@ def trace_gradients(replicas: Replicas, flat_RP: Tensor, inputs: Inputs, targets
     states = run.grad_states
     if replicas.interface.padded:
         lengths_B = lengths_of(source_of(inputs))
-        states = {key: grad if key.part == "decoder" else at_end(grad, lengths_B) for key, grad in states.items()}
+        written = {"decoder"} if replicas.interface.decodes else set()  # of a module of one's own it is any name
+        states = {key: grad if key.part in written else at_end(grad, lengths_B) for key, grad in states.items()}
     norms = {key: log10_norm(grad_RTBH.flatten(2)) for key, grad_RTBH in states.items()}
     return GradientTrace(norms, run.grad_RP)
 
@@ -201,11 +202,12 @@ def locate(
             timestep, num_back = (
                 (bad[-1], grad.shape[1] - bad[-1]) if key.direction == FORWARD else (bad[0], bad[0] + 1)
             )
-            met.append((key.part == "encoder", -key.layer, num_back, timestep + 1, key))
+            met.append((replicas.interface.decodes and key.part == "encoder", -key.layer, num_back, timestep + 1, key))
     if met:
         *_, timestep, key = min(met, key=lambda place: place[:3])
         where = [] if key.part == "recurrent" else [key.part]
-        where += [] if len(replicas.model.stacks[key.part].places) == 1 else [f"layer {key.layer}", key.direction]
+        places = {(other.layer, other.direction) for other in replicas.model.state_keys if other.part == key.part}
+        where += [] if len(places) == 1 else [f"layer {key.layer}", key.direction]
         suffix = f" ({', '.join(where)})" if where else ""
         return Location(timestep, f"grad_{key.quantity}{suffix}", num_nonfinite)
     for name, grad in replicas.named(run.grad_RP).items():

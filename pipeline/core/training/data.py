@@ -19,8 +19,8 @@ class Sequences(NamedTuple):
     inputs: Inputs
     targets: Tensor
 
-    def take(self, indices: Tensor | slice) -> Sequences:
-        """Return the sequences at `indices`, of any shape."""
+    def take(self, indices: Tensor | slice | tuple[slice, ...]) -> Sequences:
+        """Return the sequences at `indices`, of any shape; of a replica batch (R, B, ...) at a slice of both axes."""
         return Sequences(map_inputs(lambda tensor: tensor[indices], self.inputs), self.targets[indices])
 
     def split(self, num_sequences: int) -> list[Sequences]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from pipeline.core import clipping
 from pipeline.core.clipping import Ledger
 from pipeline.core.measures.gradients import locate
-from pipeline.core.models import Pass, Replicas, RunOptions, Seq2SeqInputs, map_inputs
+from pipeline.core.models import Pass, Replicas, RunOptions, Seq2SeqInputs
 from pipeline.core.models.dropout import draw
 from pipeline.core.models.network import FREE, NO_OPTIONS
 from pipeline.core.training.data import Sequences
@@ -235,15 +235,15 @@ class Step:
             return [(batch, options, None)]
         size = self.spec.training.batch_size // count
         found = list[tuple[Sequences, RunOptions, Tensor | None]]()
-        scored = (batch.targets != self.replicas.interface.ignored)[..., None]
-        scored_RB = scored.flatten(2).sum(dim=2, dtype=torch.float64)
+        interface, targets = self.replicas.interface, batch.targets
+        scored = targets != interface.ignored if interface.target_kind == "class" else torch.ones_like(targets)
+        scored_RB = scored[..., None].flatten(2).sum(dim=2, dtype=torch.float64)
         for at in range(0, self.spec.training.batch_size, size):
             mine = (slice(None), slice(at, at + size))
-            inputs = map_inputs(lambda tensor, mine=mine: tensor[mine], batch.inputs)  # type: ignore[misc]
             coins = [each.transpose(1, 2)[mine].transpose(1, 2) for each in options.dropout]
             own = replace(options, initial=[states[mine] for states in options.initial], dropout=coins)
             share_R = scored_RB[mine].sum(dim=1) / scored_RB.sum(dim=1)
-            found.append((Sequences(inputs, batch.targets[mine]), own, share_R))
+            found.append((batch.take(mine), own, share_R))
         return found
 
     def dropped(self, batch: Sequences, step: int, index: int, passed_Q: Tensor | None = None) -> list[Tensor]:

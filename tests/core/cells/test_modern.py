@@ -266,7 +266,7 @@ def sigma(bias: float) -> float:
         ("lem", {}, "h", 1 - LEM_STEP / 2),
         ("lem", {}, "c", 1 - LEM_STEP / 2),
         ("janet", {"f": 1.5}, "h", sigma(1.5)),
-        ("ugrnn", {"g": -0.7}, "h", sigma(-0.7)),
+        ("ugrnn", {"z": -0.7}, "h", sigma(-0.7)),
         ("gru_reset_before", {"z": 1.0}, "h", sigma(1.0)),
         ("lstm_peephole", {"f": 1.0}, "c", sigma(1.0)),
         ("lstm_coupled", {"f": 1.0}, "c", sigma(1.0)),
