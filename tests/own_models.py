@@ -208,3 +208,18 @@ def unlucky(input_size: int, output_size: int) -> nn.Module:
 
 def number() -> int:
     return 3
+
+
+class Stacked(nn.Module):
+    """Two recurrences over tokens, one above the other, under names of the caller's own; answers at every timestep."""
+
+    def __init__(self, input_size: int, output_size: int, names: tuple[str, str], hidden_size: int = 4) -> None:
+        super().__init__()
+        self.names, self.embedding = names, nn.Embedding(input_size, 3)
+        for name, width in zip(names, (3, hidden_size), strict=True):
+            setattr(self, name, nn.GRU(width, hidden_size, batch_first=True))
+        self.readout = nn.Linear(hidden_size, output_size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        below, above = (getattr(self, name) for name in self.names)
+        return self.readout(above(below(self.embedding(tokens.long()))[0])[0])

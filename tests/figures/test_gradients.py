@@ -17,7 +17,8 @@ from pipeline.figures.gradients import (
 from pipeline.figures.style import to_png, to_svg
 from pipeline.quantities import Grid
 from tests.figures.conftest import changed, grids, legend, panels
-from tests.synthetic_decoding import ATTENTION, RECURRENCE, Arm, Setting, decoding_grid
+from tests.synthetic_decoding import ATTENTION, RECURRENCE, Arm, Setting, decoding_grid, with_tables
+from tests.synthetic_dynamics import dynamical_grid
 from tests.synthetic_results import END_FACTORS, Shape, Variant
 
 EXACT = Setting(spread=0.0)
@@ -275,3 +276,13 @@ def test_an_input_without_gradient_is_counted_and_so_is_a_replica_without_any() 
     drawn = input_gradients.view(grid).means.filter(stage="end")
     assert drawn.filter(arm="lstm", lag=39).select("num_seeds", "num_nonfinite").rows() == [(0, 3)]
     assert drawn.filter(arm="self-attention", lag=0).select("num_seeds", "num_nonfinite").rows() == [(2, 1)]
+
+
+def test_of_a_cell_with_more_states_h_and_c_are_drawn() -> None:
+    """As of the sLSTM, which has a normaliser and a stabiliser besides."""
+    made = dynamical_grid({"lstm": (0.9, 0.99), "gru": (0.8, 0.9)})
+    traces = made["traces"]
+    more = [traces.filter(arm="lstm").with_columns(quantity=pl.lit(state)) for state in "cnm"]
+    view = gradient_by_lag.view(with_tables(made, traces=pl.concat([traces, *more])))
+    assert {*view.means.select("arm", "state").iter_rows()} == {("lstm", "h"), ("lstm", "c"), ("gru", "h")}
+    assert b"<svg" in to_svg(view.frame.draw(view.grid))

@@ -162,6 +162,8 @@ def test_layer_gap_is_the_last_layers_mean_minus_the_firsts_where_both_are_finit
     norms[0, "forward", 3] = -math.inf
     gap = value(placed(norms), quantity="layer_gap", arm="deep", stage="initialisation")
     assert (gap.value, gap.num_seeds) == (pytest.approx((2 * 1 + 2 * 2) / 2), 1)
+    unknown = dict.fromkeys(norms, math.nan)
+    assert_nothing(value(placed(unknown), quantity="layer_gap", arm="deep", stage="initialisation"), num_left_out=1)
 
 
 def test_direction_gap_is_forward_minus_backward() -> None:

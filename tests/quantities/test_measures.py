@@ -310,3 +310,17 @@ def test_shrinking_share_of_a_side_without_points_is_nothing() -> None:
     found = growing({"gain=0.5": [(0.9, 0.8), (0.95, 0.9)]})
     assert_effect(value(found, quantity="shrinking_share", sigma_max="below_1"), midp(2, 2), 2)
     assert_nothing(value(found, quantity="shrinking_share", sigma_max="above_1"), num_left_out=2)
+
+
+def test_an_update_whose_parameters_overflowed_was_not_made() -> None:
+    found = clipped({"by value": [(1.0, 1.0), (1.0, 0.5)]})
+    free = pl.when((pl.col("step") == 0) & (pl.col("metric") == "clipped_grad_norm")).then(2.0).otherwise("value")
+    stopped = found.runs.with_columns(num_steps=pl.lit(0, pl.Int64))  # only the first, which was not clipped
+    of = {"quantity": "clipped_share", "arm": "by value"}
+    assert value(grid(stopped, curves=found["curves"].with_columns(value=free)), **of).value == 0.0
+    assert value(grid(found.runs, curves=found["curves"].with_columns(value=free)), **of).value == 0.5
+
+
+def test_without_gates_there_is_no_gap_between_gradient_and_gate() -> None:
+    found = growing({"gain=0.5": [(0.9, 0.8), (0.95, 0.9)]})
+    assert value(found, quantity="retention_gap", stage="end", arm="gain=0.5").value is None

@@ -348,6 +348,14 @@ def test_longest_solved_needs_most_seeds_at_every_shorter_length(
     assert longest_solved(found).rows() == [("gru", longest)]
 
 
+@pytest.mark.parametrize("status", ["error", "censored"])
+def test_a_length_of_which_nothing_is_known_is_not_passed_over(status: str) -> None:
+    won = {("gru", length): [None if length == 20 else True] * 3 for length in (10, 20, 50)}
+    frame = runs("reached_criterion", won)
+    lost = pl.when(pl.col("length") == 20).then(pl.lit(status)).otherwise("status")
+    assert longest_solved(grid(frame.with_columns(status=lost))).rows() == [("gru", 10)]
+
+
 def test_a_failed_program_solves_nothing_and_fails_nothing() -> None:
     found = grid(runs("reached_criterion", {"gru": [True, None, False]}, broken={("gru", 1): "error"}))
     assert_effect(value(found, quantity="solved", arm="gru"), midp(1, 2), 2)

@@ -99,3 +99,14 @@ def test_a_gate_that_never_closes_keeps_for_ever_and_nan_stays_nan() -> None:
     for row in gate_statistics({"f": keep}, "f"):
         assert row.value_R[2].isnan(), row.quantity
         assert not row.value_R[:2].isnan().any(), row.quantity
+
+
+def test_what_is_kept_is_what_the_gate_does_not_let_through_where_it_keeps_shut() -> None:
+    """Of a minGRU, whose gate keeps 1 - z."""
+    weights, x_RTBD, states = unrolled("min_gru", bias=-2.0)
+    cell = CELLS["min_gru"]
+    values = gate_values(cell, weights, x_RTBD, states)
+    kept = 1 / (1 + math.exp(-2.0))
+    for quantity, expected in (("mean", 1 - kept), ("kept", kept), ("half_life", math.log(2) / -math.log(kept))):
+        (row,) = of(gate_statistics(values, cell.keep_gate, cell.keeps_when_open), "z", quantity)
+        torch.testing.assert_close(row.value_R, torch.full((3,), expected, dtype=torch.float64))

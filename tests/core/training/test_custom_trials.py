@@ -196,3 +196,27 @@ def test_a_module_without_recurrence_trains_too(adding: Any, spec_of: Any) -> No
     result, sink = finished(spec_of(model={"name": "custom", "import": "tests.own_models:NoRecurrence"}), adding)
     assert result.rows[0]["kernel"] is None
     assert {*sink.tables()["traces"]["part"]} == {"input"}
+
+
+def test_a_module_whose_gradient_explodes_is_a_row_that_says_where(adding: Any, spec_of: Any) -> None:
+    wild = {"optimiser": {"name": "sgd", "learning_rate": 1e8}, "clipping": {"name": "none"}}
+    model = {"name": "custom", "import": "tests.own_models:Last", "arguments": {"kind": "RNN", "nonlinearity": "relu"}}
+    rows = run_trial(spec_of(model=model, **wild), adding, MemorySink()).rows
+    assert {row["status"] for row in rows} == {"diverged"}
+    assert {row["diverged_quantity"] for row in rows} <= {"grad_h", "parameters", "loss", "validation_loss"}
+    assert "grad_h" in {row["diverged_quantity"] for row in rows}
+
+
+def test_names_of_ones_own_say_nothing_of_padding(spec_of: Any) -> None:
+    """Norms by timestep are counted from the end of each sequence, whatever the upper recurrence is called."""
+    traces = []
+    for names in (("lower", "upper"), ("encoder", "decoder")):
+        model = {"name": "custom", "import": "tests.own_models:Stacked", "arguments": {"names": list(names)}}
+        table = finished(spec_of(model=model, training__max_steps=2), letter_before())[1].tables()["traces"]
+        places = [{"lower": "encoder", "upper": "decoder"}.get(part, part) for part in table["part"]]
+        traces.append(sorted(zip(places, *(list(table[key]) for key in KEYS), strict=True)))
+    assert traces[0] == traces[1]
+    assert {"encoder", "decoder"} <= {row[0] for row in traces[0]}
+
+
+KEYS = ("seed", "step", "quantity", "timestep", "log10_norm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -83,12 +84,21 @@ def test_dropout_changes_training_and_nothing_that_is_measured_of_the_untrained_
         assert (losses[0][0] == losses[1][0]) == agrees  # the first of validation is of step 0
 
 
+def in_decibels(adding: Any) -> Any:
+    """The data with every second target -100, which is a number like any other where targets are real."""
+    splits = {name: dataclasses.replace(split, targets=split.targets.copy()) for name, split in adding.splits.items()}
+    for split in splits.values():
+        split.targets[::2] = -100.0
+    return dataclasses.replace(adding, splits=splits)
+
+
 @pytest.mark.parametrize("count", [4, *slowly(2, 16)])
-@pytest.mark.parametrize("data", ["adding", "symbols", "ragged", "one class", "reversal"])
+@pytest.mark.parametrize("data", ["adding", "decibels", "symbols", "ragged", "one class", "reversal"])
 def test_the_portions_of_a_batch_give_the_gradient_of_the_batch(
     count: int, data: str, request: pytest.FixtureRequest, spec_of: Any
 ) -> None:
     made = {"ragged": letter_before, "one class": first_letter, "reversal": reversal}
+    made["decibels"] = lambda: in_decibels(request.getfixturevalue("adding"))
     dataset = made[data]() if data in made else request.getfixturevalue(data)
     rule = {"optimiser": {"name": "sgd", "learning_rate": 1.0}, "clipping": {"name": "none"}}
     whole, parted = (
