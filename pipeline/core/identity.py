@@ -404,9 +404,6 @@ class _Reader:
             return "Raise()"
         if isinstance(node, ast.If | ast.IfExp) and (truth := self._truth(node.test)) is not None:
             return self.text(node.body if truth else node.orelse, makes=makes)
-        if isinstance(node, ast.BinOp) and (common := self._common(node)) is not None:
-            self.depends = True
-            return f"{sorted(common)}&{self.text(node.right)}"
         self._note(node, makes=makes)
         makes = makes and not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr))
         compares = _called(node) in {"isinstance", "issubclass"}
@@ -439,9 +436,6 @@ class _Reader:
             if words is not None and isinstance(test.left, ast.Constant):
                 self.depends = True
                 return (test.left.value in words) == isinstance(test.ops[0], ast.In)
-        if isinstance(test, ast.BinOp) and (found := self._common(test)) is not None and not found:
-            self.depends = True
-            return False
         if isinstance(test, ast.Call) and _called(test) == "isinstance":
             kinds = self._kinds(test.args[1])
             if kinds and all(self.code.is_variant(kind) for kind in kinds):
@@ -452,15 +446,6 @@ class _Reader:
     def _listed(self, node: ast.expr) -> frozenset[str] | None:
         """Return the names in a spec's list, of `spec.measures`."""
         return self.lists.get(node.attr) if isinstance(node, ast.Attribute) else None
-
-    def _common(self, node: ast.BinOp) -> frozenset[str] | None:
-        """Return what of a set of texts a spec's list has, of `{...} & set(spec.measures)`."""
-        left, right = node.left, node.right
-        if not (isinstance(node.op, ast.BitAnd) and isinstance(left, ast.Set) and isinstance(right, ast.Call)):
-            return None
-        words = self._listed(right.args[0]) if right.args else None
-        texts = [part.value for part in left.elts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-        return words & set(texts) if words is not None and len(texts) == len(left.elts) else None
 
     def _kinds(self, node: ast.expr) -> set[Key]:
         """Return the classes of an `isinstance`; none where one of them is not of the package."""

@@ -124,7 +124,7 @@ def small_lstm() -> Iterator[Number]:
     flat_RP, recurrent = replicas.flat_RP.double(), replicas.model.stacks["recurrent"]
     c_RT = log10_norms(replicas, replicas.flat_RP, inputs, torch.ones(2, 1, dtype=F64), "c")
     traced = (10.0 ** ((c_RT[:, -1 - far] - c_RT[:, -1 - near]) / (far - near))).tolist()
-    seen, states = replicas.unroll(replicas.named(flat_RP), inputs)
+    _, seen, states = replicas.unroll(replicas.named(flat_RP), inputs)
     gates = gate_values(recurrent.cell, replicas.weights(flat_RP, recurrent.places[0]), seen[0], states)
     (half_life,) = (row.value_R.tolist() for row in gate_statistics(gates, "f") if row.quantity == "half_life")
     kept = (10.0 ** (retention(gates["f"])[:, -1] / num_timesteps)).tolist()

@@ -90,5 +90,5 @@ def answer_gradient(replicas: Replicas, flat_RP: Tensor, inputs: Tensor, initial
 def jacobians_of(replicas: Replicas, flat_RP: Tensor, inputs: Tensor) -> Tensor:
     """Return ∂h_t/∂h_{t-1} along the orbit of the first layer, (R, T, B, H, H), for inputs (B, T, D)."""
     recurrent = replicas.model.stacks["recurrent"]
-    seen, states = replicas.unroll(replicas.named(flat_RP), inputs)
+    _, seen, states = replicas.unroll(replicas.named(flat_RP), inputs)
     return step_jacobians(recurrent.cell, replicas.weights(flat_RP, recurrent.places[0]), seen[0], states)

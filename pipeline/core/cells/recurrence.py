@@ -244,17 +244,18 @@ class Call:
         cell: With a pointwise step.
         keep: Whether there will be a way back.
         state_threshold: Clips every example's dL/dh_t to this norm as it flows back; None leaves it alone.
-        with_ends: Whether the states after the last timestep are returned once more, by themselves: what is made of
-            these alone has a gradient of their size, and not of that of a whole sequence.
     """
 
-    def __init__(self, cell: Cell, keep: bool, state_threshold: float | None, with_ends: bool = False) -> None:
-        self.cell, self.keep, self.state_threshold, self.with_ends = cell, keep, state_threshold, with_ends
+    def __init__(self, cell: Cell, keep: bool, state_threshold: float | None) -> None:
+        self.cell, self.keep, self.state_threshold = cell, keep, state_threshold
 
     def forward(
         self, x: Tensor, weight: Tensor, per_unit: Tensor, start: Sequence[Tensor], taps: Sequence[Tensor | None]
     ) -> tuple[Tensor, ...]:
-        """Return the states after every timestep, (R, T, B, H) each, and if asked for after the last, (R, B, H)."""
+        """Return the states after every timestep, (R, T, B, H) each, and once more after the last one, (R, B, H) each.
+
+        What is made of the latter alone has a gradient of their size, and not of that of a whole sequence.
+        """
         (R, T, B, _), H = x.shape, start[0].shape[-1]
         states = [by_replica(x, R, T + 1, B, H) for _ in start]
         for state, first in zip(states, start, strict=True):
@@ -263,8 +264,7 @@ class Call:
         self.engine = engine_of(self.cell, x)
         self.run = Run(x=x, weight=weight, per_unit=per_unit, states=states, kept=kept)
         self.engine.forward(self.run, taps)
-        after = tuple(state[:, 1:] for state in states)
-        return (*after, *(state[:, -1].clone() for state in states)) if self.with_ends else after
+        return (*(state[:, 1:] for state in states), *(state[:, -1].clone() for state in states))
 
     def _room(self, like: Tensor, *shape: int) -> Tensor:
         """Return memory for what is kept: on a CPU lent for as long as autograd, or whoever, has it."""
@@ -281,7 +281,7 @@ class Call:
         R, T, B, H = direct_shape = run.states[0][:, 1:].shape
         grads = Gradients(
             direct=reached[:num_states],
-            ends=reached[num_states:] or [None] * num_states,
+            ends=reached[num_states:],
             state_threshold=self.state_threshold,
             total=[new(state, *direct_shape) if needed else None for state, needed in totals],
             start=[by_replica(state, R, B, H) for state in run.states],
@@ -349,7 +349,7 @@ def differentiable_backward(
         states = torch.vmap(call.cell.unroll_flat, in_dims=tuple(None if alias is None else 0 for alias in aliases))(
             *aliases
         )
-        states = (*states, *(state[:, -1] for state in states)) if call.with_ends else states
+        states = (*states, *(state[:, -1] for state in states))
         reached = [(state, grad) for state, grad in zip(states, grads, strict=True) if grad is not None]
         wanted = [index for index, alias in enumerate(aliases) if alias is not None and alias.requires_grad]
         found = torch.autograd.grad(

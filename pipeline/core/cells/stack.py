@@ -160,7 +160,7 @@ class RecurrentStack(nn.Module):
             run, ends = self._recur(in_its_time(layer_input), *given, fused=made)
             inputs.append(layer_input)
             states.append(run.map(in_its_time))
-            if ends is None or lengths_B is not None:
+            if lengths_B is not None:
                 pairs = zip(run.tensors(), start.tensors(), strict=True)
                 ends = States(*(last_of(state, before, lengths_B) for state, before in pairs))
             final.append(ends)
@@ -181,10 +181,10 @@ class RecurrentStack(nn.Module):
         fed: Tensor | None = None,
         kept: Sequence[Tensor | float] = (),
         fused: Fused | None = None,
-    ) -> tuple[States, States | None]:
-        """Return the states of one layer and direction at every timestep, (T, B, H), in its own order of time.
+    ) -> tuple[States, States]:
+        """Return the states of one layer and direction at every timestep, (T, B, H), and after the last one, (B, H).
 
-        Where they are made by a fast loop, also those after the last timestep, (B, H).
+        In its own order of time.
         """
         cell = self.cell
         if torch.is_autocast_enabled(x_TBD.device.type):
@@ -193,15 +193,17 @@ class RecurrentStack(nn.Module):
         if is_transformed():
             refuse_clipping(state_threshold)
         if fed is not None or kept:
-            return cell.unroll_dropped(x_TBD, start, weights, taps, state_threshold, fed, kept), None
+            unrolled = cell.unroll_dropped(x_TBD, start, weights, taps, state_threshold, fed, kept)
+            return unrolled, unrolled.map(lambda state: state[-1])
         if is_transformed() or cell.whole_step is not None:
-            return cell.unroll(x_TBD, start, weights, taps, state_threshold), None
+            unrolled = cell.unroll(x_TBD, start, weights, taps, state_threshold)
+            return unrolled, unrolled.map(lambda state: state[-1])
         fused = [] if fused is None else fused
         if not fused:
             fused.append(cell.fused(weights))
         given = [None] * len(cell.states) if taps is None else taps.tensors()
         tensors = (x_TBD, *fused[0], *start.tensors(), *given, *weights)
-        call = Call(cell, torch.is_grad_enabled(), state_threshold, with_ends=True)
+        call = Call(cell, torch.is_grad_enabled(), state_threshold)
         states = across_replicas(Recurrence, call, *tensors)
         return States(*states[: len(cell.states)]), States(*states[len(cell.states) :])
 

@@ -54,7 +54,7 @@ def free_orbits(replicas: Replicas, flat_RP: Tensor, series_BTD: Tensor) -> Orbi
     first = series_BTD[:NUM_ORBITS, :1].double()
     inputs = first.expand(-1, NUM_BURNT + NUM_KEPT, -1)
     exact_RP = flat_RP.double()
-    said_RBTD, states = replicas.generate(replicas.named(exact_RP), inputs, RunOptions(forcing=FREE))
+    said_RBTD, _, states = replicas.unroll(replicas.named(exact_RP), inputs, RunOptions(forcing=FREE))
     kept_RND = said_RBTD[:, :, NUM_BURNT:].flatten(1, 2)
     points_ND = series_BTD.double().flatten(0, 1)
     (place,) = replicas.model.stacks["recurrent"].places

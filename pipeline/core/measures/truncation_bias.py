@@ -85,7 +85,7 @@ def truncation_bias(
     chosen = tuple(sorted({*lengths, num_timesteps}))
     flat_RP = flat_RP.double()
     real = in_float64(inputs)
-    seen, states = replicas.unroll(replicas.named(flat_RP), real)
+    _, seen, states = replicas.unroll(replicas.named(flat_RP), real)
     last_targets = targets if replicas.interface.target_at == "last" else targets[:, -1:]
     grads, traced = list[Tensor](), dict[StateKey, Tensor]()
     for length in chosen:  # through the newest timesteps; T comes last, with a trace

@@ -129,34 +129,22 @@ class Replicas:
         """Return every replica's attention weights, (R, B, U, S), for the same inputs; the model has attention."""
         return self._each(lambda network, x: network(x).weights, parameters, inputs, dims=[None])
 
-    def generate(
-        self, parameters: Mapping[str, Tensor], inputs: Tensor, options: RunOptions
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return what networks say, (R, B, T, D), and their states, (R, T, B, H) each.
+    def unroll(
+        self, parameters: Mapping[str, Tensor], inputs: Tensor, options: RunOptions = NO_OPTIONS
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Return what a stack's networks say, (R, ...), the inputs of each layer and direction, and all its states.
 
-        Args:
-            parameters: As `named` returns them.
-            inputs: (B, T, D), the same for all replicas.
-            options: Of the pass, without tensors.
-        """
-
-        def said(network: Callable[..., Prediction], inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-            prediction = network(inputs, options)
-            return prediction.values, list(prediction.states)
-
-        return self._each(said, parameters, inputs, dims=[None])
-
-    def unroll(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the inputs of each layer and direction, (R, T, B, D), and all states, (R, T, B, H), of a stack.
+        Both are (R, T, B, D) and (R, T, B, H) each.
 
         Args:
             parameters: As `named` returns them, of networks with the part "recurrent".
             inputs: (B, T, D) or (B, T), the same for all replicas.
+            options: Of the pass, without tensors.
         """
 
-        def unrolled(network: Callable[..., Any], inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-            prediction = network(inputs)
-            return list(prediction.run.inputs), list(prediction.states)
+        def unrolled(network: Callable[..., Any], inputs: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+            prediction = network(inputs, options)
+            return prediction.values, list(prediction.run.inputs), list(prediction.states)
 
         return self._each(unrolled, parameters, inputs, dims=[None])
 

@@ -126,7 +126,7 @@ class Diagnostics:
             values_QH = eigenvalues(block_QHH)
             parts, axes = {"real": values_QH.real, "imag": values_QH.imag}, {"index": range(values_QH.shape[1])}
             self.rows.write("eigenvalues", parts, which, axes, step=step, part=part, gate=gate, **place._asdict())
-        if {"jacobians", "lyapunov"} & set(self.spec.measures):
+        if "jacobians" in self.spec.measures or "lyapunov" in self.spec.measures:
             for place, weights, unrolled in self._unrolled(flat_QP):
                 x, *states = (tensor[:, :, :NUM_JACOBIAN_EXAMPLES] for tensor in unrolled)
                 self._write_jacobians(step, place, step_jacobians(self._cell, weights, x, states), which)
@@ -205,7 +205,7 @@ class Diagnostics:
         """Yield each layer forward in time, its weights, and its inputs and states on the probe, in float64."""
         exact_QP, inputs = flat_QP.double(), self.probe.inputs
         assert isinstance(inputs, Tensor)  # noqa: S101 - `check_fit` has seen to it
-        seen, states = self.replicas.unroll(self.replicas.named(exact_QP), in_float64(inputs))
+        _, seen, states = self.replicas.unroll(self.replicas.named(exact_QP), in_float64(inputs))
         places = self.replicas.model.stacks["recurrent"].places
         for place, x_QTBD, mine in zip(places, seen, unstack_states(states, self._cell), strict=True):
             if place.direction == FORWARD:

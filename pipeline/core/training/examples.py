@@ -123,15 +123,11 @@ class Examples:
             written = lengths_of(source).tolist()
         for example, (num_outputs, stop) in enumerate(zip(written, lengths, strict=True)):
             shown = weights_QBUS[:, example, :num_outputs, :stop]
-            axes = {
-                "seed": self.rows.seeds[self.which],
-                "output_position": np.arange(1, num_outputs + 1),
-                "source_position": np.arange(1, stop + 1),
-            }
-            columns = long_columns({"weight": shown}, axes, example=example, step=self.step)
-            known = [] if aligned is None else aligned[example, :num_outputs, :stop].flatten().tolist()
-            columns["aligned"] = np.array(known * len(self.which) if known else [False] * shown.numel())
-            self.rows.sink.write("attention", columns)
+            nowhere = torch.zeros_like(shown, dtype=torch.bool)
+            known = nowhere if aligned is None else aligned[example, :num_outputs, :stop].expand_as(shown)
+            axes = {"output_position": range(1, num_outputs + 1), "source_position": range(1, stop + 1)}
+            columns = {"weight": shown, "aligned": known}
+            self.rows.write("attention", columns, self.which, axes, example=example, step=self.step)
 
     def _write_frames(self) -> None:
         inputs, shape = self._sequences.inputs, self.dataset.frame_shape

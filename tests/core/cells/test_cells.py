@@ -161,7 +161,12 @@ def test_final_state_continues_the_sequence(name: str, dtype: torch.dtype) -> No
     whole, _ = run(layer, x)
     first, middle = run(layer, x[:4])
     second, _ = run(layer, x[4:], middle)
-    assert torch.equal(torch.cat([first.h, second.h]), whole.h)
+    joined = torch.cat([first.h, second.h])
+    if CELLS[name].whole_step is None:
+        assert torch.equal(joined, whole.h)
+    else:  # torch's products round otherwise where a state lies otherwise in memory, on some processors
+        rounding = 4 * torch.finfo(dtype).eps
+        torch.testing.assert_close(joined, whole.h, rtol=rounding, atol=rounding)
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -24,7 +24,7 @@ def unrolled(cell: str, bias: float | None = None, direction: str = "forward") -
         for weight in weights:
             weight.zero_()
         CELLS[cell].bias_of(weights, str(CELLS[cell].keep_gate)).fill_(bias)
-    seen, states = replicas.unroll(replicas.named(flat_RP), inputs.double())
+    _, seen, states = replicas.unroll(replicas.named(flat_RP), inputs.double())
     index = replicas.model.recurrent.places.index(place)
     num_states = len(CELLS[cell].states)
     mine = states[index * num_states : (index + 1) * num_states]

@@ -22,7 +22,7 @@ F64 = torch.float64
 def unrolled(cell: str, num_replicas: int = 2) -> tuple[Weights, Tensor, list[Tensor]]:
     replicas, (inputs, _) = pack(cell, num_replicas), batch(T, num_examples=3)
     flat_RP = replicas.flat_RP.double()
-    (seen,), states = replicas.unroll(replicas.named(flat_RP), inputs.double())
+    _, (seen,), states = replicas.unroll(replicas.named(flat_RP), inputs.double())
     return replicas.weights(flat_RP, Place(0, "forward")), seen, states
 
 

@@ -31,7 +31,7 @@ def test_sensitivity_is_the_largest_operator_norm(cell: str, embedded: bool) -> 
         replicas = pack(cell, 2, interface=TOKENS, embedding_size=3)
         inputs = torch.randint(0, 5, (3, 4), generator=torch.Generator().manual_seed(0))
     flat_RP = replicas.flat_RP.double() * 3
-    seen, states = replicas.unroll(replicas.named(flat_RP), inputs)
+    _, seen, states = replicas.unroll(replicas.named(flat_RP), inputs)
     found = step_sensitivity(replicas, flat_RP, seen, states)
     weights, form = replicas.weights(flat_RP, Place(0, "forward")), CELLS[cell]
     if form.pointwise is None or form.prepare or form.per_unit or form.shared_map:
@@ -53,5 +53,5 @@ def test_sensitivity_is_the_largest_operator_norm(cell: str, embedded: bool) -> 
 
 def test_several_recurrences_have_none() -> None:
     replicas, (inputs, _) = pack("lstm", num_layers=2), batch(4)
-    seen, states = replicas.unroll(replicas.named(replicas.flat_RP), inputs)
+    _, seen, states = replicas.unroll(replicas.named(replicas.flat_RP), inputs)
     assert step_sensitivity(replicas, replicas.flat_RP, seen, states).isnan().tolist() == [True] * 3

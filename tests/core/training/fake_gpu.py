@@ -207,7 +207,7 @@ def measure_recurrence(replicas: Replicas, flat_RP: Tensor, probe: Sequences) ->
     cell, place = replicas.model.stacks["recurrent"].cell, replicas.model.stacks["recurrent"].places[0]
     exact_RP, inputs = flat_RP.double(), in_float64(probe.inputs)
     assert isinstance(inputs, Tensor)
-    seen, states = replicas.unroll(replicas.named(exact_RP), inputs)
+    _, seen, states = replicas.unroll(replicas.named(exact_RP), inputs)
     weights, mine = replicas.weights(exact_RP, place), states[: len(cell.states)]
     values = gate_values(cell, weights, seen[0], mine)
     gate_statistics(values, cell.keep_gate, cell.keeps_when_open)
