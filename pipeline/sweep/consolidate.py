@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
 
 from pipeline.config import whole_file
-from pipeline.config.study import VARIANT
+from pipeline.config.study import VARIANT, arm_of
 from pipeline.errors import StoreError, TableError
 from pipeline.results import SCHEMAS, TRIAL_TABLES, check, write_table
 from pipeline.results.frames import SpecColumn, failed_trials_frame, spec_columns
@@ -195,19 +194,10 @@ def selected_positions(plan: Plan, medians: Mapping[str, float]) -> frozenset[in
         return frozenset(setting.position for setting in plan.settings)
     best: dict[tuple[str, str], Setting] = {}
     for setting in plan.settings:
-        key = arm_of(setting, plan.select.over)
+        key = arm_of(setting.grid, setting.axes, plan.select.over)
         if key not in best or medians[setting.trial_id] < medians[best[key].trial_id]:
             best[key] = setting
     return frozenset(setting.position for setting in best.values())
-
-
-def arm_of(setting: Setting, over: Sequence[str]) -> tuple[str, str]:
-    """Return what the settings have in common among which a study selects.
-
-    That is their grid and every axis but those selected over, whose fields in an axis of whole objects do not count
-    either.
-    """
-    return setting.grid, repr(_without(setting.axes, over))
 
 
 def median_scores(trials: pl.DataFrame, metric: str) -> dict[str, float]:
@@ -217,16 +207,6 @@ def median_scores(trials: pl.DataFrame, metric: str) -> dict[str, float]:
         honest = status == "ok" and value is not None and not math.isnan(value)
         scores.setdefault(identity, []).append(value if honest else math.inf)
     return {identity: statistics.median(values) for identity, values in scores.items()}
-
-
-def _without(axes: Mapping[str, Any], over: Sequence[str], prefix: str = "") -> dict[str, Any]:
-    """Return the point without what is selected over, also inside whole objects."""
-    chosen = tuple(f"{axis}." for axis in over)
-    return {
-        key: _without(value, over, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        for key, value in axes.items()
-        if not f"{prefix}{key}.".startswith(chosen)
-    }
 
 
 def _in_order(frame: pl.DataFrame, table: str) -> pl.DataFrame:
