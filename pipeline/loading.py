@@ -93,13 +93,6 @@ def project_of(given: str | Path | None) -> Paths:
     return paths
 
 
-class _Table(cached_property[pl.DataFrame]):
-    """The table that is called like the attribute."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda results: results._table(self.attrname))
-
-
 class Results:
     """The tables of one study, each read when it is first asked for and checked against its schema, and what they give.
 
@@ -110,6 +103,7 @@ class Results:
 
     def __init__(self, folder: Path, paths: Paths | None) -> None:
         self.folder, self._paths = folder, paths
+        self._read: dict[str, pl.DataFrame] = {}
         names = self.settings["study"].unique().to_list()
         if len(names) != 1:
             raise TableError(f"{folder / 'settings.parquet'}: expected the settings of one study, got {names}")
@@ -122,32 +116,70 @@ class Results:
 
     # Tables
 
-    settings = _Table()
-    """A row per grid and setting of the study, with its trial and its axes."""
-    trials = _Table()
-    """A row per trial and seed: every field of its spec, how it ended, final losses, costs, versions."""
-    curves = _Table()
-    """A row per trial, seed, step and metric."""
-    traces = _Table()
-    """A row per trial, seed, step, state and timestep: log10 of the gradient's norm there."""
-    eigenvalues = _Table()
-    """A row per trial, seed, step and eigenvalue of a block of recurrent weights."""
-    gates = _Table()
-    """A row per trial, seed, step, gate, quantity and position: how open gates are, how long they keep."""
-    jacobians = _Table()
-    """A row per trial, seed, step, lag and quantity: singular values of ∂s_T/∂s_{T-k}."""
-    lyapunov = _Table()
-    """A row per trial, seed, step, timestep and exponent."""
-    truncation = _Table()
-    """A row per trial, seed, step and backward length: how far the truncated gradient is from the full one."""
-    attention = _Table()
-    """A row per trial, seed, step, example, output and source position: how much weight lies there."""
-    breakdown = _Table()
-    """A row per trial, seed, step and position or length: a decoder's errors there."""
-    tokens = _Table()
-    """A row per trial, seed, step, example and token: sources, targets and what was written."""
-    images = _Table()
-    """A row per trial, seed, step, example and pixel: inputs and reconstructions."""
+    @cached_property
+    def settings(self) -> pl.DataFrame:
+        """A row per grid and setting of the study, with its trial and its axes."""
+        return self._table("settings")
+
+    @cached_property
+    def trials(self) -> pl.DataFrame:
+        """A row per trial and seed: every field of its spec, how it ended, final losses, costs, versions."""
+        return self._table("trials")
+
+    @cached_property
+    def curves(self) -> pl.DataFrame:
+        """A row per trial, seed, step and metric."""
+        return self._table("curves")
+
+    @cached_property
+    def traces(self) -> pl.DataFrame:
+        """A row per trial, seed, step, state and timestep: log10 of the gradient's norm there."""
+        return self._table("traces")
+
+    @cached_property
+    def eigenvalues(self) -> pl.DataFrame:
+        """A row per trial, seed, step and eigenvalue of a block of recurrent weights."""
+        return self._table("eigenvalues")
+
+    @cached_property
+    def gates(self) -> pl.DataFrame:
+        """A row per trial, seed, step, gate, quantity and position: how open gates are, how long they keep."""
+        return self._table("gates")
+
+    @cached_property
+    def jacobians(self) -> pl.DataFrame:
+        """A row per trial, seed, step, lag and quantity: singular values of ∂s_T/∂s_{T-k}."""
+        return self._table("jacobians")
+
+    @cached_property
+    def lyapunov(self) -> pl.DataFrame:
+        """A row per trial, seed, step, timestep and exponent."""
+        return self._table("lyapunov")
+
+    @cached_property
+    def truncation(self) -> pl.DataFrame:
+        """A row per trial, seed, step and backward length: how far the truncated gradient is from the full one."""
+        return self._table("truncation")
+
+    @cached_property
+    def attention(self) -> pl.DataFrame:
+        """A row per trial, seed, step, example, output and source position: how much weight lies there."""
+        return self._table("attention")
+
+    @cached_property
+    def breakdown(self) -> pl.DataFrame:
+        """A row per trial, seed, step and position or length: a decoder's errors there."""
+        return self._table("breakdown")
+
+    @cached_property
+    def tokens(self) -> pl.DataFrame:
+        """A row per trial, seed, step, example and token: sources, targets and what was written."""
+        return self._table("tokens")
+
+    @cached_property
+    def images(self) -> pl.DataFrame:
+        """A row per trial, seed, step, example and pixel: inputs and reconstructions."""
+        return self._table("images")
 
     def columns(self, table: str) -> dict[str, str]:
         """Return what each column of a table holds, by name, with its type.
