@@ -2,7 +2,7 @@
 
 from pipeline.config.digests import keep_listed, write_digest, write_requests
 from pipeline.config.params import Params, Resources, Scale, Sizes, Tracking, load_params, load_scale, seeds_of
-from pipeline.config.paths import Paths, check_tree, digest_of_file, write_whole
+from pipeline.config.paths import Paths, check_tree, digest_of_file, whole_file, write_whole
 from pipeline.config.strict import Checked, InvalidFieldError, build, read_yaml, require, require_names
 from pipeline.config.study import RawSetting, Selection, Study, expand, lengths_of, load_study
 
@@ -31,6 +31,7 @@ __all__ = [
     "require",
     "require_names",
     "seeds_of",
+    "whole_file",
     "write_digest",
     "write_requests",
     "write_whole",

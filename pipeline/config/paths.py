@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,12 +140,14 @@ def digest_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_whole(path: Path, data: bytes, error: type[PipelineError] = PipelineError) -> None:
-    """Write a file under a temporary name, wait until the disk has it, and move it into place: nobody sees half of it.
+@contextlib.contextmanager
+def whole_file(path: Path, error: type[PipelineError] = PipelineError) -> Iterator[Path]:
+    """Yield a temporary name to write a file to; then wait until the disk has it, and move it into place.
+
+    Nobody sees half of it; an older file survives a failure.
 
     Args:
-        path: The file; its folder is made, an older file survives a failure.
-        data: Its content.
+        path: The file.
         error: What is raised.
 
     Raises:
@@ -152,10 +155,8 @@ def write_whole(path: Path, data: bytes, error: type[PipelineError] = PipelineEr
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
+        yield temporary
+        with temporary.open("rb") as stream:
             os.fsync(stream.fileno())  # else a power cut could leave an empty file under the final name
         os.replace(temporary, path)
     except OSError as cause:
@@ -163,3 +164,14 @@ def write_whole(path: Path, data: bytes, error: type[PipelineError] = PipelineEr
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_whole(path: Path, data: bytes, error: type[PipelineError] = PipelineError) -> None:
+    """Write these bytes as a `whole_file`, whose folder is made.
+
+    Raises:
+        PipelineError: Or the type `error`, if the file cannot be written.
+    """
+    with whole_file(path, error) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)

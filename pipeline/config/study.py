@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -35,7 +35,7 @@ from pipeline.errors import ConfigError, unknown_name
 Declared = TypeVar("Declared", bound=Search | Halving)
 
 Proposed = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
-"""The points known so far of each arm that a search proposes points for: by grid, and the values of its axes."""
+"""The points known so far of each arm (`arm_of`) that a search proposes points for."""
 
 VARIANT = "variant"
 """The axis that a grid's variants make; every other axis is a dotted key."""
@@ -234,9 +234,20 @@ def searches_of(study: Study, scale: str) -> dict[str, TpeSearch]:
     }
 
 
-def arm_key(grid: str, axes: Mapping[str, Any], search: Search) -> tuple[str, str]:
-    """Return the key of `Proposed` for a point of a grid: what is searched is no part of it."""
-    return grid, repr({axis: value for axis, value in axes.items() if axis not in search.space})
+def arm_of(grid: str, axes: Mapping[str, Any], but: Collection[str]) -> tuple[str, str]:
+    """Return what the settings have in common that differ in the axes `but`: what is selected over, or searched.
+
+    That is their grid and every other axis, whose values, where they are whole objects, lack those fields too.
+    """
+    return grid, repr(_without(axes, tuple(f"{axis}." for axis in but)))
+
+
+def _without(axes: Mapping[str, Any], but: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+    return {
+        key: _without(value, but, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in axes.items()
+        if not f"{prefix}{key}.".startswith(but)
+    }
 
 
 def _points(name: str, grid: Grid, override: ScaleOverride, where: str, proposed: Proposed) -> Iterator[dict[str, Any]]:
@@ -254,7 +265,7 @@ def _points(name: str, grid: Grid, override: ScaleOverride, where: str, proposed
         raise ConfigError(f"{place}: expected {error.expected}, got {error.got}") from None
     for values in itertools.product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
-        known = proposed.get(arm_key(name, point, search), searched) if search else searched
+        known = proposed.get(arm_of(name, point, search.space), searched) if search else searched
         for found in known:
             yield {**point, **found}
 

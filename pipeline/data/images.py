@@ -28,7 +28,7 @@ from pipeline.data.dataset import EOS, PAD, SPLITS, UNKNOWN, UNKNOWN_CHARACTER, 
 from pipeline.data.digits import draw_images
 from pipeline.data.files import checksum, read_npz, read_table, unknown
 from pipeline.data.generator import import_source
-from pipeline.data.labelled import Labelling, check_answers, check_classes, in_order
+from pipeline.data.labelled import Labelling, check_answers, check_classes, class_targets
 from pipeline.data.own import ShortTexts, check_path
 from pipeline.data.vocabulary import pad, unigram_entropy
 from pipeline.errors import DatasetError
@@ -190,14 +190,10 @@ class Images(ShortTexts):
             tokens, where = self.tokens(captions[row]), table.where(row, "caption")
             if self.fits(tokens, where, "the caption"):
                 found.append(Labelling(known[name].pixels, tokens, known[name].pixels.tobytes(), where))
-        if len(found) < len(table):
-            left_out = f"{len(table) - len(found)} of {len(table)} captions left out, longer than max_length"
-            self.notes.append(f"{table.path.name}: {left_out} {self.max_length}")
+        self.note_longer(table.path, "caption", len(found), len(table))
         num_images, num_captioned = len(files or known), len({*table.texts("file")})
         if num_captioned < num_images:
             self.notes.append(f"{path.name}: {num_images - num_captioned} of {num_images} images have no caption")
-        if not found:
-            raise DatasetError(f"{table.path}: every caption is longer than max_length {self.max_length}; raise it")
         return found
 
     def _of_archive(self, path: Path, images: np.ndarray) -> list[Shown]:
@@ -263,19 +259,17 @@ class Images(ShortTexts):
         shown = {split: np.stack([one.read for one in some]) for split, some in self.division.items()}
         if self.read_as == "caption":
             return self._described(length, shown)
-        names = in_order({one.answer for one in self.division["train"]})
-        ids = {name: i for i, name in enumerate(names)}
+        targets, names = class_targets(self.division)
         splits = {}
         for split, images in shown.items():
             read = images.reshape(len(images), -1, 1) if self.read_as == "pixels" else images
-            answers = [ids[one.answer] for one in self.division[split]]
-            splits[split] = Split(read, np.array(answers, dtype=np.uint8 if len(names) <= 256 else np.int16))  # noqa: PLR2004
+            splits[split] = Split(read, targets[split])
         return make_task(
             length,
             inputs=("real", splits["train"].inputs.shape[2]),
             targets=("class", "last", len(names)),
-            baseline=(unigram_entropy(splits["train"].targets), "class frequencies"),
-            target_tokens=tuple(names),
+            baseline=(unigram_entropy(targets["train"]), "class frequencies"),
+            target_tokens=names,
         ), splits
 
     def _described(self, length: int, shown: dict[str, np.ndarray]) -> tuple[Task, dict[str, Split]]:

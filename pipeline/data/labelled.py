@@ -39,8 +39,8 @@ from pipeline.data.dataset import (
 )
 from pipeline.data.files import Table, read_lines, read_table
 from pipeline.data.generator import draw_rows
-from pipeline.data.own import ShortTexts
-from pipeline.data.vocabulary import MAX_TOKENS, Vocabulary, pad, unigram_entropy
+from pipeline.data.own import ShortTexts, scale_of
+from pipeline.data.vocabulary import MAX_TOKENS, Vocabulary, dtype_of, pad, unigram_entropy
 from pipeline.errors import DatasetError
 
 DOCUMENT_START = "-DOCSTART-"
@@ -152,7 +152,7 @@ class Labelled(ShortTexts):
         rows = range(len(table))
         answers: Sequence[Any] = table.texts(self.targets, name="label")
         if self.kind == "value":
-            answers = numbers_of(table, self.targets, 1).tolist()
+            answers = numbers_of(table, self.targets).tolist()
         for row in rows if self.kind == "class" else ():
             if answers[row] in {UNKNOWN, UNKNOWN_CHARACTER}:
                 got = f"a class cannot be called {answers[row]!r}, which is never a right answer"
@@ -163,11 +163,7 @@ class Labelled(ShortTexts):
             groups = table.texts(self.group, name="name of a group")
         name = f"column {self.inputs!r}"
         kept = [row for row in rows if self.are_numbers or self.fits(inputs[row], table.where(row), name)]
-        if len(kept) < len(table):
-            left_out = f"{len(table) - len(kept)} of {len(table)} texts left out, longer than max_length"
-            self.notes.append(f"{table.path.name}: {left_out} {self.max_length}")
-        if not kept:
-            raise DatasetError(f"{table.path}: every text is longer than max_length {self.max_length}; raise it")
+        self.note_longer(table.path, "text", len(kept), len(table))
         return [Labelling(inputs[row], answers[row], groups[row], table.where(row)) for row in kept]
 
     def _texts(self, table: Table) -> list[tuple[str, ...]]:
@@ -188,7 +184,7 @@ class Labelled(ShortTexts):
         numbers = numbers.reshape(*numbers.shape[:2], -1)
         lengths = np.full(len(numbers), numbers.shape[1])
         if self.lengths is not None:
-            given = numbers_of(table, self.lengths, 1)
+            given = numbers_of(table, self.lengths)
             wrong = np.flatnonzero((given < 1) | (given > numbers.shape[1]) | (given != np.floor(given)))
             if len(wrong):
                 expected = f"a whole number from 1 to {numbers.shape[1]}, the timesteps of {self.inputs!r}"
@@ -206,17 +202,14 @@ class Labelled(ShortTexts):
     def make(self, length: int, sizes: Sizes) -> tuple[Task, dict[str, Split]]:
         """Return all sequences; `sizes` are of generated sequences and change nothing here."""
         read, more = self._read_numbers(length) if self.are_numbers else encode_texts(self, self.division)
-        answers = {split: [example.answer for example in self.division.parts[split]] for split in SPLITS}
+        parts = self.division.parts
         if self.kind == "class":
-            names = in_order({*answers["train"]})
-            ids = {name: i for i, name in enumerate(names)}
-            dtype = np.uint8 if len(names) <= 256 else np.int16  # noqa: PLR2004 - as many as a byte tells apart
-            targets = {split: np.array([ids[one] for one in some], dtype=dtype) for split, some in answers.items()}
+            targets, more["target_tokens"] = class_targets(parts)
             baseline = unigram_entropy(targets["train"]), "class frequencies"
-            more["target_tokens"] = tuple(names)
         else:
-            minus, by = self._scale_of("the labels", np.array(answers["train"]))
-            targets = {split: ((np.array(some) - minus) / by)[:, None] for split, some in answers.items()}
+            answers = {split: np.array([example.answer for example in parts[split]]) for split in SPLITS}
+            minus, by = self._scale_of("the labels", answers["train"])
+            targets = {split: ((some - minus) / by)[:, None] for split, some in answers.items()}
             mean = targets["train"].mean()
             baseline = float(np.mean((targets["test"] - mean) ** 2)), "training mean"
             targets = {split: some.astype(np.float32) for split, some in targets.items()}
@@ -258,12 +251,7 @@ class Labelled(ShortTexts):
         return arrays, {"input_size": size + differ}
 
     def _scale_of(self, what: str, train: np.ndarray) -> tuple[float, float]:
-        if self.scaling == "none":
-            return 0.0, 1.0
-        if train.max() == train.min():
-            got = f"{what} is {train[0]:g} in the whole training split, so there is no scale"
-            raise DatasetError(f"{self.whole_path}: {got}; leave it out, or write scaling: none")
-        return float(train.mean()), float(train.std())
+        return scale_of(train, self.scaling, f"{self.whole_path}: {what}", "the whole training split")
 
     @cached_property
     def scales(self) -> dict[str, Any]:
@@ -493,18 +481,25 @@ def check_answers(
         raise DatasetError(f"{where}: expected fewer than {MAX_TOKENS} different {plural}, got {len(trained)}")
 
 
-def numbers_of(table: Table, column: str, axes: int) -> np.ndarray:
+def numbers_of(table: Table, column: str) -> np.ndarray:
     """Return a column of numbers, none of which is missing.
 
     Raises:
         DatasetError: If one is missing, or there are more axes.
     """
     numbers = table.numbers(column)
-    if numbers.ndim != axes:
-        raise DatasetError(f"{table.path}, column {column!r}: expected {axes} axis, got shape {numbers.shape}")
+    if numbers.ndim != 1:
+        raise DatasetError(f"{table.path}, column {column!r}: expected 1 axis, got shape {numbers.shape}")
     if np.isnan(numbers).any():
         raise DatasetError(f"{table.where(int(np.argmax(np.isnan(numbers))), column)}: a number is missing")
     return numbers
+
+
+def class_targets(parts: dict[str, list[Labelling[Any]]]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return the class of every sequence of each split, (N,), and the names of the classes, those of training."""
+    names = tuple(in_order({one.answer for one in parts["train"]}))
+    ids, dtype = {name: i for i, name in enumerate(names)}, dtype_of(len(names))
+    return {split: np.array([ids[one.answer] for one in some], dtype=dtype) for split, some in parts.items()}, names
 
 
 def in_order(names: set[str]) -> list[str]:

@@ -14,6 +14,7 @@ seen less often than that in training. A text's own `<unk>` (or ▯) is that tok
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -268,6 +269,18 @@ class ShortTexts(OwnTexts):
             raise DatasetError(f"{where}: {got}; raise it, or write too_long: leave_out")
         return False
 
+    def note_longer(self, path: Path, what: str, num_kept: int, num: int) -> None:
+        """Note how many of a file's texts, each a `what`, are left out.
+
+        Raises:
+            DatasetError: If all of them are.
+        """
+        if not num_kept:
+            raise DatasetError(f"{path}: every {what} is longer than max_length {self.max_length}; raise it")
+        if num_kept < num:
+            left_out = f"{num - num_kept} of {num} {what}s left out, longer than max_length {self.max_length}"
+            self.notes.append(f"{path.name}: {left_out}")
+
     def vocabulary(self, what: str, train: Iterable[Sequence[str]]) -> Vocabulary:
         """Return the vocabulary of training texts: `UNKNOWN` where there can be one, then their tokens.
 
@@ -340,6 +353,23 @@ def check_path(key: str, value: object, num_files: int = 1) -> None:
         require("://" not in str(path), key, here, path)
         whole = "the path of a file, from the project's folder on or whole, without ~ and a byte 0"
         require(str(path)[0] != "~" and "\0" not in str(path), key, whole, path)
+
+
+def scale_of(values: np.ndarray, scaling: str, what: str, where: str) -> tuple[float, float]:
+    """Return what is taken from training numbers, (N,), and what they are divided by.
+
+    Raises:
+        DatasetError: If all of them are one; it begins with `what`, which is so in `where`.
+    """
+    if scaling == "none":
+        return 0.0, 1.0
+    if values.max() == values.min():
+        got = f"{what} is {values[0]:g} in {where}, so there is no scale"
+        raise DatasetError(f"{got}; leave it out, or write scaling: none")
+    if scaling == "range":
+        return float(values.min()), float(values.max() - values.min())
+    mean = math.fsum(values) / len(values)  # exactly rounded: NumPy's sums have other last digits on other processors
+    return mean, math.sqrt(math.fsum((values - mean) ** 2) / len(values))
 
 
 def frequent(what: str, counts: Counter[str], min_count: int, unknown: str) -> list[str]:

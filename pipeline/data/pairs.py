@@ -98,7 +98,7 @@ class Pairs(ShortTexts):
         if len({*map(len, files)}) > 1:
             first, second = (f"{path} has {len(lines)}" for path, lines in zip(paths, files, strict=True))
             raise DatasetError(f"{first} lines, {second}; expected as many in both")
-        pairs, num_lines = [], len(files[0])
+        pairs = []
         for line, rows in enumerate(zip(*files, strict=True), start=1):
             places = [f"{path}, line {line}" for path in paths]
             texts = [text for _, text in rows] if len(paths) > 1 else self._cut(rows[0][1], places[0])
@@ -107,11 +107,7 @@ class Pairs(ShortTexts):
             fit = [self.fits(tokens, where, f"the {side}") for side, where, tokens in named]
             if all(fit):
                 pairs.append(Pair(source, target, places[0], places[-1]))
-        if len(pairs) < num_lines:
-            left_out = f"{num_lines - len(pairs)} of {num_lines} pairs left out, longer than max_length"
-            self.notes.append(f"{paths[0].name}: {left_out} {self.max_length}")
-        if not pairs:
-            raise DatasetError(f"{paths[0]}: every pair is longer than max_length {self.max_length}; raise it")
+        self.note_longer(paths[0], "pair", len(pairs), len(files[0]))
         return pairs
 
     def _cut(self, line: str, where: str) -> list[str]:

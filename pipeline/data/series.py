@@ -27,7 +27,7 @@ from pipeline.config.strict import require
 from pipeline.data.dataset import SPLITS, Dataset, Split, Task, make_task
 from pipeline.data.files import MAX_NUMBER, Table, read_table
 from pipeline.data.generator import AtLengths, draw_rows, split_indices
-from pipeline.data.own import FILE_KEYS, OwnData
+from pipeline.data.own import FILE_KEYS, OwnData, scale_of
 from pipeline.errors import DatasetError
 
 MAX_NUMBERS = 2**29
@@ -196,7 +196,11 @@ class Series(AtLengths, OwnData):
                 expected = f"a piece of more rows than the horizon, {self.horizon}, in every split"
                 remedy = "lower horizon" if self.given else "lower horizon, or divide otherwise"
                 raise DatasetError(f"{path}: expected {expected}, the longest of {split} has {longest}; {remedy}")
-        scales = {name: self._scale(name, parts["train"]) for name in names}
+        scales = {}
+        for name in names:
+            train = np.concatenate([columns[name] for columns in parts["train"]])
+            minus, by = scale_of(train, self.scaling, f"{self.whole_path}: column {name!r}", "every training row")
+            scales[name] = {"minus": minus, "divided_by": by}
         for columns in (columns for some in parts.values() for columns in some):
             for name, scale in scales.items():
                 columns[name] = (columns[name] - scale["minus"]) / scale["divided_by"]
@@ -320,24 +324,6 @@ class Series(AtLengths, OwnData):
         if len(ends):
             self.notes.append(f"{table.path.name}: divided at {len(ends)} gaps of time")
         return np.split(rows, ends + 1)
-
-    def _scale(self, name: str, train: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
-        """Return what is taken from a column, and what it is divided by.
-
-        Raises:
-            DatasetError: If all of its training numbers are one.
-        """
-        values = np.concatenate([columns[name] for columns in train])
-        scales = {
-            "standard": (values.mean(), values.std()),
-            "range": (values.min(), values.max() - values.min()),
-            "none": (0.0, 1.0),
-        }
-        minus, divided_by = scales[self.scaling]
-        if self.scaling != "none" and values.max() == values.min():
-            message = f"column {name!r} is {values[0]:g} in every training row, so there is no scale"
-            raise DatasetError(f"{self.whole_path}: {message}; leave it out, or write scaling: none")
-        return {"minus": float(minus), "divided_by": float(divided_by)}
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
         """Return numbers timestep by timestep; of several columns, a row for each with its name."""

@@ -305,12 +305,6 @@ loss_by_length = Lines(
 )
 
 
-def _steps_by_length(grid: Grid) -> pl.DataFrame:
-    """Return log10 of the steps to the criterion at every length; null for a seed that did not reach it."""
-    at = quantities.criterion_step.of
-    return pl.concat(at(grid.at(T)).with_columns(length=pl.lit(T, pl.Int64)) for T in grid.lengths)
-
-
 def _steps_finding(view: View) -> str:
     """The fewest and the most steps at the longest length that every arm learns, where they are told apart."""
     known = view.means.drop_nulls("mean").group_by("length").agg(arms=pl.col("arm").n_unique())
@@ -342,7 +336,7 @@ criterion_by_length = Lines(
     name="criterion_by_length",
     applies=lambda grid: len(grid.lengths) > 1 and bool(grid.runs["criterion_step"].is_not_null().any()),
     needs="several sequence lengths, and seeds that reached a criterion",
-    rows=_steps_by_length,
+    rows=lambda grid: quantities.criterion_step.of(grid).sort("length", maintain_order=True),
     quantity=quantities.criterion_step,
     lengths="all",
     x=Axis(label="sequence length T", column="length", scale="lengths"),

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import polars as pl
 
 from pipeline.config import Paths
 from pipeline.publish.media import Chart, Maps
 from pipeline.publish.views import RunView, short, views_of
+from pipeline.quantities.selection import evenly
 from pipeline.quantities.settings import OF_METRIC
 from pipeline.quantities.words import interval
 from pipeline.results import read_table
@@ -130,8 +130,7 @@ def board_of(paths: Paths, questions: Mapping[str, str]) -> Board:
 
 def _section(paths: Paths, study: str, question: str) -> Section:
     settings = read_table("settings", paths.results(study)).sort("position")
-    positions = np.unique(np.linspace(0, settings.height - 1, min(MAX_LOOKED, settings.height)).round().astype(int))
-    views = list(views_of(paths, study, positions=[int(place) for place in positions]))
+    views = list(views_of(paths, study, positions=evenly(settings.height, MAX_LOOKED)))
     trials, of_study = views[:-1], views[-1]
     figures = Media(title="The report's figures", keys=tuple(of_study.pictures)[:MAX_FIGURES])
     made = dict.fromkeys((files.type, files.name) for view in views for files in (*view.inputs, *view.artifacts))

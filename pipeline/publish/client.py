@@ -36,9 +36,9 @@ LIVE_INTERVAL_S = 2
 SUPERSEDED = "superseded"
 
 
-def is_installed() -> bool:
-    """Return whether wandb can be imported; a folder of that name, such as the run folders' own, does not count."""
-    spec = importlib.util.find_spec("wandb")
+def is_installed(module: str) -> bool:
+    """Return whether a module can be imported; a folder of its name, such as that of run folders, does not count."""
+    spec = importlib.util.find_spec(module)
     return spec is not None and spec.origin is not None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.quantities.selection import thin_evenly
+from pipeline.quantities.selection import evenly, thin_evenly
 
 MAX_STEPS = 8
 """Traced steps that are shown, the first and the last among them; a film of more shows no more."""
@@ -74,8 +74,7 @@ def shown_steps(spec: Mapping[str, Any]) -> tuple[int, ...]:
     from pipeline.core.training.schedule import log_spaced_steps  # it brings torch, which takes seconds to come
 
     traced = log_spaced_steps(spec["training"]["max_steps"], spec["diagnostics"]["num_traces"])
-    places = np.linspace(0, len(traced) - 1, min(MAX_STEPS, len(traced))).round().astype(int)
-    return tuple(traced[place] for place in places)
+    return tuple(traced[place] for place in evenly(len(traced), MAX_STEPS))
 
 
 def media_of(tables: Tables, steps: Iterable[int]) -> dict[int, dict[str, Medium]]:

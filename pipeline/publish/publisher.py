@@ -48,7 +48,7 @@ class Publisher:
         self._paths, self._tracking = paths, params.tracking
         self.asked = asked_mode(params.tracking.mode, os.environ)
         self.mode: Mode = resolve_mode(self.asked, os.environ)
-        if self.mode != "disabled" and not is_installed():
+        if self.mode != "disabled" and not is_installed("wandb"):
             _log.warning("W&B: wandb is not installed, nothing is published; `pip install wandb`, or mode: disabled")
             self.mode = "disabled"
         self.folder = Path(os.environ.get("WANDB_DIR") or paths.home).resolve() / "wandb"
@@ -87,8 +87,9 @@ class Publisher:
         Raises:
             TableError: If a study has no result tables, or they do not have their columns.
         """
-        if self.mode == "disabled" or not workspace.is_installed():
-            missing = "" if workspace.is_installed() else "wandb-workspaces is not installed; "
+        has_workspaces = is_installed("wandb_workspaces")
+        if self.mode == "disabled" or not has_workspaces:
+            missing = "" if has_workspaces else "wandb-workspaces is not installed; "
             yield f"report: {missing}nothing is made" if missing else "report: W&B is disabled, nothing is made"
             return
         board, problem = board_of(self._paths, questions), "W&B is offline"

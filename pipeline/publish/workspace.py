@@ -6,7 +6,6 @@ package's own model, as its own `save` would send it.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,11 +45,6 @@ class Place:
     def url(self) -> str:
         """The project's address."""
         return f"{self.app.rstrip('/')}/{self.entity}/{self.project}"
-
-
-def is_installed() -> bool:
-    """Return whether wandb_workspaces can be imported."""
-    return importlib.util.find_spec("wandb_workspaces") is not None
 
 
 def place_of(api: Any, entity: str | None, project: str) -> Place:

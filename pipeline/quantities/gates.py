@@ -34,16 +34,16 @@ def gate_mean(grid: Grid) -> pl.DataFrame:
 
 @quantity(words="share of gate values near 0 or 1", scale="share", facets=("stage", "gate", "side"))
 def gate_saturation(grid: Grid) -> pl.DataFrame:
-    """Share of a gate's values near 0 (`left_saturated`) and near 1 (`right_saturated`), a seed's mean over units."""
+    """Share of a gate's values on the probe batch near 0 (`left_saturated`) and near 1 (`right_saturated`)."""
     rows = _gates(grid, "left_saturated", "right_saturated").rename({"quantity": "side"})
-    return rows.group_by("stage", "arm", "gate", "side", "seed", maintain_order=True).agg(pl.col("value").mean())
+    return rows.select("stage", "arm", "gate", "side", "seed", "value")
 
 
 @quantity(words="half-life of the keeping gate in timesteps", scale="log10", facets=("stage", "gate"))
 def half_life(grid: Grid) -> pl.DataFrame:
-    """log10 of the timesteps ln ½ / ln f in which the keeping gate halves what it keeps, a seed's mean over units."""
+    """log10 of the timesteps ln ½ / ln f in which the keeping gate halves what it keeps, a seed's median over units."""
     rows = _gates(grid, "half_life")
-    return rows.group_by("stage", "arm", "gate", "seed", maintain_order=True).agg(pl.col("value").mean().log10())
+    return rows.select("stage", "arm", "gate", "seed", pl.col("value").log10())
 
 
 @quantity(words="factor of the keeping gate's half-life by training", scale="log10")

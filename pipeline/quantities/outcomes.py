@@ -63,14 +63,18 @@ def criterion_step(grid: Grid) -> pl.DataFrame:
     return _column(grid, pl.col("criterion_step").log10())
 
 
+_ANSWERS = pl.col("status") != "error"
+"""A seed whose program failed says nothing about its arm."""
+
+_CENSORED = pl.col("status") == "censored"
+
+
 def median_criterion_step() -> pl.Expr:
     """Return the median over seeds of the step at which the criterion was reached; infinite where that seed never did.
 
-    A seed that diverged, ran out of time or was stopped by a search never did; one whose program failed says nothing
-    about its arm.
+    A seed that diverged, ran out of time or was stopped by a search never did; one whose program failed is left out.
     """
-    answered = pl.col("criterion_step").filter(pl.col("status") != "error")
-    return answered.cast(pl.Float64).fill_null(math.inf).median()
+    return pl.col("criterion_step").filter(_ANSWERS).cast(pl.Float64).fill_null(math.inf).median()
 
 
 @quantity(
@@ -81,22 +85,16 @@ def median_criterion_step() -> pl.Expr:
     across_lengths=True,
 )
 def solved(grid: Grid) -> pl.DataFrame:
-    """Whether a seed reached the criterion; null where a search stopped it before, since it might yet have.
-
-    One whose program failed says nothing about its arm and has no row.
-    """
-    runs = grid.runs
-    if "training.stop_below" in runs.columns and not has_criterion(runs):
-        runs = runs.clear()  # nothing could be reached
-    answered = runs.filter(pl.col("status") != "error").sort("length", maintain_order=True)
+    """Whether a seed reached the criterion; null where a search stopped it before, since it might yet have."""
     reached = pl.col("reached_criterion").fill_null(value=False)
-    return answered.select("arm", "length", "seed", value=pl.when(reached | ~_CENSORED).then(reached))
+    rows = _answer(grid, pl.when(reached | ~_CENSORED).then(reached)).sort("length", maintain_order=True)
+    if "training.stop_below" in grid.runs.columns and not has_criterion(grid.runs):
+        return rows.clear()  # nothing could be reached
+    return rows
 
-
-_CENSORED = pl.col("status") == "censored"
 
 _ENDS = ("ok", "diverged", "timed_out")
-"""How a training can end that says something about its arm: one whose program failed does not."""
+"""How the training of a seed that answers can end."""
 
 
 def _ended(status: str) -> pl.Expr:
@@ -106,15 +104,15 @@ def _ended(status: str) -> pl.Expr:
 
 @quantity(words="share of seeds whose outcome is {status}", scale="event", facets=("status",))
 def outcome(grid: Grid) -> pl.DataFrame:
-    """Whether a seed ended with a status: a row per status but `error`, whose seeds say nothing about their arm."""
-    runs = grid.runs.filter(pl.col("status") != "error")
+    """Whether a seed ended with a status: a row per status but `error`."""
+    runs = grid.runs.filter(_ANSWERS)
     rows = [runs.select("arm", "seed", status=pl.lit(status), value=_ended(status)) for status in _ENDS]
     return pl.concat(rows)
 
 
 def _answer(grid: Grid, value: str | pl.Expr) -> pl.DataFrame:
-    """Return what is asked of each seed, but of those whose program failed: they say nothing about their arm."""
-    return grid.runs.filter(pl.col("status") != "error").select("arm", "length", "seed", value=value)
+    """Return what is asked of each seed, but of those whose program failed."""
+    return grid.runs.filter(_ANSWERS).select("arm", "length", "seed", value=value)
 
 
 @quantity(words="share of seeds that explode, recovering or not", scale="event", better="lower")
@@ -165,7 +163,7 @@ def outcome_of_any_setting(grid: Grid) -> pl.DataFrame:
 
     Null where in none that is known, and a search stopped one of them.
     """
-    runs = grid.all_runs.filter(pl.col("status") != "error")
+    runs = grid.all_runs.filter(_ANSWERS)
     ends = [
         runs.group_by("arm", "seed", maintain_order=True)
         .agg(value=_ended(status).any(ignore_nulls=False))

@@ -50,6 +50,21 @@ def metric(curves: pl.DataFrame, name: str, **facts: str | int) -> pl.DataFrame:
     return curves.filter(*nothing, metric=name, **facts)
 
 
+def evenly(num: int, most: int) -> list[int]:
+    """Return at most `most` of `num` places, from 0, evenly spaced, first and last included."""
+    places: list[int] = np.linspace(0, num - 1, min(most, num)).round().astype(int).tolist()
+    return places
+
+
+def fewer_settings(rows: pl.DataFrame, most: int) -> pl.DataFrame:
+    """Return at most `most` rows of settings, by `position`: `selected` ones first, and of what is too many evenly."""
+    if rows.height <= most:
+        return rows
+    first = rows.sort("selected", descending=True, maintain_order=True)
+    few = first.filter("selected") if first["selected"].sum() >= most else first
+    return few[evenly(few.height, most)].sort("position")
+
+
 def pick_evenly(values: Mapping[Name, float | None], most: int) -> list[Name]:
     """Return at most `most` names, in the order given: the extremes of `values`, and between them evenly by rank.
 
@@ -59,7 +74,7 @@ def pick_evenly(values: Mapping[Name, float | None], most: int) -> list[Name]:
         return list(values)
     keys = {name: -np.inf if value is None or np.isnan(value) else value for name, value in values.items()}
     order = sorted(keys, key=lambda name: keys[name])
-    taken = {order[place] for place in np.linspace(0, len(order) - 1, most).round().astype(int)}
+    taken = {order[place] for place in evenly(len(order), most)}
     return [name for name in values if name in taken]
 
 

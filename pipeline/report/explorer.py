@@ -19,7 +19,7 @@ import polars as pl
 
 from pipeline.quantities import Grid
 from pipeline.quantities.gradients import gradient_over_training
-from pipeline.quantities.selection import on_schedule, thin_evenly
+from pipeline.quantities.selection import fewer_settings, on_schedule, thin_evenly
 from pipeline.quantities.settings import settings_table
 from pipeline.quantities.words import name_of
 
@@ -109,12 +109,7 @@ def _shown(grid: Grid, traces: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of settings that are shown: those with traces, selected ones first where there are too many."""
     traced = traces.select("trial_id").unique()
     rows = settings_table(grid).join(traced, on="trial_id", how="semi", maintain_order="left")
-    if rows.height > MAX_SETTINGS:
-        first = rows.sort("selected", descending=True, maintain_order=True)
-        few = first.filter("selected") if first["selected"].sum() >= MAX_SETTINGS else first
-        places = np.unique(np.linspace(0, few.height - 1, MAX_SETTINGS).round().astype(int))
-        rows = few[places].sort("position")
-    return rows
+    return fewer_settings(rows, MAX_SETTINGS)
 
 
 def _traces(traces: pl.DataFrame) -> Iterable[tuple[str, list[dict[str, Any]]]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import polars as pl
 from markupsafe import Markup
 
@@ -19,6 +18,7 @@ from pipeline.figures.gradients import colour_ramp, heat_maps
 from pipeline.quantities import Grid
 from pipeline.quantities.decoding import decodes
 from pipeline.quantities.outcomes import compares_cells, has_criterion
+from pipeline.quantities.selection import fewer_settings
 from pipeline.quantities.words import count, name_of, number
 
 _HERE = Path(__file__).parent
@@ -154,11 +154,7 @@ def _effect(claim: Mapping[str, Any], check: Mapping[str, Any]) -> str:
 
 def _of_grid(shown: ShownGrid, claims: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     grid, settings = shown.grid, shown.settings
-    rows = settings
-    if settings.height > MAX_ROWS:
-        first = settings.sort("selected", descending=True, maintain_order=True)
-        few = first.filter("selected") if first["selected"].sum() >= MAX_ROWS else first
-        rows = few[np.unique(np.linspace(0, few.height - 1, MAX_ROWS).round().astype(int))].sort("position")
+    rows = fewer_settings(settings, MAX_ROWS)
     cited: dict[str, list[str]] = {}
     for claim in claims:
         for check in claim["checks"]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.errors import StoreError, TableError
-from pipeline.results.files import members_of, parquet_frame
+from pipeline.results.files import members_of, parquet_bytes, parquet_frame
 from pipeline.results.objects import Entry, Objects
 from pipeline.results.schema import STATUSES
 
@@ -34,6 +33,9 @@ MOST_FILES = 16
 
 NUM_READERS = 16
 """Trials that are read at a time: a store behind a network answers each after a while."""
+
+HEAD = ("trial_id", "spec", "dataset_digest", "code_digest", "facts")
+"""What a trial says of itself beside its tables, in `trial.json`."""
 
 _READ = ["status", "wall_time_s", "adopted_from"]
 """Columns of a trial's table `trials` that its summary is made of."""
@@ -115,15 +117,12 @@ def summarise(head: Mapping[str, Any], trials: pl.DataFrame) -> Summary:
         KeyError: If the head lacks what a summary has.
         pl.exceptions.PolarsError: If the table does.
     """
+    said = {name: head[name] for name in HEAD}
     return Summary(
-        trial_id=head["trial_id"],
+        **said | {"spec": json.dumps(said["spec"], sort_keys=True)},
         statuses=tuple(trials["status"]),
         wall_time_s=trials["wall_time_s"].max(),  # type: ignore[arg-type]
-        dataset_digest=head["dataset_digest"],
-        code_digest=head["code_digest"],
         adopted_from=next(iter(trials["adopted_from"]), None),
-        spec=json.dumps(head["spec"], sort_keys=True),
-        facts=head["facts"],
     )
 
 
@@ -175,11 +174,10 @@ class Catalogue:
             self._add(added, listed, [])
 
     def _add(self, summaries: Mapping[str, Summary], listed: Mapping[str, Entry], replaced: Sequence[str]) -> None:
-        buffer = io.BytesIO()
-        _frame(summaries.values(), listed).write_parquet(buffer, compression="zstd", statistics=False)
-        name = f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:16]}.parquet"
+        data = parquet_bytes(_frame(summaries.values(), listed))
+        name = f"{hashlib.sha256(data).hexdigest()[:16]}.parquet"
         try:
-            self._files.write(name, buffer.getvalue())
+            self._files.write(name, data)
             for old in replaced:
                 if old != name:
                     self._files.delete(old)
@@ -221,17 +219,9 @@ class Catalogue:
 
 def _frame(summaries: Iterable[Summary], listed: Mapping[str, Entry]) -> pl.DataFrame:
     rows = [
-        {
-            "trial_id": summary.trial_id,
-            **listed[summary.trial_id]._asdict(),
-            "statuses": list(summary.statuses),
-            "wall_time_s": summary.wall_time_s,
-            "dataset_digest": summary.dataset_digest,
-            "code_digest": summary.code_digest,
-            "adopted_from": summary.adopted_from,
-            "spec": summary.spec,
-            "facts": json.dumps(summary.facts, sort_keys=True),
-        }
+        vars(summary)
+        | listed[summary.trial_id]._asdict()
+        | {"statuses": list(summary.statuses), "facts": json.dumps(summary.facts, sort_keys=True)}
         for summary in summaries
     ]
     return pl.DataFrame(rows, schema=_SCHEMA)

@@ -29,7 +29,7 @@ import polars as pl
 from pipeline.config import Paths
 from pipeline.errors import StoreError, TableError
 from pipeline.results import SCHEMAS, TRIAL_TABLES, check
-from pipeline.results.catalogue import Catalogue, Summary, summarise
+from pipeline.results.catalogue import HEAD, Catalogue, Summary, summarise
 from pipeline.results.files import members_of, parquet_bytes, parquet_frame
 from pipeline.results.objects import FolderObjects, Objects, open_objects
 
@@ -71,13 +71,7 @@ class StoredTrial:
 
     @property
     def _head(self) -> dict[str, Any]:
-        return {
-            "trial_id": self.trial_id,
-            "spec": self.spec,
-            "dataset_digest": self.dataset_digest,
-            "code_digest": self.code_digest,
-            "facts": self.facts,
-        }
+        return {name: getattr(self, name) for name in HEAD}
 
     def to_bytes(self) -> bytes:
         """Return the trial as the bytes of one zip.
@@ -112,14 +106,7 @@ class StoredTrial:
                 tables[table] = check(table, parquet_frame(content, name), where)
             if head["trial_id"] != trial_id:
                 raise StoreError(f"{where}: holds trial {head['trial_id']}, expected {trial_id}")
-            stored = cls(
-                trial_id=trial_id,
-                spec=head["spec"],
-                dataset_digest=head["dataset_digest"],
-                code_digest=head["code_digest"],
-                facts=head["facts"],
-                tables=tables,
-            )
+            stored = cls(**{name: head[name] for name in HEAD}, tables=tables)
             stored.summary.check()
         except (KeyError, TypeError, ValueError, RecursionError, TableError, pl.exceptions.PolarsError) as error:
             raise StoreError(f"{where}: not a stored trial: {error}") from error

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import statistics
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
 
-from pipeline.config.study import VARIANT
+from pipeline.config import whole_file
+from pipeline.config.study import VARIANT, arm_of
 from pipeline.errors import StoreError, TableError
 from pipeline.results import SCHEMAS, TRIAL_TABLES, check, write_table
 from pipeline.results.frames import SpecColumn, failed_trials_frame, spec_columns
@@ -51,7 +49,7 @@ def consolidate(
     metric = None if plan.select is None else plan.select.metric
     with contextlib.ExitStack() as stack:
         columns = {"trials": _columns(SCHEMAS["trials"], (spec_columns(setting.spec) for setting in plan.trials))}
-        tables = {name: stack.enter_context(_Table(name, folder, columns.get(name))) for name in TRIAL_TABLES}
+        tables = {name: stack.enter_context(_table(name, folder, columns.get(name))) for name in TRIAL_TABLES}
         for setting in plan.trials:
             if setting.trial_id in errors:
                 failed = failed_trials_frame(
@@ -76,8 +74,6 @@ def consolidate(
                     tables[name].add(_in_order(frame, name))
             if metric is not None:
                 scores |= median_scores(rows["trials"], metric)
-        for table in tables.values():
-            table.close()
     write_table("settings", settings_frame(plan, selected_positions(plan, scores)), folder)
     store.catalogue.keep([summary for summary in summaries if summary.trial_id in listed], listed)
     for path in folder.glob("*.parquet"):
@@ -85,8 +81,9 @@ def consolidate(
             path.unlink()
 
 
-class _Table:
-    """A table that is written part by part, so that no more than some parts are in memory; nobody sees half a file.
+@contextlib.contextmanager
+def _table(name: str, folder: Path, schema: Mapping[str, pl.DataType] | None) -> Iterator[_Table]:
+    """Yield a table that is written part by part; nobody sees half a file.
 
     Args:
         name: A key of `SCHEMAS`.
@@ -94,26 +91,25 @@ class _Table:
         schema: With the further columns of an open table; a part without one of them has nulls there.
 
     Raises:
-        TableError: If the folder cannot be written.
+        TableError: If it cannot be written.
     """
+    path, schema = folder / f"{name}.parquet", schema or SCHEMAS[name]
+    with whole_file(path, TableError) as temporary:
+        folder.mkdir(parents=True, exist_ok=True)
+        arrow = pl.DataFrame(schema=schema).to_arrow().schema
+        with pq.ParquetWriter(temporary, arrow, compression="zstd", write_statistics=False) as writer:
+            table = _Table(path, schema, writer)
+            yield table
+            table.flush()
 
-    def __init__(self, name: str, folder: Path, schema: Mapping[str, pl.DataType] | None) -> None:
-        self._name, self._path, self._schema = name, folder / f"{name}.parquet", schema or SCHEMAS[name]
+
+class _Table:
+    """A table of which no more than some parts are in memory."""
+
+    def __init__(self, path: Path, schema: Mapping[str, pl.DataType], writer: pq.ParquetWriter) -> None:
+        self._path, self._schema, self._writer = path, schema, writer
         self._parts, self._whole = list[pl.DataFrame](), list[pl.DataFrame]()
         self._num_waiting, self._num_bytes = 0, 0
-        self._temporary = folder / f".{name}.parquet.{uuid.uuid4().hex}.tmp"
-        with self._errors():
-            folder.mkdir(parents=True, exist_ok=True)
-            arrow = pl.DataFrame(schema=self._schema).to_arrow().schema
-            self._writer = pq.ParquetWriter(self._temporary, arrow, compression="zstd", write_statistics=False)
-
-    def __enter__(self) -> _Table:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with contextlib.suppress(OSError):
-            self._writer.close()
-        self._temporary.unlink(missing_ok=True)
 
     def add(self, frame: pl.DataFrame) -> None:
         """Write rows after those before; the same parts make the same file.
@@ -121,7 +117,7 @@ class _Table:
         Raises:
             TableError: If they are not what the schema declares, or cannot be written.
         """
-        frame = check(self._name, frame, str(self._path))
+        frame = check(self._path.stem, frame, str(self._path))
         if frame.columns != list(self._schema):
             lacking = self._schema.keys() - {*frame.columns}
             nulls = [pl.lit(None, self._schema[name]).alias(name) for name in sorted(lacking)]
@@ -133,33 +129,20 @@ class _Table:
             self._num_bytes += int(self._whole[-1].estimated_size())
             self._parts = []
         if self._num_waiting >= ROWS_AT_ONCE or self._num_bytes >= BYTES_AT_ONCE:
-            self._flush()
+            self.flush()
 
-    def close(self) -> None:
-        """Move the finished file into its place.
+    def flush(self) -> None:
+        """Write the rows that wait.
 
         Raises:
-            TableError: If it cannot be written.
+            TableError: If they cannot be written.
         """
-        self._flush()
-        with self._errors():
-            self._writer.close()
-            with self._temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            self._temporary.replace(self._path)
-
-    def _flush(self) -> None:
-        with self._errors():
+        try:
             if self._num_waiting:
                 self._writer.write_table(pl.concat([*self._whole, *self._parts]).to_arrow())
-        self._parts, self._whole, self._num_waiting, self._num_bytes = [], [], 0, 0
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
         except OSError as error:
             raise TableError(f"{self._path}: cannot be written: {error.strerror or error}") from error
+        self._parts, self._whole, self._num_waiting, self._num_bytes = [], [], 0, 0
 
 
 def settings_frame(plan: Plan, selected: frozenset[int]) -> pl.DataFrame:
@@ -211,19 +194,10 @@ def selected_positions(plan: Plan, medians: Mapping[str, float]) -> frozenset[in
         return frozenset(setting.position for setting in plan.settings)
     best: dict[tuple[str, str], Setting] = {}
     for setting in plan.settings:
-        key = arm_of(setting, plan.select.over)
+        key = arm_of(setting.grid, setting.axes, plan.select.over)
         if key not in best or medians[setting.trial_id] < medians[best[key].trial_id]:
             best[key] = setting
     return frozenset(setting.position for setting in best.values())
-
-
-def arm_of(setting: Setting, over: Sequence[str]) -> tuple[str, str]:
-    """Return what the settings have in common among which a study selects.
-
-    That is their grid and every axis but those selected over, whose fields in an axis of whole objects do not count
-    either.
-    """
-    return setting.grid, repr(_without(setting.axes, over))
 
 
 def median_scores(trials: pl.DataFrame, metric: str) -> dict[str, float]:
@@ -233,16 +207,6 @@ def median_scores(trials: pl.DataFrame, metric: str) -> dict[str, float]:
         honest = status == "ok" and value is not None and not math.isnan(value)
         scores.setdefault(identity, []).append(value if honest else math.inf)
     return {identity: statistics.median(values) for identity, values in scores.items()}
-
-
-def _without(axes: Mapping[str, Any], over: Sequence[str], prefix: str = "") -> dict[str, Any]:
-    """Return the point without what is selected over, also inside whole objects."""
-    chosen = tuple(f"{axis}." for axis in over)
-    return {
-        key: _without(value, over, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        for key, value in axes.items()
-        if not f"{prefix}{key}.".startswith(chosen)
-    }
 
 
 def _in_order(frame: pl.DataFrame, table: str) -> pl.DataFrame:

@@ -29,10 +29,10 @@ from typing import TypeAlias
 import polars as pl
 
 from pipeline.config.search import Halving
+from pipeline.config.study import arm_of
 from pipeline.core.training.progress import ReplicaOutcome
 from pipeline.core.training.spec import TrainingSpec
 from pipeline.results.store import StoredTrial, TrialStore
-from pipeline.sweep.consolidate import arm_of
 from pipeline.sweep.plan import Plan, Setting
 
 Scores: TypeAlias = Mapping[int, float]
@@ -68,7 +68,7 @@ class Judge:
         over = plan.select.over if plan.select else ()
         for setting in plan.settings:
             if setting.halving is not None:
-                arm = arm_of(setting, over)
+                arm = arm_of(setting.grid, setting.axes, over)
                 rules[arm] = setting.halving
                 groups.setdefault(arm, []).append(setting)
         if not groups:

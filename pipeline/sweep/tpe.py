@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config.search import Choice, Domain, Integer, LogInteger, LogUniform, TpeSearch
-from pipeline.config.study import arm_key
+from pipeline.config.study import arm_of
 from pipeline.results.store import TrialStore
 from pipeline.sweep.consolidate import median_scores
 from pipeline.sweep.plan import Plan, Setting
@@ -34,7 +34,7 @@ def next_points(plan: Plan, store: TrialStore, scores: dict[str, float]) -> dict
     arms: dict[tuple[str, str], list[Setting]] = {}
     for setting in plan.settings:
         if (search := plan.searches.get(setting.grid)) is not None:
-            arms.setdefault(arm_key(setting.grid, setting.axes, search), []).append(setting)
+            arms.setdefault(arm_of(setting.grid, setting.axes, search.space), []).append(setting)
     found = {}
     for arm, settings in arms.items():
         search = plan.searches[settings[0].grid]

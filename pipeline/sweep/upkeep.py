@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import zipfile
 from collections import Counter
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import build
+from pipeline.config import build, whole_file
 from pipeline.core.identity import code_digest
 from pipeline.core.models.custom import label_of
 from pipeline.core.training.spec import TrialSpec, identity_of
@@ -192,18 +191,13 @@ def export_trials(store: TrialStore, file: Path, studies: Sequence[str] = ()) ->
     """
     wanted = _ids_of(store, studies)
     ids = sorted(store.ids() if wanted is None else store.ids() & wanted)
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for identity in ids:
-                if (trial := store.read(identity)) is not None:
-                    archive.writestr(zipfile.ZipInfo(f"{identity}.zip", EPOCH), trial.to_bytes())
-        temporary.replace(file)
-    except OSError as error:
-        raise SweepError(f"{file}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with (
+        whole_file(file, SweepError) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for identity in ids:
+            if (trial := store.read(identity)) is not None:
+                archive.writestr(zipfile.ZipInfo(f"{identity}.zip", EPOCH), trial.to_bytes())
     return len(ids)
 
 

@@ -29,16 +29,6 @@ def test_half_lives_are_those_of_the_mean_gate(measured: Grid) -> None:
     assert found == pytest.approx({"initialisation": life(START_FACTORS["gru/h"]), "end": life(END_FACTORS["gru/h"])})
 
 
-def test_units_of_a_seed_are_averaged_first(measured: Grid) -> None:
-    lives = measured["gates"].filter(quantity="half_life")
-    others = lives.with_columns(position=pl.col("position") + 1, value=3 * pl.col("value"))
-    grid = changed(measured, gates=pl.concat([lives, others])).at("longest")
-    summary = half_life.summary(half_life.of(grid).filter(arm="gru", stage="end"))
-    row = half_life.natural(summary).row(0, named=True)
-    assert row["mean"] == pytest.approx(2 * life(END_FACTORS["gru/h"]))
-    assert row["num_seeds"] == 3
-
-
 def test_what_training_does_to_the_half_life_is_the_finding(measured: Grid) -> None:
     title = gate_distribution.view(measured).title
     assert "lengthens" in title
