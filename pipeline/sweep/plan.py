@@ -53,8 +53,8 @@ class Setting:
         dataset_digest: Of the data that the spec names.
         code_digest: Of the code that the spec uses.
         stored: Whether the trial store has it.
-        duration_s: A rough guess of the training time on one core.
-        memory_bytes: About what it needs.
+        duration_s: A rough guess of the training time on one core; 0 where nobody asks.
+        memory_bytes: About what it needs; 0 likewise.
         halving: Of its grid; None where every setting trains to its end.
         stop_at: Steps after which it stops to be judged, or was stopped for good; None is its end.
     """
@@ -67,9 +67,9 @@ class Setting:
     trial_id: str
     dataset_digest: str
     code_digest: str
-    stored: bool
-    duration_s: float
-    memory_bytes: int
+    stored: bool = False
+    duration_s: float = 0.0
+    memory_bytes: int = 0
     halving: Halving | None = None
     stop_at: int | None = None
 
@@ -177,7 +177,6 @@ def plan_study(
             trial_id=trial_id(spec, digest, code),
             dataset_digest=digest,
             code_digest=code,
-            stored=False,
             duration_s=cost.duration_s,
             memory_bytes=cost.memory_bytes,
             halving=raw.halving,

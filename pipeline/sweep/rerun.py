@@ -72,9 +72,6 @@ def rerun(
         trial_id=trial_id(spec, dataset.digest),
         dataset_digest=dataset.digest,
         code_digest=code,
-        stored=False,
-        duration_s=0.0,
-        memory_bytes=0,
     )
     print(f"rerun: {study}: {label} (trial {identity}), {len(spec.seeds)} seeds", file=shown)
     if setting.trial_id != identity:
