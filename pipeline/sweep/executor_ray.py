@@ -300,7 +300,6 @@ def _watched(folder: Path, address: str | None) -> Iterator[None]:
         SweepError: If it was.
         KeyboardInterrupt: If something else interrupted the body.
     """
-    lost, ended = list[str](), threading.Event()
     agents = [process for process in psutil.Process().children() if _is_below(folder, process)]
     if address is not None:  # one of the cluster's runs on this machine
         raylet = f"--raylet_socket_name={getattr(ray_worker.global_worker.node, 'raylet_socket_name', folder)}"
@@ -308,31 +307,20 @@ def _watched(folder: Path, address: str | None) -> Iterator[None]:
     head = ray.get_runtime_context().gcs_address if address is not None else ""
     seen = time.monotonic()
 
-    def look() -> None:
+    def look() -> str | None:
         nonlocal seen
-        while not ended.wait(LOOK_S):
-            gone = next((agent for agent in agents if not _runs(agent)), None)
-            if gone is not None:
-                lost.append(f"Ray's {gone_names[gone.pid]} on this machine has ended; {AGAIN}")
-            elif head:
-                if _answers(head):
-                    seen = time.monotonic()
-                elif time.monotonic() - seen > HEAD_GONE_AFTER_S:
-                    lost.append(f"RAY_ADDRESS={address}: no answer from {head} for {HEAD_GONE_AFTER_S:.0f} s; {AGAIN}")
-            if lost:
-                stopping.interrupt(lost[0])
-                return
+        gone = next((agent for agent in agents if not _runs(agent)), None)
+        if gone is not None:
+            return f"Ray's {gone_names[gone.pid]} on this machine has ended; {AGAIN}"
+        if head and _answers(head):
+            seen = time.monotonic()
+        elif head and time.monotonic() - seen > HEAD_GONE_AFTER_S:
+            return f"RAY_ADDRESS={address}: no answer from {head} for {HEAD_GONE_AFTER_S:.0f} s; {AGAIN}"
+        return None
 
     gone_names = {agent.pid: agent.name() for agent in agents}
-    threading.Thread(target=look, name="ray's processes", daemon=True).start()
-    try:
+    with meanwhile(look, LOOK_S, LOOK_S):
         yield
-    except (KeyboardInterrupt, SweepError):
-        if not lost:
-            raise
-        raise SweepError(lost[0]) from None
-    finally:
-        ended.set()
 
 
 def _runs(process: psutil.Process) -> bool:
