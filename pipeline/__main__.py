@@ -245,15 +245,14 @@ def _store(chosen: argparse.Namespace) -> int:
         new, known = upkeep.import_trials(store, chosen.file)
         print(f"{new} trials imported, {known} were there")
     else:
-        upkeep.prune(
+        doomed = upkeep.find_doomed(
             store,
-            print,
-            deletes=chosen.delete,
             studies=chosen.studies,
             older_than_days=chosen.older_than,
             of_other_code=chosen.other_code,
             orphans=chosen.orphans,
         )
+        upkeep.prune(store, doomed, print, deletes=chosen.delete)
     return 0
 
 

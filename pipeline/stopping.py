@@ -5,6 +5,9 @@ instructions only. So both signals are blocked in all threads but one, which wai
 interrupts the main thread, whose `finally` clauses then run. A second signal changes nothing, and nothing is written
 after the line: a library has lines of its own when other processes of its end. What has not ended `FORCE_S` seconds
 later, a call of C++ that does not return for instance, is ended all the same.
+
+A program that has to end what its libraries run elsewhere looks at `is_asked` and ends itself: it is neither
+interrupted nor forced, and what it writes is its own.
 """
 
 from __future__ import annotations
@@ -24,38 +27,6 @@ FORCE_S = 6.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Handler:
-    """A handler of both signals for a program whose libraries leave handlers alone, and which ends by itself.
-
-    Attributes:
-        ends_at_once: Whether the process ends with the line; else the program looks at `number` and ends.
-        number: Of the first signal; None before it.
-    """
-
-    def __init__(self) -> None:
-        self.name, self.advice, self.ends_at_once = "", "", True
-        self.number: int | None = None
-
-    def install(self, name: str, advice: str) -> None:
-        """Handle both signals from now on; the arguments are those of `watch`."""
-        self.name, self.advice = name, advice
-        for number in SIGNALS:
-            signal.signal(number, self)
-
-    def __call__(self, number: int, frame: object) -> None:
-        """Write the line, and ignore what comes after the first signal, until Python itself has ended as well."""
-        for other in SIGNALS:
-            signal.signal(other, signal.SIG_IGN)
-        self.number = number
-        print(f"{self.name}: {_line(number, self.advice)}", file=sys.stderr, flush=True)
-        if self.ends_at_once:
-            os._exit(128 + number)
-
-
-HANDLER = Handler()
-"""That of this process, if it has one."""
-
-
 class Stopped(KeyboardInterrupt):
     """This process was asked to end, by a signal or by a thread of its own."""
 
@@ -67,6 +38,7 @@ class _Process:
         name: Of the program, before the colon of its line; None where nobody watches for signals.
         advice: The end of the line.
         is_main_at_work: Whether the main thread can be interrupted; else the process is ended at once.
+        ends_itself: Whether the program looks at `is_asked`, and nothing but the line is done for it.
         status: The exit status once the process is to end.
         ends: What must be done before it does, the last one first.
     """
@@ -74,7 +46,7 @@ class _Process:
     def __init__(self) -> None:
         self.name: str | None = None
         self.advice = ""
-        self.is_main_at_work = False
+        self.is_main_at_work = self.ends_itself = False
         self.status: int | None = None
         self.ends: list[Callable[[], None]] = []
         self._asked = threading.Lock()
@@ -84,9 +56,12 @@ class _Process:
         with self._asked:
             if self.status is not None:
                 return
+            if line is not None:
+                self._say(line)  # before `is_asked` lets the program end
             self.status = status
         if line is not None:
-            self._say(line)
+            if self.ends_itself:
+                return
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # C++ writes there as well
         if self.is_main_at_work:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
@@ -127,9 +102,14 @@ def watch(name: str, advice: str) -> None:
     threading.Thread(target=_listen, name="signals", daemon=True).start()
 
 
-def run(main: Callable[[], int]) -> NoReturn:
-    """Call a program's `main` and end the process with its status, or as `watch` says."""
-    status = 1
+def run(main: Callable[[], int], *, ends_itself: bool = False) -> NoReturn:
+    """Call a program's `main` and end the process with its status, or as `watch` says.
+
+    Args:
+        main: The program.
+        ends_itself: Whether it looks at `is_asked`, and is not interrupted.
+    """
+    status, _process.ends_itself = 1, ends_itself
     try:
         _process.is_main_at_work = True
         status = main()
@@ -137,9 +117,9 @@ def run(main: Callable[[], int]) -> NoReturn:
         _process.leave()  # here, since what the exception holds may not be freed without Ray
     finally:
         _process.is_main_at_work = False
-    if _process.status is not None:
+    if _process.status is not None and not ends_itself:
         _process.leave()
-    sys.exit(status)
+    sys.exit(status if _process.status is None else _process.status)
 
 
 def interrupt(reason: str) -> None:

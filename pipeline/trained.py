@@ -34,12 +34,13 @@ from pipeline.core.models.writing import Written, write_by_beam, write_greedily
 from pipeline.core.training import MemorySink, run_trial
 from pipeline.core.training.data import interface_of
 from pipeline.core.training.spec import TrialSpec, trial_id
-from pipeline.data import Dataset, load_dataset
+from pipeline.data import Dataset
 from pipeline.data.dataset import EOS, PAD, SPECIAL_TOKENS, UNKNOWN, unknown_id
 from pipeline.errors import ConfigError, DatasetError, StoreError, unknown_name
 from pipeline.loading import project_of
 from pipeline.results.store import StoredTrial, TrialStore
 from pipeline.sweep.rerun import trial_of_results
+from pipeline.sweep.run import load_data
 
 
 class Text(NamedTuple):
@@ -102,7 +103,7 @@ def load_trained(trial: str, seed: int | None = None, project: str | Path | None
     params = load_params(paths)
     _, _, stored = trial_of_results(paths, params, trial)
     spec: TrialSpec = build(TrialSpec, stored.spec, f"trial {stored.trial_id}: spec")
-    dataset = load_dataset(paths.dataset(spec.dataset.name), spec.dataset.length, spec.dataset.unseen_lengths)
+    dataset = load_data(paths, spec.dataset)
     if dataset.digest != stored.dataset_digest:
         expected = f"expected data of digest {stored.dataset_digest}; got {dataset.digest}"
         raise DatasetError(f"trial {stored.trial_id}: {paths.dataset(spec.dataset.name)}: {expected}")

@@ -103,9 +103,6 @@ def planned(name: str, study: Study, scale: str, where: str) -> Iterator[Grid]:
                 trial_id=identity,
                 dataset_digest="",
                 code_digest="",
-                stored=False,
-                duration_s=0.0,
-                memory_bytes=0,
             )
         )
         given = {"dataset_digest": "", "code_digest": "", "message": "planned"}

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree that th
 from pipeline import stopping
 
 if __name__ == "__main__":  # what follows takes seconds to import
-    stopping.HANDLER.install("publish", "what has ended is published, the rest when it is run again")
+    stopping.watch("publish", "what has ended is published, the rest when it is run again")
 
 from pipeline.config import Params, Paths, check_tree, load_params, load_study
 from pipeline.errors import ConfigError, PipelineError, unknown_name
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Publish from the project in this folder.
 
     Returns:
-        0, or 1 where something was not sent as asked, 2 for a mistake, 130 or 143 after SIGINT or SIGTERM.
+        0, or 1 where something was not sent as asked, 2 for a mistake.
     """
     parser = argparse.ArgumentParser(description="Publish studies to Weights & Biases.")
     parser.add_argument("studies", nargs="*", metavar="study", help="default: every study of params.yaml")
@@ -60,7 +60,6 @@ def main(arguments: list[str] | None = None) -> int:
         for study in asked.studies:
             if study not in params.studies:
                 raise ConfigError(f"{paths.params.name}: studies: {unknown_name('study', study, params.studies)}")
-        stopping.HANDLER.ends_at_once = False  # from here on W&B has a process of its own, which is to end as well
         with contextlib.closing(Publisher(paths, params)) as publisher:
             if asked.follow:
                 follow_all(publisher, paths, params, asked.studies or params.studies, asked.interval)
@@ -73,15 +72,13 @@ def main(arguments: list[str] | None = None) -> int:
     except PipelineError as error:
         print(f"publish: {error}", file=sys.stderr)
         return 2
-    if stopping.HANDLER.number is not None:
-        return 128 + stopping.HANDLER.number
     return 0 if publisher.is_as_asked else 1
 
 
 def publish(publisher: Publisher, params: Params, studies: Sequence[str]) -> None:
     """Publish `studies`, or all of params.yaml and then the report, and print how it went."""
     for study in studies or params.studies:
-        if stopping.HANDLER.number is not None:
+        if stopping.is_asked():
             return
         publisher.study(study)
         print(f"{study}: {publisher.mode}, {publisher.num_failed} failed")
@@ -95,7 +92,7 @@ def follow_all(publisher: Publisher, paths: Paths, params: Params, studies: Sequ
         print(f"follow: W&B is {publisher.mode}, so nothing is live; `python stages/publish.py` writes what has ended")
         return
     store = TrialStore.of(paths, params.trial_store)
-    plans = [followed(plan_study(paths, params, study)) for study in studies if stopping.HANDLER.number is None]
+    plans = [followed(plan_study(paths, params, study)) for study in studies if not stopping.is_asked()]
     follower = Follower(publisher, paths, store, plans, sys.stdout)
     print(f"follow: {follower.num_waiting} settings that {store.objects.where} does not have yet", flush=True)
 
@@ -104,7 +101,7 @@ def follow_all(publisher: Publisher, paths: Paths, params: Params, studies: Sequ
         return any(driver_of(store.objects, study, now) is not None for study in studies)
 
     with contextlib.closing(follower):
-        follow(follower, publisher.folder, interval_s, lambda: stopping.HANDLER.number is not None, is_swept)
+        follow(follower, publisher.folder, interval_s, stopping.is_asked, is_swept)
 
 
 def followed(plan: Plan) -> Followed:
@@ -114,4 +111,4 @@ def followed(plan: Plan) -> Followed:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stopping.run(main, ends_itself=True)  # W&B has a process of its own, which is to end as well

@@ -33,6 +33,13 @@ def compute():
     hashlib.pbkdf2_hmac("sha512", b"", b"", 10**9)
 
 def main():
+    if what == "ends itself":
+        print("ready", flush=True)
+        while not stopping.is_asked():
+            time.sleep(0.02)
+        time.sleep(4 * stopping.FORCE_S)  # more signals come in here
+        os.write(2, b"its own line\\n")
+        return 0
     if what == "other handlers":  # as Ray and Ray Tune replace them
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -60,7 +67,7 @@ def main():
 stopping.watch("sweep", "run again")
 if what == "importing":
     note("imports", 30.0)
-stopping.run(main)
+stopping.run(main, ends_itself=what == "ends itself")
 """
 
 
@@ -115,27 +122,10 @@ def test_a_program_without_a_watch_is_interrupted_as_by_ctrl_c() -> None:
     assert done.stderr.endswith("KeyboardInterrupt\n")
 
 
-HANDLED = """
-import time
-from pipeline import stopping
-stopping.HANDLER.install("publish", "run again")
-stopping.HANDLER.ends_at_once = {at_once}
-print("ready", flush=True)
-while stopping.HANDLER.number is None:
-    time.sleep(0.02)
-time.sleep(0.2)  # more signals come in here
-raise SystemExit(128 + stopping.HANDLER.number)
-"""
-
-
-@pytest.mark.parametrize("at_once", [True, False])
-def test_a_handler_writes_the_line_once_and_lets_the_program_end(at_once: bool) -> None:
-    command = [sys.executable, "-c", HANDLED.format(at_once=at_once)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+def test_a_program_that_ends_itself_is_neither_interrupted_nor_forced(tmp_path: Path) -> None:
+    with started("ends itself", tmp_path / "journal") as process:
         for _ in range(3):
             process.send_signal(signal.SIGTERM)
             time.sleep(0.03)
-        assert process.communicate(timeout=60)[1] == "publish: stopped by SIGTERM; run again\n"
+        assert process.communicate(timeout=60) == ("", "sweep: stopped by SIGTERM; run again\nits own line\n")
     assert process.returncode == 143

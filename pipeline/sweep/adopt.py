@@ -7,6 +7,7 @@ trial's tables have but where and how fast it ran; what is adopted is not checke
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from pipeline.sweep.executors import Executor
 from pipeline.sweep.lease import sweep_lease
 from pipeline.sweep.plan import Plan, Setting
 from pipeline.sweep.progress import duration_text, follow, title
-from pipeline.sweep.run import current_plan, job_of, loader_of
+from pipeline.sweep.run import current_plan, job_of, load_data
 from pipeline.sweep.trial import Train
 
 
@@ -223,7 +224,7 @@ def _check(
     plan = Plan(study="adopt", settings=settings, select=None, max_wall_time_s=job.max_wall_time_s)
     progress = follow(plan, stream)
     with contextlib.closing(progress):
-        executor(plan.missing, job, loader_of(paths), progress)
+        executor(plan.missing, job, functools.partial(load_data, paths), progress)
     for candidate in checked:
         setting = candidate.setting
         older, newer = store.read(candidate.older_id), store.get(setting.trial_id)

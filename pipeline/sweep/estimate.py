@@ -6,10 +6,11 @@ Both are rough on purpose. They are there to refuse `hidden_size: 100000` at onc
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+import psutil
 
 from pipeline.core.attention.score import Additive, NoAttention
 from pipeline.core.cells import CELLS
@@ -191,9 +192,5 @@ def _num_run(spec: TrialSpec, work: Workload) -> int:
 
 
 def available_memory_bytes() -> int:
-    """Return how much memory this machine could still give; all that it has, where psutil is not installed."""
-    try:
-        import psutil
-    except ImportError:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # free pages leave out what caches would give
+    """Return how much memory this machine could still give."""
     return int(psutil.virtual_memory().available)

@@ -36,10 +36,11 @@ from ray.tune.error import TuneError
 from pipeline import stopping
 from pipeline.config import Resources
 from pipeline.core.identity import TREE
+from pipeline.core.training.spec import DatasetRef
 from pipeline.errors import SweepError
 from pipeline.results.store import TrialStore
 from pipeline.sweep.estimate import Pack, available_memory_bytes, packs_of
-from pipeline.sweep.executors import LoadData, Watch, check_share, variant_of
+from pipeline.sweep.executors import LoadData, Watch, check_share
 from pipeline.sweep.gpu_share import Share, measured_share
 from pipeline.sweep.plan import Setting
 from pipeline.sweep.trial import Job, Outcome, outcome_of, train_packed
@@ -98,8 +99,8 @@ class RayExecutor:
             auto = resources.gpus_per_trial == "auto"
             resources = replace(resources, gpus_per_trial=1) if auto else resources  # a whole one, to measure on
             has_room = _check_room(resources, embedded)
-            variants = {variant_of(setting) for setting in settings}
-            refs = {variant: ray.put(load(*variant)) for variant in sorted(variants, key=str)}
+            wanted = {setting.spec.dataset for setting in settings}
+            refs = {dataset: ray.put(load(dataset)) for dataset in sorted(wanted, key=str)}
             if auto:
                 resources = _shared(resources, settings, job, refs)
             memory = available_memory_bytes() if embedded and not resources.uses_gpus else None
@@ -125,21 +126,21 @@ class RayExecutor:
                 tuner.fit()
 
 
-def _shared(resources: Resources, settings: Sequence[Setting], job: Job, refs: dict[Any, Any]) -> Resources:
+def _shared(resources: Resources, settings: Sequence[Setting], job: Job, refs: dict[DatasetRef, Any]) -> Resources:
     """Return the resources with the share of a GPU that pays, measured on one of them with the largest pack."""
     packs = packs_of(settings, resources.settings_per_program, _num_workers(resources), None)
     pack = max(packs, key=lambda pack: sum(setting.memory_bytes for setting in pack))
     probe = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=1, max_retries=0)(measured_share)
     specs = [setting.spec for setting in pack]
-    share: Share = ray.get(probe.remote(specs, refs[variant_of(pack[0])], job.device, job.num_threads))
+    share: Share = ray.get(probe.remote(specs, refs[pack[0].spec.dataset], job.device, job.num_threads))
     print(f"sweep: resources.gpus_per_trial: auto: {share}", file=sys.stderr, flush=True)
     return replace(resources, gpus_per_trial=1 / share.num_programs)
 
 
-def _work(config: dict[str, Any], job: Job, by_id: dict[str, Pack], refs: dict[Any, Any]) -> None:
+def _work(config: dict[str, Any], job: Job, by_id: dict[str, Pack], refs: dict[DatasetRef, Any]) -> None:
     """Train a pack of settings in a worker; only a few words travel back, the tables go to the store."""
     pack, outcomes = by_id[config["trial_id"]], list[dict[str, Any]]()
-    train_packed(job, pack, ray.get(refs[variant_of(pack[0])]), lambda _, outcome: outcomes.append(asdict(outcome)))
+    train_packed(job, pack, ray.get(refs[pack[0].spec.dataset]), lambda _, outcome: outcomes.append(asdict(outcome)))
     tune.report({"outcomes": outcomes})
 
 
@@ -299,7 +300,6 @@ def _watched(folder: Path, address: str | None) -> Iterator[None]:
         SweepError: If it was.
         KeyboardInterrupt: If something else interrupted the body.
     """
-    lost, ended = list[str](), threading.Event()
     agents = [process for process in psutil.Process().children() if _is_below(folder, process)]
     if address is not None:  # one of the cluster's runs on this machine
         raylet = f"--raylet_socket_name={getattr(ray_worker.global_worker.node, 'raylet_socket_name', folder)}"
@@ -307,31 +307,20 @@ def _watched(folder: Path, address: str | None) -> Iterator[None]:
     head = ray.get_runtime_context().gcs_address if address is not None else ""
     seen = time.monotonic()
 
-    def look() -> None:
+    def look() -> str | None:
         nonlocal seen
-        while not ended.wait(LOOK_S):
-            gone = next((agent for agent in agents if not _runs(agent)), None)
-            if gone is not None:
-                lost.append(f"Ray's {gone_names[gone.pid]} on this machine has ended; {AGAIN}")
-            elif head:
-                if _answers(head):
-                    seen = time.monotonic()
-                elif time.monotonic() - seen > HEAD_GONE_AFTER_S:
-                    lost.append(f"RAY_ADDRESS={address}: no answer from {head} for {HEAD_GONE_AFTER_S:.0f} s; {AGAIN}")
-            if lost:
-                stopping.interrupt(lost[0])
-                return
+        gone = next((agent for agent in agents if not _runs(agent)), None)
+        if gone is not None:
+            return f"Ray's {gone_names[gone.pid]} on this machine has ended; {AGAIN}"
+        if head and _answers(head):
+            seen = time.monotonic()
+        elif head and time.monotonic() - seen > HEAD_GONE_AFTER_S:
+            return f"RAY_ADDRESS={address}: no answer from {head} for {HEAD_GONE_AFTER_S:.0f} s; {AGAIN}"
+        return None
 
     gone_names = {agent.pid: agent.name() for agent in agents}
-    threading.Thread(target=look, name="ray's processes", daemon=True).start()
-    try:
+    with meanwhile(look, LOOK_S, LOOK_S):
         yield
-    except (KeyboardInterrupt, SweepError):
-        if not lost:
-            raise
-        raise SweepError(lost[0]) from None
-    finally:
-        ended.set()
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 
 from pipeline.config import Params
+from pipeline.core.training.spec import DatasetRef
 from pipeline.data import Dataset
 from pipeline.errors import SweepError
 from pipeline.sweep.estimate import available_memory_bytes, packs_of
@@ -23,8 +24,8 @@ from pipeline.sweep.trial import Job, Outcome, train_packed
 SHORT_S = 5.0
 """On one core, roughly: what takes less is done before Ray has started."""
 
-LoadData = Callable[[str, int | None, tuple[int, ...]], Dataset]
-"""From a dataset's name, length and unseen lengths to its arrays."""
+LoadData = Callable[[DatasetRef], Dataset]
+"""From what a spec says of its data to their arrays."""
 
 
 class Watch(Protocol):
@@ -95,15 +96,9 @@ def train_inline(largest: int, settings: Sequence[Setting], job: Job, load: Load
     for pack in packs_of(settings, largest, 1, available_memory_bytes()):
         for setting in pack:
             watch.started(setting)
-        if dataset is None or variant_of(pack[0]) != held:
-            held, dataset = variant_of(pack[0]), load(*variant_of(pack[0]))
+        if dataset is None or pack[0].spec.dataset != held:
+            held, dataset = pack[0].spec.dataset, load(pack[0].spec.dataset)
         train_packed(job, pack, dataset, watch.finished)
-
-
-def variant_of(setting: Setting) -> tuple[str, int | None, tuple[int, ...]]:
-    """Return name and length of the data that a setting trains on, and the unseen lengths that it is tested at."""
-    dataset = setting.spec.dataset
-    return dataset.name, dataset.length, dataset.unseen_lengths
 
 
 def _train_where_it_pays(params: Params, settings: Sequence[Setting], job: Job, load: LoadData, watch: Watch) -> None:

@@ -10,7 +10,6 @@ whichever is there.
 from __future__ import annotations
 
 import multiprocessing
-import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.synchronize import Barrier
@@ -23,12 +22,16 @@ from pipeline.core.training.pack import train_pack
 from pipeline.core.training.spec import TrialSpec
 from pipeline.data import Dataset
 from pipeline.errors import SweepError
+from pipeline.sweep.workers import meanwhile
 
 MOST_PROGRAMS = 8
 PAYS = 1.1
 FITS = 0.9
 PROBE_S = 15.0
 """Of training, beside what a program needs to start."""
+
+LOOK_S = 0.2
+"""Between two looks at how much of the memory is in use."""
 
 START_S = 300.0
 """For all programs to have started, the compilation of their kernels included."""
@@ -109,29 +112,25 @@ def measure(
     together, told = context.Barrier(number), context.SimpleQueue()
     arguments = (list(specs), dataset, device, num_threads, probe_s, together, told)
     processes = [context.Process(target=_train, args=arguments, daemon=True) for _ in range(number)]
-    before, most, ended = _used_bytes(device)[0], [0], threading.Event()
+    before, most = _used_bytes(device)[0], [0]
 
     def look() -> None:
-        while not ended.wait(0.2):
-            most[0] = max(most[0], _used_bytes(device)[0] - before)
+        most[0] = max(most[0], _used_bytes(device)[0] - before)
 
-    looking = threading.Thread(target=look, daemon=True)
-    looking.start()
     try:
-        for process in processes:
-            process.start()
-        found: list[float | str] = []
-        deadline = time.monotonic() + START_S + 4 * probe_s
-        while len(found) < number and time.monotonic() < deadline:
-            if not told.empty():
-                found.append(told.get())
-            elif any(process.exitcode for process in processes):
-                break  # killed, for want of memory for instance
-            else:
-                time.sleep(0.05)
+        with meanwhile(look, LOOK_S, LOOK_S):
+            for process in processes:
+                process.start()
+            found: list[float | str] = []
+            deadline = time.monotonic() + START_S + 4 * probe_s
+            while len(found) < number and time.monotonic() < deadline:
+                if not told.empty():
+                    found.append(told.get())
+                elif any(process.exitcode for process in processes):
+                    break  # killed, for want of memory for instance
+                else:
+                    time.sleep(0.05)
     finally:
-        ended.set()
-        looking.join()
         for process in processes:
             process.kill()
     rates = [each for each in found if isinstance(each, float)]

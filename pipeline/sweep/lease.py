@@ -16,16 +16,15 @@ import json
 import os
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import stopping
-from pipeline.errors import PipelineError, StoreError, SweepError
+from pipeline.errors import StoreError, SweepError
 from pipeline.results.objects import Objects
 from pipeline.results.store import TrialStore
+from pipeline.sweep.workers import meanwhile, word_of
 
 FOLDER = ".leases"
 
@@ -63,17 +62,10 @@ def sweep_lease(
             )
         (say or _say)(f"study {study!r} is being swept by {holder}: waiting for it to end, or to show no sign of life")
         lease.wait()
-    beating = threading.Thread(target=lease.beat, name=f"lease of {study}", daemon=True)
-    beating.start()
     try:
-        yield
-    except (KeyboardInterrupt, PipelineError):
-        if lease.lost_to is None:
-            raise
-        raise SweepError(_taken_over(study, lease.lost_to)) from None
+        with meanwhile(lease.beat, HEARTBEAT_S, HEARTBEAT_S):
+            yield
     finally:
-        lease.ended.set()
-        beating.join(HEARTBEAT_S)
         lease.release()
 
 
@@ -92,7 +84,7 @@ def driver_of(objects: Objects, study: str, now_ns: int) -> str | None:
     found = leases.listing()
     name = _name(study, max(_generations(found, study), default=0))
     content = leases.read(name) if name in found else None
-    if content is None or _has_ended(_read(content)):
+    if content is None or _has_ended(word_of(content)):
         return None
     return describe(content) if now_ns - found[name].modified_ns < DEAD_AFTER_S * 1e9 else None
 
@@ -112,17 +104,14 @@ class Lease:
 
     Attributes:
         generation: That which this process made or is waiting for; 0 where there has been none.
-        lost_to: Who has taken the lease over from this process.
-        ended: Set when the heartbeat is to stop.
+        is_lost: Whether another driver has taken the lease over from this process.
     """
 
     def __init__(self, objects: Objects, study: str) -> None:
-        self.generation, self.lost_to, self.ended = 0, None, threading.Event()
+        self.generation, self.is_lost = 0, False
         self._objects, self._study, self._counter, self._seen = objects, study, 0, b""
         self._since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._silent_since: float | None = None
-
-    lost_to: str | None
 
     def acquire(self) -> str | None:
         """Take the lease if it is free or its holder is dead, and return None; else return who holds it."""
@@ -151,21 +140,24 @@ class Lease:
                 if content is None or self._is_free(content, newest):
                     return
 
-    def beat(self) -> None:
-        """Renew the lease until it ends; interrupt this process's main thread where another driver has it."""
-        while not self.ended.wait(HEARTBEAT_S):
-            with contextlib.suppress(StoreError):  # the next beat comes, and the trials themselves say what is wrong
-                if (newest := self._newest()) > self.generation:
-                    self.lost_to = describe(self._objects.read(self._name(newest)) or b"")
-                    if not self.ended.is_set():
-                        stopping.interrupt(_taken_over(self._study, self.lost_to))
-                    return
-                self._counter += 1
-                self._objects.write(self._name(self.generation), self._content())
+    def beat(self) -> str | None:
+        """Renew the lease, or say who has taken it over.
+
+        Raises:
+            StoreError: If the store is away: the next beat comes, and the trials themselves say what is wrong.
+        """
+        if (newest := self._newest()) > self.generation:
+            by = describe(self._objects.read(self._name(newest)) or b"")
+            self.is_lost = True
+            silent = f"since this driver showed no sign of life for {DEAD_AFTER_S:.0f} s"
+            return f"study {self._study!r} was taken over by {by}, {silent}; finished trials are kept"
+        self._counter += 1
+        self._objects.write(self._name(self.generation), self._content())
+        return None
 
     def release(self) -> None:
         """Say that nobody holds the lease; its generation stays, so that they only ever grow."""
-        if self.lost_to is None:
+        if not self.is_lost:
             with contextlib.suppress(StoreError):  # another driver then waits until the lease is old
                 self._objects.write(self._name(self.generation), self._content(released=True))
 
@@ -173,7 +165,7 @@ class Lease:
         """Return whether its holder has ended: says so, is gone from this machine, or has been silent for long."""
         if (generation, content) != (self.generation, self._seen) or self._silent_since is None:
             self.generation, self._seen, self._silent_since = generation, content, time.monotonic()
-        if (ended := _has_ended(_read(content))) is not None:
+        if (ended := _has_ended(word_of(content))) is not None:
             return ended
         return time.monotonic() - self._silent_since >= DEAD_AFTER_S
 
@@ -213,7 +205,7 @@ def _has_ended(found: Mapping[str, Any]) -> bool | None:
 
 def describe(content: bytes) -> str:
     """Return «pid 17 on node-3 since 2026-01-01T00:00:00+00:00», or that it cannot be said."""
-    found = _read(content)
+    found = word_of(content)
     if not {"pid", "host", "since"} <= set(found):
         return "another driver, whose lease cannot be read"
     return f"pid {found['pid']} on {found['host']} since {found['since']}"
@@ -238,19 +230,6 @@ def process_started(pid: int) -> str | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else fields[19]  # a dead process that nobody has waited for yet
-
-
-def _read(content: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(content)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _taken_over(study: str, by: str) -> str:
-    silent = f"since this driver showed no sign of life for {DEAD_AFTER_S:.0f} s"
-    return f"study {study!r} was taken over by {by}, {silent}; finished trials are kept"
 
 
 def _say(line: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 import polars as pl
 
@@ -35,6 +35,7 @@ from pipeline.errors import ConfigError, DatasetError, unknown_name
 from pipeline.results.schema import TRIALS
 from pipeline.sweep.estimate import Workload, duration_s, memory_bytes
 
+_PARTS = get_type_hints(TrialSpec)
 _SHORT_NAMES = {"dataset.length": "T", "model.hidden_size": "H", "optimiser.learning_rate": "lr"}
 _FIRST_IN_LABELS = (VARIANT, "model.cell", "model", "dataset.name", "dataset", "dataset.length")
 
@@ -53,8 +54,8 @@ class Setting:
         dataset_digest: Of the data that the spec names.
         code_digest: Of the code that the spec uses.
         stored: Whether the trial store has it.
-        duration_s: A rough guess of the training time on one core.
-        memory_bytes: About what it needs.
+        duration_s: A rough guess of the training time on one core; 0 where nobody asks.
+        memory_bytes: About what it needs; 0 likewise.
         halving: Of its grid; None where every setting trains to its end.
         stop_at: Steps after which it stops to be judged, or was stopped for good; None is its end.
     """
@@ -67,9 +68,9 @@ class Setting:
     trial_id: str
     dataset_digest: str
     code_digest: str
-    stored: bool
-    duration_s: float
-    memory_bytes: int
+    stored: bool = False
+    duration_s: float = 0.0
+    memory_bytes: int = 0
     halving: Halving | None = None
     stop_at: int | None = None
 
@@ -154,17 +155,18 @@ def plan_study(
     manifests: dict[str, Manifest] = {}
     settings: list[Setting] = []
     names: dict[tuple[str, str], Setting] = {}
-    parts, costs = _Parts(), _Costs()
+    parts: dict[tuple[str, str], Any] = {}
+    costs: dict[tuple[int, ...], tuple[int, float]] = {}
     for raw in expand(study, params.scale, where, proposed):
-        spec = parts.spec({**raw.spec, "seeds": seeds}, raw.where)
+        spec = _spec({**raw.spec, "seeds": seeds}, raw.where, parts)
         manifest = _manifest(paths, params, spec.dataset.name, raw.where, manifests)
         variant = _variant(manifest, spec.dataset.length, f"{raw.where}.dataset.length")
         unseen = [
             _variant(manifest, length, f"{raw.where}.dataset.unseen_lengths") for length in spec.dataset.unseen_lengths
         ]
         _check_fit(spec, variant, raw.where)
-        cost = costs.of(spec, variant)
-        _check_memory(spec, cost.memory_bytes, memory_limit_bytes, raw.where)
+        needed_bytes, needed_s = _cost(spec, variant, costs)
+        _check_memory(spec, needed_bytes, memory_limit_bytes, raw.where)
         _check_halving(spec, variant, raw)
         digest = combined_digest([variant.digest, *(other.digest for other in unseen)])
         code = code_digest(spec)
@@ -177,9 +179,8 @@ def plan_study(
             trial_id=trial_id(spec, digest, code),
             dataset_digest=digest,
             code_digest=code,
-            stored=False,
-            duration_s=cost.duration_s,
-            memory_bytes=cost.memory_bytes,
+            duration_s=needed_s,
+            memory_bytes=needed_bytes,
             halving=raw.halving,
         )
         if (other := names.setdefault((raw.grid, setting.trial_id), setting)) is not setting:
@@ -295,49 +296,28 @@ def _check_memory(spec: TrialSpec, needed: int, limit: int | None, where: str) -
         )
 
 
-class _Parts:
-    """Specs whose equal parts are one object: ten thousand settings have few models, and each is checked once."""
+def _spec(raw: Mapping[str, Any], where: str, known: dict[tuple[str, str], Any]) -> TrialSpec:
+    """Return the checked spec of a setting; of ten thousand few parts differ, and each is built and checked once.
 
-    def __init__(self) -> None:
-        self._hints = get_type_hints(TrialSpec)
-        self._built: dict[tuple[str, str], Any] = {}
-
-    def spec(self, raw: Mapping[str, Any], where: str) -> TrialSpec:
-        """Return the checked spec of a setting.
-
-        Raises:
-            ConfigError: If it is none.
-        """
-        spec: TrialSpec = build(TrialSpec, {name: self._part(name, raw[name], where) for name in raw}, where)
-        return spec
-
-    def _part(self, name: str, raw: Any, where: str) -> Any:
-        if name not in self._hints or not isinstance(raw, Mapping):
-            return raw
-        key = (name, repr(raw))
-        if key not in self._built:
-            self._built[key] = build(self._hints[name], raw, f"{where}.{name}")
-        return self._built[key]
+    Raises:
+        ConfigError: If it is none.
+    """
+    parts = dict(raw)
+    for name, part in raw.items():
+        if name in _PARTS and isinstance(part, Mapping):
+            key = (name, repr(part))
+            if key not in known:
+                known[key] = build(_PARTS[name], part, f"{where}.{name}")
+            parts[name] = known[key]
+    spec: TrialSpec = build(TrialSpec, parts, where)
+    return spec
 
 
-class _Cost(NamedTuple):
-    memory_bytes: int
-    duration_s: float
-
-
-class _Costs:
-    """What settings cost, for settings of the same model, data and training once."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, ...], tuple[_Cost, Any]] = {}
-
-    def of(self, spec: TrialSpec, variant: Variant) -> _Cost:
-        """Return what a trial needs of memory and of time."""
-        parts = (spec.model, spec.training, spec.diagnostics, variant)
-        key = tuple(map(id, parts))
-        if key not in self._known:
-            num_timesteps = variant.num_timesteps + variant.num_written
-            work = Workload(num_timesteps, interface_of(variant), variant.num_bytes, variant.num_written)
-            cost = _Cost(memory_bytes(spec, work), duration_s(spec, work))
-            self._known[key] = cost, parts  # which are kept, so that no other object gets their ids
-        return self._known[key][0]
+def _cost(spec: TrialSpec, variant: Variant, known: dict[tuple[int, ...], tuple[int, float]]) -> tuple[int, float]:
+    """Return the bytes and seconds that a trial needs; `known` has them by the ids of parts that live as long."""
+    key = (id(spec.model), id(spec.training), id(spec.diagnostics), id(variant))
+    if key not in known:
+        num_timesteps = variant.num_timesteps + variant.num_written
+        work = Workload(num_timesteps, interface_of(variant), variant.num_bytes, variant.num_written)
+        known[key] = memory_bytes(spec, work), duration_s(spec, work)
+    return known[key]

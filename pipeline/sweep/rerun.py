@@ -15,13 +15,12 @@ from pipeline.config import Params, Paths, build
 from pipeline.core.identity import code_digest
 from pipeline.core.training import run_trial
 from pipeline.core.training.spec import TrialSpec, trial_id
-from pipeline.data import load_dataset
 from pipeline.errors import SweepError, unknown_name
 from pipeline.results import RESUMABLE, TRIAL_TABLES, read_table
 from pipeline.results.store import StoredTrial, TrialStore
 from pipeline.sweep.adopt import first_difference
 from pipeline.sweep.plan import Setting
-from pipeline.sweep.run import job_of
+from pipeline.sweep.run import job_of, load_data
 from pipeline.sweep.trial import Train, train_setting
 
 _PLACE = ("device", "kernel", "torch_version", "python_version", "code_digest")
@@ -58,7 +57,7 @@ def rerun(
             f"trial {identity}: expected replicas that ended ok or diverged; got {', '.join(sorted(found))}"
         )
     spec: TrialSpec = build(TrialSpec, older.spec, f"trial {identity}: spec")
-    dataset = load_dataset(paths.dataset(spec.dataset.name), spec.dataset.length, spec.dataset.unseen_lengths)
+    dataset = load_data(paths, spec.dataset)
     if dataset.digest != older.dataset_digest:
         expected = f"expected data of digest {older.dataset_digest}; got {dataset.digest}"
         raise SweepError(f"trial {identity}: {paths.dataset(spec.dataset.name)}: {expected}: other data, other numbers")
@@ -72,9 +71,6 @@ def rerun(
         trial_id=trial_id(spec, dataset.digest),
         dataset_digest=dataset.digest,
         code_digest=code,
-        stored=False,
-        duration_s=0.0,
-        memory_bytes=0,
     )
     print(f"rerun: {study}: {label} (trial {identity}), {len(spec.seeds)} seeds", file=shown)
     if setting.trial_id != identity:

@@ -11,7 +11,7 @@ import functools
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
@@ -19,13 +19,14 @@ from typing import TextIO
 from pipeline.config import Params, Paths, load_scale
 from pipeline.core.identity import PACKAGE, TREE
 from pipeline.core.training import run_trial
+from pipeline.core.training.spec import DatasetRef
 from pipeline.data import Dataset, load_dataset
 from pipeline.errors import SweepError
 from pipeline.results import probe_writable
 from pipeline.results.store import TrialStore
 from pipeline.sweep.consolidate import consolidate
 from pipeline.sweep.estimate import available_memory_bytes
-from pipeline.sweep.executors import Executor, LoadData, cluster_address
+from pipeline.sweep.executors import Executor, cluster_address
 from pipeline.sweep.halving import Judge, furthest
 from pipeline.sweep.lease import sweep_lease
 from pipeline.sweep.plan import Plan, Setting, plan_study
@@ -68,8 +69,7 @@ def run_sweep(
     job = job_of(paths, params, store, train)
     with sweep_lease(store, study, wait=wait):
         plan = current_plan(paths, params, study, store)
-        load, replan = loader_of(paths), functools.partial(current_plan, paths, params, store=store)
-        (plan,), outcomes = _train_rounds([plan], store, executor, job, load, stream or sys.stdout, replan)
+        (plan,), outcomes = _train_rounds(paths, params, [plan], store, executor, job, stream or sys.stdout)
         _check_complete(plan, outcomes)
         errors = {identity: outcome.message for identity, outcome in outcomes.items() if outcome.status == "error"}
         plan = plan.with_stored({setting.trial_id for setting in plan.trials} - outcomes.keys())
@@ -103,19 +103,18 @@ def train_together(
             leases.enter_context(sweep_lease(store, study, wait=wait))
         plans = [current_plan(paths, params, study, store) for study in studies]
         if any(plan.missing for plan in plans):
-            job, load = job_of(paths, params, store, train), loader_of(paths)
-            replan = functools.partial(current_plan, paths, params, store=store)
-            _train_rounds(plans, store, executor, job, load, stream or sys.stdout, replan)
+            job = job_of(paths, params, store, train)
+            _train_rounds(paths, params, plans, store, executor, job, stream or sys.stdout)
 
 
 def _train_rounds(
+    paths: Paths,
+    params: Params,
     plans: Sequence[Plan],
     store: TrialStore,
     executor: Executor,
     job: Job,
-    load: LoadData,
     stream: TextIO,
-    replan: Callable[[str], Plan],
 ) -> tuple[list[Plan], dict[str, Outcome]]:
     """Train what is missing of several plans as one list; then what is not stopped at a rung, or has been proposed.
 
@@ -134,7 +133,7 @@ def _train_rounds(
         progress = follow(together, stream)
         with contextlib.closing(progress), told(store, now, progress.tally):
             if missing:
-                executor(missing, job, load, progress)
+                executor(missing, job, functools.partial(load_data, paths), progress)
         for setting in missing:
             outcomes.pop(setting.trial_id, None)
         outcomes |= progress.tally.outcomes
@@ -142,7 +141,7 @@ def _train_rounds(
             return now, outcomes
         done |= {(setting.trial_id, setting.stop_at) for setting in missing}
         failed = {identity for identity, outcome in outcomes.items() if outcome.status == "error"}
-        now = [replan(plan.study) if plan.searches else plan for plan in now]
+        now = [current_plan(paths, params, plan.study, store) if plan.searches else plan for plan in now]
         now = [_without_done(judge.advance(plan, failed), done, failed) for plan in now]
         if not any(plan.missing for plan in now):
             return now, outcomes
@@ -177,13 +176,13 @@ def job_of(paths: Paths, params: Params, store: TrialStore, train: Train) -> Job
     )
 
 
-def loader_of(paths: Paths) -> LoadData:
-    """Return a function that loads prepared data of a project."""
+def load_data(paths: Paths, wanted: DatasetRef) -> Dataset:
+    """Return prepared data of a project.
 
-    def load(name: str, length: int | None, unseen_lengths: tuple[int, ...]) -> Dataset:
-        return load_dataset(paths.dataset(name), length, unseen_lengths)
-
-    return load
+    Raises:
+        DatasetError: If they are not prepared, or damaged.
+    """
+    return load_dataset(paths.dataset(wanted.name), wanted.length, wanted.unseen_lengths)
 
 
 def current_plan(paths: Paths, params: Params, study: str, store: TrialStore) -> Plan:

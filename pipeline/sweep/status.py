@@ -32,7 +32,7 @@ from pipeline.sweep import workers
 from pipeline.sweep.lease import driver_of
 from pipeline.sweep.plan import Plan
 from pipeline.sweep.progress import Tally, duration_text, title
-from pipeline.sweep.workers import FOLDER, forget_dead, living, meanwhile, trained_by
+from pipeline.sweep.workers import FOLDER, forget_dead, living, meanwhile, trained_by, word_of
 
 WINDOW_S = 600.0
 """The rate is of so long, up to now."""
@@ -176,8 +176,8 @@ def planned_ids(store: TrialStore, study: str) -> frozenset[str]:
     Raises:
         StoreError: If the store cannot be read.
     """
-    plan = _read(store.objects.below(FOLDER).read(f"{study}.plan.json"))
-    return frozenset(plan["trials"] if plan else ())
+    plan = word_of(store.objects.below(FOLDER).read(f"{study}.plan.json"))
+    return frozenset(plan.get("trials", ()))
 
 
 def read_status(store: TrialStore, study: str) -> StudyStatus:
@@ -192,13 +192,13 @@ def read_status(store: TrialStore, study: str) -> StudyStatus:
         StoreError: If the store cannot be read.
     """
     objects = store.objects.below(FOLDER)
-    plan, told = _read(objects.read(f"{study}.plan.json")), _read(objects.read(f"{study}.json"))
-    if plan is None:
+    plan, told = word_of(objects.read(f"{study}.plan.json")), word_of(objects.read(f"{study}.json"))
+    if not plan:
         refuse_study(store, study)
     now_ns = now_ns_of(objects)
     listing, trials = store.objects.listing(), plan["trials"]
     names = {setting["title"]: identity for identity, setting in trials.items()}
-    failed = {name: message for name, message in (told or {}).get("failed", {}).items() if name in names}
+    failed = {name: message for name, message in told.get("failed", {}).items() if name in names}
     summaries = {identity: found for identity, found in store.catalogue.read(listing)[0].items() if identity in trials}
     limit_s = plan["max_wall_time_s"]
     done = {i for i, found in summaries.items() if found.is_final(limit_s, trials[i]["stop_at"])}
@@ -332,12 +332,3 @@ def _reached(store: TrialStore, identity: str) -> tuple[int, float | None] | Non
     curves = trial.tables["curves"].filter(pl.col("metric") == "loss", pl.col("split") == "validation")
     loss: Any = curves.filter(pl.col("step") == pl.col("step").max())["value"].median()
     return trial.step, loss
-
-
-def _read(data: bytes | None) -> dict[str, Any] | None:
-    """Return what a word says; None where there is none, or it is damaged: the next one comes soon."""
-    try:
-        found = json.loads(data or b"")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None

@@ -102,27 +102,12 @@ def verify(store: TrialStore, say: Callable[[str], None]) -> int:
     return num_damaged
 
 
-def prune(
-    store: TrialStore,
-    say: Callable[[str], None],
-    *,
-    deletes: bool,
-    studies: Sequence[str] = (),
-    older_than_days: float | None = None,
-    of_other_code: bool = False,
-    orphans: bool = False,
-) -> None:
-    """Say what may be removed from a store and why, and remove it if asked to; the arguments are of `find_doomed`.
+def prune(store: TrialStore, doomed: Sequence[Doomed], say: Callable[[str], None], *, deletes: bool) -> None:
+    """Say what may be removed from a store and why, and remove it if asked to.
 
     Raises:
-        SweepError: If nothing is chosen to be removed, or as `find_doomed`.
-        StoreError: If the store cannot be read or written.
+        StoreError: If the store cannot be written.
     """
-    if not (studies or of_other_code or orphans or older_than_days is not None):
-        raise SweepError("prune: expected what to remove: --study, --older-than, --other-code or --orphans")
-    doomed = find_doomed(
-        store, studies=studies, older_than_days=older_than_days, of_other_code=of_other_code, orphans=orphans
-    )
     for each in doomed:
         if deletes:
             store.objects.delete(each.name)
@@ -150,9 +135,11 @@ def find_doomed(
         orphans: Checkpoints of trials that have ended or that no study asks for, and quarantined trials.
 
     Raises:
-        SweepError: If the store has not been told of a study, or it is being swept.
+        SweepError: If nothing is chosen to be removed, the store has not been told of a study, or it is being swept.
         StoreError: If it cannot be read.
     """
+    if not (studies or of_other_code or orphans or older_than_days is not None):
+        raise SweepError("prune: expected what to remove: --study, --older-than, --other-code or --orphans")
     time_ns, by_study = now_ns(store.objects), {study: planned_ids(store, study) for study in studies_in(store)}
     for study in by_study:
         if (driver := driver_of(store.objects, study, time_ns)) is not None:

@@ -21,7 +21,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.errors import StoreError
+from pipeline import stopping
+from pipeline.errors import PipelineError, StoreError, SweepError
 from pipeline.results.store import TrialStore
 from pipeline.sweep.plan import Setting
 from pipeline.sweep.progress import duration_text
@@ -92,21 +93,39 @@ def seen(store: TrialStore, settings: Sequence[Setting]) -> Iterator[Signs]:
 
 
 @contextlib.contextmanager
-def meanwhile(work: Callable[[], None], first_s: float, every_s: float) -> Iterator[None]:
-    """Work while the body runs, after `first_s` and then every `every_s`; a store that is away is left alone."""
-    ended = threading.Event()
+def meanwhile(work: Callable[[], str | None], first_s: float, every_s: float) -> Iterator[None]:
+    """Work while the body runs, after `first_s` and then every `every_s`; a store that is away is left alone.
+
+    Args:
+        work: May return why the body cannot go on, which is then interrupted.
+        first_s: Seconds before the first time.
+        every_s: Seconds between two times.
+
+    Raises:
+        SweepError: If the work has said so.
+        KeyboardInterrupt: If something else interrupted the body.
+        PipelineError: If the body raises it.
+    """
+    ended, lost = threading.Event(), list[str]()
 
     def keep_working() -> None:
         wait_s = first_s
-        while not ended.wait(wait_s):
+        while not lost and not ended.wait(wait_s):
             wait_s = every_s
             with contextlib.suppress(StoreError):
-                work()
+                if (why := work()) is not None:
+                    lost.append(why)
+        if lost and not ended.is_set():
+            stopping.interrupt(lost[0])
 
-    thread = threading.Thread(target=keep_working, name="status", daemon=True)
+    thread = threading.Thread(target=keep_working, daemon=True)
     thread.start()
     try:
         yield
+    except (KeyboardInterrupt, PipelineError):
+        if not lost:
+            raise
+        raise SweepError(lost[0]) from None
     finally:
         ended.set()
         thread.join(min(every_s, BEAT_S))
@@ -223,8 +242,16 @@ def _words(store: TrialStore, names: Sequence[str] | None = None) -> dict[str, d
     objects, found = store.objects.below(FOLDER), dict[str, dict[str, Any]]()
     for name in objects.names() if names is None else names:
         if name.endswith(".worker"):
-            with contextlib.suppress(ValueError):  # it is written again soon
-                word = json.loads(objects.read(name) or b"")
-                if isinstance(word, dict) and {"host", "pid", "since", "trials"} <= word.keys():
-                    found[name] = word
+            word = word_of(objects.read(name))
+            if {"host", "pid", "since", "trials"} <= word.keys():
+                found[name] = word
     return found
+
+
+def word_of(data: bytes | None) -> dict[str, Any]:
+    """Return what a word says; nothing where there is none, or it is damaged: the next one comes soon."""
+    try:
+        word = json.loads(data or b"")
+    except ValueError:
+        return {}
+    return word if isinstance(word, dict) else {}

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable
-from unittest.mock import Mock
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from pipeline import stopping
 from pipeline.config import Paths
-from stages import publish
 from stages.publish import main
 from tests.publish.conftest import TRIAL_IDS, make_trial, warnings_of, write_study
 from tests.publish.offline_run import offline_folders
 
+ROOT = Path(__file__).parents[2]
 PARAMS = """
 scale: smoke
 seeds: {start: 0, count: null}
@@ -70,26 +70,36 @@ def test_an_unknown_study_is_told_with_the_nearest(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == expected
 
 
-def test_a_signal_ends_a_follower_after_another_look(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def follow(follower: object, folder: object, interval_s: float, is_over: Callable[[], bool], _: object) -> None:
-        assert not is_over()
-        for _ in range(3):
-            signal.raise_signal(signal.SIGTERM)
-        assert is_over()
+FOLLOWER = """
+import os, signal, sys, time
+from unittest.mock import Mock
+from pipeline import stopping
+stopping.watch("publish", "run again")
+from stages import publish
 
-    monkeypatch.setattr(stopping, "HANDLER", stopping.Handler())
-    monkeypatch.setattr(publish, "follow", follow)
-    monkeypatch.setattr(publish, "Publisher", Mock(return_value=Mock(mode="online")))
-    monkeypatch.setattr(publish, "plan_study", Mock(return_value=Mock()))
-    monkeypatch.setattr(publish, "followed", Mock())
-    monkeypatch.setattr(publish, "Follower", Mock())
-    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
-    try:
-        stopping.HANDLER.install("publish", "run again")
-        assert main(["--follow"]) == 143
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert capsys.readouterr().err == "publish: stopped by SIGTERM; run again\n"
+def follow(follower, folder, interval_s, is_over, is_swept):
+    assert not is_over()
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGTERM)
+    while not is_over():
+        time.sleep(0.02)
+    print("another look")
+
+publish.follow, publish.Publisher = follow, Mock(return_value=Mock(mode="online"))
+publish.plan_study, publish.followed, publish.Follower = Mock(), Mock(), Mock()
+stopping.run(publish.main, ends_itself=True)
+"""
+
+
+def test_a_signal_ends_a_follower_after_another_look(paths: Paths) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FOLLOWER, "--follow"],
+        cwd=paths.root,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (143, "publish: stopped by SIGTERM; run again\n")
+    assert done.stdout.endswith("another look\n")

@@ -85,7 +85,7 @@ def test_the_executor_asks_for_the_share_that_pays(
     monkeypatch.setattr(executor_ray.ray, "remote", remote)
     monkeypatch.setattr(executor_ray.ray, "get", lambda found: found)
     monkeypatch.setattr(executor_ray.ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
-    refs = {("adding", 4, ()): "data"}
+    refs = {settings[0].spec.dataset: "data"}
     found = executor_ray._shared(Resources(1.0, 1.0), settings, Job("", None, "cuda", 1, 60.0), refs)
     assert found == Resources(1.0, 0.25)
     assert (asked["num_gpus"], asked["num_cpus"]) == (1, 1.0)

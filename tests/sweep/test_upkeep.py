@@ -76,10 +76,10 @@ def test_trials_of_a_study_go_unless_another_study_has_them(project: tuple[Paths
     found = names(swept, studies=["cells"])
     assert found == {f"{identity}.zip": "of cells" for identity in swept.ids() - lstms}
     said: list[str] = []
-    prune(swept, said.append, deletes=False, studies=["cells"])
+    prune(swept, find_doomed(swept, studies=["cells"]), said.append, deletes=False)
     assert len(swept.ids()) == 4
     assert said[-1].endswith("would be removed: --delete removes them")
-    prune(swept, said.append, deletes=True, studies=["cells"])
+    prune(swept, find_doomed(swept, studies=["cells"]), said.append, deletes=True)
     assert swept.ids() == lstms
     assert swept.checkpoint("0" * 16).load() is not None
 
