@@ -254,8 +254,21 @@ def _theory(view: View, ax: Axes, panel: Panel) -> None:  # noqa: ARG001 - as th
     ax.axvline(0, color=INK, linewidth=0.9, linestyle=":")
     ax.axhline(0, color=INK, linewidth=0.6)
     small: dict[str, Any] = {"fontsize": 7.5, "color": INK}
-    ax.annotate("above the bound, growth = ln σ_max", (0.012, 0.97), xycoords="axes fraction", va="top", **small)
+    ax.annotate(
+        "above the bound, growth = ln σ_max", (0, top), xytext=(4, -4), textcoords="offset points", va="top", **small
+    )
     ax.annotate("1/γ", (0, bottom), xytext=(3, 4), textcoords="offset points", **small)
+
+
+def _about_growth(view: View) -> str:
+    updates = count(int(view.grid.runs["num_steps"].max() or 0), "update")  # type: ignore[arg-type]
+    return (
+        f"A point per arm, seed and stage (hollow at initialisation, filled after training, at most {updates}) at "
+        "T = {T} on {dataset}: growth of ‖∂L/∂h_(T-k)‖ per timestep of lag (least-squares slope, first layer), against "
+        "ln σ_max(W_hh) at the same step. The diagonal is the upper bound for γ = max |φ'| = 1, the vertical line "
+        "σ_max = 1/γ; the bound is of one layer with a loss at the last timestep. Shares are over {seeds} with "
+        "{interval}."
+    )
 
 
 growth_by_singular_value = Points(
@@ -269,9 +282,6 @@ growth_by_singular_value = Points(
     means=lambda view: shrinking_share.means(view.grid, sigma_max="above_1"),
     height=3.1,
     title=_growth_finding,
-    about="A point per arm, seed and stage (hollow at initialisation, filled after training) at T = {T} on "
-    "{dataset}: growth of ‖∂L/∂h_(T-k)‖ per timestep of lag (least-squares slope, first layer), against "
-    "ln σ_max(W_hh) at the same step. The diagonal is the upper bound for γ = max |φ'| = 1, the vertical line "
-    "σ_max = 1/γ; the bound is of one layer with a loss at the last timestep. Shares are over {seeds} with {interval}.",
+    about=_about_growth,
     values=_growth_values,
 )
