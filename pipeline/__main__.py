@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -109,7 +110,10 @@ def _rerun(chosen: argparse.Namespace) -> int:
 def _status(chosen: argparse.Namespace) -> int:
     from pipeline.sweep import status
 
-    status.show(_store_at(chosen.store), chosen.studies, watches=chosen.watch, as_json=chosen.json)
+    try:
+        status.show(_store_at(chosen.store), chosen.studies, watches=chosen.watch, as_json=chosen.json)
+    except KeyboardInterrupt:  # how a watch ends
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -111,7 +111,7 @@ def planned(name: str, study: Study, scale: str, where: str) -> Iterator[Grid]:
         plan = Plan(study=name, settings=tuple(settings), select=study.select, max_wall_time_s=0.0)
         tables = {table: pl.DataFrame(schema=schema) for table, schema in SCHEMAS.items()}
         tables["settings"] = settings_frame(plan, frozenset(range(len(settings))))
-        tables["trials"] = pl.concat(trials, how="diagonal")
+        tables["trials"] = pl.concat(trials, how="diagonal_relaxed")
         yield from grids_of(name, tables, study.select.over if study.select else ())
 
 

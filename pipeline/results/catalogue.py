@@ -148,8 +148,8 @@ class Catalogue:
             StoreError: If the store cannot be read. Where it cannot be written, the catalogue stays as it is.
         """
         listed, files = self.listed(listing), self._files.names()
-        known = {summary.trial_id: (entry, summary) for name in files for entry, summary in self._read_file(name)}
-        summaries = {identity: summary for identity, (entry, summary) in known.items() if listed.get(identity) == entry}
+        rows = (row for name in files for row in self._read_file(name))
+        summaries = {each.trial_id: each for entry, each in rows if listed.get(each.trial_id) == entry}
         unknown = sorted(listed.keys() - summaries.keys())
         found = {summary.trial_id: summary for summary in self._summaries(unknown)}
         summaries |= found

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -118,10 +119,10 @@ class _Table:
             TableError: If they are not what the schema declares, or cannot be written.
         """
         frame = check(self._path.stem, frame, str(self._path))
-        if frame.columns != list(self._schema):
+        if frame.schema != self._schema:
             lacking = self._schema.keys() - {*frame.columns}
             nulls = [pl.lit(None, self._schema[name]).alias(name) for name in sorted(lacking)]
-            frame = frame.with_columns(nulls).select(*self._schema)
+            frame = frame.with_columns(nulls).select(*self._schema).cast(dict(self._schema))  # type: ignore[arg-type]
         self._parts.append(frame)
         self._num_waiting += len(frame)
         if len(self._parts) >= PARTS_AT_ONCE:
@@ -166,9 +167,16 @@ def settings_frame(plan: Plan, selected: frozenset[int]) -> pl.DataFrame:
             "variant": setting.axes.get(VARIANT),
             "selected": setting.position in selected,
         }
-        rows.append(row | {name: column.value for name, column in found.items()})
+        rows.append(row)
         axes.append(found)
-    return pl.DataFrame(rows, schema=_columns(SCHEMAS["settings"], axes))
+    schema = _columns(SCHEMAS["settings"], axes)
+    for row, found in zip(rows, axes, strict=True):
+        row |= {name: _as(schema[name], column) for name, column in found.items()}
+    return pl.DataFrame(rows, schema=schema)
+
+
+def _as(dtype: pl.DataType, column: SpecColumn) -> Any:
+    return column.value if column.dtype == dtype else pl.Series([column.value], dtype=column.dtype).cast(dtype)[0]
 
 
 def _columns(declared: Mapping[str, pl.DataType], found: Iterable[Mapping[str, SpecColumn]]) -> dict[str, pl.DataType]:
@@ -176,8 +184,15 @@ def _columns(declared: Mapping[str, pl.DataType], found: Iterable[Mapping[str, S
     schema = dict(declared)
     for columns in found:
         for name, column in columns.items():
-            schema.setdefault(name, column.dtype)
+            schema[name] = _common(schema.get(name, column.dtype), column.dtype)
     return schema
+
+
+def _common(first: pl.DataType, other: pl.DataType) -> pl.DataType:
+    """Return a type for both: arguments of a network of one's own may be 0 in one setting, 0.5 or a text in another."""
+    if first == other:
+        return first
+    return pl.Float64() if {first, other} == {pl.Int64(), pl.Float64()} else pl.String()
 
 
 def selected_positions(plan: Plan, medians: Mapping[str, float]) -> frozenset[int]:

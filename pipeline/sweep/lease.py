@@ -198,7 +198,8 @@ def _has_ended(found: Mapping[str, Any]) -> bool | None:
     """Return whether a holder says so or is gone from this machine; None where another machine's says nothing."""
     if found.get("released"):
         return True
-    if found.get("machine") == this_machine() and isinstance(found.get("pid"), int):
+    machine = this_machine()
+    if machine is not None and found.get("machine") == machine and isinstance(found.get("pid"), int):
         return process_started(found["pid"]) != found.get("started")
     return None
 

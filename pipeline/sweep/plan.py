@@ -124,12 +124,23 @@ class Plan:
         }
 
 
+def check_listed(paths: Paths, params: Params, study: str) -> None:
+    """Check that params.yaml lists a study.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    if study not in params.studies:
+        raise ConfigError(f"{paths.params.name}: studies: {unknown_name('study', study, params.studies)}")
+
+
 def plan_study(
     paths: Paths,
     params: Params,
     name: str,
     memory_limit_bytes: int | None = None,
     proposed: Proposed | None = None,
+    stored: Collection[str] = (),
 ) -> Plan:
     """Return the plan of study `name` at the scale of `params`, as if nothing were stored.
 
@@ -139,14 +150,14 @@ def plan_study(
         name: The study.
         memory_limit_bytes: Refuse a trial that needs more; None where the memory is another machine's.
         proposed: The points known so far of searches that propose them from results; None is their first generation.
+        stored: Trials that will not be trained, whatever memory they need.
 
     Raises:
         ConfigError: If the study or one of its settings is impossible, two settings of a grid are one trial, or a
             dataset of it is not listed.
         DatasetError: If a dataset is not prepared, or not at the length asked.
     """
-    if name not in params.studies:
-        raise ConfigError(f"{paths.params.name}: studies: {unknown_name('study', name, params.studies)}")
+    check_listed(paths, params, name)
     study, scale = load_study(paths, name), load_scale(paths, params.scale)
     override = study.scales.get(params.scale)
     seeds = seeds_of(params, scale, override.num_seeds if override else None)
@@ -166,7 +177,6 @@ def plan_study(
         ]
         _check_fit(spec, variant, raw.where)
         needed_bytes, needed_s = _cost(spec, variant, costs)
-        _check_memory(spec, needed_bytes, memory_limit_bytes, raw.where)
         _check_halving(spec, variant, raw)
         digest = combined_digest([variant.digest, *(other.digest for other in unseen)])
         code = code_digest(spec)
@@ -183,6 +193,8 @@ def plan_study(
             memory_bytes=needed_bytes,
             halving=raw.halving,
         )
+        if setting.trial_id not in stored:
+            _check_memory(spec, needed_bytes, memory_limit_bytes, raw.where)
         if (other := names.setdefault((raw.grid, setting.trial_id), setting)) is not setting:
             what = f"expected settings that differ, {other.label!r} and {setting.label!r} are one trial"
             raise ConfigError(f"{raw.where}: {what}: what sets them apart is set again by something later")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.sweep.plan import Plan, Setting
 
@@ -155,26 +156,26 @@ class LiveProgress:
     def lost(self, setting: Setting, why: str = "") -> None:
         """Write above the table that a setting's worker was lost."""
         self.tally.lost(setting)
-        self._console.print(lost_text(setting, why), highlight=False)
+        self._console.print(lost_text(setting, why), highlight=False, markup=False)
 
     def close(self) -> None:
         """Leave the last table on the screen, and the summary below it."""
         self._live.stop()
-        self._console.print(self.tally.summary(), highlight=False)
+        self._console.print(self.tally.summary(), highlight=False, markup=False)
 
     def _table(self) -> Table:
         tally = self.tally
-        caption = f"[{tally.place()}] {tally.counts()}"
+        caption = Text(f"[{tally.place()}] {tally.counts()}")
         table = Table("setting", "status", "step", "validation loss", "time", caption=caption)
         for identity, outcome in list(tally.outcomes.items())[-SHOWN:]:
             setting, spent = tally.settings[identity], duration_text(outcome.wall_time_s)
-            table.add_row(title(setting), outcome.status, "", loss_text(outcome), spent)
+            table.add_row(Text(title(setting)), outcome.status, "", loss_text(outcome), spent)
         running = list(tally.running.items())
         for identity, started_at in running[:SHOWN]:
             setting, (step, loss) = tally.settings[identity], tally.reached.get(identity, (None, None))
             of = "" if step is None else f"{step} of {setting.spec.training.max_steps}"
             spent = duration_text(time.monotonic() - started_at)
-            table.add_row(title(setting), "training", of, "" if loss is None else f"{loss:.4g}", spent)
+            table.add_row(Text(title(setting)), "training", of, "" if loss is None else f"{loss:.4g}", spent)
         if len(running) > SHOWN:
             table.add_row(f"and {len(running) - SHOWN} more", "training", "", "", "")
         return table

@@ -29,7 +29,7 @@ from pipeline.sweep.estimate import available_memory_bytes
 from pipeline.sweep.executors import Executor, cluster_address
 from pipeline.sweep.halving import Judge, furthest
 from pipeline.sweep.lease import sweep_lease
-from pipeline.sweep.plan import Plan, Setting, plan_study
+from pipeline.sweep.plan import Plan, Setting, check_listed, plan_study
 from pipeline.sweep.progress import duration_text, follow, title
 from pipeline.sweep.status import told
 from pipeline.sweep.tpe import Point, next_points
@@ -63,6 +63,7 @@ def run_sweep(
         StoreError: If the trial store cannot be written.
         TableError: If the results folder cannot be written. This and the store are tried before any training.
     """
+    check_listed(paths, params, study)
     store = TrialStore.of(paths, params.trial_store)
     store.probe_writable()
     probe_writable(paths.results(study))
@@ -194,13 +195,13 @@ def current_plan(paths: Paths, params: Params, study: str, store: TrialStore) ->
     """
     trains_here = cluster_address() is None and not params.resources.uses_gpus
     memory = available_memory_bytes() if trains_here else None
-    plan, trials = plan_study(paths, params, study, memory), store.summaries().items()
-    final = {identity for identity, trial in trials if trial.is_final(plan.max_wall_time_s)}
-    plan = plan.with_stored(final)
+    limit_s, trials = load_scale(paths, params.scale).max_wall_time_s, store.summaries().items()
+    final = {identity for identity, trial in trials if trial.is_final(limit_s)}
+    plan = plan_study(paths, params, study, memory, stored=final).with_stored(final)
     proposed, scores = dict[tuple[str, str], list[Point]](), dict[str, float]()
     while grown := next_points(plan, store, scores):
         proposed |= grown
-        plan = plan_study(paths, params, study, memory, proposed).with_stored(final)
+        plan = plan_study(paths, params, study, memory, proposed, final).with_stored(final)
     return Judge(store).advance(plan)
 
 
@@ -213,7 +214,7 @@ def describe_plan(plan: Plan) -> str:
         lines.append(f"{setting.trial_id}  {state}  {steps:>7} steps  {title(setting)}")
     missing = plan.missing
     replica_steps = sum((s.stop_at or s.spec.training.max_steps) * len(s.spec.seeds) for s in missing)
-    total_s = sum(setting.duration_s for setting in missing)
+    total_s = sum(s.duration_s * (s.stop_at or s.spec.training.max_steps) / s.spec.training.max_steps for s in missing)
     trials = f"{len(plan.settings)} settings, {len(plan.trials)} trials, {len(missing)} to train"
     if rungs := sorted({s.stop_at for s in missing if s.stop_at is not None}):
         trials += f" to the next rung, step {', '.join(map(str, rungs))}"

@@ -121,7 +121,7 @@ def told(store: TrialStore, plans: Sequence[Plan], tally: Tally) -> Iterator[Non
     def tell() -> None:
         for plan in plans:
             failed = {
-                title(setting): tally.outcomes[setting.trial_id].message
+                setting.trial_id: tally.outcomes[setting.trial_id].message
                 for setting in plan.trials
                 if setting.trial_id in tally.outcomes and tally.outcomes[setting.trial_id].status == "error"
             }
@@ -197,16 +197,14 @@ def read_status(store: TrialStore, study: str) -> StudyStatus:
         refuse_study(store, study)
     now_ns = now_ns_of(objects)
     listing, trials = store.objects.listing(), plan["trials"]
-    names = {setting["title"]: identity for identity, setting in trials.items()}
-    failed = {name: message for name, message in told.get("failed", {}).items() if name in names}
     summaries = {identity: found for identity, found in store.catalogue.read(listing)[0].items() if identity in trials}
     limit_s = plan["max_wall_time_s"]
     done = {i for i, found in summaries.items() if found.is_final(limit_s, trials[i]["stop_at"])}
-    failed = {name: message for name, message in failed.items() if names[name] not in done}
+    failed = {i: message for i, message in told.get("failed", {}).items() if i in trials.keys() - done}
     statuses = Counter(summaries[identity].status for identity in done)
     if failed:
         statuses["error"] = len(failed)
-    open_ids = trials.keys() - done - {names[name] for name in failed}
+    open_ids = trials.keys() - done - failed.keys()
     running = [
         _running(store, trials[identity], identity, worker, is_read=place < SHOWN)
         for place, (identity, worker) in enumerate(trained_by(living(store, now_ns), open_ids).items())
@@ -221,13 +219,19 @@ def read_status(store: TrialStore, study: str) -> StudyStatus:
         study=study,
         num_planned=len(trials),
         statuses=dict(statuses),
-        failed=failed,
+        failed={_name(trials, identity): message for identity, message in failed.items()},
         running=running,
         num_halted=len(halted & open_ids - {found.trial_id for found in running}),
         driver=driver_of(store.objects, study, now_ns),
         trials_per_minute=60 * len(recent) / window_s if recent and window_s > 0 else None,
         left_s=window_s * open_s / recent_s if recent_s else None,
     )
+
+
+def _name(trials: Mapping[str, Any], identity: str) -> str:
+    """Return a setting's title, with its trial's id where others have the same one."""
+    title = str(trials[identity]["title"])
+    return title if [each["title"] for each in trials.values()].count(title) == 1 else f"{title} ({identity})"
 
 
 def describe(status: StudyStatus) -> str:

@@ -71,38 +71,32 @@ def train_packed(job: Job, pack: Pack, dataset: Dataset, ended: Callable[[Settin
 
     Args:
         job: What all trials share.
-        pack: What to train; what the store has by now, of a pack that is taken up again, is not trained again.
+        pack: What to train; what the store has by now is not trained again.
         dataset: Their data.
         ended: Told how each ended, as soon as it did.
     """
-    store = TrialStore(job.store_url)
-    with seen(store, pack) as signs:
-        if len(pack) == 1:
-            ended(pack[0], train_setting(job, pack[0], dataset, signs=signs))
-        else:
-            _train_together(job, pack, dataset, ended, store, signs)
-
-
-def _train_together(
-    job: Job,
-    pack: Pack,
-    dataset: Dataset,
-    ended: Callable[[Setting, Outcome], None],
-    store: TrialStore,
-    signs: Signs,
-) -> None:
-    missing = []
+    store, missing = TrialStore(job.store_url), list[Setting]()
     for setting in pack:
-        stored = store.get(setting.trial_id)
-        if stored is None or not stored.summary.is_final(job.max_wall_time_s, setting.stop_at):
+        if (outcome := _outcome_there(job, setting, store)) is None:
             missing.append(setting)
         else:
-            ended(setting, outcome_of(stored))
+            ended(setting, outcome)
+    with seen(store, missing) as signs:
+        if len(missing) == 1:
+            ended(missing[0], train_setting(job, missing[0], dataset, signs=signs))
+        elif missing:
 
-    def work(index: int, program: Program) -> None:
-        ended(missing[index], train_setting(job, missing[index], dataset, program, signs))
+            def work(index: int, program: Program) -> None:
+                ended(missing[index], train_setting(job, missing[index], dataset, program, signs))
 
-    train_pack([setting.spec for setting in missing], work, num_threads=job.num_threads)
+            train_pack([setting.spec for setting in missing], work, num_threads=job.num_threads)
+
+
+def _outcome_there(job: Job, setting: Setting, store: TrialStore) -> Outcome | None:
+    """Return how a setting went that is stored as far as is asked: another study's driver may have trained it since."""
+    stored = store.get(setting.trial_id)
+    is_final = stored is not None and stored.summary.is_final(job.max_wall_time_s, setting.stop_at)
+    return outcome_of(stored) if stored is not None and is_final else None
 
 
 def outcome_of(stored: StoredTrial) -> Outcome:
@@ -171,6 +165,9 @@ def _train_and_store(job: Job, setting: Setting, dataset: Dataset, program: Prog
             raise
         checkpoint.quarantine(f"{type(error).__name__}: {error}")
         result, stored = _train(job, setting, dataset, checkpoint, program, signs)
+    if (there := _outcome_there(job, setting, store)) is not None:  # trained elsewhere meanwhile, maybe further
+        checkpoint.clear()
+        return {"status": there.status, "validation_loss": there.validation_loss}
     if job.keeps_weights:
         weights = {name: tensor.numpy() for name, tensor in result.weights.items()}
         store.put_weights(setting.trial_id, weights, stored.spec)  # first: who sees the trial finds them

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import build, whole_file
+from pipeline.config.own_code import own_source, version_of
 from pipeline.core.identity import code_digest
+from pipeline.core.models import CustomModel
 from pipeline.core.models.custom import label_of
 from pipeline.core.training.spec import TrialSpec, identity_of
 from pipeline.errors import PipelineError, StoreError, SweepError
@@ -85,8 +87,8 @@ def verify(store: TrialStore, say: Callable[[str], None]) -> int:
                 if stored is None:
                     continue  # removed since
                 wrong = _misnamed(stored)
-                num_older += wrong is None and not _is_of_todays_code(stored.summary)
-        elif kind == "checkpoint" and read_running(store, identity) is None:
+                num_older += wrong is None and _is_of_todays_code(stored.summary) is False
+        elif kind == "checkpoint" and read_running(store, identity) is None and store.objects.read(name) is not None:
             wrong = "not a readable checkpoint; its trial starts anew"
         elif kind == "safetensors":
             try:
@@ -153,7 +155,7 @@ def find_doomed(
         reasons = [f"of {', '.join(studies)}"] if studies else []
         chosen = own is None or identity in own - others
         if of_other_code:
-            chosen &= not _is_of_todays_code(summary)
+            chosen &= _is_of_todays_code(summary) is False
             reasons.append("of other code")
         if older_than_days is not None:
             chosen &= time_ns - listing[name].modified_ns > older_than_days * DAY_NS
@@ -266,10 +268,18 @@ def _misnamed(stored: StoredTrial) -> str | None:
     return None if stored.trial_id == expected else f"is trial {expected} by what it says of itself"
 
 
-def _is_of_todays_code(summary: Summary) -> bool:
-    """Return whether the code that its spec uses is the code under which it stands."""
+def _is_of_todays_code(summary: Summary) -> bool | None:
+    """Return whether the code that its spec uses is the code under which it stands.
+
+    None where that cannot be said: a network of one's own is not found from here.
+    """
     try:
-        return code_digest(build(TrialSpec, json.loads(summary.spec), "stored")) == summary.code_digest
+        spec: TrialSpec = build(TrialSpec, json.loads(summary.spec), "stored")
+        if isinstance(spec.model, CustomModel):
+            module = spec.model.import_.partition(":")[0]
+            if own_source(module) is None and version_of(module) is None:
+                return None
+        return code_digest(spec) == summary.code_digest
     except PipelineError:
         return False  # of fields that there are no more
 
@@ -286,7 +296,7 @@ def _row(trial: Summary, size: int) -> tuple[str, ...]:
         str(spec.get("training", {}).get("max_steps")),
         str(len(trial.statuses)),
         "" if trial.wall_time_s is None else duration_text(trial.wall_time_s),
-        "today's" if _is_of_todays_code(trial) else "other",
+        {True: "today's", False: "other", None: "not found"}[_is_of_todays_code(trial)],
         _size_text(size),
     )
 

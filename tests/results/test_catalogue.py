@@ -144,3 +144,14 @@ def test_many_files_become_one(tmp_path: Path, reads: list[str]) -> None:
     assert len(files(tmp_path)) == 1
     assert len(TrialStore(tmp_path).summaries()) == MOST_FILES + 1
     assert len(reads) == MOST_FILES + 1
+
+
+def test_a_trial_that_was_written_twice_is_read_once_more_only(tmp_path: Path, reads: list[str]) -> None:
+    for number in range(8):  # whichever of the two files has the first name
+        store = TrialStore(tmp_path / str(number))
+        for status in ("timed_out", "ok"):
+            store.put(trial(number, status))
+            store.summaries()
+        num_read = len(reads)
+        assert store.summaries()[f"{number:016x}"].statuses[0] == "ok"
+        assert len(reads) == num_read

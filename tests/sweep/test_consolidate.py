@@ -13,10 +13,11 @@ from pipeline.errors import StoreError
 from pipeline.quantities import grids_of
 from pipeline.quantities.settings import settings_table
 from pipeline.results import SCHEMAS, read_table
+from pipeline.results.frames import SpecColumn
 from pipeline.results.store import TrialStore
 from pipeline.sweep import Plan, plan_study
 from pipeline.sweep import consolidate as consolidation
-from pipeline.sweep.consolidate import consolidate, median_scores, selected_positions
+from pipeline.sweep.consolidate import _as, _columns, consolidate, median_scores, selected_positions
 from pipeline.sweep.trial import Job, train_setting
 
 from .fakes import FakeTrain, grid, write_project
@@ -197,3 +198,13 @@ def test_grids_select_apart(tmp_path: Path) -> None:
     plan = plan_study(*write_project(tmp_path, grids={"a": axes, "b": axes}), "cells")
     rows = [(setting.trial_id, "ok", 1.0 - setting.position) for setting in plan.trials]
     assert selected_positions(plan, median_scores(scores(*rows), "best_validation_loss")) == {1, 3}
+
+
+def test_arguments_that_are_of_several_types_have_a_type_for_all() -> None:
+    whole, share, text = (
+        SpecColumn(value, dtype) for value, dtype in ((0, pl.Int64()), (0.5, pl.Float64()), ("a", pl.String()))
+    )
+    assert _columns({}, [{"x": whole}, {"x": share}]) == {"x": pl.Float64()}
+    assert _columns({}, [{"x": whole}, {"x": text}, {"x": share}]) == {"x": pl.String()}
+    assert [_as(pl.Float64(), column) for column in (whole, share)] == [0.0, 0.5]
+    assert [_as(pl.String(), column) for column in (whole, share, text)] == ["0", "0.5", "a"]

@@ -201,3 +201,16 @@ def test_the_keys_in_a_stores_url_stand_in_no_error() -> None:
     assert "planted" not in str(caught.value)
     assert "secret" not in str(caught.value)
     assert open_objects("s3://planted:secret@bucket/x?region=us-east-1").where == "s3://bucket/x"
+
+
+def test_where_a_system_does_not_say_who_lives_silence_ends_a_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a Mac."""
+    monkeypatch.setattr(lease, "DEAD_AFTER_S", 0.5)
+    monkeypatch.setattr(lease, "this_machine", lambda: None)
+    monkeypatch.setattr(lease, "process_started", lambda pid: None)
+    holder = {"pid": 10**7, "host": "h", "since": "s", "machine": None, "started": None}
+    TrialStore(tmp_path).objects.below(FOLDER).create("cells.00000001", json.dumps(holder).encode())
+    with sweep_lease(TrialStore(tmp_path), "cells", wait=True, say=lambda line: None):
+        assert names(str(tmp_path)) == ["cells.00000002"]

@@ -94,3 +94,18 @@ def test_a_log_gets_lines(plan: Plan) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_brackets_in_a_label_are_letters(plan: Plan) -> None:
+    stream = io.StringIO()
+    odd = replace(
+        plan, settings=tuple(replace(each, label=f"clip [/norm] {i}") for i, each in enumerate(plan.settings))
+    )
+    progress = LiveProgress(Tally(odd), Console(file=stream, force_terminal=True, width=100))
+    first, second, _ = odd.missing
+    progress.started(first)
+    progress.lost(first)
+    progress.started(second)
+    progress.close()
+    assert f"lost the worker of {title(first)}" in stream.getvalue()
+    assert second.label in stream.getvalue()

@@ -14,10 +14,10 @@ import pytest
 from pipeline.config import Params, Paths, Resources
 from pipeline.core.training import CheckpointError
 from pipeline.data import load_dataset
-from pipeline.errors import DatasetError, SweepError, TableError
+from pipeline.errors import ConfigError, DatasetError, SweepError, TableError
 from pipeline.results import read_table
 from pipeline.results.store import StoredTrial, TrialStore
-from pipeline.sweep import current_plan, describe_plan
+from pipeline.sweep import current_plan, describe_plan, plan_study
 from pipeline.sweep.executors import SHORT_S, cluster_address, executor_named
 from pipeline.sweep.lease import sweep_lease
 from pipeline.sweep.run import git_revision, run_sweep
@@ -354,3 +354,34 @@ def test_local_is_this_machine(address: str | None, cluster: str | None, monkeyp
         "RAY_ADDRESS", raising=False
     )
     assert cluster_address() == cluster
+
+
+def test_what_another_study_has_trained_further_meanwhile_is_kept(project: Project, tmp_path: Path) -> None:
+    """Two studies with the same settings share a store; each has a lease of its own."""
+    paths, params = project
+    write_yaml(paths.study_config("full"), STUDY)
+    params = replace(params, studies=("cells", "full"))
+
+    def executor(settings, job, load, watch) -> None:  # type: ignore[no-untyped-def]
+        run_sweep(paths, params, "full", executor_named("inline", params), train=FakeTrain(), stream=io.StringIO())
+        again = FakeTrain(journal=tmp_path / "journal")
+        executor_named("inline", params)(settings, replace(job, train=again), load, watch)
+
+    run_sweep(paths, params, "cells", executor, train=FakeTrain(), stream=io.StringIO())
+    assert lines(tmp_path / "journal") == []
+    assert read_table("trials", paths.results("cells"))["status"].to_list() == ["ok"] * 8
+
+
+def test_a_study_that_is_not_listed_leaves_nothing_behind(project: Project) -> None:
+    paths, params = project
+    with pytest.raises(ConfigError, match="unknown study 'cell'"):
+        run_sweep(paths, params, "cell", executor_named("inline", params), train=FakeTrain(), stream=io.StringIO())
+    assert not paths.results("cell").exists()
+
+
+def test_what_is_stored_needs_no_memory(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep(*project, FakeTrain())
+    monkeypatch.setattr("pipeline.sweep.run.available_memory_bytes", lambda: 1)
+    assert current_plan(*project, "cells", TrialStore.of(project[0], None)).missing == ()
+    with pytest.raises(ConfigError, match="fits into"):
+        plan_study(*project, "cells", 1)

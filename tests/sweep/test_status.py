@@ -24,7 +24,7 @@ from pipeline.sweep import plan_study, status, workers
 from pipeline.sweep.progress import LineProgress, Tally
 from pipeline.sweep.status import StudyStatus, describe, read_status, show
 
-from .fakes import FakeTrain, sweep
+from .fakes import FakeTrain, grid, sweep, write_project
 
 DRIVER = """
 import sys
@@ -226,3 +226,16 @@ def test_watching_goes_on_until_the_sweep_ends(project: tuple[Paths, Params], mo
     shown = io.StringIO()
     show(store_of(paths), [], watches=True, as_json=False, stream=shown)
     assert len(shown.getvalue().splitlines()) == 2
+
+
+def test_of_settings_with_one_title_each_that_failed_counts(tmp_path: Path) -> None:
+    """Their labels name the optimiser, not the rate that sets them apart."""
+    optimisers = [{"name": "sgd", "learning_rate": rate} for rate in (0.1, 0.2)]
+    paths, params = write_project(
+        tmp_path, grids=grid(optimiser=optimisers, model__cell=["elman", "lstm"]), select=None
+    )
+    with pytest.raises(SweepError, match="2 of 4 settings failed"):
+        sweep(paths, params, FakeTrain(fails_on="elman"))
+    found = read_status(store_of(paths), "cells")
+    assert (found.statuses, len(found.failed)) == ({"ok": 2, "error": 2}, 2)
+    assert "0 to go, 2 failed" in describe(found)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -11,7 +13,7 @@ from pipeline.__main__ import main
 from pipeline.config import Params, Paths
 from pipeline.errors import SweepError
 from pipeline.results.store import TrialStore
-from pipeline.sweep import executor_named, plan_study, run_sweep
+from pipeline.sweep import executor_named, plan_study, run_sweep, upkeep
 from pipeline.sweep.lease import sweep_lease
 from pipeline.sweep.upkeep import export_trials, find_doomed, import_trials, list_trials, prune, verify
 
@@ -190,3 +192,17 @@ def test_weights_are_verified_and_go_with_their_trial(swept: TrialStore) -> None
     doomed = names(swept, studies=["cells"])
     assert {f"{first}.zip", f"{first}.safetensors", f"{second}.safetensors"} <= doomed.keys()
     assert f"{'f' * 16}.safetensors" not in doomed
+
+
+def test_of_a_network_that_is_not_found_nobody_says_that_its_code_is_another(
+    swept: TrialStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another folder than the project's, where `--store` names the store."""
+    summaries = swept.summaries()
+    identity = min(summaries)
+    spec = json.loads(summaries[identity].spec)
+    spec["model"] = {"name": "custom", "import": "nowhere_to_be_found:Net"}
+    own = dataclasses.replace(summaries[identity], spec=json.dumps(spec))
+    assert upkeep._is_of_todays_code(own) is None
+    monkeypatch.setattr("pipeline.results.catalogue.Catalogue.read", lambda self, listing: ({identity: own}, []))
+    assert names(swept, of_other_code=True) == {}
