@@ -392,7 +392,17 @@ class _Hooks:
 _HOOKS = _Hooks()
 
 _TWINS: Any = WeakTensorKeyDictionary()
-"""By state or output that was rounded to float32, its version then, and itself in float64."""
+"""By state or output that was rounded, its version and its node of the graph then, and itself in float64."""
+
+
+def _twin_of(tensor: Tensor) -> Tensor | None:
+    """Return a tensor as it was before it was rounded; None if anything has been done to it since."""
+    version, node, twin = _TWINS.get(tensor, (None, None, None))
+    if twin is None or version != tensor._version or node is not tensor.grad_fn:
+        return None
+    if tensor._backward_hooks or tensor.retains_grad:
+        return None
+    return twin if torch.equal(twin.detach().to(tensor.dtype), tensor) else None  # writes to `.data` have no version
 
 
 class _Replacing(TorchFunctionMode):
@@ -504,8 +514,8 @@ class _Replacing(TorchFunctionMode):
         def cast(tensor: Tensor | None) -> Tensor | None:
             if tensor is None or tensor.dtype == dtype:
                 return tensor
-            version, twin = _TWINS.get(tensor, (None, None))
-            return twin if version == tensor._version and twin.dtype == dtype else tensor.to(dtype)
+            twin = _twin_of(tensor) if asked else None
+            return tensor.to(dtype) if twin is None else twin
 
         out_dtype = torch.float32 if _is_autocast(x) else x.dtype
         with torch.autocast(x.device.type, enabled=False):
@@ -514,7 +524,7 @@ class _Replacing(TorchFunctionMode):
                 return found
             rounded = tuple(each.to(out_dtype) for each in found)
         for each, twin in zip(rounded, found, strict=True) if asked else ():
-            _TWINS[each] = (each._version, twin)
+            _TWINS[each] = (each._version, each.grad_fn, twin)
         return rounded
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import math
@@ -315,6 +316,54 @@ def test_a_state_changed_in_place_is_taken_as_it_is() -> None:
             h *= 0.5
             found.append(cell(torch.ones(B, D), h))
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
+def in_two_windows(change: Callable[[Tensor], object], *, keeps: bool = False) -> dict[bool, list[Tensor | None]]:
+    """Return the gradients of parameters and of h, which changes between two calls, by whether it is traced."""
+    found = {}
+    for traces in (False, True):
+        torch.manual_seed(0)
+        cell, loss = nn.LSTMCell(D, H), torch.zeros(())
+        with trace(cell, float64=True) if traces else contextlib.nullcontext():
+            h, c = cell(torch.ones(B, D))
+            loss = loss + 3 * h.sum()
+            change(h)
+            c.detach_()
+            loss = loss + cell(torch.ones(B, D), (h, c))[0].square().sum()
+            loss.backward()
+        found[traces] = [*(parameter.grad for parameter in cell.parameters()), h.grad if keeps else None]
+    return found
+
+
+CHANGES: dict[str, Callable[[Tensor], object]] = {
+    "detach_": Tensor.detach_,
+    "register_hook": lambda h: h.register_hook(lambda grad: 100 * grad),
+    "data": lambda h: h.data.zero_(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_done_to_a_state_without_a_new_version_counts_in_float64(change: str) -> None:
+    found = in_two_windows(CHANGES[change])
+    torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_state_that_is_told_to_keep_its_gradient_has_it_in_float64() -> None:
+    found = in_two_windows(Tensor.retain_grad, keeps=True)
+    torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-6)
+    assert found[True][-1] is not None
+
+
+def test_windows_that_are_detached_in_place_go_backward_one_by_one_in_float64() -> None:
+    lstm, state = nn.LSTM(D, H), None
+    with trace(lstm, float64=True) as traced:
+        for window in drawn(4, B, D).float().split(2):
+            outputs, state = lstm(window, state)
+            outputs.square().sum().backward()
+            for each in state:
+                each.detach_()
+    assert traced.table["backward"].unique().to_list() == [1, 2]
 
 
 def test_threads_share_the_examples() -> None:
