@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils.rnn import PackedSequence
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pipeline.config import write_whole
@@ -367,6 +367,15 @@ class _Hooks:
         if not self._traces:
             for handle in self._handles:
                 handle.remove()
+            self._running.clear()
+            for mode in reversed(_get_current_function_mode_stack()):  # what a forward that was interrupted left there
+                if not isinstance(mode, _Replacing):
+                    break
+                mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def is_on(self, traced: Traced) -> bool:
+        """Return whether a trace is on."""
+        return traced in self._traces
 
     def _before(self, module: nn.Module, args: Any) -> None:
         if not isinstance(module, TRACEABLE):
@@ -419,6 +428,10 @@ class _Replacing(TorchFunctionMode):
         self._packed = packed
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(not _HOOKS.is_on(traced) for traced, _ in self.listening):  # left behind by an interrupted forward
+            self.listening = [each for each in self.listening if _HOOKS.is_on(each[0])]
+        if not self.listening:
+            return func(*args, **(kwargs or {}))
         if func in SEQUENCES:
             self.was_used = True
             given = Arguments.of(args)
@@ -486,11 +499,11 @@ class _Replacing(TorchFunctionMode):
 
     def _tap(self, sequences: Sequence[_Sequence]) -> Tap:
         """Return what hands the gradient of every state on to the traces."""
-        firsts = [sequence.num_timesteps for sequence in sequences]
+        listening, firsts = self.listening, [sequence.num_timesteps for sequence in sequences]
 
         def tap(place: Place, state: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
             def seen(grad_TBH: Tensor) -> None:
-                for (traced, _), sequence, first in zip(self.listening, sequences, firsts, strict=True):
+                for (traced, _), sequence, first in zip(listening, sequences, firsts, strict=True):
                     traced.seen(sequence, first, place, state, grad_TBH)
 
             return _tapped(like, shape, seen, sequences)

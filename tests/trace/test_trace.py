@@ -420,6 +420,23 @@ def test_nothing_stays_after_an_exception_either() -> None:
     assert copied(torch.ones(T, B, D))[0].shape == (T, B, H)
 
 
+class Interrupted(nn.GRU):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_forward_leaves_nothing_and_traces_nothing_more() -> None:
+    model = nn.ModuleDict({"gru": nn.GRU(D, H), "never": Interrupted(D, H)})
+    with trace(model["gru"]) as outer:
+        with pytest.raises(KeyboardInterrupt), trace(model) as inner:
+            model["never"](torch.ones(T, B, D))
+        model["gru"](torch.ones(T, B, D))[0].sum().backward()
+    assert not _get_current_function_mode_stack()
+    assert len(outer.table) == T
+    with pytest.raises(TraceError, match="no gradient was traced: gru: it was not called"):
+        _ = inner.table
+
+
 def test_nested_traces_each_see_what_is_in_their_model() -> None:
     model = nn.ModuleDict({"a": nn.RNN(D, H), "b": nn.RNN(D, H)}).double()
     with trace(model) as outer, trace(model["a"]) as inner:
