@@ -533,8 +533,8 @@ class _Replacing(TorchFunctionMode):
         out_dtype = torch.float32 if _is_autocast(x) else x.dtype
         with torch.autocast(x.device.type, enabled=False):
             found = run(cast(x), [cast(each) for each in start], [cast(each) for each in weights])
-            if dtype == out_dtype:
-                return found
+            if dtype == out_dtype:  # torch's outputs are nobody's view, and may be changed in place
+                return tuple(each.clone() if each._is_view() else each for each in found)
             rounded = tuple(each.to(out_dtype) for each in found)
         for each, twin in zip(rounded, found, strict=True) if asked else ():
             _TWINS[each] = (each._version, each.grad_fn, twin)

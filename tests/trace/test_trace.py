@@ -366,6 +366,20 @@ def test_windows_that_are_detached_in_place_go_backward_one_by_one_in_float64() 
     assert traced.table["backward"].unique().to_list() == [1, 2]
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_outputs_may_be_changed_in_place(kind: type[nn.RNNBase], batch_first: bool) -> None:
+    model, x, found = kind(D, H, batch_first=batch_first).double(), drawn(T, B, D), []
+    for on in (contextlib.nullcontext(), trace(model)):
+        model.zero_grad()
+        with on:
+            outputs, _ = model(x)
+            outputs.mul_(x.ge(0)[..., :1])
+            outputs.square().sum().backward()
+        found.append([outputs, *(parameter.grad for parameter in model.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-13)
+
+
 def test_threads_share_the_examples() -> None:
     torch.manual_seed(0)
     module, x = nn.LSTM(D, H, 2, proj_size=3), torch.randn(T, 32, D)
