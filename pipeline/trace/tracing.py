@@ -71,7 +71,7 @@ class _Sequence:
         module: Its name.
         lengths: Of sequences that differ in length, (B,).
         examples: Which example each of the batch is, (B,); None where they are in order.
-        num_timesteps: Run so far.
+        num_timesteps: Before it began and run so far.
         pieces: By backward pass, layer and direction, and state.
     """
 
@@ -80,6 +80,13 @@ class _Sequence:
     examples: Tensor | None = None
     num_timesteps: int = 0
     pieces: dict[tuple[int, Place, str], list[_Piece]] = field(default_factory=dict)
+
+
+class _End(NamedTuple):
+    """Where a call came to in a sequence: behind so many timesteps."""
+
+    sequence: _Sequence
+    num_timesteps: int
 
 
 class Traced:
@@ -129,9 +136,10 @@ class Traced:
         """The norms, a row per backward pass, call, module, layer, direction, state and timestep (and example).
 
         `backward` counts the backward passes from 1, `call` the module's calls that a pass reached: calls that go on
-        from the states of an earlier one, as a cell's in a loop do, are one. `layer` counts from 0, `timestep` from 1,
-        `lag` how many timesteps later, in the recurrence's own direction, the last state is that the pass reached.
-        `log10_norm` is of dL/ds_t over the batch (Frobenius), or of each `example`, counted from 0; -inf is exactly 0.
+        from the last states of an earlier one, as a cell's in a loop do, are one. `layer` counts from 0, `timestep`
+        from 1, `lag` how many timesteps later, in the recurrence's own direction, the last state is that the pass
+        reached. `log10_norm` is of dL/ds_t over the batch (Frobenius), or of each `example`, counted from 0; -inf is
+        exactly 0.
         Sequences of a pack end together where they are added up: `timestep` is then that of the longest one.
 
         Raises:
@@ -174,13 +182,18 @@ class Traced:
         """Take note of why a call of a module could not be traced."""
         self._skipped[module] = reason
 
-    def sequence(self, module: str, earlier: Sequence[_Sequence], packed: PackedSequence | None) -> _Sequence:
-        """Return the sequence of a call: that of the earlier ones which it goes on from, or a new one."""
-        found = next((each for each in earlier if each.module == module and each in self._sequences), None)
-        if found is None:
-            found = _Sequence(module, examples=None if packed is None else packed.sorted_indices)
-            self._sequences.append(found)
-        return found
+    def sequence(self, module: str, earlier: Sequence[_End], packed: PackedSequence | None) -> _Sequence:
+        """Return the sequence of a call: that of an earlier one whose end it goes on from, or a new one.
+
+        One that goes on from a state which another call has gone on from begins at that timestep.
+        """
+        mine = (each for each in earlier if each.sequence.module == module and each.sequence in self._sequences)
+        end = next(mine, None)
+        if end is not None and end.num_timesteps == end.sequence.num_timesteps and end.sequence.lengths is None:
+            return end.sequence
+        examples, begin = None if packed is None else packed.sorted_indices, 0 if end is None else end.num_timesteps
+        self._sequences.append(_Sequence(module, examples=examples, num_timesteps=begin))
+        return self._sequences[-1]
 
     def seen(self, sequence: _Sequence, first: int, place: Place, state: str, grad_TBH: Tensor) -> None:
         """Keep the norms of a gradient that begins at a timestep of a sequence, both in its own order of time."""
@@ -492,7 +505,7 @@ class _Replacing(TorchFunctionMode):
         names = {name for _, name in self.listening}
 
         def is_mine(owner: Any) -> bool:
-            return any(sequence.module in names for sequence in owner)
+            return any(end.sequence.module in names for end in owner)
 
         earlier = _owner_of(start, is_mine) or ()
         return tuple(traced.sequence(name, earlier, self._packed) for traced, name in self.listening)
@@ -506,7 +519,8 @@ class _Replacing(TorchFunctionMode):
                 for (traced, _), sequence, first in zip(listening, sequences, firsts, strict=True):
                     traced.seen(sequence, first, place, state, grad_TBH)
 
-            return _tapped(like, shape, seen, sequences)
+            ends = [_End(each, first + shape[0]) for each, first in zip(sequences, firsts, strict=True)]
+            return _tapped(like, shape, seen, ends)
 
         return tap
 

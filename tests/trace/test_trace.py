@@ -194,6 +194,38 @@ def test_a_state_that_is_carried_with_its_history_goes_on_with_the_call() -> Non
     assert traced.table["log10_norm"].to_list() == pytest.approx(whole.table["log10_norm"].to_list(), abs=1e-11)
 
 
+def test_calls_that_branch_from_one_state_begin_at_one_timestep() -> None:
+    lstm, cell, x = nn.LSTM(D, H).double(), nn.GRUCell(D, H).double(), drawn(6, B, D)
+    with trace(nn.ModuleList([lstm, cell])) as traced:
+        _, state = lstm(x[:3])
+        h = cell(x[0])
+        loss = sum(lstm(x[3:], state)[0].sum() + cell(x[1], cell(x[0], h)).sum() for _ in range(2))
+        loss.backward()
+    of_h = traced.table.filter(state="h").group_by("module", "call", maintain_order=True)
+    assert sorted(of_h.agg("timestep").rows()) == [
+        ("0", 1, [1, 2, 3, 4, 5, 6]),
+        ("0", 2, [4, 5, 6]),
+        ("1", 1, [1, 2, 3]),
+        ("1", 2, [2, 3]),
+    ]
+    whole, branch = (norms(traced.table, module="0", state="h", call=call) for call in (1, 2))
+    assert branch == pytest.approx(whole[3:], abs=1e-12)
+
+
+def test_a_call_from_the_last_states_of_a_ragged_pack_leaves_its_timesteps_alone() -> None:
+    lstm, tables = nn.LSTM(D, H).double(), []
+    pack = nn.utils.rnn.pack_sequence([drawn(n, D, seed=n) for n in (4, 2)])
+    for goes_on in (False, True):
+        with trace(lstm, per_example=True) as traced:
+            _, state = lstm(pack)
+            if goes_on:
+                _, state = lstm(drawn(3, 2, D), state)
+            state[0].sum().backward()
+        tables.append(traced.table.filter(call=1).drop("log10_norm"))
+    assert tables[0].equals(tables[1])
+    assert traced.table.filter(pl.col("call") > 1)["lag"].unique().to_list() == [0, 1, 2]
+
+
 def test_a_module_that_is_used_twice_and_one_with_two_names() -> None:
     gru = nn.GRU(D, D).double()
     model = nn.ModuleDict({"first": gru, "again": gru})
