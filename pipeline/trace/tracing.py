@@ -21,7 +21,6 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -182,7 +181,7 @@ class Traced:
         """Take note of why a call of a module could not be traced."""
         self._skipped[module] = reason
 
-    def sequence(self, module: str, earlier: Sequence[_End], packed: PackedSequence | None) -> _Sequence:
+    def sequence(self, module: str, earlier: Sequence[_End]) -> _Sequence:
         """Return the sequence of a call: that of an earlier one whose end it goes on from, or a new one.
 
         One that goes on from a state which another call has gone on from begins at that timestep.
@@ -191,8 +190,7 @@ class Traced:
         end = next(mine, None)
         if end is not None and end.num_timesteps == end.sequence.num_timesteps and end.sequence.lengths is None:
             return end.sequence
-        examples, begin = None if packed is None else packed.sorted_indices, 0 if end is None else end.num_timesteps
-        self._sequences.append(_Sequence(module, examples=examples, num_timesteps=begin))
+        self._sequences.append(_Sequence(module, num_timesteps=0 if end is None else end.num_timesteps))
         return self._sequences[-1]
 
     def seen(self, sequence: _Sequence, first: int, place: Place, state: str, grad_TBH: Tensor) -> None:
@@ -396,8 +394,7 @@ class _Hooks:
         mine = [each for each in self._traces if each.thread == threading.get_ident()]
         listening = [(each, name) for each in mine if (name := each.name_of(module)) is not None]
         if listening:
-            packed = next((each for each in args if isinstance(each, PackedSequence)), None)
-            mode = _Replacing(listening, packed)
+            mode = _Replacing(listening)
             mode.__enter__()  # type: ignore[no-untyped-call]
             self._running.append((module, mode))
 
@@ -432,13 +429,12 @@ class _Replacing(TorchFunctionMode):
 
     Args:
         listening: Who is interested in the module, and its name there.
-        packed: What the module was called with, if it was a pack.
     """
 
-    def __init__(self, listening: Sequence[tuple[Traced, str]], packed: PackedSequence | None) -> None:
+    def __init__(self, listening: Sequence[tuple[Traced, str]]) -> None:
         super().__init__()
         self.listening, self.was_used = listening, False
-        self._packed = packed
+        self._of_pack: tuple[Tensor, tuple[_Sequence, ...]] | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(not _HOOKS.is_on(traced) for traced, _ in self.listening):  # left behind by an interrupted forward
@@ -456,6 +452,8 @@ class _Replacing(TorchFunctionMode):
             tensors = (args[0], *start, *args[2:])
             if self._can_trace([each for each in tensors if each is not None]):
                 return self._run_step(STEPS[func], tensors, start)
+        elif func is Tensor.index_select:
+            self._note_order(*args)
         return func(*args, **(kwargs or {}))
 
     def _can_trace(self, tensors: Sequence[Tensor]) -> bool:
@@ -486,7 +484,14 @@ class _Replacing(TorchFunctionMode):
         found = self._in_precision(run, given.x, given.start, given.weights)
         for sequence in sequences:
             sequence.num_timesteps += T
+        self._of_pack = None if given.batch_sizes is None else (found[1], sequences)
         return found
+
+    def _note_order(self, states: Tensor, dim: int = 0, order: Tensor | None = None) -> None:
+        """Keep which example each of a pack's is, where torch brings the last states back into the examples' order."""
+        if self._of_pack is not None and states is self._of_pack[0] and dim == 1 and order is not None:
+            for sequence in self._of_pack[1]:
+                sequence.examples = order.argsort()
 
     def _run_step(self, name: str, tensors: Sequence[Tensor | None], start: Sequence[Tensor]) -> Any:
         sequences = self._sequences(start)
@@ -508,7 +513,7 @@ class _Replacing(TorchFunctionMode):
             return any(end.sequence.module in names for end in owner)
 
         earlier = _owner_of(start, is_mine) or ()
-        return tuple(traced.sequence(name, earlier, self._packed) for traced, name in self.listening)
+        return tuple(traced.sequence(name, earlier) for traced, name in self.listening)
 
     def _tap(self, sequences: Sequence[_Sequence]) -> Tap:
         """Return what hands the gradient of every state on to the traces."""

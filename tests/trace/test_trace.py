@@ -212,6 +212,29 @@ def test_calls_that_branch_from_one_state_begin_at_one_timestep() -> None:
     assert branch == pytest.approx(whole[3:], abs=1e-12)
 
 
+class Packing(nn.GRU):
+    def forward(self, x: list[Tensor]) -> Tensor:
+        return super().forward(nn.utils.rnn.pack_sequence(x, enforce_sorted=False))[1]
+
+
+def test_examples_of_a_pack_are_in_their_own_order_however_it_is_given() -> None:
+    inside = Packing(D, H).double()
+    plain = nn.GRU(D, H).double()
+    plain.load_state_dict(inside.state_dict())
+    examples = [drawn(n, D, seed=n) for n in (2, 4, 3)]
+    pack = nn.utils.rnn.pack_sequence(examples, enforce_sorted=False)
+    tables = []
+    for model, run in (
+        (plain, lambda: plain(pack)[1]),
+        (plain, lambda: plain(input=pack)[1]),
+        (inside, lambda: inside(examples)),
+    ):
+        with trace(model, per_example=True) as traced:
+            run().sum().backward()
+        tables.append(traced.table.group_by("example", maintain_order=True).agg("timestep").rows())
+    assert tables == [[(0, [1, 2]), (1, [1, 2, 3, 4]), (2, [1, 2, 3])]] * 3
+
+
 def test_a_call_from_the_last_states_of_a_ragged_pack_leaves_its_timesteps_alone() -> None:
     lstm, tables = nn.LSTM(D, H).double(), []
     pack = nn.utils.rnn.pack_sequence([drawn(n, D, seed=n) for n in (4, 2)])
