@@ -60,7 +60,8 @@ class Recorder:
         float64: Whether traces are in float64; see `trace`.
 
     Raises:
-        TraceError: If the model cannot be traced, or `parts` names no module of it.
+        TraceError: If the model cannot be traced, `parts` names no module of it, or a setting is no plain value
+            with a dotted name.
     """
 
     def __init__(
@@ -70,12 +71,12 @@ class Recorder:
         every: int | None = 100,
         name: str = "recorded",
         seed: int = 0,
-        settings: Mapping[str, bool | float | str] | None = None,
+        settings: Mapping[str, bool | float | str | None] | None = None,
         parts: Mapping[str, str] | None = None,
         float64: bool = True,
     ) -> None:
         self.model, self.every, self.name, self.seed = model, every, name, seed
-        self.settings: dict[str, bool | float | str] = dict(settings or {})
+        self.settings = {key: _plain(key, value) for key, value in (settings or {}).items()}
         self.parts, self.float64, self.num_steps = dict(parts or {}), float64, 0
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         modules = dict(model.named_modules())
@@ -317,6 +318,21 @@ def _curves(steps: Sequence[int], metrics: Sequence[str], values: Sequence[float
 def _frame(table: str, columns: Mapping[str, Any]) -> pl.DataFrame:
     schema = {name: dtype for name, dtype in SCHEMAS[table].items() if name not in {"trial_id", "seed"}}
     return pl.DataFrame({name: columns[name] for name in schema}, schema=schema)
+
+
+def _plain(key: str, value: Any) -> bool | float | str | None:
+    """Return the value of a setting, a number of NumPy or torch as Python's own.
+
+    Raises:
+        TraceError: If it is anything that a column cannot have, or its name is none of a column.
+    """
+    if "." not in key:
+        raise TraceError(f"settings: expected dotted names, such as 'optimiser.learning_rate'; got {key!r}")
+    found = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    if not any(type(found) is kind for kind in (bool, int, float, str, type(None))):
+        expected = "a number, a text, True, False or None"
+        raise TraceError(f"settings: {key}: expected {expected}; got {value!r} ({type(value).__name__})")
+    return found
 
 
 def _literal(value: Any) -> pl.Expr:

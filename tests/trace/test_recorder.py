@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -169,6 +171,33 @@ def test_tables_say_what_was_run_and_how_it_ended(folder: Path) -> None:
     assert (row["optimiser.learning_rate"], row["clipping.threshold"]) == (0.5, 0.002)
     assert row["best_validation_loss"] <= row["final_validation_loss"]
     assert trials["trial_id"].n_unique() == 2
+
+
+def test_settings_may_be_numbers_of_numpy_and_torch(tmp_path: Path) -> None:
+    values = [
+        np.float64(0.01),
+        np.float32(0.5),
+        np.int64(3),
+        torch.tensor(2),
+        np.bool_(True),
+        "word",
+        None,
+        np.str_("a"),
+    ]
+    recorder = Recorder(net(), every=None, settings={f"own.{at}": value for at, value in enumerate(values)})
+    recorder.step(1.0)
+    row = read_table("trials", recorder.write(tmp_path / "mine")).row(0, named=True)
+    names = [f"own.{at}" for at in range(len(values))]
+    assert [row[name] for name in names] == [0.01, 0.5, 3, 2, True, "word", None, "a"]
+    assert json.loads(row["spec"])["own.0"] == 0.01
+    assert recorder.trial_id == Recorder(net(), every=None, settings={name: row[name] for name in names}).trial_id
+    for value in ([1, 2], np.zeros(2), Path("a"), 1j):
+        with pytest.raises(
+            TraceError, match="settings: optimiser.rate: expected a number, a text, True, False or None"
+        ):
+            Recorder(net(), every=None, settings={"optimiser.rate": value})  # type: ignore[dict-item]
+    with pytest.raises(TraceError, match=r"settings: expected dotted names, such as .*; got 'rate'"):
+        Recorder(net(), every=None, settings={"rate": 0.1})
 
 
 def test_a_loss_that_ends_not_finite_has_diverged(tmp_path: Path) -> None:
