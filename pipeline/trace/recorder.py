@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import torch
@@ -29,7 +29,29 @@ CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN": "elman"}
 PORTION = 256
 """Updates whose numbers stay on their device before they are gathered."""
 
+_Numbers = tuple[int, tuple[tuple[str, str], ...], Tensor]
+"""Of a step: metric and part of each, and their values, still on their device."""
+
+LOSS = (("loss", ""),)
 LEDGER = ("grad_norm", "clipped_grad_norm", "clip_cosine")
+
+
+class _Clipped(NamedTuple):
+    """What clipping did to a gradient: its norms before and after, and the dot product of both; () each, float64."""
+
+    before: Tensor
+    after: Tensor
+    dot: Tensor
+
+    @staticmethod
+    def of(grad: Tensor, applied: Tensor) -> _Clipped:
+        before, after = clipping.norms(torch.stack([grad, applied]))
+        return _Clipped(before, after, grad.double() @ applied.double())
+
+    def ledger(self) -> Tensor:
+        """Return the numbers of `LEDGER`, (3,); see `clipping.compare`."""
+        are_zero = (self.before == 0) & (self.after == 0)
+        return torch.stack([self.before, self.after, torch.where(are_zero, 1.0, self.dot / (self.before * self.after))])
 
 
 class Recorder:
@@ -79,12 +101,14 @@ class Recorder:
         self.settings = {key: _plain(key, value) for key, value in (settings or {}).items()}
         self.parts, self.float64, self.num_steps = dict(parts or {}), float64, 0
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        self._num_own = len(self._names)
         modules = dict(model.named_modules())
         if unknown := sorted(set(self.parts) - set(modules)):
             raise TraceError(f"parts: {unknown_name('module', unknown[0], modules)}")
-        self._pending: list[tuple[int, tuple[tuple[str, str], ...], Tensor]] = []
+        self._pending: list[_Numbers] = []
+        self._clipped: dict[str, _Clipped] = {}
         self._frames: dict[str, list[pl.DataFrame]] = {table: [] for table in SCHEMAS}
-        self._rules: dict[str, tuple[ClippingRule, clipping.State]] = {}
+        self._rules: dict[tuple[str, tuple[str, ...]], tuple[ClippingRule, clipping.State]] = {}
         self._losses: dict[tuple[str, str], list[tuple[int, float]]] = {}
         self._began = time.perf_counter()
         self._traced: Traced | None = None
@@ -93,12 +117,16 @@ class Recorder:
     def clip_(self, parameters: Iterable[Tensor], rule: ClippingRule) -> Tensor:
         """Clip the gradients of parameters in place by a rule, and keep what it did, in all and by parameter.
 
+        Several calls before a step, of an encoder and a decoder, are one update; of two for one parameter the last
+        counts.
+
         Args:
             parameters: Those without a gradient are left out, as torch does.
-            rule: Of `pipeline.core.clipping`. What it remembers of earlier updates is kept by its name and fields.
+            rule: Of `pipeline.core.clipping`. What it remembers of earlier updates is kept by its name and fields, and
+                by the parameters.
 
         Returns:
-            The norm of all gradients together before clipping, (), float64.
+            The norm of these gradients together before clipping, (), float64.
 
         Raises:
             TraceError: If the rule clips inside the recurrence.
@@ -107,29 +135,25 @@ class Recorder:
             raise TraceError(
                 f"clip_: {rule.name} clips inside the recurrence, where only the pipeline's own networks do"
             )
-        with_grad = [parameter for parameter in parameters if parameter.grad is not None]
-        if not with_grad:
+        given = {self._name_of(parameter): parameter for parameter in parameters}
+        grads = {name: parameter.grad for name, parameter in given.items() if parameter.grad is not None}
+        if not grads:
             return torch.zeros((), dtype=torch.float64)
-        names = [self._names.get(parameter, f"parameter {at}") for at, parameter in enumerate(with_grad)]
-        grads = [parameter.grad for parameter in with_grad if parameter.grad is not None]
-        params = {name: parameter.detach()[None] for name, parameter in zip(names, with_grad, strict=True)}
-        _, state = self._rules.get(repr(rule), (rule, None))
-        grad_1P = torch.cat([grad.detach().flatten() for grad in grads])[None]
+        params = {name: given[name].detach()[None] for name in grads}
+        key = (repr(rule), tuple(given))
+        _, state = self._rules.get(key, (rule, None))
+        grad_1P = torch.cat([grad.detach().flatten() for grad in grads.values()])[None]
         if state is None or (state and len(state[0]) != 1):
             state = rule.init(params)
         applied_1P, state, ledger = clipping.clip(rule, grad_1P, state, params)
-        self._rules[repr(rule)] = (rule, state)
-        sizes = [grad.numel() for grad in grads]
+        self._rules[key] = (rule, state)
+        sizes = [grad.numel() for grad in grads.values()]
         pieces = [each[0].split(sizes) for each in (grad_1P, applied_1P)]
         if applied_1P is not grad_1P:
-            for grad, applied in zip(grads, pieces[1], strict=True):
+            for grad, applied in zip(grads.values(), pieces[1], strict=True):
                 grad.copy_(applied.view_as(grad))
-        step, facts = self.num_steps + 1, [(metric, "") for metric in LEDGER]
-        values = [torch.stack([each[0] for each in ledger])]
-        for name, before, after in zip(names, *pieces, strict=True):
-            facts += [(f"parameter_{metric}", name) for metric in LEDGER]
-            values.append(torch.stack([each[0] for each in clipping.compare(before[None], after[None])]))
-        self._pending.append((step, tuple(facts), torch.cat(values)))
+        for name, before, after in zip(grads, *pieces, strict=True):
+            self._clipped[name] = _Clipped.of(before, after)
         return ledger.grad_norm[0]
 
     def step(self, loss: Tensor | float | None = None) -> None:
@@ -140,9 +164,12 @@ class Recorder:
         """
         self._take()
         self.num_steps += 1
+        if self._clipped:
+            self._pending.append(self._of_clipping(self.num_steps))
+            self._clipped = {}
         if loss is not None:
             value = torch.as_tensor(loss, dtype=torch.float64).detach().reshape(1)
-            self._pending.append((self.num_steps, (("loss", ""),), value))
+            self._pending.append((self.num_steps, LOSS, value))
         if len(self._pending) >= PORTION:
             self._gather()
         self._begin()
@@ -162,9 +189,8 @@ class Recorder:
     @property
     def ledger(self) -> pl.DataFrame:
         """What clipping did: `step`, `parameter` (null: all together), the norms before and after, and their cosine."""
-        self._gather()
         rows = self._joined("curves").with_columns(pl.col("metric").str.strip_prefix("parameter_"))
-        rows = rows.filter(pl.col("metric").is_in(LEDGER)).rename({"part": "parameter"})
+        rows = rows.filter(pl.col("metric").is_in(LEDGER), pl.col("split").is_null()).rename({"part": "parameter"})
         wide = rows.pivot(on="metric", index=["step", "parameter"], values="value", maintain_order=True)
         return wide.select("step", "parameter", *(name for name in LEDGER if name in wide.columns))
 
@@ -182,7 +208,6 @@ class Recorder:
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """Return the pipeline's tables of this run."""
-        self._gather()
         own = [pl.lit(self.trial_id).alias("trial_id"), pl.lit(self.seed, pl.Int64()).alias("seed")]
         tables = {
             table: check(table, self._joined(table).with_columns(own), self.name)
@@ -215,22 +240,38 @@ class Recorder:
         columns = rows.rename({"state": "quantity"}).with_columns(step=pl.lit(self.num_steps, pl.Int64()))
         self._frames["traces"].append(columns.select(n for n in SCHEMAS["traces"] if n not in {"trial_id", "seed"}))
 
+    def _name_of(self, parameter: Tensor) -> str:
+        """Return a parameter's name in the model, or a number for what is not in it."""
+        return self._names.setdefault(parameter, f"parameter {len(self._names) - self._num_own}")
+
+    def _of_clipping(self, step: int) -> _Numbers:
+        """Return what clipping has done since the last step, in all and by parameter."""
+        device = next(iter(self._clipped.values())).before.device
+        each = [_Clipped(*(number.to(device) for number in clipped)) for clipped in self._clipped.values()]
+        before, after, dot = (torch.stack(numbers) for numbers in zip(*each, strict=True))
+        whole = _Clipped(torch.linalg.vector_norm(before), torch.linalg.vector_norm(after), dot.sum())
+        facts = [(metric, "") for metric in LEDGER]
+        facts += [(f"parameter_{metric}", name) for name in self._clipped for metric in LEDGER]
+        return step, tuple(facts), torch.cat([clipped.ledger() for clipped in (whole, *each)])
+
     def _gather(self) -> None:
         """Bring the numbers of updates from their device, all at once."""
         if not self._pending:
             return
-        values = torch.cat([values.cpu() for *_, values in self._pending]).tolist()
-        steps = [step for step, facts, _ in self._pending for _ in facts]
-        metrics, parts = zip(*(fact for _, facts, _ in self._pending for fact in facts), strict=True)
-        splits = ["train" if metric == "loss" else None for metric in metrics]
-        self._frames["curves"].append(_curves(steps, metrics, values, split=splits, part=[p or None for p in parts]))
-        losses = [(step, value) for step, metric, value in zip(steps, metrics, values, strict=True) if metric == "loss"]
-        self._losses.setdefault(("loss", "train"), []).extend(losses)
+        curves = _curves_of(self._pending)
+        self._frames["curves"].append(curves)
+        self._losses.setdefault(("loss", "train"), []).extend(
+            curves.filter(metric="loss").select("step", "value").rows()
+        )
         self._pending = []
 
     def _joined(self, table: str) -> pl.DataFrame:
+        """Return a table's rows, with those of an update that is not yet counted."""
+        self._gather()
         schema = {name: dtype for name, dtype in SCHEMAS[table].items() if name not in {"trial_id", "seed"}}
-        return pl.concat([pl.DataFrame(schema=schema), *self._frames[table]])
+        is_open = table == "curves" and self._clipped
+        latest = [_curves_of([self._of_clipping(self.num_steps + 1)])] if is_open else []
+        return pl.concat([pl.DataFrame(schema=schema), *self._frames[table], *latest])
 
     def _spec(self) -> dict[str, Any]:
         """Return what the run is, by dotted name: what was given, the cell, and the clipping rule."""
@@ -313,6 +354,15 @@ def write_recorded(recorders: Sequence[Recorder], folder: str | Path) -> Path:
 
 def _curves(steps: Sequence[int], metrics: Sequence[str], values: Sequence[float], **facts: Any) -> pl.DataFrame:
     return _frame("curves", {"step": steps, "metric": metrics, "value": values} | dict.fromkeys(FACTS) | facts)
+
+
+def _curves_of(pending: Sequence[_Numbers]) -> pl.DataFrame:
+    """Return the rows of numbers of updates, brought from their device all at once."""
+    values = torch.cat([values.cpu() for *_, values in pending]).tolist()
+    steps = [step for step, facts, _ in pending for _ in facts]
+    metrics, parts = zip(*(fact for _, facts, _ in pending for fact in facts), strict=True)
+    splits = ["train" if metric == "loss" else None for metric in metrics]
+    return _curves(steps, metrics, values, split=splits, part=[part or None for part in parts])
 
 
 def _frame(table: str, columns: Mapping[str, Any]) -> pl.DataFrame:

@@ -241,6 +241,47 @@ def test_a_rule_remembers() -> None:
     assert recorder.clip_([torch.ones(2, requires_grad=True)], rule).item() == 0
 
 
+def test_groups_that_are_clipped_apart_are_one_update() -> None:
+    model, other = net(), nn.Linear(1, 1)
+    groups = [list(model.rnn.parameters()), [*model.readout.parameters(), *other.parameters()]]
+    recorder = Recorder(model, every=None)
+    x, _ = data(0)
+    for step in range(3):
+        model.zero_grad()
+        other.zero_grad()
+        other(model(x)).sum().backward()
+        before = [p.grad.double().clone() for group in groups for p in group]
+        if step == 1:  # an update that was skipped: what counts is the one that was made
+            recorder.clip_(groups[0], Value(threshold=1e-9))
+            for p, grad in zip(groups[0], before, strict=False):
+                p.grad.copy_(grad)
+        for group, threshold in zip(groups, (0.01, 1e9), strict=True):
+            recorder.clip_(group, GlobalNorm(threshold=threshold))
+        after = [p.grad.double().clone() for group in groups for p in group]
+        ledger = recorder.ledger  # with what is not yet counted
+        recorder.step(1.0)
+        assert recorder.ledger.equals(ledger)
+        whole = [torch.cat([grad.flatten() for grad in grads]) for grads in (before, after)]
+        cosine = nn.functional.cosine_similarity(*whole, dim=0).item()
+        (row,) = ledger.filter(pl.col("parameter").is_null(), step=step + 1).rows()
+        assert row[2:] == pytest.approx((whole[0].norm().item(), whole[1].norm().item(), cosine), rel=1e-6)
+    names = {None, "parameter 0", "parameter 1", *(name for name, _ in model.named_parameters())}
+    assert set(recorder.ledger["parameter"]) == names
+    assert len(recorder.ledger) == 3 * len(names)
+    assert recorder.tables()["trials"]["clipped_share"].to_list() == [1.0]
+
+
+def test_a_rule_remembers_of_each_group_by_itself() -> None:
+    small, large = (torch.ones(2, requires_grad=True) for _ in range(2))
+    recorder, rule = Recorder(nn.Linear(1, 1), every=None), AutoClip(percentile=0)
+    for _ in range(2):
+        for parameter, size in ((small, 1.0), (large, 100.0)):
+            parameter.grad = torch.full((2,), size)
+            recorder.clip_([parameter], rule)
+        recorder.step()
+    assert large.grad.tolist() == [100.0, 100.0]
+
+
 def test_misuse_is_named(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="expected a model with nn.RNN"):
         Recorder(nn.Linear(1, 1))
