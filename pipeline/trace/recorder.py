@@ -69,7 +69,8 @@ class Recorder:
 
     Steps are counted as the pipeline counts them: the first update leads from step 0 to step 1, and a trace at step s
     is of the parameters after s updates; of several backward passes before a step the newest counts, of several calls
-    of a module the last. At a step with a trace the model's numbers change by rounding, see `trace`.
+    of a module the last. Where sequences differ in length from step to step, their ends are at one timestep, that of
+    the longest. At a step with a trace the model's numbers change by rounding, see `trace`.
 
     Args:
         model: Whose states are traced.
@@ -214,6 +215,7 @@ class Recorder:
             for table in SCHEMAS
             if table not in {"trials", "settings"}
         }
+        tables["traces"] = _ending_together(tables["traces"])
         return tables | {"trials": check("trials", self._trial(), self.name)}
 
     def write(self, folder: str | Path) -> Path:
@@ -336,6 +338,7 @@ def write_recorded(recorders: Sequence[Recorder], folder: str | Path) -> Path:
         seen.add((recorder.trial_id, recorder.seed))
     found = [recorder.tables() for recorder in recorders]
     tables = {table: pl.concat([each[table] for each in found], how="diagonal_relaxed") for table in found[0]}
+    tables["traces"] = _ending_together(tables["traces"])
     arms = {recorder.trial_id: recorder.name for recorder in recorders}
     settings = {
         "study": folder.name,
@@ -363,6 +366,13 @@ def _curves_of(pending: Sequence[_Numbers]) -> pl.DataFrame:
     metrics, parts = zip(*(fact for _, facts, _ in pending for fact in facts), strict=True)
     splits = ["train" if metric == "loss" else None for metric in metrics]
     return _curves(steps, metrics, values, split=splits, part=[part or None for part in parts])
+
+
+def _ending_together(traces: pl.DataFrame) -> pl.DataFrame:
+    """Return traces whose sequences of a part end at one timestep: a lag is counted from there."""
+    end = pl.col("timestep").max()
+    later = end.over("trial_id", "part") - end.over("trial_id", "seed", "step", "part")
+    return traces.with_columns(pl.col("timestep") + later)
 
 
 def _frame(table: str, columns: Mapping[str, Any]) -> pl.DataFrame:

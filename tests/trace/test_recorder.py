@@ -282,6 +282,27 @@ def test_a_rule_remembers_of_each_group_by_itself() -> None:
     assert large.grad.tolist() == [100.0, 100.0]
 
 
+def test_sequences_that_differ_in_length_end_at_one_timestep(tmp_path: Path) -> None:
+    recorders, known = [], {}
+    for seed, lengths in enumerate([(3, 5), (7, 2)]):
+        model = net(seed)
+        recorders.append(Recorder(model, every=1, seed=seed))
+        for step, length in enumerate(lengths):
+            x, y = data(step)
+            with trace(model, float64=True) as traced:
+                loss = nn.functional.mse_loss(model(x[:, :length]), y)
+                loss.backward()
+            known[seed, step] = traced.table.filter(state="h").sort("lag")["log10_norm"].to_list()
+            recorders[-1].step(loss)
+    alone = recorders[0].tables()["traces"].filter(quantity="h").group_by("step").agg(pl.col("timestep").max())
+    assert alone["timestep"].to_list() == [5, 5]
+    rows = read_table("traces", write_recorded(recorders, tmp_path / "mine")).filter(quantity="h")
+    for (seed, step), expected in known.items():
+        mine = rows.filter(seed=seed, step=step).sort("timestep", descending=True)
+        assert mine["timestep"].to_list() == [7 - lag for lag in range(len(expected))]
+        assert mine["log10_norm"].to_list() == pytest.approx(expected, abs=1e-9)
+
+
 def test_misuse_is_named(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="expected a model with nn.RNN"):
         Recorder(nn.Linear(1, 1))
