@@ -20,7 +20,7 @@ from pipeline.core.clipping import ClippingRule
 from pipeline.core.training.rows import FACTS
 from pipeline.errors import TableError, unknown_name
 from pipeline.results import SCHEMAS, check, write_table
-from pipeline.trace.tracing import Traced, TraceError
+from pipeline.trace.tracing import TRACEABLE, Traced, TraceError
 from pipeline.trace.windows import Bias
 
 CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN": "elman"}
@@ -236,7 +236,7 @@ class Recorder:
         rows = traced.table.filter(pl.col("backward") == pl.col("backward").max())
         rows = rows.filter(pl.col("call") == pl.col("call").max().over("module"))
         named = {name: self.parts.get(name, name) for name in rows["module"].unique()}
-        if len(named) == 1 and not self.parts:
+        if sum(isinstance(module, TRACEABLE) for module in self.model.modules()) == 1 and not self.parts:
             named = dict.fromkeys(named, "recurrent")
         rows = rows.with_columns(part=pl.col("module").replace_strict(named, return_dtype=pl.String()))
         columns = rows.rename({"state": "quantity"}).with_columns(step=pl.lit(self.num_steps, pl.Int64()))

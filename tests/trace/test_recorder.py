@@ -227,6 +227,17 @@ def test_parts_are_named_and_the_bias_of_windows_is_kept() -> None:
     assert tables["trials"]["model.cell"].to_list() == ["gru"]
 
 
+def test_a_part_has_one_name_whichever_modules_a_step_reaches() -> None:
+    model = nn.ModuleDict({"a": nn.GRU(2, 3), "b": nn.GRU(2, 3)})
+    recorder, x = Recorder(model, every=1), torch.ones(4, 2, 2)
+    for reached in ("a", "ab"):
+        sum(model[name](x)[0].sum() for name in reached).backward()
+        recorder.step()
+    recorder.close()
+    counted = recorder.tables()["traces"].group_by("step", maintain_order=True).agg(pl.col("part").unique().sort())
+    assert counted.rows() == [(0, ["a"]), (1, ["a", "b"])]
+
+
 def test_a_rule_remembers() -> None:
     model, rule = nn.Linear(2, 1), AutoClip(percentile=0)
     recorder = Recorder(model, every=None)
