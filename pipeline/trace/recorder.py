@@ -288,7 +288,7 @@ class Recorder:
     def _trial(self) -> pl.DataFrame:
         validation, training = (self._losses.get(("loss", split), []) for split in ("validation", "train"))
         finite = [(value, step) for step, value in validation if math.isfinite(value)]
-        best = min(finite, default=(None, None))
+        best, knows_untrained = min(finite, default=(None, None)), any(step == 0 for step, _ in validation)
         has_diverged = bool(training) and not math.isfinite(training[-1][1])
         last_finite = max((step for step, value in training if math.isfinite(value)), default=0)
         shares = self.ledger.filter(pl.col("parameter").is_null()) if self._rules else None
@@ -305,7 +305,7 @@ class Recorder:
             "best_step": best[1],
             "best_validation_loss": best[0],
             "final_validation_loss": finite[-1][0] if finite else None,
-            "beat_untrained": None if best[1] is None else best[1] > 0,
+            "beat_untrained": best[1] > 0 if best[1] is not None and knows_untrained else None,
             "clipped_share": None if shares is None else (shares["clipped_grad_norm"] < shares["grad_norm"]).mean(),
             "num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "wall_time_s": wall,

@@ -208,6 +208,20 @@ def test_a_loss_that_ends_not_finite_has_diverged(tmp_path: Path) -> None:
     assert (row["status"], row["diverged_step"]) == ("diverged", 4)
 
 
+@pytest.mark.parametrize(
+    ("logged", "expected"), [({1: 0.5}, None), ({0: 1.0, 1: 0.5}, True), ({0: 0.1, 1: 0.5}, False)]
+)
+def test_whether_training_beat_no_training_needs_a_loss_at_step_0(
+    logged: dict[int, float], expected: bool | None
+) -> None:
+    recorder = Recorder(net(), every=None)
+    for step in range(2):
+        if step in logged:
+            recorder.log("loss", logged[step])
+        recorder.step(1.0)
+    assert recorder.tables()["trials"]["beat_untrained"].to_list() == [expected]
+
+
 def test_parts_are_named_and_the_bias_of_windows_is_kept() -> None:
     model = nn.ModuleDict({"a": nn.GRU(2, 3), "b": nn.GRUCell(3, 3)})
     recorder = Recorder(model, every=1, parts={"a": "encoder", "b": "decoder"}, float64=False)
