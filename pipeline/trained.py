@@ -180,7 +180,7 @@ class Trained:
             return ("predict",)
         if data.target_at == "last":
             return ("classify",)
-        same = data.input_kind == "token" and data.input_tokens == data.target_tokens
+        same = data.input_kind == "token" and data.input_tokens is not None and data.input_tokens == data.target_tokens
         reads_on = isinstance(self.network, SequenceModel) and self.network.recurrent.num_directions == 1
         forward = reads_on and not data.padded
         return ("write", "score") if same and forward else ("tag",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -170,6 +171,12 @@ def test_a_language_model_writes_and_scores(project: Paths) -> None:
     (score,) = trained.score([once.text])
     assert score.num_tokens == 18
     assert score.perplexity == pytest.approx(np.exp(-score.log_probability / 18))
+
+
+def test_tokens_without_texts_are_no_language(project: Paths) -> None:
+    trained = trained_of(project, "letters")
+    nameless = dataclasses.replace(trained.dataset, input_tokens=None, target_tokens=None)
+    assert dataclasses.replace(trained, dataset=nameless).abilities == ("tag",)
 
 
 def test_answers_are_those_of_the_network(project: Paths) -> None:
