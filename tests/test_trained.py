@@ -237,6 +237,11 @@ def test_every_use_has_a_command(
     assert (status, len(out.splitlines())) == (0, 2)
 
 
+def test_a_text_for_a_network_that_reads_numbers_is_refused(project: Paths) -> None:
+    with pytest.raises(ConfigError, match=r"adding: it is read from numbers.*; give arrays of real numbers \(T, 2\)"):
+        trained_of(project, "adding").predict(["a text"])
+
+
 def of_mistakes(paths: Paths) -> list[tuple[list[str], str]]:
     reversal, letters = trial_of(paths, "reversal"), trial_of(paths, "letters")
     described, sentiment = trial_of(paths, "described"), trial_of(paths, "sentiment")
