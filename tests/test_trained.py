@@ -246,6 +246,9 @@ def of_mistakes(paths: Paths) -> list[tuple[list[str], str]]:
     reversal, letters = trial_of(paths, "reversal"), trial_of(paths, "letters")
     described, sentiment = trial_of(paths, "described"), trial_of(paths, "sentiment")
     np.save(paths.root / "wrong.npy", np.zeros((2, 24, 24)))
+    (paths.root / "empty.npy").touch()
+    np.savez(paths.root / "several.npz", np.zeros((2, 24, 24)))
+    np.save(paths.root / "words.npy", np.array(["a", "b"]))
     return [
         (
             ["classify", described, "left of seven"],
@@ -266,6 +269,9 @@ def of_mistakes(paths: Paths) -> list[tuple[list[str], str]]:
         (["score", reversal, "a"], "cannot score; it can translate"),
         (["write", letters, "the", "--temperature", "-1"], "temperature: expected a number of at least 0"),
         (["caption", reversal, "nothing.npy"], "nothing.npy: expected an array of images"),
+        (["caption", reversal, "empty.npy"], "empty.npy: expected an array of images as .npy: No data left in file"),
+        (["caption", reversal, "several.npz"], "images as .npy; got several arrays, .npz"),
+        (["classify", described, "a", "--images", "words.npy"], "words.npy: expected an array of images as .npy; got"),
     ]
 
 
