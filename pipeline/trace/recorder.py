@@ -83,8 +83,8 @@ class Recorder:
         float64: Whether traces are in float64; see `trace`.
 
     Raises:
-        TraceError: If the model cannot be traced, `parts` names no module of it, or a setting is no plain value
-            with a dotted name.
+        TraceError: If the model cannot be traced, `parts` names no module of it, `every` is below 1, or a setting is no
+            plain value with a dotted name.
     """
 
     def __init__(
@@ -98,6 +98,8 @@ class Recorder:
         parts: Mapping[str, str] | None = None,
         float64: bool = True,
     ) -> None:
+        if every is not None and every < 1:
+            raise TraceError(f"every: expected an integer of at least 1, or None; got {every!r}")
         self.model, self.every, self.name, self.seed = model, every, name, seed
         self.settings = {key: _plain(key, value) for key, value in (settings or {}).items()}
         self.parts, self.float64, self.num_steps = dict(parts or {}), float64, 0
@@ -327,9 +329,11 @@ def write_recorded(recorders: Sequence[Recorder], folder: str | Path) -> Path:
     Its one grid is `recorded`; every name is an arm, and runs of one name that differ in their seed are its replicas.
 
     Raises:
-        TableError: If two runs are the same trial and seed, or the folder cannot be written.
+        TableError: If there is no run, two are the same trial and seed, or the folder cannot be written.
     """
     folder = Path(folder)
+    if not recorders:
+        raise TableError(f"{folder}: expected at least one recorder, got none")
     seen: set[tuple[str, int]] = set()
     for recorder in recorders:
         recorder.close()
@@ -341,7 +345,7 @@ def write_recorded(recorders: Sequence[Recorder], folder: str | Path) -> Path:
     tables["traces"] = _ending_together(tables["traces"])
     arms = {recorder.trial_id: recorder.name for recorder in recorders}
     settings = {
-        "study": folder.name,
+        "study": (folder.resolve() if folder.name in {"", ".."} else folder).name,
         "grid": "recorded",
         "position": range(len(arms)),
         "trial_id": list(arms),

@@ -328,9 +328,21 @@ def test_sequences_that_differ_in_length_end_at_one_timestep(tmp_path: Path) -> 
         assert mine["log10_norm"].to_list() == pytest.approx(expected, abs=1e-9)
 
 
+def test_a_study_is_called_as_its_folder_is_wherever_that_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Recorder(net(), every=None).write(".")
+    assert read_table("settings", tmp_path)["study"].to_list() == [tmp_path.name]
+
+
 def test_misuse_is_named(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="expected a model with nn.RNN"):
         Recorder(nn.Linear(1, 1))
+    with pytest.raises(TraceError, match="every: expected an integer of at least 1, or None; got 0"):
+        Recorder(net(), every=0)
+    with pytest.raises(TableError, match="mine: expected at least one recorder, got none"):
+        write_recorded([], tmp_path / "mine")
     with pytest.raises(TraceError, match="parts: unknown module 'rn'; did you mean 'rnn'"):
         Recorder(net(), parts={"rn": "encoder"})
     recorder = Recorder(net(), every=1)
