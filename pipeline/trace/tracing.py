@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo as uncompiled  # torch.compiler.disable, imported at the first call
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -243,11 +244,12 @@ def trace(model: nn.Module, *, per_example: bool = False, float64: bool = False)
     - Under torch.no_grad, and where nothing needs a gradient, a module runs as ever, and is not traced.
     - Under torch.autocast a traced recurrence runs in float32, and its outputs are float32.
     - A trace sees the calls of the thread that entered it. Of nested ones each sees what is in its own model.
+    - A function that torch.compile made runs a traced module as it is, unless it was compiled before with a cell in it.
     - A module whose forward does not end in torch's own recurrence (another package's cell, a quantised or scripted
       module, a forward of one's own) runs as ever: `untraced` and a warning at the end of the `with` name it.
 
     Args:
-        model: Of any kind; a compiled one is refused.
+        model: Of any kind; one with a recurrence that is compiled is refused.
         per_example: Whether `table` has a row per example rather than the norm over the batch.
         float64: Whether recurrences run in float64, so that a vanished gradient is a number. What passes from one to
             the next as it is stays in float64; operations between them are the model's, in its precision. For all of
@@ -289,17 +291,17 @@ def _foreign(names: Mapping[nn.Module, str]) -> dict[str, str]:
     """Return why modules that look recurrent, and are none of torch.nn's nor contain one, are not traced, by name.
 
     Raises:
-        TraceError: If the model is compiled as a whole.
+        TraceError: If the model is compiled, or a part of it that has a recurrence in it.
     """
     found: dict[str, str] = {}
     for module, name in names.items():
         kind = getattr(module, "original_name", type(module).__name__)
-        if type(module).__name__ == "OptimizedModule":
-            raise TraceError(
-                f"{name}: expected a model that is not compiled: trace the one that torch.compile was given"
-            )
-        is_inside = any(name.startswith(f"{outer}.") for outer in found)
         is_torchs = any(isinstance(part, TRACEABLE) for part in module.modules())
+        is_compiled = type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
+        if is_torchs and is_compiled:
+            instead = "the one that torch.compile was given, or one whose compile() was not called"
+            raise TraceError(f"{name}: expected a model that is not compiled: trace {instead}")
+        is_inside = any(name.startswith(f"{outer}.") for outer in found)
         if LOOKS_RECURRENT.search(kind) and not is_inside and not is_torchs:
             how = "a scripted module" if isinstance(module, torch.jit.ScriptModule) else type(module).__module__
             found[name] = f"{kind} ({how}) is none of torch.nn's recurrent modules"
@@ -389,8 +391,15 @@ class _Hooks:
         return traced in self._traces
 
     def _before(self, module: nn.Module, args: Any) -> None:
-        if not isinstance(module, TRACEABLE):
-            return
+        if isinstance(module, TRACEABLE):
+            self._enter(module)
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(module, TRACEABLE):
+            self._leave(module)
+
+    @uncompiled
+    def _enter(self, module: nn.Module) -> None:
         mine = [each for each in self._traces if each.thread == threading.get_ident()]
         listening = [(each, name) for each in mine if (name := each.name_of(module)) is not None]
         if listening:
@@ -398,7 +407,8 @@ class _Hooks:
             mode.__enter__()  # type: ignore[no-untyped-call]
             self._running.append((module, mode))
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+    @uncompiled
+    def _leave(self, module: nn.Module) -> None:
         if self._running and self._running[-1][0] is module:
             _, mode = self._running.pop()
             mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
@@ -436,6 +446,7 @@ class _Replacing(TorchFunctionMode):
         self.listening, self.was_used = listening, False
         self._of_pack: tuple[Tensor, tuple[_Sequence, ...]] | None = None
 
+    @uncompiled
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(not _HOOKS.is_on(traced) for traced, _ in self.listening):  # left behind by an interrupted forward
             self.listening = [each for each in self.listening if _HOOKS.is_on(each[0])]

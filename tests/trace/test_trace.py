@@ -612,6 +612,57 @@ def test_models_that_cannot_be_traced_are_refused_by_name() -> None:
         trace(torch.compile(nn.LSTM(D, H)))
 
 
+class Read(nn.Module):
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.recurrence, self.readout = kind(D, H), nn.Linear(H, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.recurrence, nn.RNNBase):
+            return self.readout(self.recurrence(x)[0])
+        h = None
+        for x_t in x:
+            h = self.recurrence(x_t, h)
+        return self.readout(h)
+
+
+def compiled(model: Read, which: str) -> Callable[[Tensor], Tensor]:
+    """Return a model of which a part, or a function around which, is compiled."""
+    if which == "function":
+        return torch.compile(lambda x: model(x), backend="eager")
+    if which == "readout":
+        model.readout = torch.compile(model.readout, backend="eager")
+    else:
+        model.readout.compile(backend="eager", fullgraph=True)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("which", ["function", "readout", "readout, in place"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRUCell])
+def test_a_model_beside_whose_recurrence_something_is_compiled_is_traced(kind: type[nn.Module], which: str) -> None:
+    model, x = Read(kind).double(), drawn(T, B, D)
+    with trace(model) as plain:
+        model(x).sum().backward()
+    expected = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    torch.compiler.reset()
+    run = compiled(model, which)
+    with trace(model) as traced:
+        run(x).sum().backward()
+    torch.testing.assert_close([parameter.grad for parameter in model.parameters()], expected, rtol=1e-11, atol=1e-13)
+    assert norms(traced.table, state="h") == pytest.approx(norms(plain.table, state="h"), abs=1e-12)
+
+
+@pytest.mark.parametrize("part", ["model", "recurrence"])
+def test_a_recurrence_that_is_compiled_in_place_is_refused(part: str) -> None:
+    model = Read(nn.LSTM)
+    (model if part == "model" else model.recurrence).compile(backend="eager")
+    name = "Read" if part == "model" else "recurrence"
+    with pytest.raises(TraceError, match=f"{name}: expected a model that is not compiled: trace the one that"):
+        trace(model)
+
+
 def test_torchs_own_errors_stay() -> None:
     cell = nn.RNNCell(D, H)
     with pytest.raises(RuntimeError, match="dtype"), trace(cell):
