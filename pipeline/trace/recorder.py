@@ -45,7 +45,7 @@ class _Clipped(NamedTuple):
 
     @staticmethod
     def of(grad: Tensor, applied: Tensor) -> _Clipped:
-        before, after = clipping.norms(torch.stack([grad, applied]))
+        before, after = (clipping.norms(each[None])[0] for each in (grad, applied))
         return _Clipped(before, after, grad.double() @ applied.double())
 
     def ledger(self) -> Tensor:
