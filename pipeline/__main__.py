@@ -182,14 +182,19 @@ def _images(file: Path) -> Any:
     """Return the images of a file.
 
     Raises:
-        ConfigError: If it is missing, or not an array.
+        ConfigError: If it is missing, or not an array of numbers.
     """
     import numpy as np
 
+    expected = f"{file}: expected an array of images as .npy"
     try:
-        return np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: expected an array of images as .npy: {error}") from None
+        found = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"{expected}: {error}") from None
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf":
+        what = f"an array of {found.dtype}" if isinstance(found, np.ndarray) else "several arrays, .npz"
+        raise ConfigError(f"{expected}; got {what}")
+    return found
 
 
 def _told(one: Any) -> Any:

@@ -180,7 +180,7 @@ class Trained:
             return ("predict",)
         if data.target_at == "last":
             return ("classify",)
-        same = data.input_kind == "token" and data.input_tokens == data.target_tokens
+        same = data.input_kind == "token" and data.input_tokens is not None and data.input_tokens == data.target_tokens
         reads_on = isinstance(self.network, SequenceModel) and self.network.recurrent.num_directions == 1
         forward = reads_on and not data.padded
         return ("write", "score") if same and forward else ("tag",)
@@ -315,11 +315,14 @@ class Trained:
         """Return the ids of a text.
 
         Raises:
-            ConfigError: If it is empty, or has a token that the network has never seen.
+            ConfigError: If it is empty, has a token that the network has never seen, or no texts are read.
         """
         tokens = self.dataset.input_tokens
         if tokens is None:
-            raise ConfigError(f"{self.dataset.name}: its tokens have no texts; give arrays of ids")
+            if self.dataset.input_kind == "token":
+                raise ConfigError(f"{self.dataset.name}: its tokens have no texts; give arrays of ids")
+            numbers = f"arrays of real numbers (T, {self.dataset.input_size})"
+            raise ConfigError(f"{self.dataset.name}: it is read from numbers, not from texts; give {numbers}")
         ids, unknown = {token: i for i, token in enumerate(tokens)}, unknown_id(tokens)
         parts = list(text) if _are_letters(tokens) else text.split()
         if not parts:

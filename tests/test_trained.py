@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -172,6 +173,12 @@ def test_a_language_model_writes_and_scores(project: Paths) -> None:
     assert score.perplexity == pytest.approx(np.exp(-score.log_probability / 18))
 
 
+def test_tokens_without_texts_are_no_language(project: Paths) -> None:
+    trained = trained_of(project, "letters")
+    nameless = dataclasses.replace(trained.dataset, input_tokens=None, target_tokens=None)
+    assert dataclasses.replace(trained, dataset=nameless).abilities == ("tag",)
+
+
 def test_answers_are_those_of_the_network(project: Paths) -> None:
     trained = trained_of(project, "sentiment")
     text = trained.dataset.splits["test"].inputs[0]
@@ -230,10 +237,18 @@ def test_every_use_has_a_command(
     assert (status, len(out.splitlines())) == (0, 2)
 
 
+def test_a_text_for_a_network_that_reads_numbers_is_refused(project: Paths) -> None:
+    with pytest.raises(ConfigError, match=r"adding: it is read from numbers.*; give arrays of real numbers \(T, 2\)"):
+        trained_of(project, "adding").predict(["a text"])
+
+
 def of_mistakes(paths: Paths) -> list[tuple[list[str], str]]:
     reversal, letters = trial_of(paths, "reversal"), trial_of(paths, "letters")
     described, sentiment = trial_of(paths, "described"), trial_of(paths, "sentiment")
     np.save(paths.root / "wrong.npy", np.zeros((2, 24, 24)))
+    (paths.root / "empty.npy").touch()
+    np.savez(paths.root / "several.npz", np.zeros((2, 24, 24)))
+    np.save(paths.root / "words.npy", np.array(["a", "b"]))
     return [
         (
             ["classify", described, "left of seven"],
@@ -254,6 +269,9 @@ def of_mistakes(paths: Paths) -> list[tuple[list[str], str]]:
         (["score", reversal, "a"], "cannot score; it can translate"),
         (["write", letters, "the", "--temperature", "-1"], "temperature: expected a number of at least 0"),
         (["caption", reversal, "nothing.npy"], "nothing.npy: expected an array of images"),
+        (["caption", reversal, "empty.npy"], "empty.npy: expected an array of images as .npy: No data left in file"),
+        (["caption", reversal, "several.npz"], "images as .npy; got several arrays, .npz"),
+        (["classify", described, "a", "--images", "words.npy"], "words.npy: expected an array of images as .npy; got"),
     ]
 
 

@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import torch
@@ -20,7 +20,7 @@ from pipeline.core.clipping import ClippingRule
 from pipeline.core.training.rows import FACTS
 from pipeline.errors import TableError, unknown_name
 from pipeline.results import SCHEMAS, check, write_table
-from pipeline.trace.tracing import Traced, TraceError
+from pipeline.trace.tracing import TRACEABLE, Traced, TraceError
 from pipeline.trace.windows import Bias
 
 CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN": "elman"}
@@ -29,7 +29,29 @@ CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN": "elman"}
 PORTION = 256
 """Updates whose numbers stay on their device before they are gathered."""
 
+_Numbers = tuple[int, tuple[tuple[str, str], ...], Tensor]
+"""Of a step: metric and part of each, and their values, still on their device."""
+
+LOSS = (("loss", ""),)
 LEDGER = ("grad_norm", "clipped_grad_norm", "clip_cosine")
+
+
+class _Clipped(NamedTuple):
+    """What clipping did to a gradient: its norms before and after, and the dot product of both; () each, float64."""
+
+    before: Tensor
+    after: Tensor
+    dot: Tensor
+
+    @staticmethod
+    def of(grad: Tensor, applied: Tensor) -> _Clipped:
+        before, after = (clipping.norms(each[None])[0] for each in (grad, applied))
+        return _Clipped(before, after, grad.double() @ applied.double())
+
+    def ledger(self) -> Tensor:
+        """Return the numbers of `LEDGER`, (3,); see `clipping.compare`."""
+        are_zero = (self.before == 0) & (self.after == 0)
+        return torch.stack([self.before, self.after, torch.where(are_zero, 1.0, self.dot / (self.before * self.after))])
 
 
 class Recorder:
@@ -47,7 +69,8 @@ class Recorder:
 
     Steps are counted as the pipeline counts them: the first update leads from step 0 to step 1, and a trace at step s
     is of the parameters after s updates; of several backward passes before a step the newest counts, of several calls
-    of a module the last. At a step with a trace the model's numbers change by rounding, see `trace`.
+    of a module the last. Where sequences differ in length from step to step, their ends are at one timestep, that of
+    the longest. At a step with a trace the model's numbers change by rounding, see `trace`.
 
     Args:
         model: Whose states are traced.
@@ -60,7 +83,8 @@ class Recorder:
         float64: Whether traces are in float64; see `trace`.
 
     Raises:
-        TraceError: If the model cannot be traced, or `parts` names no module of it.
+        TraceError: If the model cannot be traced, `parts` names no module of it, `every` is below 1, or a setting is no
+            plain value with a dotted name.
     """
 
     def __init__(
@@ -70,20 +94,24 @@ class Recorder:
         every: int | None = 100,
         name: str = "recorded",
         seed: int = 0,
-        settings: Mapping[str, bool | float | str] | None = None,
+        settings: Mapping[str, bool | float | str | None] | None = None,
         parts: Mapping[str, str] | None = None,
         float64: bool = True,
     ) -> None:
+        if every is not None and every < 1:
+            raise TraceError(f"every: expected an integer of at least 1, or None; got {every!r}")
         self.model, self.every, self.name, self.seed = model, every, name, seed
-        self.settings: dict[str, bool | float | str] = dict(settings or {})
+        self.settings = {key: _plain(key, value) for key, value in (settings or {}).items()}
         self.parts, self.float64, self.num_steps = dict(parts or {}), float64, 0
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        self._num_own = len(self._names)
         modules = dict(model.named_modules())
         if unknown := sorted(set(self.parts) - set(modules)):
             raise TraceError(f"parts: {unknown_name('module', unknown[0], modules)}")
-        self._pending: list[tuple[int, tuple[tuple[str, str], ...], Tensor]] = []
+        self._pending: list[_Numbers] = []
+        self._clipped: dict[str, _Clipped] = {}
         self._frames: dict[str, list[pl.DataFrame]] = {table: [] for table in SCHEMAS}
-        self._rules: dict[str, tuple[ClippingRule, clipping.State]] = {}
+        self._rules: dict[tuple[str, tuple[str, ...]], tuple[ClippingRule, clipping.State]] = {}
         self._losses: dict[tuple[str, str], list[tuple[int, float]]] = {}
         self._began = time.perf_counter()
         self._traced: Traced | None = None
@@ -92,12 +120,16 @@ class Recorder:
     def clip_(self, parameters: Iterable[Tensor], rule: ClippingRule) -> Tensor:
         """Clip the gradients of parameters in place by a rule, and keep what it did, in all and by parameter.
 
+        Several calls before a step, of an encoder and a decoder, are one update; of two for one parameter the last
+        counts.
+
         Args:
             parameters: Those without a gradient are left out, as torch does.
-            rule: Of `pipeline.core.clipping`. What it remembers of earlier updates is kept by its name and fields.
+            rule: Of `pipeline.core.clipping`. What it remembers of earlier updates is kept by its name and fields, and
+                by the parameters.
 
         Returns:
-            The norm of all gradients together before clipping, (), float64.
+            The norm of these gradients together before clipping, (), float64.
 
         Raises:
             TraceError: If the rule clips inside the recurrence.
@@ -106,29 +138,25 @@ class Recorder:
             raise TraceError(
                 f"clip_: {rule.name} clips inside the recurrence, where only the pipeline's own networks do"
             )
-        with_grad = [parameter for parameter in parameters if parameter.grad is not None]
-        if not with_grad:
+        given = {self._name_of(parameter): parameter for parameter in parameters}
+        grads = {name: parameter.grad for name, parameter in given.items() if parameter.grad is not None}
+        if not grads:
             return torch.zeros((), dtype=torch.float64)
-        names = [self._names.get(parameter, f"parameter {at}") for at, parameter in enumerate(with_grad)]
-        grads = [parameter.grad for parameter in with_grad if parameter.grad is not None]
-        params = {name: parameter.detach()[None] for name, parameter in zip(names, with_grad, strict=True)}
-        _, state = self._rules.get(repr(rule), (rule, None))
-        grad_1P = torch.cat([grad.detach().flatten() for grad in grads])[None]
+        params = {name: given[name].detach()[None] for name in grads}
+        key = (repr(rule), tuple(given))
+        _, state = self._rules.get(key, (rule, None))
+        grad_1P = torch.cat([grad.detach().flatten() for grad in grads.values()])[None]
         if state is None or (state and len(state[0]) != 1):
             state = rule.init(params)
         applied_1P, state, ledger = clipping.clip(rule, grad_1P, state, params)
-        self._rules[repr(rule)] = (rule, state)
-        sizes = [grad.numel() for grad in grads]
+        self._rules[key] = (rule, state)
+        sizes = [grad.numel() for grad in grads.values()]
         pieces = [each[0].split(sizes) for each in (grad_1P, applied_1P)]
         if applied_1P is not grad_1P:
-            for grad, applied in zip(grads, pieces[1], strict=True):
+            for grad, applied in zip(grads.values(), pieces[1], strict=True):
                 grad.copy_(applied.view_as(grad))
-        step, facts = self.num_steps + 1, [(metric, "") for metric in LEDGER]
-        values = [torch.stack([each[0] for each in ledger])]
-        for name, before, after in zip(names, *pieces, strict=True):
-            facts += [(f"parameter_{metric}", name) for metric in LEDGER]
-            values.append(torch.stack([each[0] for each in clipping.compare(before[None], after[None])]))
-        self._pending.append((step, tuple(facts), torch.cat(values)))
+        for name, before, after in zip(grads, *pieces, strict=True):
+            self._clipped[name] = _Clipped.of(before, after)
         return ledger.grad_norm[0]
 
     def step(self, loss: Tensor | float | None = None) -> None:
@@ -139,9 +167,12 @@ class Recorder:
         """
         self._take()
         self.num_steps += 1
+        if self._clipped:
+            self._pending.append(self._of_clipping(self.num_steps))
+            self._clipped = {}
         if loss is not None:
             value = torch.as_tensor(loss, dtype=torch.float64).detach().reshape(1)
-            self._pending.append((self.num_steps, (("loss", ""),), value))
+            self._pending.append((self.num_steps, LOSS, value))
         if len(self._pending) >= PORTION:
             self._gather()
         self._begin()
@@ -161,9 +192,8 @@ class Recorder:
     @property
     def ledger(self) -> pl.DataFrame:
         """What clipping did: `step`, `parameter` (null: all together), the norms before and after, and their cosine."""
-        self._gather()
         rows = self._joined("curves").with_columns(pl.col("metric").str.strip_prefix("parameter_"))
-        rows = rows.filter(pl.col("metric").is_in(LEDGER)).rename({"part": "parameter"})
+        rows = rows.filter(pl.col("metric").is_in(LEDGER), pl.col("split").is_null()).rename({"part": "parameter"})
         wide = rows.pivot(on="metric", index=["step", "parameter"], values="value", maintain_order=True)
         return wide.select("step", "parameter", *(name for name in LEDGER if name in wide.columns))
 
@@ -181,13 +211,13 @@ class Recorder:
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """Return the pipeline's tables of this run."""
-        self._gather()
         own = [pl.lit(self.trial_id).alias("trial_id"), pl.lit(self.seed, pl.Int64()).alias("seed")]
         tables = {
             table: check(table, self._joined(table).with_columns(own), self.name)
             for table in SCHEMAS
             if table not in {"trials", "settings"}
         }
+        tables["traces"] = _ending_together(tables["traces"])
         return tables | {"trials": check("trials", self._trial(), self.name)}
 
     def write(self, folder: str | Path) -> Path:
@@ -208,28 +238,44 @@ class Recorder:
         rows = traced.table.filter(pl.col("backward") == pl.col("backward").max())
         rows = rows.filter(pl.col("call") == pl.col("call").max().over("module"))
         named = {name: self.parts.get(name, name) for name in rows["module"].unique()}
-        if len(named) == 1 and not self.parts:
+        if sum(isinstance(module, TRACEABLE) for module in self.model.modules()) == 1 and not self.parts:
             named = dict.fromkeys(named, "recurrent")
         rows = rows.with_columns(part=pl.col("module").replace_strict(named, return_dtype=pl.String()))
         columns = rows.rename({"state": "quantity"}).with_columns(step=pl.lit(self.num_steps, pl.Int64()))
         self._frames["traces"].append(columns.select(n for n in SCHEMAS["traces"] if n not in {"trial_id", "seed"}))
 
+    def _name_of(self, parameter: Tensor) -> str:
+        """Return a parameter's name in the model, or a number for what is not in it."""
+        return self._names.setdefault(parameter, f"parameter {len(self._names) - self._num_own}")
+
+    def _of_clipping(self, step: int) -> _Numbers:
+        """Return what clipping has done since the last step, in all and by parameter."""
+        device = next(iter(self._clipped.values())).before.device
+        each = [_Clipped(*(number.to(device) for number in clipped)) for clipped in self._clipped.values()]
+        before, after, dot = (torch.stack(numbers) for numbers in zip(*each, strict=True))
+        whole = _Clipped(torch.linalg.vector_norm(before), torch.linalg.vector_norm(after), dot.sum())
+        facts = [(metric, "") for metric in LEDGER]
+        facts += [(f"parameter_{metric}", name) for name in self._clipped for metric in LEDGER]
+        return step, tuple(facts), torch.cat([clipped.ledger() for clipped in (whole, *each)])
+
     def _gather(self) -> None:
         """Bring the numbers of updates from their device, all at once."""
         if not self._pending:
             return
-        values = torch.cat([values.cpu() for *_, values in self._pending]).tolist()
-        steps = [step for step, facts, _ in self._pending for _ in facts]
-        metrics, parts = zip(*(fact for _, facts, _ in self._pending for fact in facts), strict=True)
-        splits = ["train" if metric == "loss" else None for metric in metrics]
-        self._frames["curves"].append(_curves(steps, metrics, values, split=splits, part=[p or None for p in parts]))
-        losses = [(step, value) for step, metric, value in zip(steps, metrics, values, strict=True) if metric == "loss"]
-        self._losses.setdefault(("loss", "train"), []).extend(losses)
+        curves = _curves_of(self._pending)
+        self._frames["curves"].append(curves)
+        self._losses.setdefault(("loss", "train"), []).extend(
+            curves.filter(metric="loss").select("step", "value").rows()
+        )
         self._pending = []
 
     def _joined(self, table: str) -> pl.DataFrame:
+        """Return a table's rows, with those of an update that is not yet counted."""
+        self._gather()
         schema = {name: dtype for name, dtype in SCHEMAS[table].items() if name not in {"trial_id", "seed"}}
-        return pl.concat([pl.DataFrame(schema=schema), *self._frames[table]])
+        is_open = table == "curves" and self._clipped
+        latest = [_curves_of([self._of_clipping(self.num_steps + 1)])] if is_open else []
+        return pl.concat([pl.DataFrame(schema=schema), *self._frames[table], *latest])
 
     def _spec(self) -> dict[str, Any]:
         """Return what the run is, by dotted name: what was given, the cell, and the clipping rule."""
@@ -244,7 +290,7 @@ class Recorder:
     def _trial(self) -> pl.DataFrame:
         validation, training = (self._losses.get(("loss", split), []) for split in ("validation", "train"))
         finite = [(value, step) for step, value in validation if math.isfinite(value)]
-        best = min(finite, default=(None, None))
+        best, knows_untrained = min(finite, default=(None, None)), any(step == 0 for step, _ in validation)
         has_diverged = bool(training) and not math.isfinite(training[-1][1])
         last_finite = max((step for step, value in training if math.isfinite(value)), default=0)
         shares = self.ledger.filter(pl.col("parameter").is_null()) if self._rules else None
@@ -261,7 +307,7 @@ class Recorder:
             "best_step": best[1],
             "best_validation_loss": best[0],
             "final_validation_loss": finite[-1][0] if finite else None,
-            "beat_untrained": None if best[1] is None else best[1] > 0,
+            "beat_untrained": best[1] > 0 if best[1] is not None and knows_untrained else None,
             "clipped_share": None if shares is None else (shares["clipped_grad_norm"] < shares["grad_norm"]).mean(),
             "num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "wall_time_s": wall,
@@ -283,9 +329,11 @@ def write_recorded(recorders: Sequence[Recorder], folder: str | Path) -> Path:
     Its one grid is `recorded`; every name is an arm, and runs of one name that differ in their seed are its replicas.
 
     Raises:
-        TableError: If two runs are the same trial and seed, or the folder cannot be written.
+        TableError: If there is no run, two are the same trial and seed, or the folder cannot be written.
     """
     folder = Path(folder)
+    if not recorders:
+        raise TableError(f"{folder}: expected at least one recorder, got none")
     seen: set[tuple[str, int]] = set()
     for recorder in recorders:
         recorder.close()
@@ -294,9 +342,10 @@ def write_recorded(recorders: Sequence[Recorder], folder: str | Path) -> Path:
         seen.add((recorder.trial_id, recorder.seed))
     found = [recorder.tables() for recorder in recorders]
     tables = {table: pl.concat([each[table] for each in found], how="diagonal_relaxed") for table in found[0]}
+    tables["traces"] = _ending_together(tables["traces"])
     arms = {recorder.trial_id: recorder.name for recorder in recorders}
     settings = {
-        "study": folder.name,
+        "study": (folder.resolve() if folder.name in {"", ".."} else folder).name,
         "grid": "recorded",
         "position": range(len(arms)),
         "trial_id": list(arms),
@@ -314,9 +363,40 @@ def _curves(steps: Sequence[int], metrics: Sequence[str], values: Sequence[float
     return _frame("curves", {"step": steps, "metric": metrics, "value": values} | dict.fromkeys(FACTS) | facts)
 
 
+def _curves_of(pending: Sequence[_Numbers]) -> pl.DataFrame:
+    """Return the rows of numbers of updates, brought from their device all at once."""
+    values = torch.cat([values.cpu() for *_, values in pending]).tolist()
+    steps = [step for step, facts, _ in pending for _ in facts]
+    metrics, parts = zip(*(fact for _, facts, _ in pending for fact in facts), strict=True)
+    splits = ["train" if metric == "loss" else None for metric in metrics]
+    return _curves(steps, metrics, values, split=splits, part=[part or None for part in parts])
+
+
+def _ending_together(traces: pl.DataFrame) -> pl.DataFrame:
+    """Return traces whose sequences of a part end at one timestep: a lag is counted from there."""
+    end = pl.col("timestep").max()
+    later = end.over("trial_id", "part") - end.over("trial_id", "seed", "step", "part")
+    return traces.with_columns(pl.col("timestep") + later)
+
+
 def _frame(table: str, columns: Mapping[str, Any]) -> pl.DataFrame:
     schema = {name: dtype for name, dtype in SCHEMAS[table].items() if name not in {"trial_id", "seed"}}
     return pl.DataFrame({name: columns[name] for name in schema}, schema=schema)
+
+
+def _plain(key: str, value: Any) -> bool | float | str | None:
+    """Return the value of a setting, a number of NumPy or torch as Python's own.
+
+    Raises:
+        TraceError: If it is anything that a column cannot have, or its name is none of a column.
+    """
+    if "." not in key:
+        raise TraceError(f"settings: expected dotted names, such as 'optimiser.learning_rate'; got {key!r}")
+    found = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    if not any(type(found) is kind for kind in (bool, int, float, str, type(None))):
+        expected = "a number, a text, True, False or None"
+        raise TraceError(f"settings: {key}: expected {expected}; got {value!r} ({type(value).__name__})")
+    return found
 
 
 def _literal(value: Any) -> pl.Expr:

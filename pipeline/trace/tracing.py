@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo as uncompiled  # torch.compiler.disable, imported at the first call
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.nn.utils.rnn import PackedSequence
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pipeline.config import write_whole
@@ -71,7 +71,7 @@ class _Sequence:
         module: Its name.
         lengths: Of sequences that differ in length, (B,).
         examples: Which example each of the batch is, (B,); None where they are in order.
-        num_timesteps: Run so far.
+        num_timesteps: Before it began and run so far.
         pieces: By backward pass, layer and direction, and state.
     """
 
@@ -80,6 +80,13 @@ class _Sequence:
     examples: Tensor | None = None
     num_timesteps: int = 0
     pieces: dict[tuple[int, Place, str], list[_Piece]] = field(default_factory=dict)
+
+
+class _End(NamedTuple):
+    """Where a call came to in a sequence: behind so many timesteps."""
+
+    sequence: _Sequence
+    num_timesteps: int
 
 
 class Traced:
@@ -129,9 +136,10 @@ class Traced:
         """The norms, a row per backward pass, call, module, layer, direction, state and timestep (and example).
 
         `backward` counts the backward passes from 1, `call` the module's calls that a pass reached: calls that go on
-        from the states of an earlier one, as a cell's in a loop do, are one. `layer` counts from 0, `timestep` from 1,
-        `lag` how many timesteps later, in the recurrence's own direction, the last state is that the pass reached.
-        `log10_norm` is of dL/ds_t over the batch (Frobenius), or of each `example`, counted from 0; -inf is exactly 0.
+        from the last states of an earlier one, as a cell's in a loop do, are one. `layer` counts from 0, `timestep`
+        from 1, `lag` how many timesteps later, in the recurrence's own direction, the last state is that the pass
+        reached. `log10_norm` is of dL/ds_t over the batch (Frobenius), or of each `example`, counted from 0; -inf is
+        exactly 0.
         Sequences of a pack end together where they are added up: `timestep` is then that of the longest one.
 
         Raises:
@@ -174,13 +182,17 @@ class Traced:
         """Take note of why a call of a module could not be traced."""
         self._skipped[module] = reason
 
-    def sequence(self, module: str, earlier: Sequence[_Sequence], packed: PackedSequence | None) -> _Sequence:
-        """Return the sequence of a call: that of the earlier ones which it goes on from, or a new one."""
-        found = next((each for each in earlier if each.module == module and each in self._sequences), None)
-        if found is None:
-            found = _Sequence(module, examples=None if packed is None else packed.sorted_indices)
-            self._sequences.append(found)
-        return found
+    def sequence(self, module: str, earlier: Sequence[_End]) -> _Sequence:
+        """Return the sequence of a call: that of an earlier one whose end it goes on from, or a new one.
+
+        One that goes on from a state which another call has gone on from begins at that timestep.
+        """
+        mine = (each for each in earlier if each.sequence.module == module and each.sequence in self._sequences)
+        end = next(mine, None)
+        if end is not None and end.num_timesteps == end.sequence.num_timesteps and end.sequence.lengths is None:
+            return end.sequence
+        self._sequences.append(_Sequence(module, num_timesteps=0 if end is None else end.num_timesteps))
+        return self._sequences[-1]
 
     def seen(self, sequence: _Sequence, first: int, place: Place, state: str, grad_TBH: Tensor) -> None:
         """Keep the norms of a gradient that begins at a timestep of a sequence, both in its own order of time."""
@@ -232,11 +244,12 @@ def trace(model: nn.Module, *, per_example: bool = False, float64: bool = False)
     - Under torch.no_grad, and where nothing needs a gradient, a module runs as ever, and is not traced.
     - Under torch.autocast a traced recurrence runs in float32, and its outputs are float32.
     - A trace sees the calls of the thread that entered it. Of nested ones each sees what is in its own model.
+    - A function that torch.compile made runs a traced module as it is, unless it was compiled before with a cell in it.
     - A module whose forward does not end in torch's own recurrence (another package's cell, a quantised or scripted
       module, a forward of one's own) runs as ever: `untraced` and a warning at the end of the `with` name it.
 
     Args:
-        model: Of any kind; a compiled one is refused.
+        model: Of any kind; one with a recurrence that is compiled is refused.
         per_example: Whether `table` has a row per example rather than the norm over the batch.
         float64: Whether recurrences run in float64, so that a vanished gradient is a number. What passes from one to
             the next as it is stays in float64; operations between them are the model's, in its precision. For all of
@@ -278,17 +291,17 @@ def _foreign(names: Mapping[nn.Module, str]) -> dict[str, str]:
     """Return why modules that look recurrent, and are none of torch.nn's nor contain one, are not traced, by name.
 
     Raises:
-        TraceError: If the model is compiled as a whole.
+        TraceError: If the model is compiled, or a part of it that has a recurrence in it.
     """
     found: dict[str, str] = {}
     for module, name in names.items():
         kind = getattr(module, "original_name", type(module).__name__)
-        if type(module).__name__ == "OptimizedModule":
-            raise TraceError(
-                f"{name}: expected a model that is not compiled: trace the one that torch.compile was given"
-            )
-        is_inside = any(name.startswith(f"{outer}.") for outer in found)
         is_torchs = any(isinstance(part, TRACEABLE) for part in module.modules())
+        is_compiled = type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
+        if is_torchs and is_compiled:
+            instead = "the one that torch.compile was given, or one whose compile() was not called"
+            raise TraceError(f"{name}: expected a model that is not compiled: trace {instead}")
+        is_inside = any(name.startswith(f"{outer}.") for outer in found)
         if LOOKS_RECURRENT.search(kind) and not is_inside and not is_torchs:
             how = "a scripted module" if isinstance(module, torch.jit.ScriptModule) else type(module).__module__
             found[name] = f"{kind} ({how}) is none of torch.nn's recurrent modules"
@@ -367,19 +380,35 @@ class _Hooks:
         if not self._traces:
             for handle in self._handles:
                 handle.remove()
+            self._running.clear()
+            for mode in reversed(_get_current_function_mode_stack()):  # what a forward that was interrupted left there
+                if not isinstance(mode, _Replacing):
+                    break
+                mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def is_on(self, traced: Traced) -> bool:
+        """Return whether a trace is on."""
+        return traced in self._traces
 
     def _before(self, module: nn.Module, args: Any) -> None:
-        if not isinstance(module, TRACEABLE):
-            return
+        if isinstance(module, TRACEABLE):
+            self._enter(module)
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(module, TRACEABLE):
+            self._leave(module)
+
+    @uncompiled
+    def _enter(self, module: nn.Module) -> None:
         mine = [each for each in self._traces if each.thread == threading.get_ident()]
         listening = [(each, name) for each in mine if (name := each.name_of(module)) is not None]
         if listening:
-            packed = next((each for each in args if isinstance(each, PackedSequence)), None)
-            mode = _Replacing(listening, packed)
+            mode = _Replacing(listening)
             mode.__enter__()  # type: ignore[no-untyped-call]
             self._running.append((module, mode))
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+    @uncompiled
+    def _leave(self, module: nn.Module) -> None:
         if self._running and self._running[-1][0] is module:
             _, mode = self._running.pop()
             mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
@@ -392,7 +421,17 @@ class _Hooks:
 _HOOKS = _Hooks()
 
 _TWINS: Any = WeakTensorKeyDictionary()
-"""By state or output that was rounded to float32, its version then, and itself in float64."""
+"""By state or output that was rounded, its version and its node of the graph then, and itself in float64."""
+
+
+def _twin_of(tensor: Tensor) -> Tensor | None:
+    """Return a tensor as it was before it was rounded; None if anything has been done to it since."""
+    version, node, twin = _TWINS.get(tensor, (None, None, None))
+    if twin is None or version != tensor._version or node is not tensor.grad_fn:
+        return None
+    if tensor._backward_hooks or tensor.retains_grad:
+        return None
+    return twin if torch.equal(twin.detach().to(tensor.dtype), tensor) else None  # writes to `.data` have no version
 
 
 class _Replacing(TorchFunctionMode):
@@ -400,15 +439,19 @@ class _Replacing(TorchFunctionMode):
 
     Args:
         listening: Who is interested in the module, and its name there.
-        packed: What the module was called with, if it was a pack.
     """
 
-    def __init__(self, listening: Sequence[tuple[Traced, str]], packed: PackedSequence | None) -> None:
+    def __init__(self, listening: Sequence[tuple[Traced, str]]) -> None:
         super().__init__()
         self.listening, self.was_used = listening, False
-        self._packed = packed
+        self._of_pack: tuple[Tensor, tuple[_Sequence, ...]] | None = None
 
+    @uncompiled
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(not _HOOKS.is_on(traced) for traced, _ in self.listening):  # left behind by an interrupted forward
+            self.listening = [each for each in self.listening if _HOOKS.is_on(each[0])]
+        if not self.listening:
+            return func(*args, **(kwargs or {}))
         if func in SEQUENCES:
             self.was_used = True
             given = Arguments.of(args)
@@ -420,6 +463,8 @@ class _Replacing(TorchFunctionMode):
             tensors = (args[0], *start, *args[2:])
             if self._can_trace([each for each in tensors if each is not None]):
                 return self._run_step(STEPS[func], tensors, start)
+        elif func is Tensor.index_select:
+            self._note_order(*args)
         return func(*args, **(kwargs or {}))
 
     def _can_trace(self, tensors: Sequence[Tensor]) -> bool:
@@ -450,7 +495,14 @@ class _Replacing(TorchFunctionMode):
         found = self._in_precision(run, given.x, given.start, given.weights)
         for sequence in sequences:
             sequence.num_timesteps += T
+        self._of_pack = None if given.batch_sizes is None else (found[1], sequences)
         return found
+
+    def _note_order(self, states: Tensor, dim: int = 0, order: Tensor | None = None) -> None:
+        """Keep which example each of a pack's is, where torch brings the last states back into the examples' order."""
+        if self._of_pack is not None and states is self._of_pack[0] and dim == 1 and order is not None:
+            for sequence in self._of_pack[1]:
+                sequence.examples = order.argsort()
 
     def _run_step(self, name: str, tensors: Sequence[Tensor | None], start: Sequence[Tensor]) -> Any:
         sequences = self._sequences(start)
@@ -469,21 +521,22 @@ class _Replacing(TorchFunctionMode):
         names = {name for _, name in self.listening}
 
         def is_mine(owner: Any) -> bool:
-            return any(sequence.module in names for sequence in owner)
+            return any(end.sequence.module in names for end in owner)
 
         earlier = _owner_of(start, is_mine) or ()
-        return tuple(traced.sequence(name, earlier, self._packed) for traced, name in self.listening)
+        return tuple(traced.sequence(name, earlier) for traced, name in self.listening)
 
     def _tap(self, sequences: Sequence[_Sequence]) -> Tap:
         """Return what hands the gradient of every state on to the traces."""
-        firsts = [sequence.num_timesteps for sequence in sequences]
+        listening, firsts = self.listening, [sequence.num_timesteps for sequence in sequences]
 
         def tap(place: Place, state: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
             def seen(grad_TBH: Tensor) -> None:
-                for (traced, _), sequence, first in zip(self.listening, sequences, firsts, strict=True):
+                for (traced, _), sequence, first in zip(listening, sequences, firsts, strict=True):
                     traced.seen(sequence, first, place, state, grad_TBH)
 
-            return _tapped(like, shape, seen, sequences)
+            ends = [_End(each, first + shape[0]) for each, first in zip(sequences, firsts, strict=True)]
+            return _tapped(like, shape, seen, ends)
 
         return tap
 
@@ -504,17 +557,17 @@ class _Replacing(TorchFunctionMode):
         def cast(tensor: Tensor | None) -> Tensor | None:
             if tensor is None or tensor.dtype == dtype:
                 return tensor
-            version, twin = _TWINS.get(tensor, (None, None))
-            return twin if version == tensor._version and twin.dtype == dtype else tensor.to(dtype)
+            twin = _twin_of(tensor) if asked else None
+            return tensor.to(dtype) if twin is None else twin
 
         out_dtype = torch.float32 if _is_autocast(x) else x.dtype
         with torch.autocast(x.device.type, enabled=False):
             found = run(cast(x), [cast(each) for each in start], [cast(each) for each in weights])
-            if dtype == out_dtype:
-                return found
+            if dtype == out_dtype:  # torch's outputs are nobody's view, and may be changed in place
+                return tuple(each.clone() if each._is_view() else each for each in found)
             rounded = tuple(each.to(out_dtype) for each in found)
         for each, twin in zip(rounded, found, strict=True) if asked else ():
-            _TWINS[each] = (each._version, twin)
+            _TWINS[each] = (each._version, each.grad_fn, twin)
         return rounded
 
 

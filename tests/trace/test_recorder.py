@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -171,12 +173,53 @@ def test_tables_say_what_was_run_and_how_it_ended(folder: Path) -> None:
     assert trials["trial_id"].n_unique() == 2
 
 
+def test_settings_may_be_numbers_of_numpy_and_torch(tmp_path: Path) -> None:
+    values = [
+        np.float64(0.01),
+        np.float32(0.5),
+        np.int64(3),
+        torch.tensor(2),
+        np.bool_(True),
+        "word",
+        None,
+        np.str_("a"),
+    ]
+    recorder = Recorder(net(), every=None, settings={f"own.{at}": value for at, value in enumerate(values)})
+    recorder.step(1.0)
+    row = read_table("trials", recorder.write(tmp_path / "mine")).row(0, named=True)
+    names = [f"own.{at}" for at in range(len(values))]
+    assert [row[name] for name in names] == [0.01, 0.5, 3, 2, True, "word", None, "a"]
+    assert json.loads(row["spec"])["own.0"] == 0.01
+    assert recorder.trial_id == Recorder(net(), every=None, settings={name: row[name] for name in names}).trial_id
+    for value in ([1, 2], np.zeros(2), Path("a"), 1j):
+        with pytest.raises(
+            TraceError, match="settings: optimiser.rate: expected a number, a text, True, False or None"
+        ):
+            Recorder(net(), every=None, settings={"optimiser.rate": value})  # type: ignore[dict-item]
+    with pytest.raises(TraceError, match=r"settings: expected dotted names, such as .*; got 'rate'"):
+        Recorder(net(), every=None, settings={"rate": 0.1})
+
+
 def test_a_loss_that_ends_not_finite_has_diverged(tmp_path: Path) -> None:
     recorder = Recorder(net(), every=None)
     for loss in (1.0, math.nan, 2.0, math.inf, math.nan):
         recorder.step(loss)
     row = read_table("trials", recorder.write(tmp_path / "mine")).row(0, named=True)
     assert (row["status"], row["diverged_step"]) == ("diverged", 4)
+
+
+@pytest.mark.parametrize(
+    ("logged", "expected"), [({1: 0.5}, None), ({0: 1.0, 1: 0.5}, True), ({0: 0.1, 1: 0.5}, False)]
+)
+def test_whether_training_beat_no_training_needs_a_loss_at_step_0(
+    logged: dict[int, float], expected: bool | None
+) -> None:
+    recorder = Recorder(net(), every=None)
+    for step in range(2):
+        if step in logged:
+            recorder.log("loss", logged[step])
+        recorder.step(1.0)
+    assert recorder.tables()["trials"]["beat_untrained"].to_list() == [expected]
 
 
 def test_parts_are_named_and_the_bias_of_windows_is_kept() -> None:
@@ -198,6 +241,17 @@ def test_parts_are_named_and_the_bias_of_windows_is_kept() -> None:
     assert tables["trials"]["model.cell"].to_list() == ["gru"]
 
 
+def test_a_part_has_one_name_whichever_modules_a_step_reaches() -> None:
+    model = nn.ModuleDict({"a": nn.GRU(2, 3), "b": nn.GRU(2, 3)})
+    recorder, x = Recorder(model, every=1), torch.ones(4, 2, 2)
+    for reached in ("a", "ab"):
+        sum(model[name](x)[0].sum() for name in reached).backward()
+        recorder.step()
+    recorder.close()
+    counted = recorder.tables()["traces"].group_by("step", maintain_order=True).agg(pl.col("part").unique().sort())
+    assert counted.rows() == [(0, ["a"]), (1, ["a", "b"])]
+
+
 def test_a_rule_remembers() -> None:
     model, rule = nn.Linear(2, 1), AutoClip(percentile=0)
     recorder = Recorder(model, every=None)
@@ -212,9 +266,83 @@ def test_a_rule_remembers() -> None:
     assert recorder.clip_([torch.ones(2, requires_grad=True)], rule).item() == 0
 
 
+def test_groups_that_are_clipped_apart_are_one_update() -> None:
+    model, other = net(), nn.Linear(1, 1)
+    groups = [list(model.rnn.parameters()), [*model.readout.parameters(), *other.parameters()]]
+    recorder = Recorder(model, every=None)
+    x, _ = data(0)
+    for step in range(3):
+        model.zero_grad()
+        other.zero_grad()
+        other(model(x)).sum().backward()
+        before = [p.grad.double().clone() for group in groups for p in group]
+        if step == 1:  # an update that was skipped: what counts is the one that was made
+            recorder.clip_(groups[0], Value(threshold=1e-9))
+            for p, grad in zip(groups[0], before, strict=False):
+                p.grad.copy_(grad)
+        for group, threshold in zip(groups, (0.01, 1e9), strict=True):
+            recorder.clip_(group, GlobalNorm(threshold=threshold))
+        after = [p.grad.double().clone() for group in groups for p in group]
+        ledger = recorder.ledger  # with what is not yet counted
+        recorder.step(1.0)
+        assert recorder.ledger.equals(ledger)
+        whole = [torch.cat([grad.flatten() for grad in grads]) for grads in (before, after)]
+        cosine = nn.functional.cosine_similarity(*whole, dim=0).item()
+        (row,) = ledger.filter(pl.col("parameter").is_null(), step=step + 1).rows()
+        assert row[2:] == pytest.approx((whole[0].norm().item(), whole[1].norm().item(), cosine), rel=1e-6)
+    names = {None, "parameter 0", "parameter 1", *(name for name, _ in model.named_parameters())}
+    assert set(recorder.ledger["parameter"]) == names
+    assert len(recorder.ledger) == 3 * len(names)
+    assert recorder.tables()["trials"]["clipped_share"].to_list() == [1.0]
+
+
+def test_a_rule_remembers_of_each_group_by_itself() -> None:
+    small, large = (torch.ones(2, requires_grad=True) for _ in range(2))
+    recorder, rule = Recorder(nn.Linear(1, 1), every=None), AutoClip(percentile=0)
+    for _ in range(2):
+        for parameter, size in ((small, 1.0), (large, 100.0)):
+            parameter.grad = torch.full((2,), size)
+            recorder.clip_([parameter], rule)
+        recorder.step()
+    assert large.grad.tolist() == [100.0, 100.0]
+
+
+def test_sequences_that_differ_in_length_end_at_one_timestep(tmp_path: Path) -> None:
+    recorders, known = [], {}
+    for seed, lengths in enumerate([(3, 5), (7, 2)]):
+        model = net(seed)
+        recorders.append(Recorder(model, every=1, seed=seed))
+        for step, length in enumerate(lengths):
+            x, y = data(step)
+            with trace(model, float64=True) as traced:
+                loss = nn.functional.mse_loss(model(x[:, :length]), y)
+                loss.backward()
+            known[seed, step] = traced.table.filter(state="h").sort("lag")["log10_norm"].to_list()
+            recorders[-1].step(loss)
+    alone = recorders[0].tables()["traces"].filter(quantity="h").group_by("step").agg(pl.col("timestep").max())
+    assert alone["timestep"].to_list() == [5, 5]
+    rows = read_table("traces", write_recorded(recorders, tmp_path / "mine")).filter(quantity="h")
+    for (seed, step), expected in known.items():
+        mine = rows.filter(seed=seed, step=step).sort("timestep", descending=True)
+        assert mine["timestep"].to_list() == [7 - lag for lag in range(len(expected))]
+        assert mine["log10_norm"].to_list() == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_study_is_called_as_its_folder_is_wherever_that_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Recorder(net(), every=None).write(".")
+    assert read_table("settings", tmp_path)["study"].to_list() == [tmp_path.name]
+
+
 def test_misuse_is_named(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="expected a model with nn.RNN"):
         Recorder(nn.Linear(1, 1))
+    with pytest.raises(TraceError, match="every: expected an integer of at least 1, or None; got 0"):
+        Recorder(net(), every=0)
+    with pytest.raises(TableError, match="mine: expected at least one recorder, got none"):
+        write_recorded([], tmp_path / "mine")
     with pytest.raises(TraceError, match="parts: unknown module 'rn'; did you mean 'rnn'"):
         Recorder(net(), parts={"rn": "encoder"})
     recorder = Recorder(net(), every=1)

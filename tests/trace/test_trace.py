@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import math
@@ -193,6 +194,61 @@ def test_a_state_that_is_carried_with_its_history_goes_on_with_the_call() -> Non
     assert traced.table["log10_norm"].to_list() == pytest.approx(whole.table["log10_norm"].to_list(), abs=1e-11)
 
 
+def test_calls_that_branch_from_one_state_begin_at_one_timestep() -> None:
+    lstm, cell, x = nn.LSTM(D, H).double(), nn.GRUCell(D, H).double(), drawn(6, B, D)
+    with trace(nn.ModuleList([lstm, cell])) as traced:
+        _, state = lstm(x[:3])
+        h = cell(x[0])
+        loss = sum(lstm(x[3:], state)[0].sum() + cell(x[1], cell(x[0], h)).sum() for _ in range(2))
+        loss.backward()
+    of_h = traced.table.filter(state="h").group_by("module", "call", maintain_order=True)
+    assert sorted(of_h.agg("timestep").rows()) == [
+        ("0", 1, [1, 2, 3, 4, 5, 6]),
+        ("0", 2, [4, 5, 6]),
+        ("1", 1, [1, 2, 3]),
+        ("1", 2, [2, 3]),
+    ]
+    whole, branch = (norms(traced.table, module="0", state="h", call=call) for call in (1, 2))
+    assert branch == pytest.approx(whole[3:], abs=1e-12)
+
+
+class Packing(nn.GRU):
+    def forward(self, x: list[Tensor]) -> Tensor:
+        return super().forward(nn.utils.rnn.pack_sequence(x, enforce_sorted=False))[1]
+
+
+def test_examples_of_a_pack_are_in_their_own_order_however_it_is_given() -> None:
+    inside = Packing(D, H).double()
+    plain = nn.GRU(D, H).double()
+    plain.load_state_dict(inside.state_dict())
+    examples = [drawn(n, D, seed=n) for n in (2, 4, 3)]
+    pack = nn.utils.rnn.pack_sequence(examples, enforce_sorted=False)
+    tables = []
+    for model, run in (
+        (plain, lambda: plain(pack)[1]),
+        (plain, lambda: plain(input=pack)[1]),
+        (inside, lambda: inside(examples)),
+    ):
+        with trace(model, per_example=True) as traced:
+            run().sum().backward()
+        tables.append(traced.table.group_by("example", maintain_order=True).agg("timestep").rows())
+    assert tables == [[(0, [1, 2]), (1, [1, 2, 3, 4]), (2, [1, 2, 3])]] * 3
+
+
+def test_a_call_from_the_last_states_of_a_ragged_pack_leaves_its_timesteps_alone() -> None:
+    lstm, tables = nn.LSTM(D, H).double(), []
+    pack = nn.utils.rnn.pack_sequence([drawn(n, D, seed=n) for n in (4, 2)])
+    for goes_on in (False, True):
+        with trace(lstm, per_example=True) as traced:
+            _, state = lstm(pack)
+            if goes_on:
+                _, state = lstm(drawn(3, 2, D), state)
+            state[0].sum().backward()
+        tables.append(traced.table.filter(call=1).drop("log10_norm"))
+    assert tables[0].equals(tables[1])
+    assert traced.table.filter(pl.col("call") > 1)["lag"].unique().to_list() == [0, 1, 2]
+
+
 def test_a_module_that_is_used_twice_and_one_with_two_names() -> None:
     gru = nn.GRU(D, D).double()
     model = nn.ModuleDict({"first": gru, "again": gru})
@@ -317,6 +373,68 @@ def test_a_state_changed_in_place_is_taken_as_it_is() -> None:
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
 
 
+def in_two_windows(change: Callable[[Tensor], object], *, keeps: bool = False) -> dict[bool, list[Tensor | None]]:
+    """Return the gradients of parameters and of h, which changes between two calls, by whether it is traced."""
+    found = {}
+    for traces in (False, True):
+        torch.manual_seed(0)
+        cell, loss = nn.LSTMCell(D, H), torch.zeros(())
+        with trace(cell, float64=True) if traces else contextlib.nullcontext():
+            h, c = cell(torch.ones(B, D))
+            loss = loss + 3 * h.sum()
+            change(h)
+            c.detach_()
+            loss = loss + cell(torch.ones(B, D), (h, c))[0].square().sum()
+            loss.backward()
+        found[traces] = [*(parameter.grad for parameter in cell.parameters()), h.grad if keeps else None]
+    return found
+
+
+CHANGES: dict[str, Callable[[Tensor], object]] = {
+    "detach_": Tensor.detach_,
+    "register_hook": lambda h: h.register_hook(lambda grad: 100 * grad),
+    "data": lambda h: h.data.zero_(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_done_to_a_state_without_a_new_version_counts_in_float64(change: str) -> None:
+    found = in_two_windows(CHANGES[change])
+    torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_state_that_is_told_to_keep_its_gradient_has_it_in_float64() -> None:
+    found = in_two_windows(Tensor.retain_grad, keeps=True)
+    torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-6)
+    assert found[True][-1] is not None
+
+
+def test_windows_that_are_detached_in_place_go_backward_one_by_one_in_float64() -> None:
+    lstm, state = nn.LSTM(D, H), None
+    with trace(lstm, float64=True) as traced:
+        for window in drawn(4, B, D).float().split(2):
+            outputs, state = lstm(window, state)
+            outputs.square().sum().backward()
+            for each in state:
+                each.detach_()
+    assert traced.table["backward"].unique().to_list() == [1, 2]
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_outputs_may_be_changed_in_place(kind: type[nn.RNNBase], batch_first: bool) -> None:
+    model, x, found = kind(D, H, batch_first=batch_first).double(), drawn(T, B, D), []
+    for on in (contextlib.nullcontext(), trace(model)):
+        model.zero_grad()
+        with on:
+            outputs, _ = model(x)
+            outputs.mul_(x.ge(0)[..., :1])
+            outputs.square().sum().backward()
+        found.append([outputs, *(parameter.grad for parameter in model.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-13)
+
+
 def test_threads_share_the_examples() -> None:
     torch.manual_seed(0)
     module, x = nn.LSTM(D, H, 2, proj_size=3), torch.randn(T, 32, D)
@@ -369,6 +487,23 @@ def test_nothing_stays_after_an_exception_either() -> None:
     assert left_on(model) == before
     copied = copy.deepcopy(model)
     assert copied(torch.ones(T, B, D))[0].shape == (T, B, H)
+
+
+class Interrupted(nn.GRU):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_forward_leaves_nothing_and_traces_nothing_more() -> None:
+    model = nn.ModuleDict({"gru": nn.GRU(D, H), "never": Interrupted(D, H)})
+    with trace(model["gru"]) as outer:
+        with pytest.raises(KeyboardInterrupt), trace(model) as inner:
+            model["never"](torch.ones(T, B, D))
+        model["gru"](torch.ones(T, B, D))[0].sum().backward()
+    assert not _get_current_function_mode_stack()
+    assert len(outer.table) == T
+    with pytest.raises(TraceError, match="no gradient was traced: gru: it was not called"):
+        _ = inner.table
 
 
 def test_nested_traces_each_see_what_is_in_their_model() -> None:
@@ -475,6 +610,57 @@ def test_models_that_cannot_be_traced_are_refused_by_name() -> None:
         trace(torch.jit.script(nn.LSTM(D, H)))
     with pytest.raises(TraceError, match="expected a model that is not compiled"):
         trace(torch.compile(nn.LSTM(D, H)))
+
+
+class Read(nn.Module):
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.recurrence, self.readout = kind(D, H), nn.Linear(H, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.recurrence, nn.RNNBase):
+            return self.readout(self.recurrence(x)[0])
+        h = None
+        for x_t in x:
+            h = self.recurrence(x_t, h)
+        return self.readout(h)
+
+
+def compiled(model: Read, which: str) -> Callable[[Tensor], Tensor]:
+    """Return a model of which a part, or a function around which, is compiled."""
+    if which == "function":
+        return torch.compile(lambda x: model(x), backend="eager")
+    if which == "readout":
+        model.readout = torch.compile(model.readout, backend="eager")
+    else:
+        model.readout.compile(backend="eager", fullgraph=True)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("which", ["function", "readout", "readout, in place"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRUCell])
+def test_a_model_beside_whose_recurrence_something_is_compiled_is_traced(kind: type[nn.Module], which: str) -> None:
+    model, x = Read(kind).double(), drawn(T, B, D)
+    with trace(model) as plain:
+        model(x).sum().backward()
+    expected = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    torch.compiler.reset()
+    run = compiled(model, which)
+    with trace(model) as traced:
+        run(x).sum().backward()
+    torch.testing.assert_close([parameter.grad for parameter in model.parameters()], expected, rtol=1e-11, atol=1e-13)
+    assert norms(traced.table, state="h") == pytest.approx(norms(plain.table, state="h"), abs=1e-12)
+
+
+@pytest.mark.parametrize("part", ["model", "recurrence"])
+def test_a_recurrence_that_is_compiled_in_place_is_refused(part: str) -> None:
+    model = Read(nn.LSTM)
+    (model if part == "model" else model.recurrence).compile(backend="eager")
+    name = "Read" if part == "model" else "recurrence"
+    with pytest.raises(TraceError, match=f"{name}: expected a model that is not compiled: trace the one that"):
+        trace(model)
 
 
 def test_torchs_own_errors_stay() -> None:
