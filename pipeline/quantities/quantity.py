@@ -281,12 +281,20 @@ def difference_of(first: Selection, second: Selection, grid: Grid, confidence: f
 
 
 def ratio_of(first: Selection, second: Selection, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
-    """Return the geometric mean over seeds of `first` over `second`, paired by seed."""
+    """Return the geometric mean over seeds of `first` over `second`, paired by seed.
+
+    A value of 0 or below has no logarithm, so its seed is left out; what the others say is then not of all seeds, and
+    has no interval.
+    """
     if first.quantity.ratio is not None:
         return first.quantity.ratio(grid.at(first.length), first.arms[0], second.arms[0], confidence)
     rows, value = _sides(first, second, grid), pl.col("value").cast(pl.Float64)
-    logs = rows.with_columns(value if first.quantity.scale == "log10" else value.log10())
-    return effect_of(_powers(paired_difference(logs, "value", "side", "first", "second", confidence=confidence)))
+    is_log = first.quantity.scale == "log10"
+    logs = rows.with_columns(value if is_log else value.log10())
+    found = _powers(paired_difference(logs, "value", "side", "first", "second", confidence=confidence))
+    paired = pl.col("value").count().over("seed") == 2  # noqa: PLR2004 - both sides
+    is_partial = not is_log and not rows.filter(paired, value <= 0).is_empty()
+    return effect_of(_without_interval(found) if is_partial else found)
 
 
 def _sides(first: Selection, second: Selection, grid: Grid) -> pl.DataFrame:
