@@ -14,6 +14,7 @@ Shapes: N sequences, T timesteps, D numbers of a timestep.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -503,8 +504,11 @@ def class_targets(parts: dict[str, list[Labelling[Any]]]) -> tuple[dict[str, np.
 
 
 def in_order(names: set[str]) -> list[str]:
-    """Return names in alphabetical order, or by size where all of them are numbers."""
+    """Return names in alphabetical order, or by size where all of them are numbers; 01 comes before 1."""
     try:
-        return sorted(names, key=float)
+        numbers = {name: float(name) for name in names}
     except ValueError:
         return sorted(names)
+    if any(map(math.isnan, numbers.values())):
+        return sorted(names)
+    return sorted(names, key=lambda name: (numbers[name], name))

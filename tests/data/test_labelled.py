@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeline.config import Sizes
 from pipeline.data import load_dataset, prepare_dataset, read_manifest
 from pipeline.data.dataset import PAD, SPLITS, UNKNOWN, Dataset, unknown_shares
 from pipeline.data.generator import Shares
-from pipeline.data.labelled import Labelled, Tagged
+from pipeline.data.labelled import Labelled, Tagged, in_order
 
 SHARES = Shares(train=0.6, validation=0.2, test=0.2)
 SIZES = Sizes(1, 1, 1)
@@ -191,6 +192,19 @@ def test_long_texts_are_left_out_by_choice_and_counted():
 def test_classes_that_are_numbers_are_in_order_of_size():
     write(sentences(lambda i: (10, 9, 2)[i % 3]))
     assert texts().generate(4, SIZES).target_tokens == ("2", "9", "10")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["1.0", "01", "1", "0"], ["0", "01", "1", "1.0"]),
+        ([str(2**63 - i) for i in range(3)], [str(2**63 - i) for i in (2, 1, 0)]),  # one number as float64
+        (["10", "9", "nan", "NaN"], ["10", "9", "NaN", "nan"]),
+        (["10", "9", "a"], ["10", "9", "a"]),
+    ],
+)
+def test_classes_have_one_order_however_a_set_holds_them(names, expected):
+    assert all(in_order(dict.fromkeys(some)) == expected for some in itertools.permutations(names))
 
 
 def test_parquet_is_the_csv():
