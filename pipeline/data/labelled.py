@@ -134,10 +134,11 @@ class Labelled(ShortTexts):
             parts = self.divide(self.read, lambda one: one.group, lambda one: one.answer, check)
         else:
             parts = self.divide(self.read, lambda one: one.group)
+        parts = self.kept(parts, "sequences", ["train"])
         vocabulary = None if self.are_numbers else vocabulary_of(self, parts)
         if vocabulary is not None and self.group is None:
             parts = self.apart(parts, lambda one: one.read, vocabulary)
-        parts = self.kept(parts, "sequences")
+        parts = self.kept(parts, "sequences", SPLITS[1:])
         if self.kind == "class":
             check_answers(parts, lambda example: [example.answer], "class", self.max_train)
         return Division(parts, vocabulary)
@@ -316,8 +317,9 @@ class Tagged(ShortTexts):
             raise DatasetError(
                 f"{self.whole_path}: expected at least two tags, got {min(tags)!r} alone; see tag_column"
             )
+        parts = self.kept(parts, "sentences", ["train"])
         vocabulary = vocabulary_of(self, parts)
-        parts = self.kept(self.apart(parts, lambda one: one.read, vocabulary), "sentences")
+        parts = self.kept(self.apart(parts, lambda one: one.read, vocabulary), "sentences", SPLITS[1:])
         check_answers(parts, lambda example: list(example.answer), "tag", self.max_train)
         return Division(parts, vocabulary)
 

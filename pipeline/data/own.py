@@ -6,17 +6,17 @@ examples are kept, of training `max_train`, chosen at random: a network is evalu
 they are part of what training costs. Whatever is left out is counted in the manifest. A mistake is named with file,
 line and column.
 
-Of texts, tokens are characters or words between white space. The vocabulary is that of the training split: with
-`min_count` of 0 a token that it lacks is an error, for no network could read it; else `<unk>` stands for every token
-seen less often than that in training. A text's own `<unk>` (or ▯) is that token as well; the words `<pad>`, `<sos>` and
-`<eos>` are refused, since the network reads them as something else.
+Of texts, tokens are characters or words between white space. The vocabulary is that of the training split, of short
+texts that of what `max_train` leaves of it: with `min_count` of 0 a token that it lacks is an error, for no network
+could read it; else `<unk>` stands for every token seen less often than that in training. A text's own `<unk>` (or ▯) is
+that token as well; the words `<pad>`, `<sos>` and `<eos>` are refused, since the network reads them as something else.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -166,9 +166,17 @@ class OwnData(Drawn):
         """The file that is named where a message is about all of the data."""
         return next(path for key in (*self.wholes, "train_file") for path in self.paths(key))
 
-    def kept(self, parts: Mapping[str, Sequence[One]], what: str) -> dict[str, list[One]]:
-        """Return at most `max_train` or `max_evaluated` members of each split, which are `what`, in order."""
-        return {split: [members[i] for i in self.choose(split, len(members), what)] for split, members in parts.items()}
+    def kept(
+        self, parts: Mapping[str, Sequence[One]], what: str, capped: Collection[str] = SPLITS
+    ) -> dict[str, list[One]]:
+        """Return at most `max_train` or `max_evaluated` members, which are `what`, of each split in `capped`, in order.
+
+        Training is capped before there is a vocabulary, which has nothing that is not trained on.
+        """
+        return {
+            split: [members[i] for i in self.choose(split, len(members), what)] if split in capped else [*members]
+            for split, members in parts.items()
+        }
 
     def choose(self, split: str, num: int, what: str) -> np.ndarray:
         """Return which of `num` members of a split are kept, in order, and note how many are not."""
@@ -304,6 +312,8 @@ class ShortTexts(OwnTexts):
     ) -> dict[str, list[AnyExample]]:
         """Return the examples of each split, those moved that read like one of an earlier split; given ones are left.
 
+        Training takes no more of them than `max_train` allows.
+
         Raises:
             DatasetError: If nothing is left of a split.
         """
@@ -321,11 +331,15 @@ class ShortTexts(OwnTexts):
             if not kept:
                 got = f"all {self.what_is_divided} of the {split} split read like those of another split"
                 rare = f"once tokens seen less often than min_count {self.min_count} are {UNKNOWN}"
-                remedy = f"lower min_count, or give more {self.what_is_divided}"
+                more = "raise max_train, " if self.max_train else ""
+                remedy = f"{more}lower min_count, or give more {self.what_is_divided}"
                 raise DatasetError(f"{self.whole_path}: {got} {rare}; {remedy}")
         if num_moved:
             why = f"as their {self.what_is_divided} read the same with {UNKNOWN} in them"
             self.notes.append(f"{num_moved} moved to an earlier split, {why}")
+        if self.max_train and (beyond := parts["train"][self.max_train :]):
+            parts["train"] = parts["train"][: self.max_train]
+            self.notes.append(f"{len(beyond)} of those that moved left out, beyond max_train {self.max_train}")
         return parts
 
     def encode(self, tokens: tuple[str, ...], vocabulary: Vocabulary, split: str, where: str) -> list[int]:
@@ -338,7 +352,8 @@ class ShortTexts(OwnTexts):
         for token in known:
             if token not in vocabulary:
                 message = f"in the {split} split, with a token that the training split lacks: {token!r}"
-                raise DatasetError(f"{where}: {message}; leave it out, or set min_count")
+                more = ", or raise max_train" if self.max_train else ""
+                raise DatasetError(f"{where}: {message}; leave it out, or set min_count{more}")
         return vocabulary.encode(known)
 
 

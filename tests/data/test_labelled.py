@@ -177,7 +177,20 @@ def test_at_most_so_many_are_kept_in_order_and_the_rest_is_counted():
         assert places == sorted(places)
     left_out = [f"{num} {split} sequences left out, beyond" for num, split in zip((38, 11, 11), SPLITS, strict=True)]
     assert [remark.rsplit(" ", 2)[0] for remark in made.remarks()] == left_out
-    assert some.input_tokens == whole.input_tokens  # the vocabulary is that of the whole training split
+
+
+@pytest.mark.parametrize("kind", ["texts", "tagged"])
+def test_the_vocabulary_is_that_of_what_is_trained_on(kind):
+    lines = [f"seen {i} {end}" for i in range(200) for end in ("now", "here")]
+    write([{"label": "ab"[i % 2], "text": text} for i, text in enumerate(lines)])
+    content = conll(lines, lambda i, word: f"{word} {'AB'[i % 2]}")
+    made = texts(max_train=20) if kind == "texts" else tagged(content, max_train=20)
+    dataset = made.generate(4, SIZES)
+    train = dataset.splits["train"].inputs
+    assert len(train) == 20
+    assert {*np.unique(train)} - {PAD} == {*range(4, len(dataset.input_tokens))}  # none but <unk> is never trained on
+    read = [{text_of(dataset, row) for row in dataset.splits[split].inputs} for split in SPLITS]
+    assert sum(map(len, read)) == len(set.union(*read))
 
 
 def test_long_texts_are_left_out_by_choice_and_counted():
