@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -319,21 +319,12 @@ class ShortTexts(OwnTexts):
         """
         if self.given:
             return drawn
-        first_split: dict[tuple[str, ...], str] = {}
         parts: dict[str, list[AnyExample]] = {split: [] for split in SPLITS}
         num_moved = 0
-        for split in SPLITS:
-            for example in drawn[split]:
-                first = first_split.setdefault(self.known(read_of(example), vocabulary), split)
-                parts[first].append(example)
-                num_moved += first != split
-        for split, kept in parts.items():
-            if not kept:
-                got = f"all {self.what_is_divided} of the {split} split read like those of another split"
-                rare = f"once tokens seen less often than min_count {self.min_count} are {UNKNOWN}"
-                more = "raise max_train, " if self.max_train else ""
-                remedy = f"{more}lower min_count, or give more {self.what_is_divided}"
-                raise DatasetError(f"{self.whole_path}: {got} {rare}; {remedy}")
+        for split, first, example in self._first_splits(drawn, lambda one: self.known(read_of(one), vocabulary)):
+            parts[first].append(example)
+            num_moved += first != split
+        self._check_left(parts, vocabulary)
         if num_moved:
             why = f"as their {self.what_is_divided} read the same with {UNKNOWN} in them"
             self.notes.append(f"{num_moved} moved to an earlier split, {why}")
@@ -341,6 +332,54 @@ class ShortTexts(OwnTexts):
             parts["train"] = parts["train"][: self.max_train]
             self.notes.append(f"{len(beyond)} of those that moved left out, beyond max_train {self.max_train}")
         return parts
+
+    def unlike_earlier(
+        self, drawn: dict[str, list[AnyExample]], read_of: Callable[[AnyExample], Any], vocabulary: Vocabulary | None
+    ) -> dict[str, list[AnyExample]]:
+        """Return the examples of each split but those that read like one of an earlier split; given ones are left.
+
+        For groups, which stay together: several may share a text, and all might come together through such.
+
+        Raises:
+            DatasetError: If nothing is left of a split.
+        """
+        if self.given:
+            return drawn
+        parts: dict[str, list[AnyExample]] = {split: [] for split in SPLITS}
+        key_of = read_of if vocabulary is None else lambda one: self.known(read_of(one), vocabulary)
+        for split, first, example in self._first_splits(drawn, key_of):
+            parts[split] += [example] if first == split else []
+        self._check_left(parts, vocabulary)
+        for split, kept in parts.items():
+            if num := len(drawn[split]) - len(kept):
+                left_out = f"{num} {split} {self.what_is_divided} left out"
+                self.notes.append(f"{left_out}, as they read like one of an earlier split")
+        return parts
+
+    def _first_splits(
+        self, drawn: dict[str, list[AnyExample]], key_of: Callable[[AnyExample], Hashable]
+    ) -> Iterator[tuple[str, str, AnyExample]]:
+        """Yield the split of every example, the first split that has one that reads the same, and the example."""
+        first_split: dict[Hashable, str] = {}
+        for split in SPLITS:
+            for example in drawn[split]:
+                yield split, first_split.setdefault(key_of(example), split), example
+
+    def _check_left(self, parts: Mapping[str, Sequence[One]], vocabulary: Vocabulary | None) -> None:
+        """Check that putting examples apart has left some in every split; there may be no tokens.
+
+        Raises:
+            DatasetError: If nothing is left of a split.
+        """
+        for split, kept in parts.items():
+            if not kept:
+                got = f"all {self.what_is_divided} of the {split} split read like those of another split"
+                if vocabulary is None:
+                    raise DatasetError(f"{self.whole_path}: {got}; give more {self.what_is_divided}")
+                rare = f"once tokens seen less often than min_count {self.min_count} are {UNKNOWN}"
+                more = "raise max_train, " if self.max_train else ""
+                remedy = f"{more}lower min_count, or give more {self.what_is_divided}"
+                raise DatasetError(f"{self.whole_path}: {got} {rare}; {remedy}")
 
     def encode(self, tokens: tuple[str, ...], vocabulary: Vocabulary, split: str, where: str) -> list[int]:
         """Return the ids of a text of a split.

@@ -17,6 +17,7 @@ from pipeline.data import load_dataset, prepare_dataset, read_manifest
 from pipeline.data.dataset import PAD, SPLITS, UNKNOWN, Dataset, unknown_shares
 from pipeline.data.generator import Shares
 from pipeline.data.labelled import Labelled, Tagged, in_order
+from pipeline.errors import DatasetError
 
 SHARES = Shares(train=0.6, validation=0.2, test=0.2)
 SIZES = Sizes(1, 1, 1)
@@ -132,6 +133,34 @@ def test_a_group_is_whole_in_a_split_and_counts_as_what_most_of_it_is():
     assert {*sum(groups, Counter()).values()} == {4}
     odd = [sum(int(name[1:]) % 2 for name in some) for some in groups]
     assert odd == [6, 2, 2]
+
+
+def test_of_groups_what_reads_like_an_earlier_split_is_left_out_and_counted():
+    own = [row | {"who": f"p{i // 4}"} for i, row in enumerate(sentences())]
+    thanks = [{"who": f"p{i}", "label": "abc"[i % 3], "text": "thanks"} for i in range(20)]
+    rare = [{"who": f"p{i}", "label": "abc"[i % 3], "text": f"dear x{i}"} for i in range(20)]
+    write([*own, *thanks, *rare])
+    made = texts(group="who", min_count=2)
+    dataset = made.generate(4, SIZES)
+    read = [{text for text, _ in pairs_of(dataset, split)} for split in SPLITS]
+    assert sum(map(len, read)) == len(set.union(*read))
+    assert read[0] >= {"thanks", f"dear {UNKNOWN}"}
+    who = {row["text"]: row["who"] for row in own}
+    groups = [{who[text] for text in some if text in who} for some in read]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 20
+    assert [len(dataset.splits[split].inputs) for split in SPLITS] == [
+        6 * len(groups[0]),
+        *(4 * len(some) for some in groups[1:]),
+    ]
+    left_out = "sequences left out, as they read like one of an earlier split"
+    expected = [f"{2 * len(some)} {split} {left_out}" for some, split in zip(groups, SPLITS, strict=True)]
+    assert made.remarks() == tuple(expected[1:])
+
+
+def test_groups_that_leave_nothing_are_an_error():
+    write([{"who": f"p{i}", "label": "ab"[i % 2], "text": "thanks"} for i in range(20)])
+    with pytest.raises(DatasetError, match=r"all sequences of the validation split read like those of another split"):
+        texts(group="who").generate(4, SIZES)
 
 
 def test_given_splits_stay_as_they_are():
@@ -322,6 +351,18 @@ def test_sequences_of_numbers_that_are_the_same_belong_to_one_split():
     rows = [{row.tobytes() for row in dataset.splits[split].inputs} for split in SPLITS]
     assert [len(some) for some in rows] == [24, 8, 8]
     assert len(set.union(*rows)) == 40
+
+
+def test_of_groups_of_numbers_what_is_in_an_earlier_split_is_left_out_and_counted():
+    x, y = numbers()
+    who = np.array([f"p{i}" for i in range(40)])
+    shared = np.zeros_like(x)
+    np.savez("a.npz", x=np.concatenate([x, shared]), y=np.append(y, y), who=np.append(who, who))
+    made = of_npz(group="who")
+    dataset = made.generate(6, SIZES)
+    rows = [[row.tobytes() for row in dataset.splits[split].inputs] for split in SPLITS]
+    assert len(set.union(*map(set, rows))) == sum(len({*some}) for some in rows) == 41
+    assert [remark.split(" left out")[0] for remark in made.remarks()] == ["8 validation sequences", "8 test sequences"]
 
 
 # Tagged words
