@@ -135,6 +135,17 @@ def test_a_folder_of_classes_is_the_archive(config_path):
     assert manifest.remarks == ()
 
 
+def test_classes_may_be_links_to_folders_and_lead_back_to_themselves():
+    expected = of_folder().generate(HEIGHT * WIDTH, SIZES).digest
+    Path("pics/dog").rename("elsewhere")
+    Path("pics/dog").symlink_to(Path("elsewhere").absolute())
+    for link, to in (("pics/cat/up", ".."), ("elsewhere/here", ".")):
+        Path(link).symlink_to(to)
+    made = Images(image_folder="pics", shares=SHARES)
+    assert made.generate(HEIGHT * WIDTH, SIZES).digest == expected
+    assert len(made.source()["files"]) == N
+
+
 def test_classes_are_the_folders_in_order():
     assert of_folder(("10", "9")).generate(HEIGHT * WIDTH, SIZES).target_tokens == ("9", "10")
 
