@@ -256,7 +256,7 @@ class Series(AtLengths, OwnData):
             return Times(places, places), []
         texts = table.texts(self.time, name="time")
         keys = [key for key in ("validation_from", "test_from") if getattr(self, key) is not None]
-        order, regular, bad = parse_times([*texts, *(str(getattr(self, key)) for key in keys)])
+        times, starts, bad = parse_times(texts, [str(getattr(self, key)) for key in keys])
         if bad is not None:
             expected = "a number or a date in ISO 8601 (2020-01-31, 2020-01-31T12:00), of one kind in the column"
             if bad >= len(texts):
@@ -264,17 +264,17 @@ class Series(AtLengths, OwnData):
                 got = f"{getattr(self, key)!r}; the column begins with {texts[0]!r}"
                 raise DatasetError(f"{table.path}: {key}: expected {expected}, got {got}")
             raise DatasetError(f"{table.where(bad, self.time)}: expected {expected}, got {texts[bad]!r}")
-        if (begin := order[len(texts) :]).size and begin[0] >= begin[1]:
+        if starts and starts[0] >= starts[1]:
             got = f"got {self.test_from!r} after {self.validation_from!r}"
             raise DatasetError(f"{table.path}: test_from: expected a time after validation_from, {got}")
         for rows in series:
-            steps = np.diff(order[rows])
+            steps = np.diff(times.order[rows])
             if (steps <= 0).any():
                 at = int(np.argmax(steps <= 0))
                 here, before = (texts[rows[i]] for i in (at + 1, at))
                 message = f"expected a time after {before!r}, got {here!r}; sort the rows, or name the column `group`"
                 raise DatasetError(f"{table.where(int(rows[at + 1]), self.time)}: {message}")
-        return Times(order[: len(texts)], regular[: len(texts)]), order[len(texts) :].tolist()
+        return times, starts
 
     def _divide(
         self, table: Table, series: dict[str, np.ndarray], times: np.ndarray, starts: list[float]
@@ -339,31 +339,33 @@ class Series(AtLengths, OwnData):
         return super().source() | {"scaling": self._pieces.scales}
 
 
-def parse_times(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """Return times as numbers, (N,), as numbers whose steps are regular, (N,), and which text is no time, or None.
+def parse_times(texts: Sequence[str], starts: Sequence[str] = ()) -> tuple[Times, list[float], int | None]:
+    """Return the times of N rows, those at which splits start, and which text of both is no time, or None.
 
     Numbers are taken as they are, dates in seconds. Dates that are all of the same day and time of their month are
-    regular in months, though these are of different lengths.
+    regular in months, though these are of different lengths; when splits start has no part in that.
     """
-    times, row = np.zeros(len(texts)), 0
+    every, row = [*texts, *starts], 0
+    times, num = np.zeros(len(every)), len(texts)
     try:
         if texts[0].lstrip("-").replace(".", "", 1).isdigit():
-            for row, text in enumerate(texts):  # noqa: B007 - which one it is stands in the answer
+            for row, text in enumerate(every):  # noqa: B007 - which one it is stands in the answer
                 times[row] = float(text)
             bad = np.flatnonzero(~np.isfinite(times))
-            return times, times, int(bad[0]) if len(bad) else None
+            return Times(times[:num], times[:num]), times[num:].tolist(), int(bad[0]) if len(bad) else None
         dates: list[datetime.datetime] = []
-        for row, text in enumerate(texts):  # noqa: B007
+        for row, text in enumerate(every):  # noqa: B007
             dates.append(datetime.datetime.fromisoformat(f"{text}-01" if len(text) == len("2020-01") else text))
             if (dates[-1].tzinfo is None) != (dates[0].tzinfo is None):
-                return times, times, row
+                return Times(times, times), [], row
     except ValueError:
-        return times, times, row
+        return Times(times, times), [], row
     origin = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC if dates[0].tzinfo else None)
     seconds = np.array([(date - origin).total_seconds() for date in dates])
-    if len({(date.day, date.time(), date.tzinfo) for date in dates}) == 1:
-        return seconds, np.array([12.0 * date.year + date.month for date in dates]), None
-    return seconds, seconds, None
+    regular = seconds[:num]
+    if len({(date.day, date.time(), date.tzinfo) for date in dates[:num]}) == 1:
+        regular = np.array([12.0 * date.year + date.month for date in dates[:num]])
+    return Times(seconds[:num], regular), seconds[num:].tolist(), None
 
 
 def cut_windows(series: np.ndarray, length: int) -> np.ndarray:
