@@ -245,7 +245,9 @@ class Images(ShortTexts):
                         raise DatasetError(f"{file}: expected 8 or 16 bits a pixel, got {got}")
                     if image.has_transparency_data:
                         self.notes.append("what is transparent in images is read by its colour")
-                    pixels = np.asarray(image if deep else image.convert("L"), dtype=np.float32)
+                    by_palette = isinstance(image.info.get("transparency"), bytes)  # one for each colour of it
+                    opaque = image.convert("RGBA") if by_palette else image
+                    pixels = np.asarray(image if deep else opaque.convert("L"), dtype=np.float32)
                     pixels /= MAX_DEEP if deep else MAX_WHOLE
         except DatasetError:
             raise

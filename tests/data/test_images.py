@@ -183,6 +183,20 @@ def test_what_is_transparent_is_said():
     assert made.notes[0] == "what is transparent in images is read by its colour"
 
 
+def test_colours_of_a_palette_that_are_partly_transparent_are_read_by_their_colour():
+    colours = RNG.integers(0, 256, (4, 3), dtype=np.uint8)
+    places = RNG.integers(0, 4, (HEIGHT, WIDTH), dtype=np.uint8)
+    image = Image.fromarray(places)
+    image.putpalette(colours.ravel().tolist())
+    Path("pics/a").mkdir(parents=True)
+    image.save("pics/a/0.png", transparency=bytes([255, 0, 128, 7]))
+    made = Images(image_folder="pics", shares=SHARES)
+    (shown,) = made.read([Path("pics")])
+    expected = (colours @ np.array([0.299, 0.587, 0.114]) / 255)[places]  # ITU-R 601
+    np.testing.assert_allclose(shown.read, expected, atol=1.5 / 255)
+    assert made.notes[0] == "what is transparent in images is read by its colour"
+
+
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
