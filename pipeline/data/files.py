@@ -37,7 +37,7 @@ from pipeline.data.generator import import_source
 from pipeline.errors import DatasetError
 
 MAX_BYTES = 2_000_000_000
-"""The most that is downloaded, and the largest array of an NPZ archive."""
+"""The most that is downloaded, the largest array of an NPZ archive, and the longest field of a CSV file."""
 MAX_ROWS = MAX_BYTES // 8
 """The most rows of a Parquet file, of which a few bytes can stand for any number."""
 CHUNK = 2**20
@@ -358,6 +358,7 @@ def _read_csv(path: Path, names: Sequence[str]) -> Table:
     places, numbers = [(header.index(name), columns[name]) for name in names], array("q")
     reader = csv.reader(lines, delimiter=separator, strict=True)
     line = 2
+    limit = csv.field_size_limit(MAX_BYTES)  # of this program
     try:
         for row in reader:
             if len(row) != len(header):
@@ -373,6 +374,8 @@ def _read_csv(path: Path, names: Sequence[str]) -> Table:
             line = reader.line_num + 2
     except csv.Error as error:
         raise DatasetError(f"{path}, line {line}: not CSV ({error}); is a quotation mark missing?") from None
+    finally:
+        csv.field_size_limit(limit)
     return Table(path, columns, numbers)
 
 

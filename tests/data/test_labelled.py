@@ -249,6 +249,17 @@ def test_classes_have_one_order_however_a_set_holds_them(names, expected):
     assert all(in_order(dict.fromkeys(some)) == expected for some in itertools.permutations(names))
 
 
+def test_a_field_of_a_table_may_be_long():
+    limit = csv.field_size_limit()
+    long = " ".join(["letters"] * 20_000)
+    write([*sentences(), {"label": "a", "text": long}])
+    assert len(long) > limit == csv.field_size_limit()
+    made = texts(too_long="leave_out")
+    assert made.generate(4, SIZES).splits["train"].inputs.shape == (48, 4)
+    assert made.remarks() == ("a.csv: 1 of 81 texts left out, longer than max_length 4",)
+    assert csv.field_size_limit() == limit
+
+
 def test_parquet_is_the_csv():
     polars = pytest.importorskip("polars")
     write(sentences())
