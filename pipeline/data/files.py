@@ -44,6 +44,8 @@ CHUNK = 2**20
 TIMEOUT_S = 30.0
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """What stands for a missing number in a table, in small letters."""
+NOT_A_NUMBER = frozenset({"nan", "NaN", "NAN"})
+"""What programs write for a missing text; Nan is a name."""
 SEPARATORS = ",;\t|"
 CARRIAGE_RETURNS = (
     r"expected lines that end with a line feed, got stray carriage returns; "
@@ -315,7 +317,7 @@ class Table:
             for value in (values.tolist() if isinstance(values, np.ndarray) else values)
         ]
         for row, text in enumerate(texts):
-            if not text or text.lower() == "nan":
+            if not text or text in NOT_A_NUMBER:
                 raise DatasetError(f"{self.where(row, column)}: expected a {name}, got nothing; leave such rows out")
         return texts
 

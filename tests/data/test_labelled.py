@@ -249,6 +249,15 @@ def test_classes_have_one_order_however_a_set_holds_them(names, expected):
     assert all(in_order(dict.fromkeys(some)) == expected for some in itertools.permutations(names))
 
 
+def test_a_text_may_be_the_name_nan_and_be_nothing_as_programs_write_it():
+    write(sentences(lambda i: ("Ann", "Nan")[i % 2]))
+    assert texts().generate(4, SIZES).target_tokens == ("Ann", "Nan")
+    for nothing in ("nan", "NaN", "NAN", ""):
+        write(sentences(lambda i, nothing=nothing: ("Ann", nothing)[i % 2]))
+        with pytest.raises(DatasetError, match="line 3, column 'label': expected a label, got nothing"):
+            texts().generate(4, SIZES)
+
+
 def test_a_field_of_a_table_may_be_long():
     limit = csv.field_size_limit()
     long = " ".join(["letters"] * 20_000)
