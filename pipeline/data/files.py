@@ -62,7 +62,7 @@ OTHER_FORMATS = {
     b"BZh91AY": ("bzip2", UNPACK),
     b"\xfd7zXZ": ("xz", UNPACK),
     b"(\xb5/\xfd": ("zstd", UNPACK),
-    b"PAR1": ("Parquet", "let its name end in .parquet"),
+    b"PAR1\x15": ("Parquet", "let its name end in .parquet"),  # with how what follows begins: PAR1 may be a word
     b"\x93NUMPY": ("an array of NumPy", SAVE),
     b"\x80\x04": ("a pickle, which is never loaded", SAVE),
     b"\xd0\xcf\x11\xe0": ("a file of Excel or Word", SAVE),

@@ -154,6 +154,11 @@ def test_groups_are_whole_in_a_split():
     assert set.union(*groups) == {0, 1, 2, 3, 4}
 
 
+def test_a_column_may_be_called_as_parquet_files_begin():
+    made = of(column(range(20), "PAR1"), inputs=("PAR1",), targets=("PAR1",), scaling="none").generate(1, SIZES)
+    assert made.splits["train"].inputs.ravel().tolist() == [*range(11)]
+
+
 def test_parquet_and_npz_are_the_csv():
     polars = pytest.importorskip("polars")
     values = np.sin(np.arange(30.0))
