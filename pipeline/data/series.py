@@ -323,7 +323,10 @@ class Series(AtLengths, OwnData):
         is_exact = regular.dtype == np.int64
         usual, counts = np.unique(steps if is_exact else np.round(steps / steps.min(), 9), return_counts=True)
         step = usual[np.argmax(counts)] * (1 if is_exact else steps.min())
-        rounding = 0.0 if is_exact else 4 * np.spacing(np.abs(regular).max())  # of two times at each of two steps
+        if is_exact:  # but for dates, which are rounded to a microsecond
+            rounding = min(1, step / 1000) if times.per_unit > 1 else 0
+        else:
+            rounding = 4 * np.spacing(np.abs(regular).max())  # of two times at each of two steps
         ends = np.flatnonzero(np.abs(steps - step) > CLOSE * step + rounding)
         if len(ends) and self.gaps == "refuse":
             here, before = (str(table.columns[self.time][rows[i]]) for i in (ends[0] + 1, ends[0]))
@@ -388,9 +391,9 @@ def parse_times(texts: Sequence[str], starts: Sequence[str] = ()) -> tuple[Times
 
 
 def is_number(text: str) -> bool:
-    """Return whether a text is a number that is finite."""
+    """Return whether a text is a number, be it infinite."""
     try:
-        number_of(text)
+        float(text)
     except ValueError:
         return False
     return True

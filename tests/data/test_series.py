@@ -122,6 +122,7 @@ NOW = 1_700_000_000
         [f"{NOW + i / 10:.1f}" for i in range(40)],  # 10 Hz, in seconds since 1970
         [repr(NOW + i / 10) for i in range(40)],
         [f"2023-11-14T22:13:{i / 10:04.1f}00" for i in range(40)],
+        [f"2023-11-14T22:13:{i / 30:09.6f}" for i in range(40)],
         [str(NOW * 10**9 + 100 * i) for i in range(40)],  # nanoseconds
         [str(2**53 + i) for i in range(40)],
         [f"{(i + 1) * 1e-05:.0e}" if i < 9 else repr((i + 1) * 1e-05) for i in range(40)],
@@ -135,6 +136,12 @@ def test_times_are_regular_though_floats_hold_them_roughly(times):
     gone = "".join(line for i, line in enumerate(content.splitlines(keepends=True)) if i != 11)
     with pytest.raises(DatasetError, match=r"line 12, column 't': .*, expected .* as elsewhere"):
         of(gone, time="t").generate(2, SIZES)
+
+
+def test_microseconds_are_told_apart():
+    content = "t,x\n" + "".join(f"2023-11-14T22:13:00.{i + (i > 10):06d},{i}\n" for i in range(40))
+    with pytest.raises(DatasetError, match=r"line 13, column 't': .* comes 2e-06 .* expected 1e-06 as elsewhere"):
+        of(content, time="t").generate(2, SIZES)
 
 
 def test_splits_begin_at_times_that_floats_do_not_tell_apart():
@@ -174,6 +181,7 @@ def test_parquet_and_npz_are_the_csv():
 def test_times_of_every_kind():
     assert parse_times(["1", "2.5"])[0].order.tolist() == [1, 2.5]
     assert np.diff(parse_times(["2020-01-01T00:00", "2020-01-01T00:01"])[0].order).tolist() == [60_000_000]
+    assert parse_times(["1" * 400])[2] == parse_times(["1_000"])[2] == parse_times(["inf"])[2] == 0
     assert parse_times(["2020-01-01", "soon"])[2] == parse_times(["2020-01-01"], ["soon"])[2] == 1
 
 
