@@ -158,6 +158,10 @@ class Check:
             return "expected one arm on each side of a comparison"
         if quantity.scale == "log10" and self.ratio is None:
             return "expected a ratio in place of a difference: its values are logarithms"
+        if self.ratio is not None and quantity.scale == "event":
+            return "expected a difference in place of a ratio: it is whether something happened, 0 where it did not"
+        if self.ratio is not None and quantity.bounds is not None and quantity.bounds[0] < 0:
+            return "expected a difference in place of a ratio: its values can be negative"
         return None
 
     def effect(self, grid: Grid, confidence: float = CONFIDENCE) -> Effect:

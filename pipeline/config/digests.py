@@ -31,7 +31,7 @@ from typing import Any
 
 from pipeline.config.own_code import own_files
 from pipeline.config.params import Params, load_scale
-from pipeline.config.paths import Paths, digest_of_file, write_whole
+from pipeline.config.paths import Paths, digest_of_file, paths_below, write_whole
 from pipeline.config.strict import read_yaml
 from pipeline.config.study import Study, expand, lengths_of, load_study
 from pipeline.errors import ConfigError, PipelineError, unknown_name
@@ -164,6 +164,6 @@ def named_files(root: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, st
             folder = root / value
             if not folder.is_dir():
                 yield str(key), str(key), folder
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            for path in filter(Path.is_file, paths_below(folder)):
                 one = f"{key}/{path.relative_to(folder).as_posix()}"
                 yield one, one, path

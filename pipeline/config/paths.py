@@ -130,6 +130,20 @@ def _plain(name: str, kind: str) -> str:
     return name
 
 
+def paths_below(folder: Path) -> list[Path]:
+    """Return the files and folders below a folder, in order; what links lead to as well, once on every way down."""
+    found, above = [], {folder: {folder.resolve()}}
+    for top, folders, files in os.walk(folder, followlinks=True):
+        here = Path(top)
+        found += [here / name for name in (*folders, *files)]
+        for name in [*folders]:
+            own = (here / name).resolve()
+            if own in above[here]:  # it is within itself
+                folders.remove(name)
+            above[here / name] = above[here] | {own}
+    return sorted(found)
+
+
 def digest_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes.
 

@@ -37,13 +37,15 @@ from pipeline.data.generator import import_source
 from pipeline.errors import DatasetError
 
 MAX_BYTES = 2_000_000_000
-"""The most that is downloaded, and the largest array of an NPZ archive."""
+"""The most that is downloaded, the largest array of an NPZ archive, and the longest field of a CSV file."""
 MAX_ROWS = MAX_BYTES // 8
 """The most rows of a Parquet file, of which a few bytes can stand for any number."""
 CHUNK = 2**20
 TIMEOUT_S = 30.0
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """What stands for a missing number in a table, in small letters."""
+NOT_A_NUMBER = frozenset({"nan", "NaN", "NAN"})
+"""What programs write for a missing text; Nan is a name."""
 SEPARATORS = ",;\t|"
 CARRIAGE_RETURNS = (
     r"expected lines that end with a line feed, got stray carriage returns; "
@@ -60,7 +62,7 @@ OTHER_FORMATS = {
     b"BZh91AY": ("bzip2", UNPACK),
     b"\xfd7zXZ": ("xz", UNPACK),
     b"(\xb5/\xfd": ("zstd", UNPACK),
-    b"PAR1": ("Parquet", "let its name end in .parquet"),
+    b"PAR1\x15": ("Parquet", "let its name end in .parquet"),  # with how what follows begins: PAR1 may be a word
     b"\x93NUMPY": ("an array of NumPy", SAVE),
     b"\x80\x04": ("a pickle, which is never loaded", SAVE),
     b"\xd0\xcf\x11\xe0": ("a file of Excel or Word", SAVE),
@@ -315,7 +317,7 @@ class Table:
             for value in (values.tolist() if isinstance(values, np.ndarray) else values)
         ]
         for row, text in enumerate(texts):
-            if not text or text.lower() == "nan":
+            if not text or text in NOT_A_NUMBER:
                 raise DatasetError(f"{self.where(row, column)}: expected a {name}, got nothing; leave such rows out")
         return texts
 
@@ -358,6 +360,7 @@ def _read_csv(path: Path, names: Sequence[str]) -> Table:
     places, numbers = [(header.index(name), columns[name]) for name in names], array("q")
     reader = csv.reader(lines, delimiter=separator, strict=True)
     line = 2
+    limit = csv.field_size_limit(MAX_BYTES)  # of this program
     try:
         for row in reader:
             if len(row) != len(header):
@@ -373,6 +376,8 @@ def _read_csv(path: Path, names: Sequence[str]) -> Table:
             line = reader.line_num + 2
     except csv.Error as error:
         raise DatasetError(f"{path}, line {line}: not CSV ({error}); is a quotation mark missing?") from None
+    finally:
+        csv.field_size_limit(limit)
     return Table(path, columns, numbers)
 
 

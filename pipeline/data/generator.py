@@ -227,6 +227,26 @@ class Shares(Checked):
         """Return where, of `num` members in a row, the validation and the test split begin."""
         return np.rint(np.array([self.train, self.train + self.validation]) * num).astype(int)
 
+    def cuts_of_labels(self, nums: Sequence[int]) -> list[np.ndarray]:
+        """Return the cuts of each of several labels with so many members, of which every split gets some, if possible.
+
+        Each label is cut by itself. Only where all are so small that a split would get none, a label takes over what
+        rounding owes the splits of those before it, less what training needs: a member of every label.
+        """
+        alone = [self.cuts(num) for num in nums]
+        owed, carried = np.zeros(2), []
+        for num in nums:
+            wanted = owed + num * np.array([self.validation, self.test])
+            validation = int(np.clip(np.rint(wanted[0]), 0, num - 1))
+            test = int(np.clip(np.rint(wanted[1]), 0, num - 1 - validation))
+            owed = wanted - (validation, test)
+            carried.append(np.array([num - validation - test, num - test]))
+        return carried if self._is_empty(nums, alone) and not self._is_empty(nums, carried) else alone
+
+    @staticmethod
+    def _is_empty(nums: Sequence[int], cuts: Sequence[np.ndarray]) -> bool:
+        return not np.diff([0, *np.sum(cuts, axis=0), sum(nums)]).all()
+
     def require_two(self, num: int, members: str) -> None:
         """Check that of `num` members every split has two."""
         least = num * min(self.train, self.validation, self.test)
@@ -241,9 +261,10 @@ def split_indices(labels: np.ndarray, shares: Shares, seed: int) -> dict[str, np
     """
     rng = stream(seed, *SHARES_KEY)
     parts = []
-    for label in np.unique(labels):
+    names, nums = np.unique(labels, return_counts=True)
+    for label, cuts in zip(names, shares.cuts_of_labels(nums.tolist()), strict=True):
         members = rng.permutation(np.flatnonzero(labels == label))
-        parts.append(np.split(members, shares.cuts(len(members))))
+        parts.append(np.split(members, cuts))
     return {split: rng.permutation(np.concatenate(some)) for split, *some in zip(SPLITS, *parts, strict=True)}
 
 

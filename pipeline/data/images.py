@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from pipeline.config.params import Sizes
+from pipeline.config.paths import paths_below
 from pipeline.config.strict import require
 from pipeline.data.dataset import EOS, PAD, SPLITS, UNKNOWN, UNKNOWN_CHARACTER, Dataset, Split, Task, make_task
 from pipeline.data.digits import draw_images
@@ -163,7 +164,7 @@ class Images(ShortTexts):
                 raise DatasetError(f"{folder}: expected a folder of images, got a file")
             beside = (other.name for other in folder.parent.glob("*") if other.is_dir())
             raise DatasetError(f"{folder}: no such folder; {unknown('folder', folder.name, beside)}")
-        below = [file for file in sorted(folder.rglob("*")) if not file.is_dir() or file.suffix.lower() in ENDINGS]
+        below = [file for file in paths_below(folder) if not file.is_dir() or file.suffix.lower() in ENDINGS]
         images = [file for file in below if file.suffix.lower() in ENDINGS]
         if len(images) < len(below):
             kinds = ", ".join(sorted({file.suffix or file.name for file in {*below} - {*images}})[:5])
@@ -244,7 +245,9 @@ class Images(ShortTexts):
                         raise DatasetError(f"{file}: expected 8 or 16 bits a pixel, got {got}")
                     if image.has_transparency_data:
                         self.notes.append("what is transparent in images is read by its colour")
-                    pixels = np.asarray(image if deep else image.convert("L"), dtype=np.float32)
+                    by_palette = isinstance(image.info.get("transparency"), bytes)  # one for each colour of it
+                    opaque = image.convert("RGBA") if by_palette else image
+                    pixels = np.asarray(image if deep else opaque.convert("L"), dtype=np.float32)
                     pixels /= MAX_DEEP if deep else MAX_WHOLE
         except DatasetError:
             raise
@@ -297,8 +300,9 @@ class Images(ShortTexts):
             files[self.captions_file] = checksum(self.folder / self.captions_file)
         if self.image_folder is not None:
             folder = self.folder / self.image_folder
-            for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS):
-                files[str(Path(self.image_folder) / path.relative_to(folder))] = checksum(path)
+            for path in paths_below(folder):
+                if path.suffix.lower() in ENDINGS:
+                    files[str(Path(self.image_folder) / path.relative_to(folder))] = checksum(path)
         return {"files": files}
 
     def draw(self, dataset: Dataset) -> str:

@@ -7,13 +7,15 @@
                        test split
              tagged    the unigram entropy of the training tags
 
-Classes and tags are those of the training split. Texts that are the same belong to one split, as do those of a named
-group, so no test text is trained on; classes are divided alike. What `<unk>` is, and what is left out: see own.py.
+Classes and tags are those of the training split. Sequences that are the same belong to one split. With named groups
+those of a group do, and what of validation and test reads like a sequence of an earlier split is left out and counted.
+So none of the test split is trained on; classes are divided alike. What `<unk>` is, and what is left out: see own.py.
 Shapes: N sequences, T timesteps, D numbers of a timestep.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -80,7 +82,7 @@ class Labelled(ShortTexts):
         inputs: The column, or array, that is read.
         targets: That of the labels.
         kind: What a label is.
-        group: The column of groups, of which none is in two splits.
+        group: The column of groups, of which none is in two splits; what reads like an earlier split's is left out.
         lengths: The array of lengths, of an NPZ archive.
         scaling: Whether numbers are scaled to mean 0 and deviation 1, or taken as they are.
     """
@@ -133,10 +135,14 @@ class Labelled(ShortTexts):
             parts = self.divide(self.read, lambda one: one.group, lambda one: one.answer, check)
         else:
             parts = self.divide(self.read, lambda one: one.group)
+        parts = self.kept(parts, "sequences", ["train"])
         vocabulary = None if self.are_numbers else vocabulary_of(self, parts)
-        if vocabulary is not None and self.group is None:
+        if self.group is not None:
+            read_of = (lambda one: one.read.tobytes()) if self.are_numbers else (lambda one: one.read)
+            parts = self.unlike_earlier(parts, read_of, vocabulary)
+        elif vocabulary is not None:
             parts = self.apart(parts, lambda one: one.read, vocabulary)
-        parts = self.kept(parts, "sequences")
+        parts = self.kept(parts, "sequences", SPLITS[1:])
         if self.kind == "class":
             check_answers(parts, lambda example: [example.answer], "class", self.max_train)
         return Division(parts, vocabulary)
@@ -315,8 +321,9 @@ class Tagged(ShortTexts):
             raise DatasetError(
                 f"{self.whole_path}: expected at least two tags, got {min(tags)!r} alone; see tag_column"
             )
+        parts = self.kept(parts, "sentences", ["train"])
         vocabulary = vocabulary_of(self, parts)
-        parts = self.kept(self.apart(parts, lambda one: one.read, vocabulary), "sentences")
+        parts = self.kept(self.apart(parts, lambda one: one.read, vocabulary), "sentences", SPLITS[1:])
         check_answers(parts, lambda example: list(example.answer), "tag", self.max_train)
         return Division(parts, vocabulary)
 
@@ -503,8 +510,11 @@ def class_targets(parts: dict[str, list[Labelling[Any]]]) -> tuple[dict[str, np.
 
 
 def in_order(names: set[str]) -> list[str]:
-    """Return names in alphabetical order, or by size where all of them are numbers."""
+    """Return names in alphabetical order, or by size where all of them are numbers; 01 comes before 1."""
     try:
-        return sorted(names, key=float)
+        numbers = {name: float(name) for name in names}
     except ValueError:
         return sorted(names)
+    if any(map(math.isnan, numbers.values())):
+        return sorted(names)
+    return sorted(names, key=lambda name: (numbers[name], name))

@@ -6,17 +6,17 @@ examples are kept, of training `max_train`, chosen at random: a network is evalu
 they are part of what training costs. Whatever is left out is counted in the manifest. A mistake is named with file,
 line and column.
 
-Of texts, tokens are characters or words between white space. The vocabulary is that of the training split: with
-`min_count` of 0 a token that it lacks is an error, for no network could read it; else `<unk>` stands for every token
-seen less often than that in training. A text's own `<unk>` (or ▯) is that token as well; the words `<pad>`, `<sos>` and
-`<eos>` are refused, since the network reads them as something else.
+Of texts, tokens are characters or words between white space. The vocabulary is that of the training split, of short
+texts that of what `max_train` leaves of it: with `min_count` of 0 a token that it lacks is an error, for no network
+could read it; else `<unk>` stands for every token seen less often than that in training. A text's own `<unk>` (or ▯) is
+that token as well; the words `<pad>`, `<sos>` and `<eos>` are refused, since the network reads them as something else.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -166,9 +166,17 @@ class OwnData(Drawn):
         """The file that is named where a message is about all of the data."""
         return next(path for key in (*self.wholes, "train_file") for path in self.paths(key))
 
-    def kept(self, parts: Mapping[str, Sequence[One]], what: str) -> dict[str, list[One]]:
-        """Return at most `max_train` or `max_evaluated` members of each split, which are `what`, in order."""
-        return {split: [members[i] for i in self.choose(split, len(members), what)] for split, members in parts.items()}
+    def kept(
+        self, parts: Mapping[str, Sequence[One]], what: str, capped: Collection[str] = SPLITS
+    ) -> dict[str, list[One]]:
+        """Return at most `max_train` or `max_evaluated` members, which are `what`, of each split in `capped`, in order.
+
+        Training is capped before there is a vocabulary, which has nothing that is not trained on.
+        """
+        return {
+            split: [members[i] for i in self.choose(split, len(members), what)] if split in capped else [*members]
+            for split, members in parts.items()
+        }
 
     def choose(self, split: str, num: int, what: str) -> np.ndarray:
         """Return which of `num` members of a split are kept, in order, and note how many are not."""
@@ -304,29 +312,74 @@ class ShortTexts(OwnTexts):
     ) -> dict[str, list[AnyExample]]:
         """Return the examples of each split, those moved that read like one of an earlier split; given ones are left.
 
+        Training takes no more of them than `max_train` allows.
+
         Raises:
             DatasetError: If nothing is left of a split.
         """
         if self.given:
             return drawn
-        first_split: dict[tuple[str, ...], str] = {}
         parts: dict[str, list[AnyExample]] = {split: [] for split in SPLITS}
         num_moved = 0
-        for split in SPLITS:
-            for example in drawn[split]:
-                first = first_split.setdefault(self.known(read_of(example), vocabulary), split)
-                parts[first].append(example)
-                num_moved += first != split
-        for split, kept in parts.items():
-            if not kept:
-                got = f"all {self.what_is_divided} of the {split} split read like those of another split"
-                rare = f"once tokens seen less often than min_count {self.min_count} are {UNKNOWN}"
-                remedy = f"lower min_count, or give more {self.what_is_divided}"
-                raise DatasetError(f"{self.whole_path}: {got} {rare}; {remedy}")
+        for split, first, example in self._first_splits(drawn, lambda one: self.known(read_of(one), vocabulary)):
+            parts[first].append(example)
+            num_moved += first != split
+        self._check_left(parts, vocabulary)
         if num_moved:
             why = f"as their {self.what_is_divided} read the same with {UNKNOWN} in them"
             self.notes.append(f"{num_moved} moved to an earlier split, {why}")
+        if self.max_train and (beyond := parts["train"][self.max_train :]):
+            parts["train"] = parts["train"][: self.max_train]
+            self.notes.append(f"{len(beyond)} of those that moved left out, beyond max_train {self.max_train}")
         return parts
+
+    def unlike_earlier(
+        self, drawn: dict[str, list[AnyExample]], read_of: Callable[[AnyExample], Any], vocabulary: Vocabulary | None
+    ) -> dict[str, list[AnyExample]]:
+        """Return the examples of each split but those that read like one of an earlier split; given ones are left.
+
+        For groups, which stay together: several may share a text, and all might come together through such.
+
+        Raises:
+            DatasetError: If nothing is left of a split.
+        """
+        if self.given:
+            return drawn
+        parts: dict[str, list[AnyExample]] = {split: [] for split in SPLITS}
+        key_of = read_of if vocabulary is None else lambda one: self.known(read_of(one), vocabulary)
+        for split, first, example in self._first_splits(drawn, key_of):
+            parts[split] += [example] if first == split else []
+        self._check_left(parts, vocabulary)
+        for split, kept in parts.items():
+            if num := len(drawn[split]) - len(kept):
+                left_out = f"{num} {split} {self.what_is_divided} left out"
+                self.notes.append(f"{left_out}, as they read like one of an earlier split")
+        return parts
+
+    def _first_splits(
+        self, drawn: dict[str, list[AnyExample]], key_of: Callable[[AnyExample], Hashable]
+    ) -> Iterator[tuple[str, str, AnyExample]]:
+        """Yield the split of every example, the first split that has one that reads the same, and the example."""
+        first_split: dict[Hashable, str] = {}
+        for split in SPLITS:
+            for example in drawn[split]:
+                yield split, first_split.setdefault(key_of(example), split), example
+
+    def _check_left(self, parts: Mapping[str, Sequence[One]], vocabulary: Vocabulary | None) -> None:
+        """Check that putting examples apart has left some in every split; there may be no tokens.
+
+        Raises:
+            DatasetError: If nothing is left of a split.
+        """
+        for split, kept in parts.items():
+            if not kept:
+                got = f"all {self.what_is_divided} of the {split} split read like those of another split"
+                if vocabulary is None:
+                    raise DatasetError(f"{self.whole_path}: {got}; give more {self.what_is_divided}")
+                rare = f"once tokens seen less often than min_count {self.min_count} are {UNKNOWN}"
+                more = "raise max_train, " if self.max_train else ""
+                remedy = f"{more}lower min_count, or give more {self.what_is_divided}"
+                raise DatasetError(f"{self.whole_path}: {got} {rare}; {remedy}")
 
     def encode(self, tokens: tuple[str, ...], vocabulary: Vocabulary, split: str, where: str) -> list[int]:
         """Return the ids of a text of a split.
@@ -338,7 +391,8 @@ class ShortTexts(OwnTexts):
         for token in known:
             if token not in vocabulary:
                 message = f"in the {split} split, with a token that the training split lacks: {token!r}"
-                raise DatasetError(f"{where}: {message}; leave it out, or set min_count")
+                more = ", or raise max_train" if self.max_train else ""
+                raise DatasetError(f"{where}: {message}; leave it out, or set min_count{more}")
         return vocabulary.encode(known)
 
 

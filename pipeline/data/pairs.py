@@ -135,13 +135,13 @@ class Pairs(ShortTexts):
         Raises:
             DatasetError: If there are too few different sources for one in every split, or no vocabulary.
         """
-        drawn = self.divide(self.read, lambda pair: pair.source)
+        drawn = self.kept(self.divide(self.read, lambda pair: pair.source), "pairs", ["train"])
         what = f"{self.whole_path}: {{}}s of the training split"
         vocabularies = {
             side: self.vocabulary(what.format(side), (getattr(pair, side) for pair in drawn["train"])) for side in SIDES
         }
         parts = self.apart(drawn, lambda pair: pair.source, vocabularies["source"])
-        return Division(self.kept(parts, "pairs"), vocabularies)
+        return Division(self.kept(parts, "pairs", SPLITS[1:]), vocabularies)
 
     def draw_one(self, dataset: Dataset, one: Split) -> str:
         """Return a pair as text, the target under the source."""

@@ -14,6 +14,7 @@ scale stands in the manifest. Windows overlap: one begins at every `stride`-th r
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,10 +50,17 @@ class Pieces(NamedTuple):
 
 
 class Times(NamedTuple):
-    """The time of every row, by which rows are in order, and the number whose steps are regular; both (N,) float64."""
+    """The time of every row; int64 where it is exact, else float64.
+
+    Attributes:
+        order: By which rows are in order, (N,).
+        regular: The number whose steps are regular, (N,).
+        per_unit: How many of its units are one of those that messages have: a million microseconds a second.
+    """
 
     order: np.ndarray
     regular: np.ndarray
+    per_unit: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +195,7 @@ class Series(AtLengths, OwnData):
             whole = [(given, rows) for rows in series.values()]
             segments = whole if given else self._divide(table, series, times.order, starts)
             for split, rows in segments:
-                for piece in self._without_gaps(table, rows, times.regular):
+                for piece in self._without_gaps(table, rows, times):
                     parts[split].append({name: values[name][piece] for name in names})
         for split, some in parts.items():
             longest = max((len(columns[names[0]]) for columns in some), default=0)
@@ -256,7 +264,7 @@ class Series(AtLengths, OwnData):
             return Times(places, places), []
         texts = table.texts(self.time, name="time")
         keys = [key for key in ("validation_from", "test_from") if getattr(self, key) is not None]
-        order, regular, bad = parse_times([*texts, *(str(getattr(self, key)) for key in keys)])
+        times, starts, bad = parse_times(texts, [str(getattr(self, key)) for key in keys])
         if bad is not None:
             expected = "a number or a date in ISO 8601 (2020-01-31, 2020-01-31T12:00), of one kind in the column"
             if bad >= len(texts):
@@ -264,17 +272,17 @@ class Series(AtLengths, OwnData):
                 got = f"{getattr(self, key)!r}; the column begins with {texts[0]!r}"
                 raise DatasetError(f"{table.path}: {key}: expected {expected}, got {got}")
             raise DatasetError(f"{table.where(bad, self.time)}: expected {expected}, got {texts[bad]!r}")
-        if (begin := order[len(texts) :]).size and begin[0] >= begin[1]:
+        if starts and starts[0] >= starts[1]:
             got = f"got {self.test_from!r} after {self.validation_from!r}"
             raise DatasetError(f"{table.path}: test_from: expected a time after validation_from, {got}")
         for rows in series:
-            steps = np.diff(order[rows])
+            steps = np.diff(times.order[rows])
             if (steps <= 0).any():
                 at = int(np.argmax(steps <= 0))
                 here, before = (texts[rows[i]] for i in (at + 1, at))
                 message = f"expected a time after {before!r}, got {here!r}; sort the rows, or name the column `group`"
                 raise DatasetError(f"{table.where(int(rows[at + 1]), self.time)}: {message}")
-        return Times(order[: len(texts)], regular[: len(texts)]), order[len(texts) :].tolist()
+        return times, starts
 
     def _divide(
         self, table: Table, series: dict[str, np.ndarray], times: np.ndarray, starts: list[float]
@@ -302,22 +310,29 @@ class Series(AtLengths, OwnData):
             pieces += [(split, rows) for rows in inside if len(rows)]
         return pieces
 
-    def _without_gaps(self, table: Table, rows: np.ndarray, times: np.ndarray) -> Sequence[np.ndarray]:
+    def _without_gaps(self, table: Table, rows: np.ndarray, times: Times) -> Sequence[np.ndarray]:
         """Return the rows between the gaps of time.
 
         Raises:
             DatasetError: If there is one and gaps are refused.
         """
-        steps = np.diff(times[rows])
+        regular = times.regular[rows]
+        steps = np.diff(regular)
         if self.time is None or self.gaps == "ignore" or len(steps) < 2:  # noqa: PLR2004 - one step is as usual as any
             return [rows]
-        usual, counts = np.unique(np.round(steps, 9), return_counts=True)
-        step = usual[np.argmax(counts)]
-        ends = np.flatnonzero(np.abs(steps - step) > CLOSE * step)
+        is_exact = regular.dtype == np.int64
+        usual, counts = np.unique(steps if is_exact else np.round(steps / steps.min(), 9), return_counts=True)
+        step = usual[np.argmax(counts)] * (1 if is_exact else steps.min())
+        if is_exact:  # but for dates, which are rounded to a microsecond
+            rounding = min(1, step / 1000) if times.per_unit > 1 else 0
+        else:
+            rounding = 4 * np.spacing(np.abs(regular).max())  # of two times at each of two steps
+        ends = np.flatnonzero(np.abs(steps - step) > CLOSE * step + rounding)
         if len(ends) and self.gaps == "refuse":
             here, before = (str(table.columns[self.time][rows[i]]) for i in (ends[0] + 1, ends[0]))
-            message = f"{here!r} comes {steps[ends[0]]:g} after {before!r}, expected {step:g} as elsewhere"
-            unit = "" if here.replace(".", "", 1).isdigit() else " (in seconds, months in months)"
+            comes, expected = (float(one) / times.per_unit for one in (steps[ends[0]], step))
+            message = f"{here!r} comes {comes:g} after {before!r}, expected {expected:g} as elsewhere"
+            unit = "" if is_number(here) else " (in seconds, months in months)"
             remedy = "write gaps: divide (no window reaches over a gap) or ignore"
             hint = ", or dates as 2020-01-31" if len(here) == len("20200131") and here.isdigit() else ""
             raise DatasetError(f"{table.where(int(rows[ends[0] + 1]), self.time)}: {message}{unit}; {remedy}{hint}")
@@ -339,31 +354,64 @@ class Series(AtLengths, OwnData):
         return super().source() | {"scaling": self._pieces.scales}
 
 
-def parse_times(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """Return times as numbers, (N,), as numbers whose steps are regular, (N,), and which text is no time, or None.
+def parse_times(texts: Sequence[str], starts: Sequence[str] = ()) -> tuple[Times, list[float], int | None]:
+    """Return the times of N rows, those at which splits start, and which text of both is no time, or None.
 
-    Numbers are taken as they are, dates in seconds. Dates that are all of the same day and time of their month are
-    regular in months, though these are of different lengths.
+    Numbers are taken as they are, dates in microseconds: exactly, where no row has a fraction. Dates that are all of
+    the same day and time of their month are regular in months, though these are of different lengths; when splits start
+    has no part in that.
     """
-    times, row = np.zeros(len(texts)), 0
+    row, num, every = 0, len(texts), [*texts, *starts]
+    none = Times(np.zeros(num), np.zeros(num))
     try:
-        if texts[0].lstrip("-").replace(".", "", 1).isdigit():
-            for row, text in enumerate(texts):  # noqa: B007 - which one it is stands in the answer
-                times[row] = float(text)
-            bad = np.flatnonzero(~np.isfinite(times))
-            return times, times, int(bad[0]) if len(bad) else None
+        if is_number(texts[0]):
+            numbers: list[float] = []
+            for row, text in enumerate(every):  # noqa: B007 - which one it is stands in the answer
+                numbers.append(number_of(text))
+            kept, begin = numbers[:num], numbers[num:]
+            if all(isinstance(one, int) for one in kept) and max(map(abs, kept)) < 2**62:  # no step overflows
+                order = np.array(kept, dtype=np.int64)
+                return Times(order, order), [math.ceil(one) for one in begin], None
+            order = np.array(kept, dtype=np.float64)
+            return Times(order, order), begin, None
         dates: list[datetime.datetime] = []
-        for row, text in enumerate(texts):  # noqa: B007
+        for row, text in enumerate(every):  # noqa: B007
             dates.append(datetime.datetime.fromisoformat(f"{text}-01" if len(text) == len("2020-01") else text))
             if (dates[-1].tzinfo is None) != (dates[0].tzinfo is None):
-                return times, times, row
+                return none, [], row
     except ValueError:
-        return times, times, row
+        return none, [], row
     origin = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC if dates[0].tzinfo else None)
-    seconds = np.array([(date - origin).total_seconds() for date in dates])
-    if len({(date.day, date.time(), date.tzinfo) for date in dates}) == 1:
-        return seconds, np.array([12.0 * date.year + date.month for date in dates]), None
-    return seconds, seconds, None
+    exact: list[float] = [(date - origin) // datetime.timedelta(microseconds=1) for date in dates]
+    order = np.array(exact[:num], dtype=np.int64)
+    if len({(date.day, date.time(), date.tzinfo) for date in dates[:num]}) > 1:
+        return Times(order, order, per_unit=1_000_000), exact[num:], None
+    months = np.array([12 * date.year + date.month for date in dates[:num]], dtype=np.int64)
+    return Times(order, months), exact[num:], None
+
+
+def is_number(text: str) -> bool:
+    """Return whether a text is a number, be it infinite."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def number_of(text: str) -> float:
+    """Return the number that a text is, an integer where it is whole.
+
+    Raises:
+        ValueError: If it is none, or not finite.
+    """
+    number = float(text)
+    if "_" in text or not math.isfinite(number):
+        raise ValueError
+    try:
+        return int(text)
+    except ValueError:
+        return int(number) if number.is_integer() else number
 
 
 def cut_windows(series: np.ndarray, length: int) -> np.ndarray:

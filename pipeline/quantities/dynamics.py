@@ -119,14 +119,16 @@ def orbit_exponent(grid: Grid) -> pl.DataFrame:
 def best_forcing_interval(grid: Grid) -> pl.DataFrame:
     """Whether the interval of a seed's arm with the least state-space divergence is `at_most` so many timesteps.
 
-    Of arms without clipping; one that is never forced counts as forced once a sequence.
+    Of arms without clipping; one that is never forced counts as forced once a sequence. Null for a seed of which no arm
+    has a divergence.
     """
     forced = "training.state_forcing.every"
     every = pl.col(forced) if forced in grid.runs.columns else pl.lit(None, pl.Int64)
     runs = grid.runs.filter(pl.col("clipping.name") == "none")
     intervals = runs.select("arm", "seed", every=pl.coalesce(every, "length"))
     known = state_space_divergence.of(grid).drop_nulls("value").join(intervals, on=["arm", "seed"])
-    best = known.sort("value").group_by("seed").agg(best=pl.col("every").first()).sort("seed")
+    best = known.sort("value").group_by("seed").agg(best=pl.col("every").first())
+    seeds = intervals.select("seed").unique().join(best, on="seed", how="left").sort("seed")
     limits = intervals.select(at_most="every").unique().sort("at_most")
-    value = (pl.col("best") <= pl.col("at_most")).cast(pl.Float64)
-    return limits.join(best, how="cross").select("at_most", arm=pl.lit("all arms"), seed="seed", value=value)
+    value = pl.col("best") <= pl.col("at_most")
+    return limits.join(seeds, how="cross").select("at_most", arm=pl.lit("all arms"), seed="seed", value=value)

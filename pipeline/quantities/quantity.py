@@ -213,14 +213,32 @@ class Selection:
         return cls(chosen, arms, length, facets)
 
     def rows(self, grid: Grid) -> pl.DataFrame:
-        """Return the rows of these arms, a row per arm and seed; none where one of the arms has no run."""
+        """Return the rows of these arms, a row per arm and seed; none where one of the arms has no run.
+
+        Raises:
+            ConfigError: If a facet's values are numbers and the one that is asked for is none.
+        """
         rows = self.quantity.of(grid if self.quantity.across_lengths else grid.at(self.length))
         if self.quantity.across_lengths:
             rows = rows.filter(pl.col("length").is_in(grid.at(self.length).lengths))
-        rows = rows.filter(**self.where) if self.where else rows
+        for facet, value in self.where.items():
+            rows = rows.filter(pl.col(facet) == self._typed(facet, value, rows.schema[facet]))
         if not set(self.arms) <= set(grid.arms):
             return rows.clear()
         return rows.filter(pl.col("arm").is_in(self.arms)) if self.arms else rows
+
+    def _typed(self, facet: str, value: str | int | float, dtype: pl.DataType) -> str | int | float:
+        """Return the value of a facet as its column has them: a file may say 1 for «1», and "6" for 6.
+
+        Raises:
+            ConfigError: If they are numbers and it is none.
+        """
+        if not dtype.is_numeric() or not isinstance(value, str):
+            return str(value) if dtype == pl.String else value
+        try:
+            return float(value)
+        except ValueError:
+            raise ConfigError(f"{self.quantity.name}: {facet}: expected a number; got {value!r}") from None
 
     @property
     def over_lengths(self) -> bool:
@@ -281,12 +299,20 @@ def difference_of(first: Selection, second: Selection, grid: Grid, confidence: f
 
 
 def ratio_of(first: Selection, second: Selection, grid: Grid, confidence: float = CONFIDENCE) -> Effect:
-    """Return the geometric mean over seeds of `first` over `second`, paired by seed."""
+    """Return the geometric mean over seeds of `first` over `second`, paired by seed.
+
+    A value of 0 or below has no logarithm, so its seed is left out; what the others say is then not of all seeds, and
+    has no interval.
+    """
     if first.quantity.ratio is not None:
         return first.quantity.ratio(grid.at(first.length), first.arms[0], second.arms[0], confidence)
     rows, value = _sides(first, second, grid), pl.col("value").cast(pl.Float64)
-    logs = rows.with_columns(value if first.quantity.scale == "log10" else value.log10())
-    return effect_of(_powers(paired_difference(logs, "value", "side", "first", "second", confidence=confidence)))
+    is_log = first.quantity.scale == "log10"
+    logs = rows.with_columns(value if is_log else value.log10())
+    found = _powers(paired_difference(logs, "value", "side", "first", "second", confidence=confidence))
+    paired = pl.col("value").count().over("seed") == 2  # noqa: PLR2004 - both sides
+    is_partial = not is_log and not rows.filter(paired, value <= 0).is_empty()
+    return effect_of(_without_interval(found) if is_partial else found)
 
 
 def _sides(first: Selection, second: Selection, grid: Grid) -> pl.DataFrame:

@@ -513,6 +513,11 @@ STEPS = {"quantity": "step_time_s", "arm": "lstm"}
             {"difference": {"quantity": "step_time_exponent", "arm": "gru"}, "to": {"arm": "lstm"}},
             "step_time_exponent: expected a value: its interval is not over seeds",
         ),
+        ({"ratio": {"quantity": "solved", "arm": "gru"}, "to": {"arm": "lstm"}}, "solved: expected a difference in"),
+        (
+            {"ratio": {"quantity": "clip_cosine", "arm": "gru"}, "to": {"arm": "lstm"}},
+            "clip_cosine: expected a difference in place of a ratio: its values can be negative",
+        ),
     ],
 )
 def test_numbers_that_cannot_be_had_are_refused(check: dict[str, object], message: str) -> None:

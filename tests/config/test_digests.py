@@ -123,6 +123,8 @@ def test_files_of_a_list_and_of_a_folder_are_watched_one_by_one(tmp_path: Path) 
     for name in ("a.fr", "a.en", "pictures/cats/1.png", "pictures/dogs/1.png"):
         (paths.root / name).parent.mkdir(parents=True, exist_ok=True)
         (paths.root / name).write_text(name)
+    (paths.root / "pictures/dogs").rename(paths.root / "dogs")
+    (paths.root / "pictures/dogs").symlink_to("../dogs")
     write_yaml(paths.dataset_config("adding"), {"data_file": ["a.fr", "a.en"], "image_folder": "pictures"})
     write_requests(paths, params)
     links = {

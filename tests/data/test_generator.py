@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from pipeline.config import InvalidFieldError, Paths, Sizes
 from pipeline.data import SPLITS, Split, Task, assemble, generators, read_generator
 from pipeline.data.fixed_lag_copy import FixedLagCopy
-from pipeline.data.generator import draw_rows, stream
+from pipeline.data.generator import SHARES_KEY, Shares, draw_rows, split_indices, stream
 from pipeline.data.memory import Adding, CopyMemory, FlipFlop, TemporalOrder
 from pipeline.data.tagging import Tagging
 from pipeline.errors import ConfigError, DatasetError
@@ -176,3 +177,35 @@ def test_datasets_need_numpy_only():
     )
     ran = subprocess.run([sys.executable, "-c", program], cwd=PROJECT.root, capture_output=True, text=True, check=False)
     assert (ran.stdout, ran.stderr) == ("\n", "")
+
+
+def as_before(labels, shares, seed):
+    """Which members belong to each split where every label is cut by itself, as `split_indices` once was."""
+    rng = stream(seed, *SHARES_KEY)
+    parts = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        parts.append(np.split(members, shares.cuts(len(members))))
+    return {split: rng.permutation(np.concatenate(some)) for split, *some in zip(SPLITS, *parts, strict=True)}
+
+
+@pytest.mark.parametrize("shares", [(0.8, 0.1, 0.1), (0.6, 0.2, 0.2), (0.9, 0.09, 0.01), (0.05, 0.05, 0.9)])
+def test_small_classes_share_what_rounding_leaves_only_where_a_split_would_have_none(shares):
+    shares, num_mended = Shares(*shares), 0
+    for num_labels, size in itertools.product((1, 2, 3, 26), range(1, 12)):
+        labels = np.repeat(np.arange(num_labels), size)
+        found, before = split_indices(labels, shares, seed=0), as_before(labels, shares, seed=0)
+        assert sorted(np.concatenate([*found.values()])) == [*range(len(labels))]
+        same = all(np.array_equal(found[split], before[split]) for split in SPLITS)
+        is_lacking = min(map(len, before.values())) == 0
+        assert same or is_lacking
+        if not same:
+            num_mended += 1
+            assert min(map(len, found.values())) > 0
+            assert {*labels[found["train"]]} == {*labels}
+    assert num_mended > 0
+
+
+def test_classes_of_four_have_some_in_every_split():
+    found = split_indices(np.repeat(np.arange(26), 4), Shares(0.8, 0.1, 0.1), seed=0)
+    assert [len(found[split]) for split in SPLITS] == [84, 10, 10]

@@ -135,6 +135,17 @@ def test_a_folder_of_classes_is_the_archive(config_path):
     assert manifest.remarks == ()
 
 
+def test_classes_may_be_links_to_folders_and_lead_back_to_themselves():
+    expected = of_folder().generate(HEIGHT * WIDTH, SIZES).digest
+    Path("pics/dog").rename("elsewhere")
+    Path("pics/dog").symlink_to(Path("elsewhere").absolute())
+    for link, to in (("pics/cat/up", ".."), ("elsewhere/here", ".")):
+        Path(link).symlink_to(to)
+    made = Images(image_folder="pics", shares=SHARES)
+    assert made.generate(HEIGHT * WIDTH, SIZES).digest == expected
+    assert len(made.source()["files"]) == N
+
+
 def test_classes_are_the_folders_in_order():
     assert of_folder(("10", "9")).generate(HEIGHT * WIDTH, SIZES).target_tokens == ("9", "10")
 
@@ -169,6 +180,20 @@ def test_what_is_transparent_is_said():
     save(RNG.integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8), "pics/a/0.png")
     made = Images(image_folder="pics", shares=SHARES)
     made.read([Path("pics")])
+    assert made.notes[0] == "what is transparent in images is read by its colour"
+
+
+def test_colours_of_a_palette_that_are_partly_transparent_are_read_by_their_colour():
+    colours = RNG.integers(0, 256, (4, 3), dtype=np.uint8)
+    places = RNG.integers(0, 4, (HEIGHT, WIDTH), dtype=np.uint8)
+    image = Image.fromarray(places)
+    image.putpalette(colours.ravel().tolist())
+    Path("pics/a").mkdir(parents=True)
+    image.save("pics/a/0.png", transparency=bytes([255, 0, 128, 7]))
+    made = Images(image_folder="pics", shares=SHARES)
+    (shown,) = made.read([Path("pics")])
+    expected = (colours @ np.array([0.299, 0.587, 0.114]) / 255)[places]  # ITU-R 601
+    np.testing.assert_allclose(shown.read, expected, atol=1.5 / 255)
     assert made.notes[0] == "what is transparent in images is read by its colour"
 
 

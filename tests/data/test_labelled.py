@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,8 @@ from pipeline.config import Sizes
 from pipeline.data import load_dataset, prepare_dataset, read_manifest
 from pipeline.data.dataset import PAD, SPLITS, UNKNOWN, Dataset, unknown_shares
 from pipeline.data.generator import Shares
-from pipeline.data.labelled import Labelled, Tagged
+from pipeline.data.labelled import Labelled, Tagged, in_order
+from pipeline.errors import DatasetError
 
 SHARES = Shares(train=0.6, validation=0.2, test=0.2)
 SIZES = Sizes(1, 1, 1)
@@ -133,6 +135,34 @@ def test_a_group_is_whole_in_a_split_and_counts_as_what_most_of_it_is():
     assert odd == [6, 2, 2]
 
 
+def test_of_groups_what_reads_like_an_earlier_split_is_left_out_and_counted():
+    own = [row | {"who": f"p{i // 4}"} for i, row in enumerate(sentences())]
+    thanks = [{"who": f"p{i}", "label": "abc"[i % 3], "text": "thanks"} for i in range(20)]
+    rare = [{"who": f"p{i}", "label": "abc"[i % 3], "text": f"dear x{i}"} for i in range(20)]
+    write([*own, *thanks, *rare])
+    made = texts(group="who", min_count=2)
+    dataset = made.generate(4, SIZES)
+    read = [{text for text, _ in pairs_of(dataset, split)} for split in SPLITS]
+    assert sum(map(len, read)) == len(set.union(*read))
+    assert read[0] >= {"thanks", f"dear {UNKNOWN}"}
+    who = {row["text"]: row["who"] for row in own}
+    groups = [{who[text] for text in some if text in who} for some in read]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 20
+    assert [len(dataset.splits[split].inputs) for split in SPLITS] == [
+        6 * len(groups[0]),
+        *(4 * len(some) for some in groups[1:]),
+    ]
+    left_out = "sequences left out, as they read like one of an earlier split"
+    expected = [f"{2 * len(some)} {split} {left_out}" for some, split in zip(groups, SPLITS, strict=True)]
+    assert made.remarks() == tuple(expected[1:])
+
+
+def test_groups_that_leave_nothing_are_an_error():
+    write([{"who": f"p{i}", "label": "ab"[i % 2], "text": "thanks"} for i in range(20)])
+    with pytest.raises(DatasetError, match=r"all sequences of the validation split read like those of another split"):
+        texts(group="who").generate(4, SIZES)
+
+
 def test_given_splits_stay_as_they_are():
     rows = sentences()
     for name, some in (("a.csv", rows), ("b.csv", rows[:10]), ("c.csv", rows[70:])):
@@ -176,7 +206,20 @@ def test_at_most_so_many_are_kept_in_order_and_the_rest_is_counted():
         assert places == sorted(places)
     left_out = [f"{num} {split} sequences left out, beyond" for num, split in zip((38, 11, 11), SPLITS, strict=True)]
     assert [remark.rsplit(" ", 2)[0] for remark in made.remarks()] == left_out
-    assert some.input_tokens == whole.input_tokens  # the vocabulary is that of the whole training split
+
+
+@pytest.mark.parametrize("kind", ["texts", "tagged"])
+def test_the_vocabulary_is_that_of_what_is_trained_on(kind):
+    lines = [f"seen {i} {end}" for i in range(200) for end in ("now", "here")]
+    write([{"label": "ab"[i % 2], "text": text} for i, text in enumerate(lines)])
+    content = conll(lines, lambda i, word: f"{word} {'AB'[i % 2]}")
+    made = texts(max_train=20) if kind == "texts" else tagged(content, max_train=20)
+    dataset = made.generate(4, SIZES)
+    train = dataset.splits["train"].inputs
+    assert len(train) == 20
+    assert {*np.unique(train)} - {PAD} == {*range(4, len(dataset.input_tokens))}  # none but <unk> is never trained on
+    read = [{text_of(dataset, row) for row in dataset.splits[split].inputs} for split in SPLITS]
+    assert sum(map(len, read)) == len(set.union(*read))
 
 
 def test_long_texts_are_left_out_by_choice_and_counted():
@@ -191,6 +234,39 @@ def test_long_texts_are_left_out_by_choice_and_counted():
 def test_classes_that_are_numbers_are_in_order_of_size():
     write(sentences(lambda i: (10, 9, 2)[i % 3]))
     assert texts().generate(4, SIZES).target_tokens == ("2", "9", "10")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["1.0", "01", "1", "0"], ["0", "01", "1", "1.0"]),
+        ([str(2**63 - i) for i in range(3)], [str(2**63 - i) for i in (2, 1, 0)]),  # one number as float64
+        (["10", "9", "nan", "NaN"], ["10", "9", "NaN", "nan"]),
+        (["10", "9", "a"], ["10", "9", "a"]),
+    ],
+)
+def test_classes_have_one_order_however_a_set_holds_them(names, expected):
+    assert all(in_order(dict.fromkeys(some)) == expected for some in itertools.permutations(names))
+
+
+def test_a_text_may_be_the_name_nan_and_be_nothing_as_programs_write_it():
+    write(sentences(lambda i: ("Ann", "Nan")[i % 2]))
+    assert texts().generate(4, SIZES).target_tokens == ("Ann", "Nan")
+    for nothing in ("nan", "NaN", "NAN", ""):
+        write(sentences(lambda i, nothing=nothing: ("Ann", nothing)[i % 2]))
+        with pytest.raises(DatasetError, match="line 3, column 'label': expected a label, got nothing"):
+            texts().generate(4, SIZES)
+
+
+def test_a_field_of_a_table_may_be_long():
+    limit = csv.field_size_limit()
+    long = " ".join(["letters"] * 20_000)
+    write([*sentences(), {"label": "a", "text": long}])
+    assert len(long) > limit == csv.field_size_limit()
+    made = texts(too_long="leave_out")
+    assert made.generate(4, SIZES).splits["train"].inputs.shape == (48, 4)
+    assert made.remarks() == ("a.csv: 1 of 81 texts left out, longer than max_length 4",)
+    assert csv.field_size_limit() == limit
 
 
 def test_parquet_is_the_csv():
@@ -295,6 +371,18 @@ def test_sequences_of_numbers_that_are_the_same_belong_to_one_split():
     rows = [{row.tobytes() for row in dataset.splits[split].inputs} for split in SPLITS]
     assert [len(some) for some in rows] == [24, 8, 8]
     assert len(set.union(*rows)) == 40
+
+
+def test_of_groups_of_numbers_what_is_in_an_earlier_split_is_left_out_and_counted():
+    x, y = numbers()
+    who = np.array([f"p{i}" for i in range(40)])
+    shared = np.zeros_like(x)
+    np.savez("a.npz", x=np.concatenate([x, shared]), y=np.append(y, y), who=np.append(who, who))
+    made = of_npz(group="who")
+    dataset = made.generate(6, SIZES)
+    rows = [[row.tobytes() for row in dataset.splits[split].inputs] for split in SPLITS]
+    assert len(set.union(*map(set, rows))) == sum(len({*some}) for some in rows) == 41
+    assert [remark.split(" left out")[0] for remark in made.remarks()] == ["8 validation sequences", "8 test sequences"]
 
 
 # Tagged words

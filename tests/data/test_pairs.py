@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from pipeline.config import InvalidFieldError, Sizes
 from pipeline.data import describe, load_dataset, prepare_dataset, read_generator, read_manifest
-from pipeline.data.dataset import EOS, SPLITS, unknown_id
+from pipeline.data.dataset import EOS, PAD, SPLITS, unknown_id
 from pipeline.data.generator import Shares
 from pipeline.data.pairs import Pair, Pairs
 from pipeline.data.preview import shared_inputs
@@ -408,9 +409,30 @@ def test_capitals_count_by_choice():
 
 
 def test_at_most_so_many_to_train_on():
-    made = of_tsv(tsv(ROMAN), max_train=5)
-    assert [len(split.inputs) for split in made.generate(9, SIZES).splits.values()] == [5, 8, 8]
+    made = of_tsv(tsv(ROMAN), max_train=5, min_count=1)
+    dataset = made.generate(9, SIZES)
+    assert [len(split.inputs) for split in dataset.splits.values()] == [5, 8, 8]
     assert made.remarks() == ("18 train pairs left out, beyond max_train 5",)
+    train = dataset.splits["train"]
+    for ids, tokens in ((train.inputs, dataset.input_tokens), (train.targets, dataset.target_tokens)):
+        assert {*np.unique(ids)} - {PAD, EOS} == {*range(4, len(tokens))}  # none but what is trained on and <unk>
+    with pytest.raises(DatasetError, match=r"token that the training split lacks: .*; leave it out, .*raise max_train"):
+        of_tsv(tsv(ROMAN), max_train=5).generate(9, SIZES)
+
+
+def test_what_moves_to_training_is_left_out_beyond_max_train():
+    lines = {f"{one} {two} x{i}": "a" for i, (one, two) in enumerate(itertools.product("abcdef", repeat=2))}
+    lines |= {f"{source}y": target for source, target in lines.items()}  # reads the same, as every last word is rare
+    made = of_tsv(tsv(lines), unit="word", max_train=20, min_count=2)
+    dataset = made.generate(9, SIZES)
+    assert len(dataset.splits["train"].inputs) == 20
+    read = sources_read(dataset)
+    assert sum(map(len, read.values())) == len(set.union(*read.values()))
+    capped, moved, beyond = made.remarks()
+    assert capped == "23 train pairs left out, beyond max_train 20"
+    assert int(moved.split()[0]) >= int(beyond.split()[0]) > 0
+    assert beyond.endswith("of those that moved left out, beyond max_train 20")
+    assert sum(len(split.inputs) for split in dataset.splits.values()) == 72 - 23 - int(beyond.split()[0])
 
 
 FIELDS = (

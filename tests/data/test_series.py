@@ -106,12 +106,64 @@ def test_months_are_regular_though_they_differ_in_length():
     assert [len(split.inputs) for split in made.splits.values()] == [10, 4, 4]
 
 
+def test_months_are_regular_whenever_the_splits_begin():
+    content = "month,x\n" + "".join(f"{2000 + i // 12}-{i % 12 + 1:02d}-15,{i}\n" for i in range(24))
+    starts = {"validation_from": "2001-01-01", "test_from": "2001-07-01"}
+    made = of(content, time="month", shares=None, **starts).generate(2, SIZES)
+    assert [len(split.inputs) for split in made.splits.values()] == [10, 4, 4]
+
+
+NOW = 1_700_000_000
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [f"{NOW + i / 10:.1f}" for i in range(40)],  # 10 Hz, in seconds since 1970
+        [repr(NOW + i / 10) for i in range(40)],
+        [f"2023-11-14T22:13:{i / 10:04.1f}00" for i in range(40)],
+        [f"2023-11-14T22:13:{i / 30:09.6f}" for i in range(40)],
+        [str(NOW * 10**9 + 100 * i) for i in range(40)],  # nanoseconds
+        [str(2**53 + i) for i in range(40)],
+        [f"{(i + 1) * 1e-05:.0e}" if i < 9 else repr((i + 1) * 1e-05) for i in range(40)],
+        [repr(1e-11 * (i + 1)) for i in range(40)],
+    ],
+)
+def test_times_are_regular_though_floats_hold_them_roughly(times):
+    content = "t,x\n" + "".join(f"{time},{i}\n" for i, time in enumerate(times))
+    made = of(content, time="t", scaling="none").generate(2, SIZES)
+    assert [len(split.inputs) for split in made.splits.values()] == [22, 6, 6]
+    gone = "".join(line for i, line in enumerate(content.splitlines(keepends=True)) if i != 11)
+    with pytest.raises(DatasetError, match=r"line 12, column 't': .*, expected .* as elsewhere"):
+        of(gone, time="t").generate(2, SIZES)
+
+
+def test_microseconds_are_told_apart():
+    content = "t,x\n" + "".join(f"2023-11-14T22:13:00.{i + (i > 10):06d},{i}\n" for i in range(40))
+    with pytest.raises(DatasetError, match=r"line 13, column 't': .* comes 2e-06 .* expected 1e-06 as elsewhere"):
+        of(content, time="t").generate(2, SIZES)
+
+
+def test_splits_begin_at_times_that_floats_do_not_tell_apart():
+    content = "t,x\n" + "".join(f"{2**53 + i},{i}\n" for i in range(40))
+    starts = {"validation_from": 2**53 + 23, "test_from": 2**53 + 31.0}
+    made = of(content, time="t", shares=None, scaling="none", **starts).generate(2, SIZES)
+    assert [int(split.inputs[0, 0, 0]) for split in made.splits.values()] == [0, 23, 32]  # 31.0 is rounded to 32
+    with pytest.raises(DatasetError, match="the longest of test has 0"):
+        of(content, time="t", shares=None, **starts | {"test_from": 2**70}).generate(2, SIZES)
+
+
 def test_groups_are_whole_in_a_split():
     content = "who,x\n" + "".join(f"{who},{10 * j + i}\n" for j, who in enumerate("abcde") for i in range(6))
     made = of(content, group="who", split_by="group", scaling="none").generate(2, SIZES)
     groups = [{*(split.inputs // 10).ravel().tolist()} for split in made.splits.values()]
     assert [len(some) for some in groups] == [3, 1, 1]
     assert set.union(*groups) == {0, 1, 2, 3, 4}
+
+
+def test_a_column_may_be_called_as_parquet_files_begin():
+    made = of(column(range(20), "PAR1"), inputs=("PAR1",), targets=("PAR1",), scaling="none").generate(1, SIZES)
+    assert made.splits["train"].inputs.ravel().tolist() == [*range(11)]
 
 
 def test_parquet_and_npz_are_the_csv():
@@ -127,9 +179,10 @@ def test_parquet_and_npz_are_the_csv():
 
 
 def test_times_of_every_kind():
-    assert parse_times(["1", "2.5"])[0].tolist() == [1, 2.5]
-    assert parse_times(["2020-01-01T00:00", "2020-01-01T00:01"])[0].tolist()[1] % 3600 == 60
-    assert parse_times(["2020-01-01", "soon"])[2] == 1
+    assert parse_times(["1", "2.5"])[0].order.tolist() == [1, 2.5]
+    assert np.diff(parse_times(["2020-01-01T00:00", "2020-01-01T00:01"])[0].order).tolist() == [60_000_000]
+    assert parse_times(["1" * 400])[2] == parse_times(["1_000"])[2] == parse_times(["inf"])[2] == 0
+    assert parse_times(["2020-01-01", "soon"])[2] == parse_times(["2020-01-01"], ["soon"])[2] == 1
 
 
 @pytest.mark.parametrize(

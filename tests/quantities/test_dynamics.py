@@ -14,6 +14,7 @@ from pipeline.quantities.dynamics import (
     state_space_divergence,
 )
 from pipeline.quantities.grid import Grid
+from tests.quantities.conftest import assert_effect, midp, value
 from tests.synthetic_decoding import with_tables
 from tests.synthetic_dynamics import FACTORS, ORBITS, POWERS, SIGMA, T, dynamical_grid, orbit_grid
 
@@ -68,7 +69,7 @@ def test_what_diverged_has_no_end() -> None:
 
 def best_by_seed(grid: Grid) -> list[int]:
     """The least limit that holds, by seed."""
-    rows = best_forcing_interval.of(grid).filter(value=1.0)
+    rows = best_forcing_interval.of(grid).filter("value")
     return rows.group_by("seed").agg(pl.col("at_most").min()).sort("seed")["at_most"].to_list()
 
 
@@ -78,8 +79,13 @@ def test_the_best_interval_is_that_of_each_seed_among_arms_without_clipping() ->
     assert rows["at_most"].unique().sort().to_list() == [4, 16, 60]
     assert best_by_seed(orbit_grid()) == [16, 4, 16]
     assert best_by_seed(orbit_grid(ORBITS | {"never": (None, (0.01, 8.0, 7.0))})) == [60, 4, 16]
-    (share,) = best_forcing_interval.summary(rows, ["at_most"]).filter(at_most=4)["mean"]
-    assert share == pytest.approx(1 / 3)
+    assert_effect(value(orbit_grid(), quantity="best_forcing_interval", at_most=4), midp(1, 3), 3)
+    assert best_forcing_interval.summary(rows, ["at_most"])["num_events"].to_list() == [1, 3, 3]
+
+
+def test_a_seed_of_which_no_arm_has_a_divergence_has_no_best_and_is_missing() -> None:
+    lost = orbit_grid(broken={f"{arm}#0": "diverged" for arm in ("every 4", "every 16", "never")})
+    assert_effect(value(lost, quantity="best_forcing_interval", at_most=4), midp(1, 2), 2, num_left_out=1)
 
 
 def test_orbits_of_a_seed_that_diverged_are_missing_and_its_best_is_among_the_others() -> None:

@@ -186,6 +186,14 @@ def test_half_life_change_is_that_of_each_seed_and_null_without_an_end() -> None
     assert_nothing(value(start, quantity="half_life_change", arm="lstm"), num_left_out=3)
 
 
+def test_a_facet_is_compared_as_its_column_has_it() -> None:
+    named = gates()["gates"].with_columns(gate=pl.col("gate").replace({"f": "1"}))  # as LEM calls its gates
+    found = grid(gates().runs, gates=named)
+    of = {"quantity": "gate_mean", "arm": "lstm", "stage": "end"}
+    assert_effect(value(found, **of, gate=1), shares(END), 3)
+    assert value(found, **of, gate=1) == value(found, **of, gate="1")
+
+
 def test_of_a_gate_that_is_not_there_is_nothing() -> None:
     assert_nothing(gate(gates(), "end", gate="z"))
     assert_nothing(gate(gates(), "end", "retention_factor", gate="i"))

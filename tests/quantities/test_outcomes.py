@@ -192,6 +192,18 @@ def test_a_ratio_leaves_out_what_has_no_logarithm() -> None:
     assert_effect(found, geometric([2.0, 4.0]), 2, num_left_out=2)
 
 
+def test_a_ratio_of_what_can_be_zero_has_no_interval_where_a_seed_is() -> None:
+    errors = {"dot": [0.0] * 7 + [0.2, 0.21, 0.22], "none": [0.1] * 10}
+    of = {"quantity": "test_error", "arm": "dot"}
+    found = ratio(grid(runs("test_error", errors)), {"arm": "none"}, **of)  # in truth below 1, of three seeds above
+    assert (found.low, found.high, found.num_seeds, found.num_left_out) == (None, None, 3, 7)
+    assert ratio(grid(runs("test_error", errors)), {"arm": "dot"}, **of | {"arm": "none"})[1:3] == (None, None)
+    positive = {arm: own[7:] for arm, own in errors.items()}
+    assert_effect(ratio(grid(runs("test_error", positive)), {"arm": "none"}, **of), geometric([2.0, 2.1, 2.2]), 3)
+    unpaired = {"dot": [None, 0.2, 0.21, 0.22], "none": [0.0, 0.1, 0.1, 0.1]}
+    assert_effect(ratio(grid(runs("test_error", unpaired)), {"arm": "none"}, **of), geometric([2.0, 2.1, 2.2]), 3, 1)
+
+
 def test_a_ratio_to_a_missing_arm_is_nothing() -> None:
     found = grid(runs("test_loss", {"lstm": [1.0, 2.0]}))
     assert_nothing(ratio(found, {"arm": "gru"}, quantity="test_loss", arm="lstm"), num_left_out=2)

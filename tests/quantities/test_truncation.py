@@ -5,6 +5,7 @@ import math
 import polars as pl
 import pytest
 
+from pipeline.errors import ConfigError
 from pipeline.quantities import Grid
 from pipeline.quantities.truncation import (
     needed_backward_length,
@@ -12,6 +13,7 @@ from pipeline.quantities.truncation import (
     truncation_cosine,
     truncation_error,
 )
+from tests.quantities.conftest import value
 from tests.synthetic_decoding import with_tables
 from tests.synthetic_dynamics import BACKWARD_LENGTHS, FACTORS, T, dynamical_grid
 
@@ -55,6 +57,15 @@ def test_the_needed_length_is_the_first_from_which_on_errors_stay_small() -> Non
 )
 def test_every_seed_counts(errors: dict[int, list[float]], needed: int | None) -> None:
     assert needed_backward_length(with_errors(dynamical_grid(), errors))["backward_length"].to_list() == [needed]
+
+
+def test_a_backward_length_is_compared_as_a_number_and_else_refused() -> None:
+    of = {"quantity": "truncation_error", "arm": "gru", "stage": "end"}
+    found = value(dynamical_grid(), **of, backward_length="5")
+    assert found.num_seeds == 3
+    assert found == value(dynamical_grid(), **of, backward_length=5)
+    with pytest.raises(ConfigError, match=r"^truncation_error: backward_length: expected a number; got 'five'$"):
+        value(dynamical_grid(), **of, backward_length="five")
 
 
 def test_an_infinite_bound_says_nothing() -> None:
