@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import jinja2
 import pytest
 
+from pipeline.claims.ledger import VERDICTS
+from pipeline.report import page
 from pipeline.report.page import interval, render, shown_failure
 
 
@@ -24,6 +29,12 @@ def test_intervals_are_said(bounds: tuple[float | None, ...], percent: bool, sai
 def test_a_name_that_the_template_lacks_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError, match="is undefined"):
         render("index.html.jinja", {})
+
+
+def test_every_verdict_that_may_have_a_reason_has_a_word_for_it() -> None:
+    template = (Path(page.__file__).parent / "parts.html.jinja").read_text(encoding="utf-8")
+    (words,) = re.findall(r"\{\{ (\{.*?\})\[claim\.verdict\]", template)
+    assert {*re.findall(r'"([a-z ]+)": ', words)} == {*VERDICTS} - {"supported", "not tested"}
 
 
 def test_failures_are_told_with_their_first_line() -> None:
