@@ -121,7 +121,7 @@ FINDINGS = {
         of_check("C16", 3, "no more of the longer ones come out wrong ({0:.1f} points [{1:.1f}, {2:.1f}])", scale=100),
         of_metric("at most 10 letters {:.1f} %", "attention", "copying", "none", "T10", "test_error", scale=100),
         of_metric("with dot attention {:.1f} % do", "attention", "copying", "dot", "T10", "test_error", scale=100),
-        of_check("C12", 4, "a difference of {0:.0f} [{1:.0f}, {2:.0f}] points, which may be chance", scale=100),
+        of_check("C12", 4, "a difference of {0:.0f} [{1:.0f}, {2:.0f}] points", scale=100),
         of_check("C17", 0, "{0:.0f} % [{1:.0f}, {2:.0f}] of its weight lies", scale=100),
         of_check("C19", 0, "{0:.1f} [{1:.1f}, {2:.1f}] points more often", scale=100),
         of_check("C28", 0, "{0:.1f} [{1:.1f}, {2:.1f}] nats further"),
