@@ -185,6 +185,12 @@ def _exponent_finding(view: View) -> str:
     known = ranked(view.means)
     if known.is_empty():
         return "Inconclusive: no replica has an orbit"
+    series = shared_number(view.grid, "series_exponent")
+    if series is not None:
+        words = {"unsure": f"is not told apart from the series' own ({number(series)}) in {{arms}}"}
+        words |= {"below": "is lower in {arms}", "above": "is higher in {arms}"}
+        found = by_sign(known, words, bounds=(series, series), most=3)
+        return f"The largest exponent of what is generated {found}"
     words = {"above": "is chaotic in {arms}", "below": "is not chaotic in {arms}"}
     words |= {"unsure": "is not shown to be chaotic in {arms}"}
     return f"What is generated {by_sign(known, words, most=3)}"

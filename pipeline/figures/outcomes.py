@@ -208,7 +208,7 @@ outcome_by_arm = Dots(
     rows=_loss_rows,
     means=_outcome_means,
     x={
-        "error": Axis(label="test error in %", scale="percent", limits=(0, None)),
+        "error": Axis(label="test error in %", scale="percent"),
         "loss": Axis(label="test loss", scale="log10", lines=baseline_line),
         "ends": Axis(label="share of seeds", limits=(-0.04, 1.04)),
     },

@@ -174,12 +174,15 @@ def _cheapest(view: View, arm: str) -> str:
 
 
 def _name_full(view: View, ax: Axes, panel: Panel) -> None:
-    """Write «full» beside full backpropagation."""
+    """Write «full» beside full backpropagation, on the side of its line where nothing is drawn."""
     ax.margins(y=0.15)
-    full = view.of_shown(view.means).filter(pl.col("full"), **panel).drop_nulls("mean")
+    means = view.of_shown(view.means).filter(**panel).drop_nulls("mean").sort("backward_length")
     shown = truncation_cost.axis(truncation_cost.y, panel).shown
-    for x, y in full.select("backward_length", "mean").iter_rows():
-        ax.annotate("full", (x, shown(y)), xytext=(-6, -9), textcoords="offset points", ha="right", fontsize=7)
+    for x, y, arm in means.filter("full").select("backward_length", "mean", "arm").iter_rows():
+        before = means.filter(~pl.col("full"), arm=arm)["mean"]
+        rises = len(before) > 0 and before[-1] < y
+        offset = (-6, 5) if rises else (-6, -9)
+        ax.annotate("full", (x, shown(y)), xytext=offset, textcoords="offset points", ha="right", fontsize=7)
 
 
 def _cost_about(view: View) -> str:

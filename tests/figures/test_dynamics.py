@@ -110,12 +110,15 @@ def test_orbits_are_compared_by_seed_and_exponents_with_zero() -> None:
     close = {"near": (8, (0.1, 0.2, 0.15)), "far": (16, (3.1, 3.3, 3.2))}
     title = state_space_divergence.view(orbit_grid(close)).title
     assert title.startswith("Orbits nearest to the series: near (0.15")
-    assert "is not shown to be chaotic in" in orbit_exponent.view(made).title
+    assert orbit_exponent.view(made).title.startswith("The largest exponent of what is generated is lower in")
+    near = dataclasses.replace(made, runs=made.runs.with_columns(series_exponent=pl.lit(0.01)), _memo={})
+    assert "is not told apart from the series' own (0.0100) in" in orbit_exponent.view(near).title
     assert "Dashed: that of the system which made the series, 0.0453." in orbit_exponent.view(made).caption
     (axis,) = orbit_exponent.draw(made).axes
     assert {line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"} == {0.0453}
     unknown = dataclasses.replace(made, runs=made.runs.with_columns(series_exponent=None), _memo={})
     assert "Dashed" not in orbit_exponent.view(unknown).caption
+    assert "is not shown to be chaotic in" in orbit_exponent.view(unknown).title
     for frame in (state_space_divergence, orbit_exponent):
         assert b"<svg" in to_svg(frame.draw(made))
         counts = (
