@@ -28,7 +28,7 @@ MAX_CURVE_STEPS, MAX_LAGS = 100, 17
 MAX_ARMS = 100
 """Of a grid with more arms, `dvc plots` and `metrics.json` have so many, and say of how many."""
 
-PLOT_DIGITS = 6
+PLOT_DIGITS = 4
 """Significant digits of `dvc plots`: git keeps these tables, so they are small."""
 
 _METRICS = ("test_loss", "test_error", "solved_share", "criterion_step", "gradient_check_error")
