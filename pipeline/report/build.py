@@ -25,7 +25,7 @@ from pipeline.quantities import Grid, Tables, grids_of
 from pipeline.quantities.settings import settings_table
 from pipeline.report.explorer import Explored, explored, listing
 from pipeline.report.page import ShownFigure, ShownGrid, ShownStudy, asset, content, render, shown_failure
-from pipeline.report.tables import failures, headline, metrics, plot_tables, provenance, repetition
+from pipeline.report.tables import failures, headline, metrics, plot_tables, provenance, repetition, rounded
 from pipeline.results import SCHEMAS, read_table
 from pipeline.results.files import parquet_bytes
 
@@ -78,7 +78,7 @@ def build_report(paths: Paths, studies: Mapping[str, Study], scale: str) -> Path
         behind = trials_of(rules, every)
         every_setting = pl.concat([settings_table(grid) for grid in every], how="diagonal")
         csv = {"settings": every_setting, "claims": verdicts, "claim_checks": checks, "claim_trials": behind}
-        files = {f"tables/{name}.csv": frame.write_csv().encode() for name, frame in csv.items()}
+        files = {f"tables/{name}.csv": rounded(frame).write_csv().encode() for name, frame in csv.items()}
         files |= {f"site/{name}": data for name, data in files.items()}  # the site goes where reports/tables does not
         plots = plot_tables(every, verdicts, checks)
         files |= {f"plots/{name}.csv": frame.write_csv().encode() for name, frame in plots.items()}

@@ -31,6 +31,9 @@ MAX_ARMS = 100
 PLOT_DIGITS = 4
 """Significant digits of `dvc plots`: git keeps these tables, so they are small."""
 
+TABLE_DIGITS = 10
+"""Those of `metrics.json` and of the report's tables: what is beyond them is rounding."""
+
 _METRICS = ("test_loss", "test_error", "solved_share", "criterion_step", "gradient_check_error")
 
 
@@ -108,7 +111,7 @@ def _ledger(verdicts: pl.DataFrame, checks: pl.DataFrame) -> pl.DataFrame:
         middle, *ends = (_finite(distance(first, first[side])) for side in ("effect", "low", "high"))
         low, high = sorted(ends) if None not in ends else (None, None)  # type: ignore[type-var]
         rows.append(row | {"distance": middle, "low": low, "high": high, "expected": first["expected"]})
-    return pl.DataFrame(rows, schema=_LEDGER).with_columns(pl.col(pl.Float64).round_sig_figs(PLOT_DIGITS))
+    return rounded(pl.DataFrame(rows, schema=_LEDGER), PLOT_DIGITS)
 
 
 _LEDGER: dict[str, pl.DataType] = dict.fromkeys(("claim", "study", "verdict", "statement", "expected"), pl.String())
@@ -129,7 +132,7 @@ def _stacked(grids: Iterable[Grid], rows: Any, schema: Mapping[str, pl.DataType]
         name = grid.name if len(few) == len(grid.arms) else f"{grid.name} ({len(few)} of {len(grid.arms)} arms)"
         named = rows(grid, few).with_columns(study=pl.lit(grid.study), grid=pl.lit(name))
         frames.append(named.select(pl.col(name).cast(dtype) for name, dtype in schema.items()))
-    return pl.concat(frames).with_columns(pl.col(pl.Float64).round_sig_figs(PLOT_DIGITS))
+    return rounded(pl.concat(frames), PLOT_DIGITS)
 
 
 @once_per_grid
@@ -167,7 +170,12 @@ def _curve_rows(grid: Grid, arms: Sequence[str]) -> pl.DataFrame:
 
 
 def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return float(f"{value:.{TABLE_DIGITS}g}") if value is not None and math.isfinite(value) else None
+
+
+def rounded(frame: pl.DataFrame, digits: int = TABLE_DIGITS) -> pl.DataFrame:
+    """Return a table with so many significant digits of what is no whole number."""
+    return frame.with_columns(pl.col(pl.Float64).round_sig_figs(digits))
 
 
 def provenance(scale: str, grids: Sequence[Grid]) -> list[tuple[str, str]]:
