@@ -15,6 +15,7 @@ from dvc_render.vega import VegaRenderer
 
 from pipeline.config import Paths
 from pipeline.errors import TableError
+from pipeline.report.tables import PLOT_DIGITS
 from tests.report.conftest import ROOT, TROUBLED, VARIED, build, project
 from tests.report.pages import pages_of
 from tests.synthetic_results import Shape
@@ -88,7 +89,7 @@ def test_the_ledger_to_plot_is_the_first_check_of_each_claim_as_its_distance(bui
     row = plotted.filter(claim="C2").row(0, named=True)  # a factor that is expected below 1
     claim = claims.filter(claim="C2").row(0, named=True)
     drawn = [-math.log(claim[side]) for side in ("effect", "high", "low")]
-    assert [row["distance"], row["low"], row["high"]] == pytest.approx(drawn, rel=1e-5)
+    assert [row["distance"], row["low"], row["high"]] == pytest.approx(drawn, rel=10.0 ** (1 - PLOT_DIGITS))
     assert row["expected"] == "below 1"
     assert plotted.filter(pl.col("verdict") == "not tested")["distance"].null_count() > 0
 
